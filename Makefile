@@ -1,0 +1,45 @@
+# Every target does its own set-up: only Python 3.11 or newer and make must be there.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check stress bench lock clean
+
+help:      ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 10
+
+setup: $(READY)  ## make .venv with the pinned dependencies
+
+# Locked by hash, so a changed package stops here; imagelake itself is installed editable, without resolving again.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"imagelake needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: $(READY)   ## the whole flow on generated glyphs, into data/demo
+	$(BIN)/imagelake demo data/demo
+
+test: $(READY)   ## the tests, without the slow ones
+	$(BIN)/pytest -n 2 -m "not stress"
+
+check: $(READY)  ## what CI runs: lint, types, import rule, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 -m "not stress"
+
+stress: $(READY) ## slow tests: kills, full disks, full-size generation
+	$(BIN)/pytest -m stress
+
+bench: $(READY)  ## the README's figures, each beside a named alternative
+	$(BIN)/python tests/bench/flow.py
+
+lock: $(READY)   ## resolve pyproject.toml again into requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+
+clean:     ## remove the environment and the demo lake
+	rm -rf .venv data/demo

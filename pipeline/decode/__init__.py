@@ -1,0 +1,159 @@
+"""Encoded batch -> images, rejects: canonical pixels as columns, in the order of the source."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+import schemas
+from pipeline.decode.picture import Unfit, convert, decode
+from pipeline.encoded import Encoded, Files, Pixels, Refused
+from pipeline.hashing import content_hashes, digest_of, image_ids
+from pipeline.recipe import DecodePart
+from pipeline.rows import to_binary
+
+# One row group: Polars and DuckDB decode whole groups, and a worker holds one at a time.
+_GROUP_BYTES = 16 * 2**20
+# Raise when pixels can come out differently than before: every shard is then decoded again.
+_VERSION = "pillow-1"
+
+_Pixels = NDArray[np.uint8]
+
+
+class Decoded(NamedTuple):
+    """Images of one shape.
+
+    Attributes:
+        images: rows of the images table, without its partition columns.
+        pixels: the same pixels as (n, height, width, channels) uint8, sharing memory with `images`.
+    """
+
+    images: pa.Table
+    pixels: _Pixels
+
+
+class _Picture(NamedTuple):
+    position: int
+    file_size: int
+    pixels: _Pixels
+
+
+class _Group(NamedTuple):
+    positions: Sequence[int]
+    file_sizes: Sequence[int]
+    pixels: _Pixels
+
+
+def decoder_name(spec: DecodePart) -> str:
+    """Name the decoder and the settings that change what it makes, for the shards table."""
+    return f"{_VERSION}:{digest_of(spec.model_dump(mode='json'))[:16]}"
+
+
+def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> Iterator[Decoded | Refused]:
+    """Decode a shard.
+
+    Streams: about 16 MiB of pixels are held at a time. The order of the source is kept; images of several sizes are
+    grouped by size within each such run.
+
+    Args:
+        shard: what the source handed out.
+        dataset: dataset name, part of every image_id.
+        split: split name, part of every image_id.
+        spec: the recipe's `[decode]`.
+
+    Yields:
+        Images in groups of one shape, and every file that became none: together they account for each file once.
+    """
+    yield from shard.refused
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata; whether the pixels decode is all that counts here.
+        warnings.simplefilter("ignore")
+        ready = shard.contents.array if isinstance(shard.contents, Pixels) else None
+        fits = ready is not None and ready.shape[1:] == (*(spec.size or ready.shape[1:3]), spec.channels)
+        for group in _ready(ready) if ready is not None and fits else _groups(_pictures(shard, spec)):
+            if isinstance(group, Refused):
+                yield group
+            else:
+                yield _columns(shard, dataset, split, group)
+
+
+def rejects_table(refused: Sequence[Refused], shard: str, dataset: str, split: str) -> pa.Table:
+    """Write files that became no image as rows of the rejects table, in the order given."""
+    rows = [{**item._asdict(), "shard": shard, "dataset": dataset, "split": split} for item in refused]
+    return pa.Table.from_pylist(rows, schema=schemas.TABLES["rejects"].schema)
+
+
+def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
+    for position, (path, label) in enumerate(zip(shard.paths, shard.labels, strict=True)):
+        size = 0
+        try:
+            if isinstance(shard.contents, Pixels):
+                pixels = shard.contents.array[position]
+                size = pixels.nbytes
+                yield _Picture(position, size, convert(pixels, spec))
+            else:
+                data = _bytes(shard, position)
+                size = len(data)
+                yield _Picture(position, size, decode(data, spec))
+        except Unfit as unfit:
+            yield Refused(path, label, *unfit.args, size)
+        except OSError as error:
+            yield Refused(path, label, "unreadable", f"{error.strerror or error}", 0)
+
+
+def _bytes(shard: Encoded, position: int) -> bytes:
+    if isinstance(shard.contents, Files):
+        return Path(shard.contents.names[position]).read_bytes()
+    assert not isinstance(shard.contents, Pixels)
+    return shard.contents.data[position]
+
+
+def _groups(pictures: Iterator[_Picture | Refused]) -> Iterator[_Group | Refused]:
+    taken: dict[tuple[int, ...], list[_Picture]] = {}
+    room = _GROUP_BYTES
+    for picture in pictures:
+        if isinstance(picture, Refused):
+            yield picture
+            continue
+        taken.setdefault(picture.pixels.shape, []).append(picture)
+        room -= picture.pixels.nbytes
+        if room <= 0:
+            yield from map(_stack, taken.values())
+            taken, room = {}, _GROUP_BYTES
+    yield from map(_stack, taken.values())
+
+
+def _stack(pictures: list[_Picture]) -> _Group:
+    positions, file_sizes, pixels = zip(*pictures, strict=True)
+    return _Group(positions, file_sizes, np.stack(pixels))
+
+
+def _ready(array: _Pixels) -> Iterator[_Group]:
+    """Cut pixels that need no conversion into groups: views, not copies."""
+    row = max(1, array[0].nbytes) if len(array) else 1
+    step = max(1, _GROUP_BYTES // row)
+    for start in range(0, len(array), step):
+        part = array[start : start + step]
+        yield _Group(range(start, start + len(part)), [row] * len(part), part)
+
+
+def _columns(shard: Encoded, dataset: str, split: str, group: _Group) -> Decoded:
+    pixels = group.pixels
+    count, height, width, channels = pixels.shape
+    paths = [shard.paths[position] for position in group.positions]
+    columns = [
+        to_binary(image_ids(dataset, split, paths)),
+        pa.array(paths, pa.string()),
+        pa.array([shard.labels[position] for position in group.positions], pa.string()),
+        pa.array(np.full(count, height, np.int32)),
+        pa.array(np.full(count, width, np.int32)),
+        pa.array(np.full(count, channels, np.int16)),
+        to_binary(pixels.reshape(count, -1)),
+        to_binary(content_hashes(pixels)),
+        pa.array(group.file_sizes, pa.int64()),
+    ]
+    return Decoded(pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema), pixels)

@@ -1,0 +1,1 @@
+"""images -> index -> clusters, and what they say about overlap. Pixels take part in keys only, never in a join."""

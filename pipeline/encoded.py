@@ -1,0 +1,78 @@
+"""A shard on its way from its source to the decoder: what sources hand out and decode takes in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Files:
+    """Encoded images that a worker opens by itself, by name on disk, in the order of the shard's paths."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Encoded images already in memory, in the order of the shard's paths."""
+
+    data: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pictures that arrive as pixels: (n, height, width, channels) uint8, in the order of the shard's paths."""
+
+    array: NDArray[np.uint8]
+
+
+class Refused(NamedTuple):
+    """A file that its source would not hand out, with the reason code and what exactly was wrong."""
+
+    path: str
+    label: str | None
+    reason: str
+    detail: str
+    file_size: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One shard, not decoded yet.
+
+    Attributes:
+        shard: stable key, unique inside its dataset and split.
+        fingerprint: digest that changes when what is in the shard may have changed.
+        paths: path of each image inside the source, unique in the source.
+        labels: class name of each image, or None.
+        contents: the images, in the order of `paths`.
+        refused: files that the source itself turns away; they become rejects.
+    """
+
+    shard: str
+    fingerprint: str
+    paths: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    contents: Files | Blobs | Pixels
+    refused: tuple[Refused, ...] = ()
+
+    def __len__(self) -> int:
+        """How many files of the source the shard accounts for."""
+        return len(self.paths) + len(self.refused)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source looks like from outside, found without opening an image.
+
+    Attributes:
+        fingerprint: digest of the whole source.
+        shards: fingerprint by shard key where shards are known beforehand; None where only reading the source through
+            tells (an archive): then the shards of an unchanged source all carry `fingerprint`.
+    """
+
+    fingerprint: str
+    shards: Mapping[str, str] | None = field(default=None)

@@ -1,0 +1,19 @@
+"""Map a function over shards: where and on how many cores is the engine's business alone.
+
+An engine has one method, `map(function, items)`: it yields `function(item)` in the order of the items, takes the next
+item only when there is room, and lets errors through as they were raised.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Somewhere to run functions."""
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield `function(item)` for every item, in order, with bounded work in flight."""
+        ...

@@ -1,0 +1,93 @@
+"""The local engine: processes on every core of this machine, a bounded number of items in flight."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from pipeline.errors import EngineError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class LocalEngine:
+    """Run functions in worker processes.
+
+    Args:
+        workers: how many; None for one on every core that this process may use. With 1, or with a single item, the
+            work is done in this process.
+        preload: modules that workers start with, so that each is imported once and not once a worker.
+    """
+
+    def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._preload = list(preload)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield `function(item)` for every item, in the order of the items.
+
+        At most `workers + 1` items are taken and not yet handed back as results, so memory does not grow with the number
+        of items.
+
+        Args:
+            function: a picklable function.
+            items: picklable items; consumed lazily, in this process.
+
+        Raises:
+            EngineError: a worker was killed, most often for want of memory.
+        """
+        source = iter(items)
+        first = list(islice(source, 2))
+        items = chain(first, source)
+        if self.workers == 1 or len(first) < 2:  # noqa: PLR2004
+            yield from map(function, items)
+            return
+        pool = ProcessPoolExecutor(self.workers, self._context(), initializer=_start_worker)
+        try:
+            yield from _in_order(pool, function, items, self.workers + 1)
+        except BrokenProcessPool as error:
+            raise EngineError(
+                "a worker process died, most likely killed for using too much memory. Nothing was committed; "
+                "build again with fewer workers (--workers 1)."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _context(self) -> multiprocessing.context.ForkServerContext:
+        # Not fork: Polars and Arrow hold threads and locks that do not survive it.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(self._preload)
+        return context
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], room: int
+) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= room:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _start_worker() -> None:
+    """Leave ctrl-C to the driver, and leave when the driver is gone, however it went: no worker lingers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

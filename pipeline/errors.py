@@ -1,0 +1,70 @@
+"""Every error that imagelake raises on purpose.
+
+    ImagelakeError
+    ├── RecipeError (ValueError)         the recipe cannot be read or asks for something that does not exist
+    ├── SourceError (ValueError)         a source is missing, unreadable or not what it was said to be
+    │   └── CheckError                   a source is readable but fails a check that the recipe asks for
+    ├── LakeError (ValueError)           the lake cannot be read or written
+    │   ├── NoReleaseError (LookupError) nothing finished to read: no lake, no such release, no such table
+    │   └── NewerLakeError               the lake was made by a newer imagelake
+    ├── DiskFullError (OSError)          no space is left where the lake lives
+    ├── SplitError (ValueError)          a split asks for more images than there are, or names what is not there
+    ├── BaselineError (ValueError)       a baseline cannot be trained on what it was given
+    ├── QueryError (ValueError)          SQL that DuckDB refuses, or that would write
+    └── EngineError (RuntimeError)       a worker died
+
+Each takes exactly one argument, the message, so that it survives pickling out of a worker process. The message says
+what happened, where, and what to do next. The command line turns them into one line and exit code 1; whatever else
+is raised is a bug and keeps its traceback.
+"""
+
+
+class ImagelakeError(Exception):
+    """Anything imagelake raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class RecipeError(ImagelakeError, ValueError):
+    """The recipe cannot be read or asks for something that does not exist."""
+
+
+class SourceError(ImagelakeError, ValueError):
+    """A source is missing, unreadable or not what it was said to be."""
+
+
+class CheckError(SourceError):
+    """A source is readable but fails a check that the recipe asks for."""
+
+
+class LakeError(ImagelakeError, ValueError):
+    """The lake cannot be read or written."""
+
+
+class NoReleaseError(LakeError, LookupError):
+    """Nothing finished is there to read."""
+
+
+class NewerLakeError(LakeError):
+    """The lake was made by a newer imagelake."""
+
+
+class DiskFullError(ImagelakeError, OSError):
+    """No space is left where the lake lives."""
+
+
+class SplitError(ImagelakeError, ValueError):
+    """A split asks for more images than there are, or names what is not there."""
+
+
+class BaselineError(ImagelakeError, ValueError):
+    """A baseline cannot be trained on what it was given."""
+
+
+class QueryError(ImagelakeError, ValueError):
+    """SQL that DuckDB refuses, or that would write."""
+
+
+class EngineError(ImagelakeError, RuntimeError):
+    """A worker died."""

@@ -1,0 +1,136 @@
+"""A build, from sources to a release. Each step does only what is out of date; a build with nothing to do commits nothing.
+
+    sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -> [splits] -> arrays -> baselines
+    -> [scores] -> release -> report
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from pipeline import sources
+from pipeline.dedup.rules import parse_rule
+from pipeline.engines import Engine
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import LakeError
+from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted_rules
+from pipeline.flow.ingest import check_sources, plan_ingest, run_ingest
+from pipeline.flow.publish import write_report
+from pipeline.flow.split import plan_splits, run_splits, split_units
+from pipeline.flow.state import Todo
+from pipeline.flow.train import plan_runs, run_baselines, run_units
+from pipeline.flow.work import Job
+from pipeline.handle import Lake
+from pipeline.lake.releases import list_releases, newest, publish
+from pipeline.progress import Progress
+from pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did.
+
+    Attributes:
+        root: the lake's folder.
+        release: number of the newest release, made by this build or before.
+        done: every unit of work that was done, and why; empty where there was nothing to do.
+        images: images in the lake.
+        rejects: rejects in the lake.
+        report: the report of the newest release.
+    """
+
+    root: str
+    release: int
+    done: tuple[Todo, ...]
+    images: int
+    rejects: int
+    report: Path
+
+
+def local_engine(workers: int | None = None) -> LocalEngine:
+    """Make the local engine, with what workers need already imported."""
+    return LocalEngine(workers, preload=["pipeline.flow.work"])
+
+
+def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) -> Built:
+    """Bring a lake up to date with a recipe and publish it as a release.
+
+    Killed at any instant, the lake reads as of its last release, and the next build ends as this one would have.
+
+    Args:
+        recipe: what to build.
+        engine: where to run; the local engine on every core if None.
+        prune: drop sources, rules, splits and baselines that the lake has and the recipe does not name. They stay
+            readable in older releases until vacuum.
+
+    Raises:
+        RecipeError: a rule or source of the recipe is not known.
+        SourceError: a source is missing, damaged, or fails a check.
+        SplitError: a split asks for more than there is.
+        BaselineError: a baseline cannot be trained.
+        LakeError: the lake cannot be written.
+    """
+    engine = engine or local_engine()
+    root = local_root(recipe)
+    for rule in recipe.dedup.rules:
+        parse_rule(rule)
+
+    # sources -> images, rejects, index
+    plan = plan_ingest(root, recipe, sources.resolve(recipe), prune=prune)
+    rules = wanted_rules(root, recipe, prune=prune)
+    done = plan.todo
+    if done:
+        with Progress("decode") as progress:
+            run_ingest(root, Job(root, recipe.decode, rules), plan, engine, progress)
+    elif _recipe_changed(root, recipe):
+        check_sources(root, plan, [], plan.shards)
+
+    # images -> index -> clusters
+    run_index(root, rules, engine)
+    done += run_clusters(root, rules)
+
+    # images, clusters -> splits
+    splits = split_units(root, recipe, prune=prune)
+    done += run_splits(root, splits)
+
+    # splits -> arrays -> scores
+    done += run_baselines(root, run_units(root, recipe, splits, prune=prune))
+
+    # all tables -> one release -> report
+    publish(root, recipe.digest, _note(done))
+    images, rejects = Lake(root).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
+    return Built(root, newest(root), tuple(done), images, rejects, write_report(root))
+
+
+def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
+    """Tell what `build` would do, and why, without decoding, downloading anew or committing anything."""
+    root = local_root(recipe)
+    found = plan_ingest(root, recipe, sources.resolve(recipe), prune=prune)
+    change = bool(found.todo)
+    rules = wanted_rules(root, recipe, prune=prune)
+    splits = split_units(root, recipe, prune=prune)
+    clusters = plan_clusters(root, rules, images_change=change)
+    drawn = plan_splits(root, splits, images_change=change)
+    runs = plan_runs(root, run_units(root, recipe, splits, prune=prune), images_change=change)
+    return [*found.todo, *clusters, *drawn, *runs]
+
+
+def local_root(recipe: Recipe) -> str:
+    """Where the lake is, as a folder.
+
+    Raises:
+        LakeError: it is somewhere this imagelake cannot write to.
+    """
+    if "://" in recipe.root:
+        raise LakeError(f"{recipe.root}: this imagelake builds lakes in folders only. Set lake.root to a folder.")
+    return recipe.root
+
+
+def _recipe_changed(root: str, recipe: Recipe) -> bool:
+    past = list_releases(root)
+    return past.is_empty() or past["recipe_digest"].last() != recipe.digest
+
+
+def _note(done: list[Todo]) -> str:
+    return "; ".join(f"{item.stage} {item.unit}: {item.reason}" for item in done)[:1000]

@@ -1,0 +1,87 @@
+"""splits, arrays -> scores: train and score every baseline whose settings or split changed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+import schemas
+from pipeline.baselines.score import Examples, score
+from pipeline.flow.state import Todo, stale, unit_digest
+from pipeline.handle import Lake
+from pipeline.lake.commits import Meta, commit, read_meta, versions
+from pipeline.lake.parts import write_part
+from pipeline.lake.reading import scan_table
+from pipeline.lake.releases import newest
+from pipeline.recipe import BaselinePart, Recipe
+
+
+def run_units(
+    root: str, recipe: Recipe, splits: Mapping[str, Mapping[str, Any]], *, prune: bool
+) -> dict[str, dict[str, Any]]:
+    """By run, its fingerprint, which is its run_id too, and how it is made."""
+    held = {} if prune else {name: unit["spec"] for name, unit in read_meta(root, "scores").units.items()}
+    asked = {f"{part.model} on {part.split} [{position}]": part for position, part in enumerate(recipe.baseline)}
+    specs = {**held, **{name: part.model_dump(mode="json") for name, part in asked.items()}}
+    return {
+        name: {"spec": spec, "fingerprint": unit_digest("baselines", spec, splits[spec["split"]]["fingerprint"])}
+        for name, spec in specs.items()
+        if spec["split"] in splits
+    }
+
+
+def plan_runs(root: str, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
+    """Tell which baselines the next build would train, and why."""
+    changed = dict.fromkeys(units, "images change") if images_change else None
+    return stale("baselines", units, read_meta(root, "scores"), changed=changed)
+
+
+def run_baselines(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
+    """Train and score every baseline that is out of date, in one commit.
+
+    Returns:
+        What was done, and why; empty where nothing was out of date, and then nothing was committed.
+
+    Raises:
+        BaselineError: a baseline cannot be trained on its split.
+    """
+    todo = stale("baselines", units, read_meta(root, "scores"))
+    if not todo:
+        return []
+    stays = {unit["fingerprint"] for name, unit in units.items() if name not in {item.unit for item in todo}}
+    old = scan_table(root, "scores", None).collect().to_arrow().cast(schemas.TABLES["scores"].schema).to_pylist()
+    rows = [row for row in old if row["run_id"] in stays]
+    for item in todo:
+        if item.unit in units:
+            rows += _score(root, units[item.unit])
+    part = write_part(root, "scores", {}, pa.Table.from_pylist(rows, schema=schemas.TABLES["scores"].schema))
+    held = versions(root)
+    meta = Meta("baselines", units, {name: held[name] for name in ("images", "splits")})
+    commit(root, "scores", [part] if part else [], lambda _: True, meta)
+    return todo
+
+
+def _score(root: str, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    spec = BaselinePart.model_validate(unit["spec"])
+    lake = Lake.working(root)
+    train, _ = _examples(lake, spec.split, "train", sanitized=True)
+    test, kept = _examples(lake, spec.split, "test", sanitized=False)
+    parts = {
+        "original": test,
+        "sanitized": Examples(test.pixels[kept], test.labels[kept]),
+        "overlap": Examples(test.pixels[~kept], test.labels[~kept]),
+    }
+    known = {"run_id": unit["fingerprint"], "release": newest(root) + 1}
+    return [{**row, **known} for row in score(spec, train, parts)]
+
+
+def _examples(lake: Lake, split: str, role: str, *, sanitized: bool) -> tuple[Examples, NDArray[np.bool_]]:
+    """Read the labelled images of a role, and whether sanitizing kept each."""
+    pixels, labels = lake.arrays(split, role, sanitized=sanitized, normalised=True)
+    kept = lake.members(split, role, sanitized=sanitized)["kept"].to_numpy()
+    named = labels >= 0
+    if not named.all():
+        pixels, labels, kept = pixels[named], labels[named], kept[named]
+    return Examples(pixels.reshape(len(pixels), -1), labels), kept

@@ -1,0 +1,179 @@
+"""The lake handle: what people hold when they work with a lake from Python."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, overload
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import schemas
+from pipeline.arrays.batches import batches, epoch_order
+from pipeline.arrays.gather import gather, normalise
+from pipeline.arrays.locate import locate
+from pipeline.errors import LakeError
+from pipeline.lake.reading import connect, file_names, query, scan_table
+from pipeline.lake.releases import release_versions
+
+if TYPE_CHECKING:
+    import duckdb
+
+_BUFFER_BYTES = 2**30
+
+
+class Lake:
+    """A lake as of one release: every reading sees the same versions, whatever is built meanwhile.
+
+    Args:
+        root: the lake's folder.
+        release: number of the release; None for the newest.
+
+    Raises:
+        NoReleaseError: there is no lake, no finished build, or no such release.
+        NewerLakeError: the lake was made by a newer imagelake.
+    """
+
+    def __init__(self, root: str | Path, release: int | None = None) -> None:
+        self.root = str(root)
+        self.release, self.versions = release_versions(self.root, release)
+
+    @classmethod
+    def working(cls, root: str) -> Self:
+        """See the tables as they stand now, finished or not: for builds, not for readers."""
+        lake = cls.__new__(cls)
+        lake.root, lake.release, lake.versions = root, 0, {}
+        return lake
+
+    def __repr__(self) -> str:
+        return f"Lake({self.root!r}, release={self.release})"
+
+    def at(self, release: int) -> "Lake":
+        """Open the same lake as of another release."""
+        return Lake(self.root, release)
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """Scan a table.
+
+        Args:
+            table: images, rejects, shards, index, pairs, clusters, splits, scores or releases.
+
+        Returns:
+            Every column of the table, rows in the order of their partition.
+
+        Raises:
+            LakeError: there is no such table; the nearest name is given.
+        """
+        if table not in schemas.TABLES:
+            near = difflib.get_close_matches(table, schemas.TABLES, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise LakeError(f"no table '{table}'; {hint}Tables: {', '.join(schemas.TABLES)}.")
+        return scan_table(self.root, table, self.versions.get(table))
+
+    def sql(self, text: str) -> "duckdb.DuckDBPyRelation":
+        """Query all tables by name with DuckDB.
+
+        Args:
+            text: one SELECT statement. It cannot write, nor read files outside the lake.
+
+        Raises:
+            QueryError: DuckDB refuses the statement.
+        """
+        return query(connect(self.root, {"releases": None, **self.versions}), text)
+
+    def class_names(self, split: str) -> list[str]:
+        """List the class names of a split: position i names label i."""
+        ids = self.scan("splits").filter(split_name=split).select("image_id", "label_index").drop_nulls()
+        named = ids.join(self.scan("images").select("image_id", "label"), on="image_id")
+        rows = named.select("label_index", "label").unique().sort("label_index").collect()
+        return rows["label"].to_list()
+
+    def members(self, split: str, role: str, *, sanitized: bool = True) -> pl.DataFrame:
+        """List the images of a role in the order of the split.
+
+        Returns:
+            Columns image_id, label_index, kept, ordered by rank.
+
+        Raises:
+            LakeError: the lake has no such split, or the split no such role.
+        """
+        rows = self.scan("splits").filter(split_name=split, role=role).sort("rank").collect()
+        if rows.is_empty():
+            found = self.scan("splits").select("split_name", "role").unique().sort("split_name", "role").collect().rows()
+            listed = ", ".join(f"{name}/{part}" for name, part in found) or "none"
+            raise LakeError(f"{self.root} has no images in split '{split}', role '{role}'. There are: {listed}.")
+        return rows.filter("kept" if sanitized else pl.lit(value=True)).select("image_id", "label_index", "kept")
+
+    @overload
+    def arrays(
+        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[False] = ...
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
+    @overload
+    def arrays(
+        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[True]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    def arrays(
+        self, split: str, role: str, *, sanitized: bool = True, normalised: bool = False
+    ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64]]:
+        """Read a role of a split as arrays, in the order of its ranks.
+
+        Args:
+            split: name of the split.
+            role: train, valid or test.
+            sanitized: only the rows that sanitizing kept; False for the original role.
+            normalised: pixels as (p - 127.5) / 255 in float32, -0.5 to 0.5, instead of uint8, 0 to 255.
+
+        Returns:
+            Pixels (n, height, width) for gray or (n, height, width, 3) for RGB, and labels (n,) int64: positions in
+            `class_names(split)`, -1 where an image has no label.
+
+        Raises:
+            LakeError: no such split or role, or its images are not all of one shape.
+        """
+        rows = self.members(split, role, sanitized=sanitized)
+        pixels = gather(locate(file_names(self.root, "images", self.versions.get("images")), rows["image_id"]))
+        return normalise(pixels) if normalised else pixels, _labels(rows)
+
+    def batches(  # noqa: PLR0913 - a training loop's own words
+        self,
+        split: str,
+        role: str,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        epoch: int = 0,
+        sanitized: bool = True,
+        buffer_bytes: int = _BUFFER_BYTES,
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Hand out a role in shuffled batches: every image once, the order made by seed and epoch alone.
+
+        Args:
+            split: name of the split.
+            role: train, valid or test.
+            batch_size: images in every batch but the last.
+            seed: any integer.
+            epoch: any integer; another epoch is another order.
+            sanitized: only the rows that sanitizing kept.
+            buffer_bytes: bytes of pixels to hold at most, one batch at least. A role larger than that is read once for
+                every buffer it fills.
+
+        Yields:
+            (batch, height, width[, 3]) uint8 and (batch,) int64.
+
+        Raises:
+            LakeError: as `arrays`.
+            ValueError: batch_size is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+        rows = self.members(split, role, sanitized=sanitized)
+        where = locate(file_names(self.root, "images", self.versions.get("images")), rows["image_id"])
+        ids = np.frombuffer(b"".join(rows["image_id"].to_list()), dtype=np.uint8).reshape(-1, 16)
+        yield from batches(where, _labels(rows), epoch_order(ids, seed, epoch), batch_size, buffer_bytes)
+
+
+def _labels(rows: pl.DataFrame) -> NDArray[np.int64]:
+    return rows["label_index"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+

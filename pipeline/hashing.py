@@ -1,0 +1,89 @@
+"""Hashes that a lake is built on: their byte layout is a promise to old lakes, held by golden tests.
+
+All are xxh3 of XXH3 version 0.8, seed 0, in canonical (big-endian) form.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+
+def hash_rows(rows: Bytes) -> Bytes:
+    """Hash every row of a matrix.
+
+    The loop is over calls into C, one per row, on views of one buffer: nothing is copied.
+
+    Args:
+        rows: (n, m) uint8, C-contiguous.
+
+    Returns:
+        (n, 16) uint8: xxh3-128 of each row's m bytes, in the order of the rows.
+    """
+    return _stack(map(xxhash.xxh3_128_digest, np.ascontiguousarray(rows)))
+
+
+def content_hashes(pixels: Bytes) -> Bytes:
+    """Hash what images show: xxh3-128 of height, width, channels (uint32, little-endian) and the pixels.
+
+    Args:
+        pixels: (n, height, width, channels) uint8.
+
+    Returns:
+        (n, 16) uint8. Equal for equal pixels of equal shape; a 20x10 and a 10x20 picture with the same bytes differ.
+    """
+    return hash_rows(with_shape(pixels.reshape(len(pixels), -1), pixels.shape[1:]))
+
+
+def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:
+    """Put the picture's shape in front of every row, so that rows of unlike pictures never meet.
+
+    Args:
+        rows: (n, m) uint8.
+        shape: (height, width, channels).
+
+    Returns:
+        (n, 12 + m) uint8, a copy.
+    """
+    prefix = np.frombuffer(np.array(shape, dtype="<u4").tobytes(), dtype=np.uint8)
+    out = np.empty((len(rows), len(prefix) + rows.shape[1]), dtype=np.uint8)
+    out[:, : len(prefix)] = prefix
+    out[:, len(prefix) :] = rows
+    return out
+
+
+def image_ids(dataset: str, split: str, paths: Iterable[str]) -> Bytes:
+    r"""Name images by where they came from: xxh3-128 of UTF-8 `dataset \0 split \0 path`.
+
+    Args:
+        dataset: dataset name.
+        split: split name.
+        paths: path of each image inside its source.
+
+    Returns:
+        (n, 16) uint8, in the order of the paths.
+    """
+    prefix = f"{dataset}\0{split}\0".encode()
+    return _stack(xxhash.xxh3_128_digest(prefix + path.encode()) for path in paths)
+
+
+def digest_of(value: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """Digest a JSON-like value by its meaning: the order of keys does not matter.
+
+    Args:
+        value: anything that `json.dumps` takes.
+
+    Returns:
+        xxh3-128 of its canonical JSON, 32 hexadecimal digits.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _stack(digests: Iterable[bytes]) -> Bytes:
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16)

@@ -1,0 +1,8 @@
+"""Tables at rest: Parquet files that workers write, Delta commits that the driver makes, releases that tie them together.
+
+- `parts`: write one Parquet file (any process, any node);
+- `commits`: make files part of a table, atomically, with what the commit stands for as metadata;
+- `releases`: make a set of table versions visible as one;
+- `reading`: scan a table with Polars, query all with DuckDB;
+- `vacuum`: delete what no release needs.
+"""

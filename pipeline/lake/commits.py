@@ -1,0 +1,165 @@
+"""Make files part of a table: one Delta transaction, the only moment at which the table changes.
+
+Every commit carries, as custom metadata, which stage made it, from which versions of which tables, and the fingerprint of
+every unit (a rule, a split, a run) that the table now holds. That is all a later build needs to know what is up to date.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+import schemas
+from pipeline.errors import LakeError, NewerLakeError
+from pipeline.lake.parts import Part, full_disk_named
+
+_SCHEMA_KEY = "imagelake.schema"
+_CONFIGURATION = {
+    _SCHEMA_KEY: str(schemas.VERSION),
+    # A release is read at its versions for as long as it exists, so the log is never trimmed behind its back.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a commit stands for.
+
+    Attributes:
+        stage: the stage that made it.
+        units: by unit (a rule, a split, a run), its fingerprint and how to make it again.
+        inputs: versions of the tables that were read.
+    """
+
+    stage: str
+    units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    inputs: Mapping[str, int] = field(default_factory=dict)
+
+
+def open_table(root: str, name: str, version: int | None = None) -> DeltaTable | None:
+    """Open a table at its newest or a given version; None where there is none.
+
+    Raises:
+        NewerLakeError: the table was made by a newer imagelake.
+        LakeError: the table is damaged, or its version is gone.
+    """
+    location = f"{root}/{name}"
+    if not (Path(location) / "_delta_log").is_dir():
+        return None
+    try:
+        table = DeltaTable(location, version=version)
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise LakeError(f"{location}: the table cannot be opened ({_line(error)}). Run: imagelake verify {root}") from error
+    made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
+    if made_by > schemas.VERSION:
+        raise NewerLakeError(
+            f"{root} was made by a newer imagelake (schema {made_by}; this one knows up to {schemas.VERSION}). "
+            "Upgrade imagelake to read it."
+        )
+    return table
+
+
+def versions(root: str) -> dict[str, int]:
+    """Newest version of every table that exists."""
+    found = {name: open_table(root, name) for name in schemas.TABLES}
+    return {name: table.version() for name, table in found.items() if table is not None}
+
+
+def files(root: str, name: str, version: int | None = None) -> list[Part]:
+    """List the files of a table, ordered by path; empty where there is no table."""
+    table = open_table(root, name, version)
+    if table is None:
+        return []
+    actions = pa.table(table.get_add_actions(flatten=True))
+    keys = schemas.TABLES[name].partition_by
+    return sorted(
+        (
+            Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
+            for row in actions.to_pylist()
+        ),
+        key=lambda part: part.path,
+    )
+
+
+def read_meta(root: str, name: str) -> Meta:
+    """Read what the newest commit of a table stands for; empty where there is none."""
+    table = open_table(root, name)
+    if table is None:
+        return Meta("")
+    last = table.history(1)[0]
+    return Meta(**json.loads(last["imagelake"])) if "imagelake" in last else Meta("")
+
+
+def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[str, str]], bool], meta: Meta) -> int:
+    """Replace files of a table in one transaction.
+
+    Args:
+        root: the lake's folder.
+        name: table name; the table is made if it is missing.
+        add: files that `parts` wrote.
+        remove: tells from a file's partition values whether it goes.
+        meta: what the commit stands for.
+
+    Returns:
+        The table's new version.
+
+    Raises:
+        LakeError: another writer changed the same files meanwhile; nothing was committed here.
+        DiskFullError: no space is left; nothing was committed.
+    """
+    with full_disk_named(root):
+        table = ensure_table(root, name)
+        now = int(time.time() * 1000)
+        old = [part for part in files(root, name) if remove(part.partition)]
+        actions: list[AddAction | RemoveAction] = [_add(part, now) for part in add]
+        actions += [RemoveAction(part.path, True, now, part.size, dict(part.partition)) for part in old]
+        properties = CommitProperties(custom_metadata={"imagelake": json.dumps(asdict(meta), sort_keys=True)})
+        try:
+            table.create_write_transaction(
+                actions,
+                mode="append",
+                schema=table.schema(),
+                partition_by=list(schemas.TABLES[name].partition_by),
+                commit_properties=properties,
+            )
+        except DeltaError as error:
+            raise LakeError(f"{root}/{name}: the commit was refused ({_line(error)}). Build again.") from error
+    committed = open_table(root, name)
+    assert committed is not None
+    return committed.version()
+
+
+def ensure_table(root: str, name: str) -> DeltaTable:
+    """Open a table, making it empty first where it is missing."""
+    declared = schemas.TABLES[name]
+    return open_table(root, name) or DeltaTable.create(
+        f"{root}/{name}",
+        declared.schema,
+        mode="ignore",
+        partition_by=list(declared.partition_by),
+        name=name,
+        description=declared.doc,
+        configuration=_CONFIGURATION,
+        raise_if_key_not_exists=False,
+    )
+
+
+def _add(part: Part, now: int) -> AddAction:
+    # Delta's log spells paths percent-encoded, on top of the encoding that is in the folder's own name.
+    stats = json.dumps({"numRecords": part.rows})
+    return AddAction(part.path, part.size, dict(part.partition), now, data_change=True, stats=stats)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,110 @@
+"""Read tables: one as a Polars LazyFrame, all of them by name in DuckDB. Always the files of one version, in one order."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+
+import schemas
+from pipeline.errors import QueryError
+from pipeline.lake.commits import files
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def scan_table(root: str, name: str, version: int | None) -> pl.LazyFrame:
+    """Scan a table.
+
+    Files come in the order of their partition, so rows do too, whatever the order of commits.
+
+    Args:
+        root: the lake's folder.
+        name: table name.
+        version: Delta version, or None for the newest.
+
+    Returns:
+        Every column of the table's schema; no rows where the table is missing or empty.
+    """
+    table = schemas.TABLES[name]
+    found = file_names(root, name, version)
+    if not found:
+        return polars_schema(table.schema).to_frame().lazy()
+    return pl.scan_parquet(
+        found,
+        schema=polars_schema(table.file_schema),
+        hive_partitioning=bool(table.partition_by),
+        hive_schema={key: pl.String() for key in table.partition_by} or None,
+        glob=False,
+    ).select(table.schema.names)
+
+
+def file_names(root: str, name: str, version: int | None) -> list[str]:
+    """List the Parquet files of a table in the order of their partition, as paths on disk."""
+    return [f"{root}/{name}/{part.path}" for part in files(root, name, version)]
+
+
+def polars_schema(schema: pa.Schema) -> pl.Schema:
+    """Spell an Arrow schema in Polars' types."""
+    frame = pl.from_arrow(schema.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema
+
+
+def connect(root: str, table_versions: Mapping[str, int | None]) -> "duckdb.DuckDBPyConnection":
+    """Open DuckDB in memory with a view for every table.
+
+    The connection cannot reach files outside the lake, nor be told to.
+
+    Args:
+        root: the lake's folder.
+        table_versions: Delta version of every table to show; None for the newest.
+    """
+    import duckdb  # noqa: PLC0415 - only queries pay for it
+
+    connection = duckdb.connect(":memory:")
+    for name, version in table_versions.items():
+        _define(connection, name, file_names(root, name, version))
+    connection.execute(f"SET allowed_directories = [{_quote(root)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def query(connection: "duckdb.DuckDBPyConnection", text: str) -> "duckdb.DuckDBPyRelation":
+    """Run one SELECT.
+
+    Args:
+        connection: made by `connect`.
+        text: one SQL statement that reads.
+
+    Raises:
+        QueryError: DuckDB refuses it, it is several statements, or it would write.
+    """
+    import duckdb  # noqa: PLC0415
+
+    try:
+        statements = connection.extract_statements(text)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise QueryError("a query is one SELECT statement: lakes change only through builds.")
+        return connection.sql(text)
+    except duckdb.Error as error:
+        raise QueryError(f"{' '.join(str(error).split())} Tables: {', '.join(schemas.TABLES)}.") from error
+
+
+def _define(connection: "duckdb.DuckDBPyConnection", name: str, found: list[str]) -> None:
+    table = schemas.TABLES[name]
+    columns = ", ".join(f'"{column}"' for column in table.schema.names)
+    if not found:
+        connection.register(f"empty_{name}", table.schema.empty_table())
+        connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM "empty_{name}"')
+        return
+    listed = ", ".join(map(_quote, found))
+    types = ", ".join(f"{_quote(key)}: 'VARCHAR'" for key in table.partition_by)
+    hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
+    connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM read_parquet([{listed}]{hive})')
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,52 @@
+"""Delete files that no release needs: those of builds that were killed, and those of releases that are given up."""
+
+from pathlib import Path
+
+import schemas
+from pipeline.errors import LakeError
+from pipeline.lake.commits import open_table
+from pipeline.lake.releases import list_releases, release_versions
+
+
+def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
+    """Delete what no release and no running build needs.
+
+    Every version that a release names stays whole, and so does the newest one. A file that no commit names may belong
+    to a build that is still running, so it stays until it has some age.
+
+    Args:
+        root: the lake's folder.
+        older_than_hours: age that a file must have to go.
+        dry_run: only list the files.
+
+    Returns:
+        Deleted files, relative to the lake's folder, sorted.
+
+    Raises:
+        NoReleaseError: the lake has no release.
+    """
+    release_versions(root)
+    kept = [
+        {item["table"]: item["version"] for item in versions} for versions in list_releases(root)["versions"].to_list()
+    ]
+    deleted: list[str] = []
+    for name in schemas.TABLES:
+        table = open_table(root, name)
+        if table is None:
+            raise LakeError(f"{root}/{name} is missing. Run: imagelake verify {root}")
+        needed = sorted({versions[name] for versions in kept if name in versions} | {table.version()})
+        # Delta only names the files: its own deletion would commit, and so make a release of nothing new.
+        deleted += [
+            f"{name}/{path}"
+            for path in table.vacuum(
+                retention_hours=older_than_hours,
+                dry_run=True,
+                enforce_retention_duration=False,
+                full=True,
+                keep_versions=needed,
+            )
+        ]
+    if not dry_run:
+        for path in deleted:
+            (Path(root) / path).unlink(missing_ok=True)
+    return sorted(deleted)

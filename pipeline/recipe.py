@@ -1,0 +1,244 @@
+"""The recipe: what a build reads and makes, as TOML, checked before anything runs.
+
+Unknown keys are errors that name the nearest known key, and one error lists every fault of the recipe.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import RecipeError
+from pipeline.hashing import digest_of
+
+ROLES = ("train", "valid", "test")
+
+# Names become folder names of the lake and words of SQL, so they stay plain.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+RoleName = Literal["train", "valid", "test"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class LakePart(_Part):
+    """`[lake]`: where the tables are."""
+
+    root: str
+
+
+class SourcePart(_Part):
+    """`[[source]]`: one place images come from, and what must be true of it."""
+
+    uri: str
+    dataset: Name
+    split: Name | None = None
+    format: Literal["folder", "tar", "zip", "idx", "csv", "glyphs"] | None = None
+    labels: str | None = None
+    classes: Count | None = None
+    min_per_class: Count | None = None
+    bytes: Count | None = None
+    digest: Annotated[str, StringConstraints(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]{32,128}$")] | None = None
+    rows: Count | None = None
+    seed: int | None = None
+
+
+class DecodePart(_Part):
+    """`[decode]`: the canonical picture.
+
+    `size` is (height, width); without it every size is taken as it is. `mode` is L (gray) or RGB. A picture of another
+    size or mode is rejected, or resized and converted. Transparent pixels are laid over `background` when converted.
+    """
+
+    size: tuple[Count, Count] | None = None
+    mode: Literal["L", "RGB"] = "L"
+    on_mismatch: Literal["reject", "resize"] = "reject"
+    background: Annotated[int, Field(ge=0, le=255)] = 255
+    max_pixels: Count = 64_000_000
+    max_bytes: Count = 256 * 2**20
+
+    @property
+    def channels(self) -> int:
+        """1 for L, 3 for RGB."""
+        return 1 if self.mode == "L" else 3
+
+
+class DedupPart(_Part):
+    """`[dedup]`: the rules to index and cluster by, as DESIGN spells them."""
+
+    rules: tuple[str, ...] = ("exact",)
+
+
+class RolePart(_Part):
+    """One role of a split: which images it may take and how many, shared out evenly over the classes."""
+
+    source_split: Annotated[str, Field(alias="from")]
+    size: Count | Literal["all"] = "all"
+
+
+class SplitPart(_Part):
+    """`[[split]]`: train, valid and test, and how overlap between them is removed."""
+
+    name: Name
+    seed: int = 0
+    keep: tuple[RoleName, ...] = ROLES
+    sanitize: tuple[str, ...] = ()
+    within: Literal["keep", "first"] = "keep"
+    train: RolePart | None = None
+    valid: RolePart | None = None
+    test: RolePart | None = None
+
+    @property
+    def roles(self) -> dict[str, RolePart]:
+        """The roles that the recipe asks for, in the order train, valid, test."""
+        named = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {role: part for role, part in named.items() if part is not None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rule_may_be_bare(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands in whatever was written
+        if isinstance(value, dict) and isinstance(value.get("sanitize"), str):
+            return {**value, "sanitize": (value["sanitize"],)}
+        return value
+
+    @model_validator(mode="after")
+    def _keeps_every_role(self) -> Self:
+        if not self.roles:
+            raise ValueError("has no role: give it train, valid or test")
+        missing = [role for role in self.roles if role not in self.keep]
+        if missing or len(set(self.keep)) != len(self.keep):
+            raise ValueError(f"keep must name every role of the split once; it misses {missing or 'none, but repeats'}")
+        return self
+
+
+class BaselinePart(_Part):
+    """`[[baseline]]`: a model to train and score on a split."""
+
+    model: Literal["logistic"]
+    split: Name
+    train_sizes: tuple[Count | Literal["all"], ...] = ("all",)
+    seed: int = 0
+    c: Annotated[float, Field(gt=0)] = 1.0
+    max_iter: Count = 100
+
+
+class Recipe(_Part):
+    """A whole recipe. `base` is the folder that its relative paths start from."""
+
+    lake: LakePart
+    source: tuple[SourcePart, ...] = Field(min_length=1)
+    decode: DecodePart = DecodePart()
+    dedup: DedupPart = DedupPart()
+    split: tuple[SplitPart, ...] = ()
+    baseline: tuple[BaselinePart, ...] = ()
+    base: Path = Field(default=Path(), exclude=True)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the recipe's meaning: spelling, order of keys and comments do not matter."""
+        return digest_of(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def root(self) -> str:
+        """Where the lake is: an absolute folder, or a URI as written."""
+        return self.lake.root if "://" in self.lake.root else str((self.base / self.lake.root).resolve())
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        faults = [*_repeated("split", [part.name for part in self.split])]
+        faults += [
+            f"split '{part.name}' sanitizes by '{rule}', which is not among dedup.rules {list(self.dedup.rules)}"
+            for part in self.split
+            for rule in part.sanitize
+            if rule not in self.dedup.rules
+        ]
+        faults += [
+            f"baseline '{part.model}' trains on split '{part.split}', which no [[split]] defines"
+            for part in self.baseline
+            if part.split not in {split.name for split in self.split}
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe; its relative paths start from the file's folder.
+
+    Raises:
+        RecipeError: the file is missing, is no TOML, or has faults; all faults are listed.
+    """
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no such recipe. Give the path of a TOML file, such as data/demo.toml.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{file}: not valid TOML: {error}. Mend the line and run again.") from error
+    return parse_recipe(values, base=file.resolve().parent, name=str(file))
+
+
+def parse_recipe(values: dict[str, Any], *, base: Path, name: str = "recipe") -> Recipe:
+    """Check a recipe that is already a dict.
+
+    Args:
+        values: what the TOML says.
+        base: the folder that relative paths start from.
+        name: what to call the recipe in errors.
+
+    Raises:
+        RecipeError: naming every fault at once.
+    """
+    try:
+        return Recipe.model_validate({**values, "base": base})
+    except ValidationError as error:
+        faults = "; ".join(_say(fault) for fault in error.errors())
+        raise RecipeError(f"{name}: {faults}.") from None
+
+
+def _say(fault: ErrorDetails) -> str:
+    where = _spell(fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        key = str(fault["loc"][-1])
+        near = difflib.get_close_matches(key, _known_keys(fault["loc"][:-1]), n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(_known_keys(fault['loc'][:-1]))}"
+        return f"unknown key {where}; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}" if where else message
+
+
+def _spell(loc: tuple[int | str, ...]) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
+    return "".join(parts).removeprefix(".")
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in (part for part in loc if isinstance(part, str)):
+        found = [f for n, f in model.model_fields.items() if part in (n, f.alias)] if hasattr(model, "model_fields") else []
+        model = _model_in(found[0].annotation) if found else None
+    return sorted(f.alias or n for n, f in model.model_fields.items() if not f.exclude) if model else []
+
+
+def _model_in(annotation: Any) -> Any:  # noqa: ANN401 - a typing construct
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((part for part in inner if part is not None), None)
+
+
+def _repeated(what: str, names: list[str]) -> list[str]:
+    return [f"two {what}s are called '{name}'" for name in sorted({n for n in names if names.count(n) > 1})]

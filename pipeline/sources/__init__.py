@@ -1,0 +1,86 @@
+"""Where images come from: uri -> shards -> encoded batches.
+
+Every form of source is a module with two functions:
+
+- `survey(source) -> Survey` tells what the source looks like without opening an image;
+- `read(source, wanted=None) -> Iterator[Encoded]` hands out its shards in order, or only those whose key is wanted.
+
+Both are deterministic in the source's content, whatever the order of a listing.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Set
+from importlib import import_module
+
+from pipeline.encoded import Encoded, Survey
+from pipeline.errors import CheckError
+from pipeline.sources.detect import detect, resolve
+from pipeline.sources.source import Source
+
+__all__ = ["Source", "check_classes", "check_file", "detect", "read", "resolve", "survey"]
+
+
+def survey(source: Source) -> Survey:
+    """Look at a source from outside: nothing is decoded."""
+    found: Survey = _module(source).survey(source)
+    return found
+
+
+def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+    """Hand out a source's shards in order.
+
+    Args:
+        source: a resolved source.
+        wanted: keys of the shards to hand out; None for all.
+
+    Raises:
+        SourceError: the source is damaged, empty or not of its form.
+    """
+    shards: Iterator[Encoded] = _module(source).read(source, wanted)
+    return shards
+
+
+def check_file(source: Source) -> None:
+    """Check the byte size and digest that the recipe asks of a source's file.
+
+    Raises:
+        CheckError: naming the file, what was asked and what was found.
+    """
+    part = source.part
+    size = source.path.stat().st_size if part.bytes is not None else None
+    if size != part.bytes:
+        raise CheckError(f"{source.title}: {source.path} has {size} bytes, the recipe asks for {part.bytes}.")
+    if part.digest is not None:
+        kind, wanted = part.digest.split(":")
+        with source.path.open("rb") as stream:
+            found = hashlib.file_digest(stream, kind).hexdigest()
+        if found != wanted:
+            raise CheckError(f"{source.title}: {source.path} has {kind}:{found}, the recipe asks for {part.digest}.")
+
+
+def check_classes(source: Source, counts: Mapping[str | None, int]) -> None:
+    """Check the number of classes and the fewest images a class that the recipe asks of a source.
+
+    Args:
+        source: a resolved source.
+        counts: readable images by label; None for images without one.
+
+    Raises:
+        CheckError: naming the classes that fall short.
+    """
+    part = source.part
+    named = {label: count for label, count in counts.items() if label is not None}
+    if part.classes is not None and len(named) != part.classes:
+        listed = ", ".join(sorted(named)) or "none"
+        raise CheckError(f"{source.title}: {len(named)} classes ({listed}), the recipe asks for {part.classes}.")
+    short = {label: count for label, count in named.items() if count < (part.min_per_class or 0)}
+    if short:
+        listed = ", ".join(f"{label} has {count}" for label, count in sorted(short.items()))
+        raise CheckError(f"{source.title}: {listed} images; the recipe asks for at least {part.min_per_class} a class.")
+
+
+def _module(source: Source):  # type: ignore[no-untyped-def] # noqa: ANN202 - a module, by the name of the form
+    return import_module(f"pipeline.sources.{_MODULES.get(source.format, source.format)}")
+
+
+_MODULES = {"tar": "archive", "zip": "archive"}

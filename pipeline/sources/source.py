@@ -1,0 +1,126 @@
+"""One source of a recipe, resolved: where it really is and in which form."""
+
+import bz2
+import gzip
+import lzma
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import xxhash
+
+from pipeline.errors import SourceError
+from pipeline.hashing import digest_of
+from pipeline.recipe import SourcePart
+
+# About 8 MB of 28x28 pixels: small enough for many workers, large enough for Parquet.
+IMAGES_PER_SHARD = 10_240
+BYTES_PER_SHARD = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source, resolved.
+
+    Attributes:
+        part: what the recipe says of it.
+        path: where it is on this machine.
+        split: the split its images belong to.
+        format: folder, tar, zip, idx, csv or glyphs.
+        size: (height, width) that the recipe asks for, or None.
+        max_bytes: largest encoded image that is read.
+    """
+
+    part: SourcePart
+    path: Path
+    split: str
+    format: str
+    size: tuple[int, int] | None
+    max_bytes: int
+
+    @property
+    def uri(self) -> str:
+        """The source as the recipe spells it; MNIST's folder of four files is told apart by split."""
+        return self.part.uri
+
+    @property
+    def dataset(self) -> str:
+        """Dataset name from the recipe."""
+        return self.part.dataset
+
+    @property
+    def title(self) -> str:
+        """How messages call the source."""
+        return f"{self.dataset}/{self.split} ({self.uri})"
+
+
+def shard_key(source: Source, number: int | str) -> str:
+    """Name a shard so that no two sources of one dataset and split can meet.
+
+    Args:
+        source: the source the shard is cut from.
+        number: position of the shard, or what names it where positions move.
+
+    Returns:
+        A plain word: the start of the source's name, a digest of its uri, and the number.
+    """
+    stem = re.sub(r"[^A-Za-z0-9]+", "_", Path(source.uri).name.split(".")[0]).strip("_")[:24]
+    text = f"{number:05d}" if isinstance(number, int) else number
+    return f"{stem or 'source'}-{xxhash.xxh32_hexdigest(source.uri.encode())}-{text}"
+
+
+def files_fingerprint(source: Source, *files: Path) -> str:
+    """Digest files by name, size and modification time: nothing is opened.
+
+    Args:
+        source: whose options that change what is read are part of the digest.
+        files: the files that make the source.
+
+    Raises:
+        SourceError: a file is gone.
+    """
+    stats = [(file.name, *_stat(source, file)) for file in files]
+    return digest_of([source.format, source.size, source.max_bytes, stats])
+
+
+def _stat(source: Source, file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise SourceError(f"{source.title}: cannot read {file} ({error.strerror}). Check the path.") from error
+    return found.st_size, found.st_mtime_ns
+
+
+def readable_name(name: str) -> str:
+    """Make a name from a file system or archive fit for a table: bytes that are no UTF-8 are spelled as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def label_of(path: str) -> str | None:
+    """Name the class of a file: the folder it lies in; None at the top."""
+    parts = path.split("/")
+    return parts[-2] if len(parts) > 1 else None
+
+
+def opened(source: Source, file: Path) -> IO[bytes]:
+    """Open a file of a source for reading, decompressed where its first bytes say so (gzip, bzip2, xz).
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    try:
+        with file.open("rb") as raw:
+            head = raw.read(6)
+        plain = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), Path.open)
+        return plain(file, "rb")
+    except OSError as error:
+        raise SourceError(f"{source.title}: cannot read {file} ({error.strerror}). Check the path.") from error
+
+
+_COMPRESSED: dict[bytes, Callable[..., IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}

@@ -1,0 +1,26 @@
+"""What every table of a lake is: one module per table, and nothing but pyarrow.
+
+`TABLES` maps a table's name to its `Table`. A lake written by a newer `VERSION` than this one is refused on opening.
+"""
+
+from schemas import clusters, images, index, pairs, rejects, releases, scores, shards, splits
+from schemas.table import Table, column
+
+VERSION = 1
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        images.TABLE,
+        rejects.TABLE,
+        shards.TABLE,
+        index.TABLE,
+        pairs.TABLE,
+        clusters.TABLE,
+        splits.TABLE,
+        scores.TABLE,
+        releases.TABLE,
+    )
+}
+
+__all__ = ["TABLES", "VERSION", "Table", "column"]
