@@ -1,6 +1,6 @@
 """A shard on its way from its source to the decoder: what sources hand out and decode takes in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,13 @@ class Blobs:
     """Encoded images already in memory, in the order of the shard's paths."""
 
     data: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Encoded images that a worker makes by itself: a picklable function that returns them in the order of the paths."""
+
+    make: Callable[[], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Encoded:
     fingerprint: str
     paths: tuple[str, ...]
     labels: tuple[str | None, ...]
-    contents: Files | Blobs | Pixels
+    contents: Files | Blobs | Made | Pixels
     refused: tuple[Refused, ...] = ()
 
     def __len__(self) -> int:

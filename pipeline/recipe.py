@@ -5,6 +5,7 @@ Unknown keys are errors that name the nearest known key, and one error lists eve
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -128,7 +129,7 @@ class BaselinePart(_Part):
 
 
 class Recipe(_Part):
-    """A whole recipe. `base` is the folder that its relative paths start from."""
+    """A whole recipe. `base` is the folder that its relative paths start from, `file` where it was read, if anywhere."""
 
     lake: LakePart
     source: tuple[SourcePart, ...] = Field(min_length=1)
@@ -137,6 +138,7 @@ class Recipe(_Part):
     split: tuple[SplitPart, ...] = ()
     baseline: tuple[BaselinePart, ...] = ()
     base: Path = Field(default=Path(), exclude=True)
+    file: Path | None = Field(default=None, exclude=True)
 
     @property
     def digest(self) -> str:
@@ -188,25 +190,25 @@ def read_recipe(path: str | Path) -> Recipe:
         raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file}: not valid TOML: {error}. Mend the line and run again.") from error
-    return parse_recipe(values, base=file.resolve().parent, name=str(file))
+    return parse_recipe(values, base=file.resolve().parent, file=file)
 
 
-def parse_recipe(values: dict[str, Any], *, base: Path, name: str = "recipe") -> Recipe:
+def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = None) -> Recipe:
     """Check a recipe that is already a dict.
 
     Args:
         values: what the TOML says.
         base: the folder that relative paths start from.
-        name: what to call the recipe in errors.
+        file: where the values were read, if anywhere; errors name it.
 
     Raises:
         RecipeError: naming every fault at once.
     """
     try:
-        return Recipe.model_validate({**values, "base": base})
+        return Recipe.model_validate({**values, "base": base, "file": file and file.resolve()})
     except ValidationError as error:
         faults = "; ".join(_say(fault) for fault in error.errors())
-        raise RecipeError(f"{name}: {faults}.") from None
+        raise RecipeError(f"{file or 'recipe'}: {faults}.") from None
 
 
 def _say(fault: ErrorDetails) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import schemas
 from pipeline.decode.picture import Unfit, convert, decode
-from pipeline.encoded import Encoded, Files, Pixels, Refused
+from pipeline.encoded import Blobs, Encoded, Made, Pixels, Refused
 from pipeline.hashing import content_hashes, digest_of, image_ids
 from pipeline.recipe import DecodePart
 from pipeline.rows import to_binary
@@ -88,28 +88,22 @@ def rejects_table(refused: Sequence[Refused], shard: str, dataset: str, split: s
 
 
 def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
+    contents = Blobs(shard.contents.make()) if isinstance(shard.contents, Made) else shard.contents
     for position, (path, label) in enumerate(zip(shard.paths, shard.labels, strict=True)):
         size = 0
         try:
-            if isinstance(shard.contents, Pixels):
-                pixels = shard.contents.array[position]
+            if isinstance(contents, Pixels):
+                pixels = contents.array[position]
                 size = pixels.nbytes
                 yield _Picture(position, size, convert(pixels, spec))
             else:
-                data = _bytes(shard, position)
+                data = contents.data[position] if isinstance(contents, Blobs) else Path(contents.names[position]).read_bytes()
                 size = len(data)
                 yield _Picture(position, size, decode(data, spec))
         except Unfit as unfit:
             yield Refused(path, label, *unfit.args, size)
         except OSError as error:
             yield Refused(path, label, "unreadable", f"{error.strerror or error}", 0)
-
-
-def _bytes(shard: Encoded, position: int) -> bytes:
-    if isinstance(shard.contents, Files):
-        return Path(shard.contents.names[position]).read_bytes()
-    assert not isinstance(shard.contents, Pixels)
-    return shard.contents.data[position]
 
 
 def _groups(pictures: Iterator[_Picture | Refused]) -> Iterator[_Group | Refused]:

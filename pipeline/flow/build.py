@@ -6,6 +6,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -98,7 +99,7 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
     done += run_baselines(root, run_units(root, recipe, splits, prune=prune))
 
     # all tables -> one release -> report
-    publish(root, recipe.digest, _note(done))
+    publish(root, recipe.digest, _note(done), remembered(recipe))
     images, rejects = Lake(root).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     return Built(root, newest(root), tuple(done), images, rejects, write_report(root))
 
@@ -114,6 +115,12 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     drawn = plan_splits(root, splits, images_change=change)
     runs = plan_runs(root, run_units(root, recipe, splits, prune=prune), images_change=change)
     return [*found.todo, *clusters, *drawn, *runs]
+
+
+def remembered(recipe: Recipe) -> dict[str, Any]:
+    """What a release keeps of its recipe, enough to build again."""
+    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"file": str(recipe.file) if recipe.file else None, "base": str(recipe.base), "values": values}
 
 
 def local_root(recipe: Recipe) -> str:

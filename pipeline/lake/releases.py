@@ -1,6 +1,8 @@
 """Releases: sets of table versions that belong together. One row in `releases` makes a finished build visible."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -51,13 +53,14 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
     return wanted, {item["table"]: item["version"] for item in found["versions"].to_list()[0]}
 
 
-def publish(root: str, recipe_digest: str, note: str) -> int | None:
+def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any]) -> int | None:
     """Make the tables as they stand the newest release, unless they are it already.
 
     Args:
         root: the lake's folder.
         recipe_digest: digest of the recipe that was built.
         note: what the build did.
+        recipe: the recipe itself, kept with the commit so that the lake tells how it is made.
 
     Returns:
         The new release's number; None where nothing had changed and so nothing was committed.
@@ -77,5 +80,5 @@ def publish(root: str, recipe_digest: str, note: str) -> int | None:
         "note": note,
     }
     part = write_part(root, "releases", {}, pa.Table.from_pylist([row], schema=schemas.TABLES["releases"].schema))
-    commit(root, "releases", [part] if part else [], lambda _: False, Meta("release", inputs=current))
+    commit(root, "releases", [part] if part else [], lambda _: False, Meta("release", {"recipe": recipe}, current))
     return number

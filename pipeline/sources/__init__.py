@@ -83,4 +83,4 @@ def _module(source: Source):  # type: ignore[no-untyped-def] # noqa: ANN202 - a 
     return import_module(f"pipeline.sources.{_MODULES.get(source.format, source.format)}")
 
 
-_MODULES = {"tar": "archive", "zip": "archive"}
+_MODULES = {"tar": "archive", "zip": "archive", "glyphs": "generated"}

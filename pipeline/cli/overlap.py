@@ -1,0 +1,24 @@
+"""imagelake overlap."""
+
+import click
+
+from pipeline.cli.show import as_json, show_frame, show_json
+from pipeline.flow.inspect import overlap
+
+
+@click.command("overlap")
+@click.argument("lake", type=click.Path())
+@click.option("--split", help="Named split whose roles are compared; the sources' own splits by default.")
+@as_json
+def command(lake: str, split: str | None, *, json_: bool) -> None:
+    """Show, rule by rule, how much of every role of LAKE occurs in another, and label conflicts."""
+    found = overlap(lake, split)
+    if json_:
+        show_json(found._asdict())
+        return
+    click.echo("Images of a role (row) that occur in another role, or again in their own:")
+    show_frame(found.matrix)
+    click.echo("What repeats inside a role: clusters, images beyond the first of each, clusters with several labels:")
+    show_frame(found.repeats)
+    click.echo(f"Label conflicts: {found.conflicts['cluster_id'].n_unique()} clusters, by rule and the labels they carry:")
+    show_frame(found.conflicts)

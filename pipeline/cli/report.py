@@ -1,0 +1,18 @@
+"""imagelake report."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.show import as_json, show_json
+from pipeline.flow.publish import write_report
+
+
+@click.command("report")
+@click.argument("lake", type=click.Path())
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to; LAKE/report.html by default.")
+@as_json
+def command(lake: str, out: Path | None, *, json_: bool) -> None:
+    """Write the report of LAKE's newest release: one HTML file that opens offline."""
+    file = write_report(lake, out)
+    show_json({"report": file}) if json_ else click.echo(file)

@@ -1,0 +1,47 @@
+"""How commands print: frames as tables for people, everything as JSON for programs."""
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
+
+
+def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
+    """Print a value as JSON: frames as lists of rows, bytes as hexadecimal digits."""
+    json.dump(value, sys.stdout, default=_plain, indent=2)
+    sys.stdout.write("\n")
+
+
+def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
+    """Print a frame in full width, ids as hexadecimal digits, text without control characters."""
+    shown = frame.with_columns(
+        pl.col(pl.Binary).bin.slice(0, 16).bin.encode("hex"),
+        pl.col(pl.String).str.replace_all(r"\p{Cc}", "\ufffd"),
+    )
+    with pl.Config(
+        tbl_rows=rows,
+        tbl_cols=-1,
+        tbl_width_chars=200,
+        fmt_str_lengths=60,
+        tbl_hide_column_data_types=True,
+        tbl_hide_dataframe_shape=True,
+        tbl_formatting="UTF8_FULL_CONDENSED",
+        thousands_separator=",",
+    ):
+        click.echo(str(shown))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - json's own signature
+    if isinstance(value, pl.DataFrame):
+        return value.to_dicts()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime | Path):
+        return str(value)
+    raise TypeError(f"cannot print {type(value).__name__} as JSON")

@@ -1,0 +1,21 @@
+"""imagelake sql."""
+
+import click
+
+from pipeline.cli.show import as_json, show_frame, show_json
+from pipeline.flow.inspect import run_sql
+
+
+@click.command("sql")
+@click.argument("lake", type=click.Path())
+@click.argument("query")
+@click.option("--at", "release", type=int, help="Release to query; the newest by default.")
+@as_json
+def command(lake: str, query: str, release: int | None, *, json_: bool) -> None:
+    """Run one SELECT over all tables of LAKE, by name, with DuckDB.
+
+    \b
+    imagelake sql data/demo "select rule, label, count(*) from clusters group by all order by all"
+    """
+    rows = run_sql(lake, query, release)
+    show_json(rows) if json_ else show_frame(rows)

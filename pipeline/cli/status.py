@@ -1,0 +1,28 @@
+"""imagelake status."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.show import as_json, show_frame, show_json
+from pipeline.flow.inspect import status
+
+
+@click.command("status")
+@click.argument("lake", type=click.Path())
+@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe of the next build; the last one by default.")
+@as_json
+def command(lake: str, recipe: Path | None, *, json_: bool) -> None:
+    """Show the tables of LAKE, its rejects by reason, and what the next build would do and why."""
+    found = status(lake, recipe)
+    if json_:
+        show_json({**found._asdict(), "todo": [item._asdict() for item in found.todo or []]})
+        return
+    click.echo(f"{lake}: release {found.release or 'none yet'}")
+    show_frame(found.tables)
+    click.echo("Rejects by reason:" if len(found.rejects) else "No rejects.")
+    if len(found.rejects):
+        show_frame(found.rejects)
+    click.echo(f"The next build of {found.recipe}:" if found.todo else f"The next build of {found.recipe} has nothing to do.")
+    for item in found.todo:
+        click.echo(f"  {item.stage:>10}  {item.unit}: {item.reason}")

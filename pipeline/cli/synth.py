@@ -1,0 +1,29 @@
+"""imagelake synth."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.show import as_json, show_json
+from pipeline.flow.synth import synth
+
+
+@click.command("synth")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--rows", type=click.IntRange(min=1), default=20_000, show_default=True, help="Files in the train part.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--form", type=click.Choice(["tar", "folder"]), default="tar", show_default=True, help="Archives or folders.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
+@as_json
+def command(directory: Path, rows: int, seed: int, form: str, workers: int | None, *, json_: bool) -> None:
+    """Draw glyph images with planted overlaps into DIRECTORY, and the planted truth beside them.
+
+    The test part is sized as notMNIST's is to its train part: 18,726 to 529,114.
+    """
+    made = synth(directory, rows=rows, seed=seed, form=form, workers=workers)
+    if json_:
+        show_json(made)
+        return
+    for kind, count in made["planted"].items():
+        click.echo(f"{count:>10,}  {kind}")
+    click.echo(f"{made['files']:,} files: {', '.join(map(str, made['parts']))}\ntruth: {made['truth']}")

@@ -1,0 +1,153 @@
+"""Look at a lake: its state, its overlap, its history, and whatever SQL asks."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
+from pipeline.errors import LakeError, NoReleaseError, QueryError
+from pipeline.flow.build import plan
+from pipeline.flow.state import Todo
+from pipeline.handle import Lake
+from pipeline.lake.commits import read_meta, versions
+from pipeline.lake.releases import list_releases, release_versions
+from pipeline.recipe import Recipe, parse_recipe, read_recipe
+
+
+class Status(NamedTuple):
+    """What a lake holds and what its next build would do.
+
+    Attributes:
+        release: newest release; 0 where no build has finished.
+        tables: columns table, version, rows, files_bytes.
+        rejects: columns dataset, split, reason, files.
+        recipe: the recipe that the next build is told by.
+        todo: what it would do, and why.
+    """
+
+    release: int
+    tables: pl.DataFrame
+    rejects: pl.DataFrame
+    recipe: str
+    todo: list[Todo]
+
+
+class Overlap(NamedTuple):
+    """What occurs where.
+
+    Attributes:
+        matrix: columns rule, role, one column a role: images of `role` that occur in it.
+        repeats: columns rule, role, clusters, redundant, conflicts.
+        conflicts: columns rule, cluster_id, labels, images, paths: clusters with several labels.
+    """
+
+    matrix: pl.DataFrame
+    repeats: pl.DataFrame
+    conflicts: pl.DataFrame
+
+
+def status(root: str, recipe: Path | None = None) -> Status:
+    """Tell what a lake holds and what the next build would do.
+
+    Args:
+        root: the lake's folder.
+        recipe: recipe of the next build; None for the one of the newest release, read again from its file if it is there.
+
+    Raises:
+        NoReleaseError: there is no lake, or no finished build and no recipe.
+        RecipeError: the recipe has faults.
+    """
+    known = read_recipe(recipe) if recipe else _last_recipe(root)
+    lake = _newest_or_working(root)
+    rows = [(name, version, *_size(lake, name)) for name, version in sorted(versions(root).items())]
+    tables = pl.DataFrame(rows, schema=["table", "version", "rows"], orient="row")
+    rejects = lake.scan("rejects").group_by("dataset", "split", "reason").agg(files=pl.len()).sort(pl.all()).collect()
+    return Status(lake.release, tables, rejects, str(known.file or "the last build's recipe"), plan(known))
+
+
+def overlap(root: str, split: str | None = None) -> Overlap:
+    """Count, rule by rule, what occurs in several roles and what carries several labels.
+
+    Args:
+        root: the lake's folder.
+        split: a named split, whose roles are compared as drawn, before sanitizing; None for the sources' own splits.
+
+    Raises:
+        LakeError: the lake has no such split.
+    """
+    lake = Lake(root)
+    members = _members(lake, split)
+    clusters = lake.scan("clusters")
+    inside = clusters.join(members, on="image_id", how="semi")
+    paths = lake.scan("images").select("image_id", "path")
+    conflicts = (
+        label_conflicts(inside)
+        .join(paths, on="image_id", maintain_order="left")
+        .group_by("rule", "cluster_id", maintain_order=True)
+        .agg(
+            labels=pl.col("label").unique().sort().str.join(" "),
+            images=pl.len(),
+            paths=pl.col("path").head(3).str.join(", "),
+        )
+        .collect()
+    )
+    matrix = overlap_matrix(clusters, members)
+    wide = matrix.pivot("other", index=["rule", "role"], values="images", sort_columns=True).fill_null(0) if len(matrix) else matrix
+    return Overlap(wide, redundancy(clusters, members), conflicts)
+
+
+def run_sql(root: str, text: str, release: int | None = None) -> pl.DataFrame:
+    """Run one SELECT over the tables of a release.
+
+    Raises:
+        QueryError: DuckDB refuses it, or fails while it runs.
+    """
+    import duckdb  # noqa: PLC0415 - only to name its errors
+
+    relation = Lake(root, release).sql(text)
+    try:
+        return relation.pl()
+    except duckdb.Error as error:
+        raise QueryError(" ".join(str(error).split())) from error
+
+
+def history(root: str) -> pl.DataFrame:
+    """List the releases, oldest first.
+
+    Raises:
+        NoReleaseError: there is none.
+    """
+    release_versions(root)
+    return list_releases(root)
+
+
+def _members(lake: Lake, split: str | None) -> pl.LazyFrame:
+    if split is None:
+        return lake.scan("images").select("image_id", role=pl.format("{}/{}", "dataset", "split"))
+    rows = lake.scan("splits").filter(split_name=split).select("image_id", "role")
+    if rows.head(1).collect().is_empty():
+        names = lake.scan("splits").select("split_name").unique().collect().to_series().sort().to_list()
+        raise LakeError(f"{lake.root} has no split '{split}'. Splits: {', '.join(names) or 'none'}.")
+    return rows
+
+
+def _last_recipe(root: str) -> Recipe:
+    release_versions(root)
+    kept: dict[str, Any] = dict(read_meta(root, "releases").units["recipe"])
+    if kept["file"] and Path(kept["file"]).exists():
+        recipe = read_recipe(kept["file"])
+        if Path(recipe.root) == Path(root).resolve():
+            return recipe
+    return parse_recipe(kept["values"], base=Path(kept["base"]))
+
+
+def _newest_or_working(root: str) -> Lake:
+    try:
+        return Lake(root)
+    except NoReleaseError:
+        return Lake.working(root)
+
+
+def _size(lake: Lake, name: str) -> tuple[int]:
+    return (lake.scan(name).select(pl.len()).collect().item(),)

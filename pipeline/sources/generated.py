@@ -1,0 +1,50 @@
+"""The glyph generator as a source: workers draw the files of their shard, nothing is read from disk."""
+
+from collections.abc import Iterator, Set
+from functools import partial
+
+import numpy as np
+
+from pipeline.encoded import Encoded, Made, Survey
+from pipeline.hashing import digest_of
+from pipeline.sources.glyphs import GlyphBlock, GlyphPlan, blocks, plan_glyphs, render
+from pipeline.sources.glyphs.names import labels, paths
+from pipeline.sources.source import IMAGES_PER_SHARD, Source, shard_key
+
+DEFAULT_ROWS = 20_000
+# Raise when the generator draws other files for the same rows and seed.
+_VERSION = 1
+
+
+def plan_of(source: Source) -> GlyphPlan:
+    """Plan the set that a source names by `rows` (files in the train part) and `seed`."""
+    return plan_glyphs(source.part.rows or DEFAULT_ROWS, source.part.seed or 0)
+
+
+def survey(source: Source) -> Survey:
+    """Know every shard without drawing one; see `pipeline.sources`."""
+    shards = {shard_key(source, n): _fingerprint(block) for n, block in enumerate(_blocks(source))}
+    return Survey(digest_of(shards), shards)
+
+
+def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+    """Hand out blocks for workers to draw; see `pipeline.sources`."""
+    plan = plan_of(source)
+    for number, block in enumerate(_blocks(source)):
+        key = shard_key(source, number)
+        if wanted is None or key in wanted:
+            index = np.arange(block.start, block.stop)
+            contents = Made(partial(_draw, block))
+            yield Encoded(key, _fingerprint(block), tuple(paths(plan, index)), tuple(labels(plan, index)), contents)
+
+
+def _blocks(source: Source) -> list[GlyphBlock]:
+    return blocks(plan_of(source), source.split, IMAGES_PER_SHARD)
+
+
+def _draw(block: GlyphBlock) -> tuple[bytes, ...]:
+    return render(block).data
+
+
+def _fingerprint(block: GlyphBlock) -> str:
+    return digest_of([_VERSION, block.rows, block.seed, block.split, block.start, block.stop])

@@ -1,0 +1,167 @@
+"""Which file is what: labels, kinds and originals of a whole glyph set, before a single glyph is drawn.
+
+Files are counted through both parts: 0 to rows - 1 are train, the test files follow. The plan and the seed
+fix every byte of every file.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import SourceError
+from pipeline.mixing import Words
+from pipeline.sources.glyphs.chance import Index, below, draws
+
+LABELS = tuple("ABCDEFGHIJ")
+SPLITS = ("train", "test")
+FULL_ROWS = 529_114  # notMNIST_large
+FULL_TEST_ROWS = 18_726  # notMNIST_small
+LEAST_ROWS = 100
+_LEAST_TEST_ROWS = 20  # one planted file of each of ten kinds, and an original of every label
+
+
+class Kind(IntEnum):
+    """What a file is. The truth spells it in lower case."""
+
+    ORIGINAL = 0
+    EXACT_COPY = 1  # bytes of an original of the same split and label
+    CROSS_COPY = 2  # test file with the bytes of a train original, same label
+    CONFLICT = 3  # bytes of an original of the same split, under another label
+    SHIFTED = 4  # near copies of a train original, same label
+    BRIGHTNESS = 5
+    RETHRESHOLDED = 6
+    NOISY = 7
+    EMPTY = 8  # no bytes
+    TRUNCATED = 9  # a PNG cut inside its image data
+    NOT_AN_IMAGE = 10  # text
+
+    @property
+    def spelled(self) -> str:
+        """The kind as the truth spells it."""
+        return self.name.lower()
+
+
+# Files per 10,000 of a part, as (train, test).
+_PER_10_000 = {
+    Kind.EXACT_COPY: (200, 100),
+    Kind.CROSS_COPY: (0, 500),
+    Kind.CONFLICT: (30, 50),
+    Kind.SHIFTED: (40, 100),
+    Kind.BRIGHTNESS: (40, 100),
+    Kind.RETHRESHOLDED: (40, 100),
+    Kind.NOISY: (40, 100),
+    Kind.EMPTY: (2, 2),
+    Kind.TRUNCATED: (2, 2),
+    Kind.NOT_AN_IMAGE: (2, 2),
+}
+_COPIES_IN_SPLIT = (Kind.EXACT_COPY, Kind.CONFLICT)
+_COPIES_OF_TRAIN = (Kind.CROSS_COPY, Kind.SHIFTED, Kind.BRIGHTNESS, Kind.RETHRESHOLDED, Kind.NOISY)
+
+
+@dataclass(frozen=True, eq=False)
+class GlyphPlan:
+    """Every file of a glyph set, train files first.
+
+    Attributes:
+        rows: files in the train part.
+        seed: the user's seed.
+        labels: (n,) uint8, position in `LABELS`. Each part holds its labels in order, in equal shares.
+        kinds: (n,) uint8, values of `Kind`.
+        of: (n,) int64, index of the original that a copy or near copy was made from; -1 for the rest.
+    """
+
+    rows: int
+    seed: int
+    labels: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
+    of: Index
+
+    def span(self, split: str) -> range:
+        """Return the indices of a part's files."""
+        return range(self.rows) if split == "train" else range(self.rows, len(self.labels))
+
+
+def plan_glyphs(rows: int, seed: int) -> GlyphPlan:
+    """Plan a glyph set. Deterministic; about 10 bytes per file.
+
+    Args:
+        rows: files in the train part, planted ones included; the test part follows in notMNIST's proportion.
+        seed: any integer.
+
+    Returns:
+        The plan, its arrays read-only.
+
+    Raises:
+        SourceError: `rows` is too small to plant every kind.
+    """
+    if rows < LEAST_ROWS:
+        raise SourceError(
+            f"a glyph set of {rows} train files cannot hold every kind of planted file; "
+            f"ask for {LEAST_ROWS} rows or more"
+        )
+    tests = max(_LEAST_TEST_ROWS, round(rows * FULL_TEST_ROWS / FULL_ROWS))
+    labels = np.concatenate([np.arange(n) * len(LABELS) // n for n in (rows, tests)]).astype(np.uint8)
+    parts = (np.arange(rows), np.arange(rows, rows + tests))
+    kinds = np.full(rows + tests, Kind.ORIGINAL, dtype=np.uint8)
+    for which, part in enumerate(parts):
+        counts = _counts(len(part), which)
+        kinds[_shuffled(part, labels, seed)[: sum(counts.values())]] = np.repeat(
+            list(counts), list(counts.values())
+        )
+    plan = GlyphPlan(rows, seed, labels, kinds, _originals(parts, labels, kinds, seed))
+    for array in (plan.labels, plan.kinds, plan.of):
+        array.setflags(write=False)
+    return plan
+
+
+def planted_counts(plan: GlyphPlan) -> dict[str, int]:
+    """Count the files of every kind over both parts, originals included.
+
+    The counts are fixed fractions of each part, at least one, whatever the seed.
+
+    Args:
+        plan: the plan of a glyph set.
+
+    Returns:
+        Files by kind, in the order of `Kind`; they add up to the files of both parts.
+    """
+    test_rows = len(plan.labels) - plan.rows
+    parts = (_counts(plan.rows, 0), _counts(test_rows, 1))
+    planted = {kind.spelled: sum(part.get(kind, 0) for part in parts) for kind in _PER_10_000}
+    return {Kind.ORIGINAL.spelled: len(plan.labels) - sum(planted.values()), **planted}
+
+
+def _counts(rows: int, which: int) -> dict[Kind, int]:
+    shares = {kind: both[which] for kind, both in _PER_10_000.items() if both[which]}
+    return {kind: max(1, rows * share // 10_000) for kind, share in shares.items()}
+
+
+def _shuffled(part: Index, labels: NDArray[np.uint8], seed: int) -> Index:
+    """Order a part at random, with one file of every label at the end: it stays an original to copy from."""
+    order = part[np.argsort(draws(seed, "kind", part), kind="stable")]
+    _, kept = np.unique(labels[order], return_index=True)
+    return np.concatenate([np.delete(order, kept), order[kept]])
+
+
+def _originals(
+    parts: tuple[Index, Index], labels: NDArray[np.uint8], kinds: NDArray[np.uint8], seed: int
+) -> Index:
+    of = np.full(len(labels), -1, dtype=np.int64)
+    pools = [part[kinds[part] == Kind.ORIGINAL] for part in parts]
+    for part, pool in zip(parts, pools, strict=True):
+        for copied, source in ((_COPIES_IN_SPLIT, pool), (_COPIES_OF_TRAIN, pools[0])):
+            copies = part[np.isin(kinds[part], copied)]
+            turn = np.where(kinds[copies] == Kind.CONFLICT, 1 + below(draws(seed, "turn", copies), 9), 0)
+            wanted = (labels[copies].astype(np.int64) + turn) % len(LABELS)
+            of[copies] = _pick(source, labels[source], wanted, draws(seed, "of", copies))
+    return of
+
+
+def _pick(pool: Index, pool_labels: NDArray[np.uint8], wanted: Index, words: Words) -> Index:
+    """Pick a random member of the pool with the wanted label; the pool is in the order of its labels."""
+    starts = np.searchsorted(pool_labels, wanted, side="left")
+    stops = np.searchsorted(pool_labels, wanted, side="right")
+    picked: Index = pool[starts + below(words, stops - starts)]
+    return picked
