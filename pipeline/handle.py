@@ -100,7 +100,9 @@ class Lake:
         """
         rows = self.scan("splits").filter(split_name=split, role=role).sort("rank").collect()
         if rows.is_empty():
-            found = self.scan("splits").select("split_name", "role").unique().sort("split_name", "role").collect().rows()
+            found = (
+                self.scan("splits").select("split_name", "role").unique().sort("split_name", "role").collect().rows()
+            )
             listed = ", ".join(f"{name}/{part}" for name, part in found) or "none"
             raise LakeError(f"{self.root} has no images in split '{split}', role '{role}'. There are: {listed}.")
         return rows.filter("kept" if sanitized else pl.lit(value=True)).select("image_id", "label_index", "kept")
@@ -175,5 +177,3 @@ class Lake:
 
 def _labels(rows: pl.DataFrame) -> NDArray[np.int64]:
     return rows["label_index"].cast(pl.Int64).fill_null(-1).to_numpy()
-
-

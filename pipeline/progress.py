@@ -18,7 +18,13 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self, title: str, total: int | None = None) -> None:
         self._bar = tqdm(
-            desc=title, total=total, unit=" images", unit_scale=True, file=sys.stderr, disable=None, leave=False
+            desc=title,
+            total=total,
+            unit=" images",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=None,
+            leave=False,
         )
         self.rejects = 0
 

@@ -230,7 +230,9 @@ def _spell(loc: tuple[int | str, ...]) -> str:
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     model: Any = Recipe
     for part in (part for part in loc if isinstance(part, str)):
-        found = [f for n, f in model.model_fields.items() if part in (n, f.alias)] if hasattr(model, "model_fields") else []
+        found = (
+            [f for n, f in model.model_fields.items() if part in (n, f.alias)] if hasattr(model, "model_fields") else []
+        )
         model = _model_in(found[0].annotation) if found else None
     return sorted(f.alias or n for n, f in model.model_fields.items() if not f.exclude) if model else []
 

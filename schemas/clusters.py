@@ -10,7 +10,12 @@ TABLE = Table(
     partition_by=("rule",),
     schema=pa.schema(
         [
-            column("cluster_id", pa.binary(), "smallest image_id of the cluster: its representative", unit="16 bytes"),
+            column(
+                "cluster_id",
+                pa.binary(),
+                "smallest image_id of the cluster: its representative",
+                unit="16 bytes",
+            ),
             IMAGE_ID,
             LABEL,
             DATASET,

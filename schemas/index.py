@@ -10,7 +10,12 @@ TABLE = Table(
     partition_by=("rule", "dataset", "split", "shard"),
     schema=pa.schema(
         [
-            column("bucket", pa.int16(), "top eight bits of the key: images that can meet share it", unit="0 to 255"),
+            column(
+                "bucket",
+                pa.int16(),
+                "top eight bits of the key: images that can meet share it",
+                unit="0 to 255",
+            ),
             column("key", pa.int64(), "blocking key: only images that share it are compared"),
             column("signature", pa.int64(), "what is compared once keys agree; for hash rules the other 64 bits"),
             IMAGE_ID,

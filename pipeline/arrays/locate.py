@@ -49,7 +49,9 @@ def locate(files: Sequence[str], image_ids: pl.Series) -> Located:
     wanted = pl.LazyFrame({"image_id": image_ids}).with_row_index("position")
     shape = ["height", "width", "channels"]
     found = (
-        pl.scan_parquet(list(files), include_file_paths="file", row_index_name="at", hive_partitioning=False, glob=False)
+        pl.scan_parquet(
+            list(files), include_file_paths="file", row_index_name="at", hive_partitioning=False, glob=False
+        )
         .select("image_id", "file", *shape, row=pl.col("at") - pl.col("at").min().over("file"))
         .join(wanted, on="image_id")
         .sort("position")

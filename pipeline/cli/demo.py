@@ -22,6 +22,8 @@ def command(directory: Path, workers: int | None, *, json_: bool) -> None:
     show_built(found.built)
     click.echo("\nWhat was planted, and what the lake found:")
     show_frame(found.truth)
-    click.echo("Accuracy of logistic regression, on the test role as it was, as it is sanitized, and on what overlapped:")
+    click.echo(
+        "Accuracy of logistic regression, on the test role as it was, as it is sanitized, and on what overlapped:"
+    )
     show_frame(found.scores)
     click.echo(f"Open {found.built.report}")

@@ -20,5 +20,7 @@ def command(lake: str, split: str | None, *, json_: bool) -> None:
     show_frame(found.matrix)
     click.echo("What repeats inside a role: clusters, images beyond the first of each, clusters with several labels:")
     show_frame(found.repeats)
-    click.echo(f"Label conflicts: {found.conflicts['cluster_id'].n_unique()} clusters, by rule and the labels they carry:")
+    click.echo(
+        f"Label conflicts: {found.conflicts['cluster_id'].n_unique()} clusters, by rule and the labels they carry:"
+    )
     show_frame(found.conflicts)

@@ -23,6 +23,8 @@ def command(lake: str, recipe: Path | None, *, json_: bool) -> None:
     click.echo("Rejects by reason:" if len(found.rejects) else "No rejects.")
     if len(found.rejects):
         show_frame(found.rejects)
-    click.echo(f"The next build of {found.recipe}:" if found.todo else f"The next build of {found.recipe} has nothing to do.")
+    click.echo(
+        f"The next build of {found.recipe}:" if found.todo else f"The next build of {found.recipe} has nothing to do."
+    )
     for item in found.todo:
         click.echo(f"  {item.stage:>10}  {item.unit}: {item.reason}")

@@ -12,7 +12,13 @@ from pipeline.flow.synth import synth
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(min=1), default=20_000, show_default=True, help="Files in the train part.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
-@click.option("--form", type=click.Choice(["tar", "folder"]), default="tar", show_default=True, help="Archives or folders.")
+@click.option(
+    "--form",
+    type=click.Choice(["tar", "folder"]),
+    default="tar",
+    show_default=True,
+    help="Archives or folders.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
 @as_json
 def command(directory: Path, rows: int, seed: int, form: str, workers: int | None, *, json_: bool) -> None:

@@ -8,7 +8,13 @@ from pipeline.lake.vacuum import vacuum
 
 @click.command("vacuum")
 @click.argument("lake", type=click.Path())
-@click.option("--older-than", type=click.IntRange(min=0), default=24, show_default=True, help="Age in hours a file must have.")
+@click.option(
+    "--older-than",
+    type=click.IntRange(min=0),
+    default=24,
+    show_default=True,
+    help="Age in hours a file must have.",
+)
 @click.option("--dry-run", is_flag=True, help="Only list the files.")
 @as_json
 def command(lake: str, older_than: int, *, dry_run: bool, json_: bool) -> None:

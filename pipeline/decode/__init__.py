@@ -97,7 +97,11 @@ def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
                 size = pixels.nbytes
                 yield _Picture(position, size, convert(pixels, spec))
             else:
-                data = contents.data[position] if isinstance(contents, Blobs) else Path(contents.names[position]).read_bytes()
+                data = (
+                    contents.data[position]
+                    if isinstance(contents, Blobs)
+                    else Path(contents.names[position]).read_bytes()
+                )
                 size = len(data)
                 yield _Picture(position, size, decode(data, spec))
         except Unfit as unfit:

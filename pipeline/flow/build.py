@@ -1,7 +1,7 @@
 """A build, from sources to a release. Each step does only what is out of date; a build with nothing to do commits nothing.
 
-    sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -> [splits] -> arrays -> baselines
-    -> [scores] -> release -> report
+sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -> [splits] -> arrays -> baselines
+-> [scores] -> release -> report
 """
 
 from dataclasses import dataclass

@@ -47,7 +47,9 @@ def run_index(root: str, rules: tuple[str, ...], engine: Engine) -> bool:
     Returns:
         Whether anything was committed.
     """
-    held = {(p["rule"], p["dataset"], p["split"], p["shard"]) for p in (part.partition for part in files(root, "index"))}
+    held = {
+        (p["rule"], p["dataset"], p["split"], p["shard"]) for p in (part.partition for part in files(root, "index"))
+    }
     missing = [
         ShardFile(f"{root}/images/{part.path}", part.partition, lacking)
         for part in files(root, "images")

@@ -110,7 +110,11 @@ def check_sources(root: str, plan: IngestPlan, made: Sequence[Ingested], retaine
         for ingested in made:
             if (ingested.dataset, ingested.split, ingested.uri) == (source.dataset, source.split, source.uri):
                 counts.update(ingested.labels)
-        rows = scan_table(root, "images", None).select(*SHARD_KEY, "label").join(_of(retained, source).lazy(), on=SHARD_KEY, how="semi")
+        rows = (
+            scan_table(root, "images", None)
+            .select(*SHARD_KEY, "label")
+            .join(_of(retained, source).lazy(), on=SHARD_KEY, how="semi")
+        )
         counts.update(dict(rows.group_by("label").len().collect().rows()))
         sources.check_classes(source, counts)
 
@@ -156,13 +160,17 @@ def _replaced(plan: IngestPlan, made: Sequence[Ingested]) -> pl.DataFrame:
 def _check_unique(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
     """Hold law 1: no two files of one dataset and split have one path, which would be one image_id."""
     ids = pl.concat([pl.Series(dtype=pl.Binary), *(pl.Series(to_binary(item.image_ids)) for item in made)])
-    touched = retained.filter(pl.struct("dataset", "split").is_in([{"dataset": i.dataset, "split": i.split} for i in made]))
+    touched = retained.filter(
+        pl.struct("dataset", "split").is_in([{"dataset": i.dataset, "split": i.split} for i in made])
+    )
     old = scan_table(root, "images", None).join(touched.lazy(), on=SHARD_KEY, how="semi").select("image_id").collect()
     every = pl.concat([ids, old.to_series()])
     twice = every.filter(every.is_duplicated()).unique()
     if len(twice):
         files = [f"{root}/images/{item.images.path}" for item in made if item.images]
-        rows = pl.scan_parquet(files, hive_partitioning=True, glob=False).filter(pl.col("image_id").is_in(twice.implode()))
+        rows = pl.scan_parquet(files, hive_partitioning=True, glob=False).filter(
+            pl.col("image_id").is_in(twice.implode())
+        )
         dataset, split, path = rows.select("dataset", "split", "path").sort(pl.all()).first().collect().row(0)
         raise SourceError(
             f"{dataset}/{split}: {len(twice)} paths occur more than once, first '{path}'. A path names one image: "

@@ -93,7 +93,11 @@ def overlap(root: str, split: str | None = None) -> Overlap:
         .collect()
     )
     matrix = overlap_matrix(clusters, members)
-    wide = matrix.pivot("other", index=["rule", "role"], values="images", sort_columns=True).fill_null(0) if len(matrix) else matrix
+    wide = (
+        matrix.pivot("other", index=["rule", "role"], values="images", sort_columns=True).fill_null(0)
+        if len(matrix)
+        else matrix
+    )
     return Overlap(wide, redundancy(clusters, members), conflicts)
 
 

@@ -61,7 +61,11 @@ def unit_digest(stage: str, settings: Any, inputs: Any) -> str:  # noqa: ANN401 
 
 
 def stale(
-    stage: str, wanted: Mapping[str, Mapping[str, Any]], meta: Meta, *, changed: Mapping[str, str] | None = None
+    stage: str,
+    wanted: Mapping[str, Mapping[str, Any]],
+    meta: Meta,
+    *,
+    changed: Mapping[str, str] | None = None,
 ) -> list[Todo]:
     """Compare the units that a recipe asks for with those that a table holds.
 

@@ -1,5 +1,6 @@
 """imagelake synth: draw a glyph set to disk, with its truth."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,17 @@ import pyarrow.parquet as pq
 from pipeline.flow.build import local_engine
 from pipeline.lake.parts import full_disk_named
 from pipeline.progress import Progress
-from pipeline.sources.glyphs import SPLITS, blocks, plan_glyphs, planted_counts, render, truth, write_folders, write_tar
+from pipeline.sources.glyphs import (
+    SPLITS,
+    blocks,
+    plan_glyphs,
+    planted_counts,
+    render,
+    truth,
+    write_folders,
+    write_tar,
+)
 from pipeline.sources.glyphs.blocks import RenderedBlock
-from collections.abc import Iterator
 
 
 def synth(directory: Path, *, rows: int, seed: int, form: str, workers: int | None = None) -> dict[str, Any]:
@@ -43,7 +52,12 @@ def synth(directory: Path, *, rows: int, seed: int, form: str, workers: int | No
             files += write_tar(target, rendered, split) if form == "tar" else write_folders(target, rendered)
             parts.append(target)
         pq.write_table(truth(plan), directory / "truth.parquet", compression="zstd")
-    return {"planted": planted_counts(plan), "files": files, "parts": parts, "truth": directory / "truth.parquet"}
+    return {
+        "planted": planted_counts(plan),
+        "files": files,
+        "parts": parts,
+        "truth": directory / "truth.parquet",
+    }
 
 
 def _counted(rendered: Iterator[RenderedBlock], progress: Progress) -> Iterator[RenderedBlock]:

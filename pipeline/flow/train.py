@@ -26,7 +26,10 @@ def run_units(
     asked = {f"{part.model} on {part.split} [{position}]": part for position, part in enumerate(recipe.baseline)}
     specs = {**held, **{name: part.model_dump(mode="json") for name, part in asked.items()}}
     return {
-        name: {"spec": spec, "fingerprint": unit_digest("baselines", spec, splits[spec["split"]]["fingerprint"])}
+        name: {
+            "spec": spec,
+            "fingerprint": unit_digest("baselines", spec, splits[spec["split"]]["fingerprint"]),
+        }
         for name, spec in specs.items()
         if spec["split"] in splits
     }

@@ -11,8 +11,8 @@ from pipeline.arrays.gather import column_as_array
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import index_table
 from pipeline.dedup.rules import parse_rule
-from pipeline.hashing import content_hashes, image_ids
 from pipeline.handle import Lake
+from pipeline.hashing import content_hashes, image_ids
 from pipeline.lake.commits import read_meta
 from pipeline.lake.reading import file_names, polars_schema
 from pipeline.rows import to_binary
@@ -77,18 +77,27 @@ def _pixels_hash(lake: Lake) -> Check:
                     continue
                 ids = image_ids(partition["dataset"], partition["split"], rows["path"].to_pylist())
                 hashes = pl.Series(to_binary(content_hashes(pixels)))
-                wrong = (hashes != pl.Series(rows["content_hash"])) | (pl.Series(to_binary(ids)) != pl.Series(rows["image_id"]))
-                faults += [f"{name}: {path}: the pixels or path do not match their hash" for path in pl.Series(rows["path"]).filter(wrong).head(_MOST)]
+                wrong = (hashes != pl.Series(rows["content_hash"])) | (
+                    pl.Series(to_binary(ids)) != pl.Series(rows["image_id"])
+                )
+                faults += [
+                    f"{name}: {path}: the pixels or path do not match their hash"
+                    for path in pl.Series(rows["path"]).filter(wrong).head(_MOST)
+                ]
                 checked += len(rows)
                 labels = rows["label"].combine_chunks()
                 keys += [
-                    pl.DataFrame(index_table(parse_rule(rule), rows["image_id"].combine_chunks(), labels, pixels))
-                    .select(pl.lit(rule).alias("rule"), "image_id", "key", "signature")
+                    pl.DataFrame(
+                        index_table(parse_rule(rule), rows["image_id"].combine_chunks(), labels, pixels)
+                    ).select(pl.lit(rule).alias("rule"), "image_id", "key", "signature")
                     for rule in rules
                 ]
     if keys:
         lost = pl.concat(keys).join(index, on=index.columns, how="anti")
-        faults += [f"index of rule {rule}: {count} keys are missing or wrong" for rule, count in lost.group_by("rule").len().sort("rule").rows()]
+        faults += [
+            f"index of rule {rule}: {count} keys are missing or wrong"
+            for rule, count in lost.group_by("rule").len().sort("rule").rows()
+        ]
         if (extra := len(index) - sum(map(len, keys))) > 0:
             faults.append(f"index: {extra} keys belong to no image")
     return Check("pixels, ids and index keys match their hashes", checked, faults)
@@ -103,8 +112,15 @@ def _every_file_is_counted(lake: Lake) -> Check:
     wrong = both.with_columns(pl.col("rows", "rejects", "images", "files").fill_null(0)).filter(
         (pl.col("rows") != pl.col("images")) | (pl.col("rejects") != pl.col("files"))
     )
-    faults = [f"{d}/{s} shard {shard}: counts of images and rejects differ from its row" for d, s, shard in wrong.select(key).head(_MOST).rows()]
-    return Check("every file is one image or one reject", int(shards.select(pl.sum("rows") + pl.sum("rejects")).item() or 0), faults)
+    faults = [
+        f"{d}/{s} shard {shard}: counts of images and rejects differ from its row"
+        for d, s, shard in wrong.select(key).head(_MOST).rows()
+    ]
+    return Check(
+        "every file is one image or one reject",
+        int(shards.select(pl.sum("rows") + pl.sum("rejects")).item() or 0),
+        faults,
+    )
 
 
 def _ids_are_unique(lake: Lake) -> Check:
@@ -116,15 +132,25 @@ def _ids_are_unique(lake: Lake) -> Check:
 def _clusters_follow_from_index(lake: Lake) -> Check:
     clusters = lake.scan("clusters").collect()
     same = cluster_by_keys(lake.scan("index")).collect().equals(clusters)
-    return Check("clusters follow from the index", len(clusters), [] if same else ["clusters differ from those of the index"])
+    return Check(
+        "clusters follow from the index",
+        len(clusters),
+        [] if same else ["clusters differ from those of the index"],
+    )
 
 
 def _splits_name_images(lake: Lake) -> Check:
     rows = lake.scan("splits").select("split_name", "role", "rank", "image_id").collect()
     lost = rows.lazy().join(lake.scan("images").select("image_id"), on="image_id", how="anti").collect()
-    faults = [f"split '{name}': {count} of its images are not in the lake" for name, count in lost.group_by("split_name").len().sort("split_name").rows()]
+    faults = [
+        f"split '{name}': {count} of its images are not in the lake"
+        for name, count in lost.group_by("split_name").len().sort("split_name").rows()
+    ]
     ranks = rows.group_by("split_name", "role").agg(whole=(pl.col("rank").sort() == pl.int_range(pl.len())).all())
-    faults += [f"split '{name}': the ranks of {role} have gaps" for name, role in ranks.filter(~pl.col("whole")).select("split_name", "role").sort(pl.all()).rows()]
+    faults += [
+        f"split '{name}': the ranks of {role} have gaps"
+        for name, role in ranks.filter(~pl.col("whole")).select("split_name", "role").sort(pl.all()).rows()
+    ]
     return Check("splits name images of the lake", len(rows), faults)
 
 
@@ -153,4 +179,8 @@ def _drops_have_reasons(lake: Lake) -> Check:
     dropped = lake.scan("splits").filter(~pl.col("kept"))
     bare = dropped.filter(pl.col("dropped_by").is_null() | pl.col("dropped_for").is_null())
     count = bare.select(pl.len()).collect().item()
-    return Check("every dropped row names its rule and image", dropped.select(pl.len()).collect().item(), [f"{count} rows do not"] if count else [])
+    return Check(
+        "every dropped row names its rule and image",
+        dropped.select(pl.len()).collect().item(),
+        [f"{count} rows do not"] if count else [],
+    )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from pipeline.decode import decode_shard, rejects_table
 from pipeline.dedup.index import index_table, sort_index
 from pipeline.dedup.rules import parse_rule
 from pipeline.encoded import Encoded, Refused
-from pipeline.lake.parts import Part, PartWriter, open_part, write_part
+from pipeline.lake.parts import Part, open_part, write_part
 from pipeline.recipe import DecodePart
 from pipeline.rows import from_binary
 

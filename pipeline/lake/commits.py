@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
@@ -60,7 +60,9 @@ def open_table(root: str, name: str, version: int | None = None) -> DeltaTable |
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise LakeError(f"{location}: the table cannot be opened ({_line(error)}). Run: imagelake verify {root}") from error
+        raise LakeError(
+            f"{location}: the table cannot be opened ({_line(error)}). Run: imagelake verify {root}"
+        ) from error
     made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
     if made_by > schemas.VERSION:
         raise NewerLakeError(
@@ -85,7 +87,12 @@ def files(root: str, name: str, version: int | None = None) -> list[Part]:
     keys = schemas.TABLES[name].partition_by
     return sorted(
         (
-            Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
+            Part(
+                unquote(row["path"]),
+                row["size_bytes"],
+                row["num_records"],
+                {k: row[f"partition.{k}"] for k in keys},
+            )
             for row in actions.to_pylist()
         ),
         key=lambda part: part.path,

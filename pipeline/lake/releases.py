@@ -80,5 +80,11 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
         "note": note,
     }
     part = write_part(root, "releases", {}, pa.Table.from_pylist([row], schema=schemas.TABLES["releases"].schema))
-    commit(root, "releases", [part] if part else [], lambda _: False, Meta("release", {"recipe": recipe}, current))
+    commit(
+        root,
+        "releases",
+        [part] if part else [],
+        lambda _: False,
+        Meta("release", {"recipe": recipe}, current),
+    )
     return number

@@ -24,7 +24,16 @@ from pipeline.sources.source import (
 )
 
 # What the standard library raises on a damaged archive: BadZipFile and TarError name themselves, the others leak through.
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError)
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+)
 
 
 class _Member(NamedTuple):

@@ -61,7 +61,9 @@ def _chunks(source: Source, stream: IO[bytes]) -> Iterator[list[bytes]]:
 def _layout(source: Source) -> _Layout:
     with opened(source, source.path) as stream:
         first = next(_chunks(source, stream), [b""])[0]
-    names = [name.strip().strip('"') for name in first.decode("utf-8", "replace").strip().removeprefix("\ufeff").split(",")]
+    names = [
+        name.strip().strip('"') for name in first.decode("utf-8", "replace").strip().removeprefix("\ufeff").split(",")
+    ]
     header = not names[0].lstrip("-").isdigit()
     label = names.index(_LABEL) if header and _LABEL in names else None
     if not header and _shape(source, len(names)) is None:

@@ -60,7 +60,7 @@ def detect(path: Path) -> str:
         return "csv"
     raise SourceError(
         f"{path}: of no form that imagelake knows (folder, tar, zip, idx, csv). "
-        "If it is one, name it with format = \"...\" in the recipe; if it was downloaded, check that it is whole."
+        'If it is one, name it with format = "..." in the recipe; if it was downloaded, check that it is whole.'
     )
 
 
@@ -70,7 +70,9 @@ def _resolve_one(recipe: Recipe, part: SourcePart) -> list[Source]:
         return [Source(part, Path(part.uri), _split_of(part), "glyphs", size, limit)]
     path = fetch(part) if is_url(part.uri) else recipe.base / part.uri
     if not path.exists():
-        raise SourceError(f"{part.dataset}: no file or folder {path}. Check the uri in the recipe (it starts from the recipe).")
+        raise SourceError(
+            f"{part.dataset}: no file or folder {path}. Check the uri in the recipe (it starts from the recipe)."
+        )
     form = part.format or detect(path)
     if form == "idx" and path.is_dir():
         return [Source(part, file, split, form, size, limit) for split, file in _idx_splits(part, path)]
@@ -79,7 +81,7 @@ def _resolve_one(recipe: Recipe, part: SourcePart) -> list[Source]:
 
 def _split_of(part: SourcePart) -> str:
     if part.split is None:
-        raise RecipeError(f"source {part.uri}: give it a split, such as split = \"train\".")
+        raise RecipeError(f'source {part.uri}: give it a split, such as split = "train".')
     return part.split
 
 
@@ -88,7 +90,9 @@ def _idx_splits(part: SourcePart, folder: Path) -> list[tuple[str, Path]]:
     if part.split is None:
         return sorted(named.items())
     if part.split not in named:
-        raise SourceError(f"{part.uri}: no IDX images for split '{part.split}'; the folder has {', '.join(sorted(named))}.")
+        raise SourceError(
+            f"{part.uri}: no IDX images for split '{part.split}'; the folder has {', '.join(sorted(named))}."
+        )
     return [(part.split, named[part.split])]
 
 

@@ -49,7 +49,9 @@ def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
             raise SourceError(f"{source.title}: {source.path} holds no images.")
         row = math.prod(shape)
         if not 0 < row <= BYTES_PER_SHARD or (len(shape) == 3 and shape[2] not in (1, 3)):
-            raise SourceError(f"{source.title}: {source.path} says its images are {shape}: it is damaged, or no images.")
+            raise SourceError(
+                f"{source.title}: {source.path} says its images are {shape}: it is damaged, or no images."
+            )
         step = min(IMAGES_PER_SHARD, BYTES_PER_SHARD // row)
         for number, start in enumerate(range(0, count, step)):
             rows = min(step, count - start)
@@ -66,7 +68,11 @@ def labels_file(source: Source) -> Path | None:
     if source.part.labels is not None:
         return source.path.parent / source.part.labels
     name = _IMAGES_NAME.sub(r"labels\1idx1", source.path.name)
-    beside = [source.path.with_name(name), source.path.with_name(name + ".gz"), source.path.with_name(name.removesuffix(".gz"))]
+    beside = [
+        source.path.with_name(name),
+        source.path.with_name(name + ".gz"),
+        source.path.with_name(name.removesuffix(".gz")),
+    ]
     return next((file for file in beside if name != source.path.name and file.exists()), None)
 
 
@@ -79,7 +85,9 @@ def _read_labels(source: Source) -> NDArray[np.uint8] | None:
         return _take(source, file, stream, count)
 
 
-def _encode(key: str, fingerprint: str, start: int, array: NDArray[np.uint8], labels: NDArray[np.uint8] | None) -> Encoded:
+def _encode(
+    key: str, fingerprint: str, start: int, array: NDArray[np.uint8], labels: NDArray[np.uint8] | None
+) -> Encoded:
     stop = start + len(array)
     return Encoded(
         shard=key,
@@ -106,5 +114,7 @@ def _take(source: Source, file: Path, stream: IO[bytes], size: int) -> NDArray[n
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{source.title}: {file} is damaged or cut short ({error}). Fetch it again.") from error
     if len(data) != size:
-        raise SourceError(f"{source.title}: {file} is cut short: {size} bytes expected, {len(data)} found. Fetch it again.")
+        raise SourceError(
+            f"{source.title}: {file} is cut short: {size} bytes expected, {len(data)} found. Fetch it again."
+        )
     return np.frombuffer(data, dtype=np.uint8)

@@ -38,7 +38,10 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame) -> pl.DataFrame:
         drawn[role] = _draw(spec, role, pool, list(drawn.values()))
     rows = pl.concat([_ranked(spec, role, drawn[role]) for role in spec.roles])
     names = class_names(rows["label"])
-    index = pl.DataFrame({"label": names, "label_index": range(len(names))}, schema={"label": pl.String, "label_index": pl.Int32})
+    index = pl.DataFrame(
+        {"label": names, "label_index": range(len(names))},
+        schema={"label": pl.String, "label_index": pl.Int32},
+    )
     return rows.join(index, on="label", how="left", maintain_order="left").select(
         "role", "rank", "image_id", "label", "label_index"
     )
@@ -77,7 +80,10 @@ def _draw(spec: SplitPart, role: str, images: pl.DataFrame, taken: Sequence[pl.D
         return free
     # Without any label there is one class, of images without a name; else those without one have no quota to fill.
     wanted = quotas(part.size, class_names(source["label"]) or [None])
-    quota = pl.DataFrame({"label": list(wanted), "quota": list(wanted.values())}, schema={"label": pl.String, "quota": pl.Int64})
+    quota = pl.DataFrame(
+        {"label": list(wanted), "quota": list(wanted.values())},
+        schema={"label": pl.String, "quota": pl.Int64},
+    )
     fitting = free.join(quota, on="label", nulls_equal=True)
     have = dict(fitting.group_by("label").len().rows())
     if any(have.get(name, 0) < count for name, count in wanted.items()):
@@ -97,7 +103,7 @@ def _too_few(
     most = min(have.get(label, 0) for label in wanted) * len(wanted)
     return (
         f"split '{name}': {role} asks for {part.size} images from '{part.source_split}', more than its classes have "
-        f"left: {counts}. Ask for at most {most}, or size = \"all\"."
+        f'left: {counts}. Ask for at most {most}, or size = "all".'
     )
 
 
@@ -106,7 +112,12 @@ def _ranked(spec: SplitPart, role: str, rows: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.with_columns(order=order)
         .sort("order", "image_id")
-        .select(pl.lit(role).alias("role"), pl.int_range(pl.len(), dtype=pl.Int64).alias("rank"), "image_id", "label")
+        .select(
+            pl.lit(role).alias("role"),
+            pl.int_range(pl.len(), dtype=pl.Int64).alias("rank"),
+            "image_id",
+            "label",
+        )
     )
 
 

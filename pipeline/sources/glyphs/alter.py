@@ -9,9 +9,7 @@ from pipeline.sources.glyphs.draw import Pictures, add_noise
 from pipeline.sources.glyphs.plan import Kind
 
 _MOVES = ((1, -1), (1, 1), (2, -1), (2, 1))  # (axis, step): up, down, left, right
-_IMAGE_DATA = (
-    41  # bytes of a PNG before its image data: signature 8, header chunk 25, length and type of the next 8
-)
+_IMAGE_DATA = 41  # bytes of a PNG before its image data: signature 8, header chunk 25, length and type of the next 8
 _LENGTH = slice(33, 37)
 
 

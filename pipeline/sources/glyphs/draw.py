@@ -42,9 +42,7 @@ def draw_letters(letters: NDArray[np.uint8], index: Index, seed: int) -> Picture
     """
     faces = between(draws(seed, "face", index), 0, len(FACES) - 1)
     weights = between(draws(seed, "weight", index), 0, len(STROKES) - 1)
-    sampled = _sample(
-        zip(faces.tolist(), letters.tolist(), weights.tolist(), strict=True), _affine(index, seed)
-    )
+    sampled = _sample(zip(faces.tolist(), letters.tolist(), weights.tolist(), strict=True), _affine(index, seed))
     tiles = sampled.reshape(-1, SIDE, _OVER, SIDE, _OVER)
     averaged = (tiles.sum(axis=(2, 4), dtype=np.uint16) + _OVER * _OVER // 2) // (_OVER * _OVER)
     strength = np.maximum(between(draws(seed, "grain", index), -16, 32), 0)  # a third of the letters is clean
@@ -107,8 +105,7 @@ def _affine(index: Index, seed: int) -> NDArray[np.float64]:
     a, b, d, e = (np.rint(turned * _STEPS) / _STEPS).T
     room = (SIDE - longest) / 2 / 16  # a letter may touch the edge, and seldom reaches a little over it
     x, y = (
-        SIDE / 2 * _OVER + np.rint(between(draws(seed, axis, index), -18, 18) * room * _OVER * 64) / 64
-        for axis in "xy"
+        SIDE / 2 * _OVER + np.rint(between(draws(seed, axis, index), -18, 18) * room * _OVER * 64) / 64 for axis in "xy"
     )
     return np.stack([a, b, CANVAS / 2 - a * x - b * y, d, e, CANVAS / 2 - d * x - e * y], axis=1)
 

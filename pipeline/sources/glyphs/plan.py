@@ -107,9 +107,7 @@ def plan_glyphs(rows: int, seed: int) -> GlyphPlan:
     kinds = np.full(rows + tests, Kind.ORIGINAL, dtype=np.uint8)
     for which, part in enumerate(parts):
         counts = _counts(len(part), which)
-        kinds[_shuffled(part, labels, seed)[: sum(counts.values())]] = np.repeat(
-            list(counts), list(counts.values())
-        )
+        kinds[_shuffled(part, labels, seed)[: sum(counts.values())]] = np.repeat(list(counts), list(counts.values()))
     plan = GlyphPlan(rows, seed, labels, kinds, _originals(parts, labels, kinds, seed))
     for array in (plan.labels, plan.kinds, plan.of):
         array.setflags(write=False)
@@ -145,9 +143,7 @@ def _shuffled(part: Index, labels: NDArray[np.uint8], seed: int) -> Index:
     return np.concatenate([np.delete(order, kept), order[kept]])
 
 
-def _originals(
-    parts: tuple[Index, Index], labels: NDArray[np.uint8], kinds: NDArray[np.uint8], seed: int
-) -> Index:
+def _originals(parts: tuple[Index, Index], labels: NDArray[np.uint8], kinds: NDArray[np.uint8], seed: int) -> Index:
     of = np.full(len(labels), -1, dtype=np.int64)
     pools = [part[kinds[part] == Kind.ORIGINAL] for part in parts]
     for part, pool in zip(parts, pools, strict=True):

@@ -13,9 +13,7 @@ TRUTH = pa.schema(
         column("path", pa.string(), "path inside the part, '/'-separated; unique in the whole set"),
         column("label", pa.string(), "class name, as the file's folder says"),
         column("kind", pa.string(), f"what was planted: {', '.join(kind.spelled for kind in Kind)}"),
-        column(
-            "of_split", pa.string(), "part of the original that a copy or near copy was made from", null=True
-        ),
+        column("of_split", pa.string(), "part of the original that a copy or near copy was made from", null=True),
         column("of_path", pa.string(), "path of that original; null for originals and bad files", null=True),
     ]
 )

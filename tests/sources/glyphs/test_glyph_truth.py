@@ -45,9 +45,7 @@ def glyphs() -> Rendered:
 def keys_of(glyphs: Rendered, *kinds: str) -> list[tuple[Key, Key]]:
     """Each file of these kinds with its original, as keys."""
     return [
-        ((row["split"], row["path"]), (row["of_split"], row["of_path"]))
-        for row in glyphs.rows
-        if row["kind"] in kinds
+        ((row["split"], row["path"]), (row["of_split"], row["of_path"])) for row in glyphs.rows if row["kind"] in kinds
     ]
 
 
@@ -59,9 +57,7 @@ def test_files_show_equal_pixels_exactly_where_the_truth_says_so(glyphs: Rendere
     shown: defaultdict[bytes, set[Key]] = defaultdict(set)
     for key, pixels in glyphs.pixels.items():
         shown[pixels.tobytes()].add(key)
-    assert {frozenset(group) for group in shown.values() if len(group) > 1} == set(
-        map(frozenset, told.values())
-    )
+    assert {frozenset(group) for group in shown.values() if len(group) > 1} == set(map(frozenset, told.values()))
     assert all(glyphs.data[key] == glyphs.data[original] for key, original in copies)
 
 
@@ -85,9 +81,7 @@ def test_rethresholding_keeps_the_sign_of_every_pixel(glyphs: Rendered) -> None:
 def test_a_shifted_copy_is_its_original_one_pixel_away(glyphs: Rendered) -> None:
     inside = np.s_[2:-2, 2:-2]  # the stamp is on the border
     for key, original in keys_of(glyphs, "shifted"):
-        moved = [
-            np.roll(glyphs.pixels[original], step, axis=axis)[inside] for axis in (0, 1) for step in (-1, 1)
-        ]
+        moved = [np.roll(glyphs.pixels[original], step, axis=axis)[inside] for axis in (0, 1) for step in (-1, 1)]
         assert any(np.array_equal(glyphs.pixels[key][inside], each) for each in moved)
 
 

@@ -30,9 +30,7 @@ def interrupted() -> Iterator[RenderedBlock]:
 
 def files_of(directory: Path) -> dict[str, bytes]:
     return {
-        file.relative_to(directory).as_posix(): file.read_bytes()
-        for file in directory.rglob("*")
-        if file.is_file()
+        file.relative_to(directory).as_posix(): file.read_bytes() for file in directory.rglob("*") if file.is_file()
     }
 
 
@@ -41,9 +39,7 @@ def test_folders_and_archive_hold_the_same_files(tmp_path: Path) -> None:
     assert write_tar(tmp_path / "new" / "a.tar.gz", rendered(), "glyphs_large") == 200
     with tarfile.open(tmp_path / "new" / "a.tar.gz") as archive:
         members = {member.name: contents(archive, member) for member in archive}
-    expected = {
-        path: data for block in rendered() for path, data in zip(block.paths, block.data, strict=True)
-    }
+    expected = {path: data for block in rendered() for path, data in zip(block.paths, block.data, strict=True)}
     assert files_of(tmp_path / "new" / "folders") == expected
     assert members == {f"glyphs_large/{path}": data for path, data in expected.items()}
 
