@@ -24,7 +24,7 @@ class Blobs:
 
 @dataclass(frozen=True)
 class Made:
-    """Encoded images that a worker makes by itself: a picklable function that returns them in the order of the paths."""
+    """Encoded images that a worker makes by itself: a picklable function returns them in the order of the paths."""
 
     make: Callable[[], tuple[bytes, ...]]
 

@@ -15,11 +15,11 @@ from pydantic_core import ErrorDetails
 from pipeline.errors import RecipeError
 from pipeline.hashing import digest_of
 
-ROLES = ("train", "valid", "test")
+RoleName = Literal["train", "valid", "test"]
+ROLES: tuple[RoleName, ...] = ("train", "valid", "test")
 
 # Names become folder names of the lake and words of SQL, so they stay plain.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-RoleName = Literal["train", "valid", "test"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -113,7 +113,7 @@ class SplitPart(_Part):
             raise ValueError("has no role: give it train, valid or test")
         missing = [role for role in self.roles if role not in self.keep]
         if missing or len(set(self.keep)) != len(self.keep):
-            raise ValueError(f"keep must name every role of the split once; it misses {missing or 'none, but repeats'}")
+            raise ValueError(f"keep must name every role once; it {f'misses {missing}' if missing else 'repeats one'}")
         return self
 
 
@@ -129,7 +129,7 @@ class BaselinePart(_Part):
 
 
 class Recipe(_Part):
-    """A whole recipe. `base` is the folder that its relative paths start from, `file` where it was read, if anywhere."""
+    """A whole recipe. `base` is the folder that its relative paths start from, `file` where it was read, if it was."""
 
     lake: LakePart
     source: tuple[SourcePart, ...] = Field(min_length=1)

@@ -5,6 +5,8 @@ import click
 from pipeline.cli.show import as_json, show_frame, show_json
 from pipeline.flow.inspect import overlap
 
+_SHOWN = 5
+
 
 @click.command("overlap")
 @click.argument("lake", type=click.Path())
@@ -20,7 +22,9 @@ def command(lake: str, split: str | None, *, json_: bool) -> None:
     show_frame(found.matrix)
     click.echo("What repeats inside a role: clusters, images beyond the first of each, clusters with several labels:")
     show_frame(found.repeats)
-    click.echo(
-        f"Label conflicts: {found.conflicts['cluster_id'].n_unique()} clusters, by rule and the labels they carry:"
-    )
-    show_frame(found.conflicts)
+    counts = found.conflicts.group_by("rule", maintain_order=True).len()
+    listed = ", ".join(f"{count:,} by {rule}" for rule, count in counts.rows()) or "none"
+    click.echo(f"Label conflicts, clusters with several labels: {listed}")
+    if len(found.conflicts):
+        show_frame(found.conflicts.group_by("rule", maintain_order=True).head(_SHOWN).drop("cluster_id"))
+        click.echo(f"Shown are {_SHOWN} a rule at most; --json lists all.")

@@ -11,6 +11,8 @@ import polars as pl
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
 
+_ID_BYTES = 16
+
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
     """Print a value as JSON: frames as lists of rows, bytes as hexadecimal digits."""
@@ -21,7 +23,11 @@ def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
 def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
     """Print a frame in full width, ids as hexadecimal digits, text without control characters."""
     shown = frame.with_columns(
-        pl.col(pl.Binary).bin.slice(0, 16).bin.encode("hex"),
+        # Ids and hashes whole, pixels as their beginning.
+        pl.when(pl.col(pl.Binary).bin.size() > _ID_BYTES)
+        .then(pl.col(pl.Binary).bin.slice(0, _ID_BYTES).bin.encode("hex") + "…")
+        .otherwise(pl.col(pl.Binary).bin.encode("hex"))
+        .name.keep(),
         pl.col(pl.String).str.replace_all(r"\p{Cc}", "\ufffd"),
     )
     with pl.Config(

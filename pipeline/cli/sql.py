@@ -12,7 +12,7 @@ from pipeline.flow.inspect import run_sql
 @click.option("--at", "release", type=int, help="Release to query; the newest by default.")
 @as_json
 def command(lake: str, query: str, release: int | None, *, json_: bool) -> None:
-    """Run one SELECT over all tables of LAKE, by name, with DuckDB.
+    r"""Run one SELECT over all tables of LAKE, by name, with DuckDB.
 
     \b
     imagelake sql data/demo "select rule, label, count(*) from clusters group by all order by all"

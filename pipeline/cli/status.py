@@ -24,7 +24,7 @@ def command(lake: str, recipe: Path | None, *, json_: bool) -> None:
     if len(found.rejects):
         show_frame(found.rejects)
     click.echo(
-        f"The next build of {found.recipe}:" if found.todo else f"The next build of {found.recipe} has nothing to do."
+        f"The next build by {found.recipe}:" if found.todo else f"The next build by {found.recipe} has nothing to do."
     )
     for item in found.todo:
         click.echo(f"  {item.stage:>10}  {item.unit}: {item.reason}")

@@ -21,7 +21,9 @@ from pipeline.flow.synth import synth
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
 @as_json
-def command(directory: Path, rows: int, seed: int, form: str, workers: int | None, *, json_: bool) -> None:
+def command(  # noqa: PLR0913 - one argument an option
+    directory: Path, rows: int, seed: int, form: str, workers: int | None, *, json_: bool
+) -> None:
     """Draw glyph images with planted overlaps into DIRECTORY, and the planted truth beside them.
 
     The test part is sized as notMNIST's is to its train part: 18,726 to 529,114.

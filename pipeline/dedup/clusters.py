@@ -6,8 +6,8 @@ import polars as pl
 def cluster_by_keys(index: pl.LazyFrame) -> pl.LazyFrame:
     """Group the images of a rule that is decided by keys alone.
 
-    A group of 500 blank pictures is one cluster of 500 rows, not 125,000 pairs. Buckets are independent: the clusters of
-    the whole index are the clusters of its buckets.
+    A group of 500 blank pictures is one cluster of 500 rows, not 125,000 pairs. Buckets are independent: the clusters
+    of the whole index are the clusters of its buckets.
 
     Args:
         index: rows of the index table, of any rules.

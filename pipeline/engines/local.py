@@ -34,8 +34,8 @@ class LocalEngine:
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `function(item)` for every item, in the order of the items.
 
-        At most `workers + 1` items are taken and not yet handed back as results, so memory does not grow with the number
-        of items.
+        At most `workers + 1` items are taken and not yet handed back as results, so memory does not grow with the
+        number of items.
 
         Args:
             function: a picklable function.

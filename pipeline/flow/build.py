@@ -1,4 +1,4 @@
-"""A build, from sources to a release. Each step does only what is out of date; a build with nothing to do commits nothing.
+"""A build, from sources to a release: each step does what is out of date; with nothing to do, nothing is committed.
 
 sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -> [splits] -> arrays -> baselines
 -> [scores] -> release -> report

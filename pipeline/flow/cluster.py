@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 import schemas
 from pipeline.dedup.clusters import cluster_by_keys
@@ -86,8 +85,8 @@ def run_clusters(root: str, rules: Iterable[str]) -> list[Todo]:
 
 def _write(root: str, rule: str) -> list[Part]:
     index = scan_table(root, "index", None).filter(pl.col("rule") == rule)
-    rows: pa.Table = cluster_by_keys(index).collect().to_arrow().cast(schemas.TABLES["clusters"].schema)
-    part = write_part(root, "clusters", {"rule": rule}, rows)
+    rows = cluster_by_keys(index).collect().to_arrow()
+    part = write_part(root, "clusters", {"rule": rule}, rows.cast(schemas.TABLES["clusters"].schema))
     return [] if part is None else [part]
 
 

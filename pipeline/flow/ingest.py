@@ -195,7 +195,7 @@ def _commit(root: str, decoder: str, made: Sequence[Ingested], replaced: pl.Data
 
 
 def _commit_rejects(root: str, made: Sequence[Ingested], replaced: pl.DataFrame, meta: Meta) -> None:
-    """Rejects are few: every dataset and split that changed is written anew, from the shards that stay and the new ones."""
+    """Write every dataset and split that changed anew, from the shards that stay and the new ones: rejects are few."""
     old = scan_table(root, "rejects", None).join(replaced.lazy(), on=SHARD_KEY, how="anti").collect()
     schema = schemas.TABLES["rejects"].schema
     rows = pa.concat_tables([old.to_arrow().cast(schema), *(item.rejects for item in made)])

@@ -39,7 +39,7 @@ class Overlap(NamedTuple):
     Attributes:
         matrix: columns rule, role, one column a role: images of `role` that occur in it.
         repeats: columns rule, role, clusters, redundant, conflicts.
-        conflicts: columns rule, cluster_id, labels, images, paths: clusters with several labels.
+        conflicts: columns rule, labels, images, paths, cluster_id: clusters with several labels.
     """
 
     matrix: pl.DataFrame
@@ -52,7 +52,7 @@ def status(root: str, recipe: Path | None = None) -> Status:
 
     Args:
         root: the lake's folder.
-        recipe: recipe of the next build; None for the one of the newest release, read again from its file if it is there.
+        recipe: recipe of the next build; None for that of the newest release, read again from its file if it is there.
 
     Raises:
         NoReleaseError: there is no lake, or no finished build and no recipe.
@@ -90,6 +90,7 @@ def overlap(root: str, split: str | None = None) -> Overlap:
             images=pl.len(),
             paths=pl.col("path").head(3).str.join(", "),
         )
+        .select("rule", "labels", "images", "paths", "cluster_id")
         .collect()
     )
     matrix = overlap_matrix(clusters, members)
@@ -111,9 +112,10 @@ def run_sql(root: str, text: str, release: int | None = None) -> pl.DataFrame:
 
     relation = Lake(root, release).sql(text)
     try:
-        return relation.pl()
+        rows: pl.DataFrame = relation.pl()
     except duckdb.Error as error:
         raise QueryError(" ".join(str(error).split())) from error
+    return rows
 
 
 def history(root: str) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from pipeline.splits.sanitize import sanitize
 
 
 def split_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
-    """By split, its fingerprint and how it is drawn: the recipe's, and unless pruned those that the lake has already."""
+    """By split, its fingerprint and how it is drawn: the recipe's splits, and unless pruned those the lake has."""
     held = {} if prune else {name: unit["spec"] for name, unit in read_meta(root, "splits").units.items()}
     specs = {**held, **{part.name: part.model_dump(mode="json", by_alias=True) for part in recipe.split}}
     state = shards_digest(scan_table(root, "shards", None).collect())

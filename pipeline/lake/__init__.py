@@ -1,4 +1,4 @@
-"""Tables at rest: Parquet files that workers write, Delta commits that the driver makes, releases that tie them together.
+"""Tables at rest: Parquet files that workers write, Delta commits that the driver makes, releases that tie them up.
 
 - `parts`: write one Parquet file (any process, any node);
 - `commits`: make files part of a table, atomically, with what the commit stands for as metadata;

@@ -1,7 +1,8 @@
 """Make files part of a table: one Delta transaction, the only moment at which the table changes.
 
-Every commit carries, as custom metadata, which stage made it, from which versions of which tables, and the fingerprint of
-every unit (a rule, a split, a run) that the table now holds. That is all a later build needs to know what is up to date.
+Every commit carries, as custom metadata, which stage made it, from which versions of which tables, and the
+fingerprint of every unit (a rule, a split, a run) that the table now holds. That is all a later build needs to know
+what is up to date.
 """
 
 import json
@@ -130,7 +131,16 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
         now = int(time.time() * 1000)
         old = [part for part in files(root, name) if remove(part.partition)]
         actions: list[AddAction | RemoveAction] = [_add(part, now) for part in add]
-        actions += [RemoveAction(part.path, True, now, part.size, dict(part.partition)) for part in old]
+        actions += [
+            RemoveAction(
+                part.path,
+                data_change=True,
+                deletion_timestamp=now,
+                size=part.size,
+                partition_values=dict(part.partition),
+            )
+            for part in old
+        ]
         properties = CommitProperties(custom_metadata={"imagelake": json.dumps(asdict(meta), sort_keys=True)})
         try:
             table.create_write_transaction(
@@ -142,9 +152,8 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
             )
         except DeltaError as error:
             raise LakeError(f"{root}/{name}: the commit was refused ({_line(error)}). Build again.") from error
-    committed = open_table(root, name)
-    assert committed is not None
-    return committed.version()
+    table.update_incremental()
+    return table.version()
 
 
 def ensure_table(root: str, name: str) -> DeltaTable:

@@ -1,4 +1,4 @@
-"""Read tables: one as a Polars LazyFrame, all of them by name in DuckDB. Always the files of one version, in one order."""
+"""Read tables: one as a Polars LazyFrame, all by name in DuckDB. Always the files of one version, in one order."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -47,9 +47,7 @@ def file_names(root: str, name: str, version: int | None) -> list[str]:
 
 def polars_schema(schema: pa.Schema) -> pl.Schema:
     """Spell an Arrow schema in Polars' types."""
-    frame = pl.from_arrow(schema.empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame.schema
+    return pl.DataFrame(schema.empty_table()).schema
 
 
 def connect(root: str, table_versions: Mapping[str, int | None]) -> "duckdb.DuckDBPyConnection":
@@ -98,12 +96,12 @@ def _define(connection: "duckdb.DuckDBPyConnection", name: str, found: list[str]
     columns = ", ".join(f'"{column}"' for column in table.schema.names)
     if not found:
         connection.register(f"empty_{name}", table.schema.empty_table())
-        connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM "empty_{name}"')
+        connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM "empty_{name}"')  # noqa: S608 - own names
         return
     listed = ", ".join(map(_quote, found))
     types = ", ".join(f"{_quote(key)}: 'VARCHAR'" for key in table.partition_by)
     hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
-    connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM read_parquet([{listed}]{hive})')
+    connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM read_parquet([{listed}]{hive})')  # noqa: S608 - quoted
 
 
 def _quote(text: str) -> str:

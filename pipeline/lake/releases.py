@@ -9,7 +9,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.errors import NoReleaseError
-from pipeline.lake.commits import Meta, commit, ensure_table, open_table, versions
+from pipeline.lake.commits import Meta, commit, ensure_table, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 
@@ -25,8 +25,8 @@ def list_releases(root: str) -> pl.DataFrame:
 
 def newest(root: str) -> int:
     """Number of the newest release; 0 where there is none."""
-    table = open_table(root, "releases")
-    return 0 if table is None else int(list_releases(root)["release"].max() or 0)
+    numbers: list[int] = list_releases(root)["release"].to_list()
+    return numbers[-1] if numbers else 0
 
 
 def release_versions(root: str, number: int | None = None) -> tuple[int, dict[str, int]]:
@@ -45,11 +45,13 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
     rows = list_releases(root)
     if rows.is_empty():
         raise NoReleaseError(f"{root} holds no finished build. Check the path, or run: imagelake build RECIPE.toml")
-    wanted = int(rows["release"].max()) if number is None else number  # type: ignore[arg-type] # a column of integers
+    numbers: list[int] = rows["release"].to_list()
+    wanted = numbers[-1] if number is None else number
     found = rows.filter(pl.col("release") == wanted)
     if found.is_empty():
-        first, last = rows["release"].min(), rows["release"].max()
-        raise NoReleaseError(f"{root} has no release {wanted}; it has {first} to {last}. See: imagelake history {root}")
+        raise NoReleaseError(
+            f"{root} has no release {wanted}; it has {numbers[0]} to {numbers[-1]}. See: imagelake history {root}"
+        )
     return wanted, {item["table"]: item["version"] for item in found["versions"].to_list()[0]}
 
 

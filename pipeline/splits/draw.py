@@ -24,8 +24,8 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         Columns role, rank, image_id, label, label_index; ordered by role (as the recipe's roles stand) and rank. The
-        rank is a random order, so classes are mixed and every prefix is a random sample. Label indices follow the sorted
-        class names.
+        rank is a random order, so classes are mixed and every prefix is a random sample. Label indices follow the
+        sorted class names.
 
     Raises:
         SplitError: a source split is not there, or a class has too few images for its quota; all classes are counted.
@@ -74,7 +74,7 @@ def _draw(spec: SplitPart, role: str, images: pl.DataFrame, taken: Sequence[pl.D
     if part.size == "all":
         if free.is_empty():
             raise SplitError(
-                f"split '{spec.name}': {role} takes all of '{part.source_split}', but the other roles leave nothing of it. "
+                f"split '{spec.name}': {role} takes all of '{part.source_split}', but the other roles leave nothing. "
                 "Give them sizes."
             )
         return free

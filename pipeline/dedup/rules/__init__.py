@@ -1,7 +1,7 @@
 """What counts as the same picture: one file per rule, the choice a dict.
 
-A rule turns a batch of pixels into blocking keys. Only images that share a key can be the same picture. Where equal keys
-are the whole of the rule (exact, sign, maxpool) there is nothing left to verify; else `verify` scores each candidate.
+A rule turns a batch of pixels into blocking keys. Only images that share a key can be the same picture. All rules here
+are decided by their keys: equal keys are the whole of the rule, and nothing is left to verify.
 """
 
 import difflib

@@ -1,9 +1,9 @@
 """sign: every pixel lies on the same side of middle gray.
 
-This is what the dense formula of the notMNIST notebooks tests. They scale pixels to x = (p - 127.5) / 255 and call two
-pictures the same where `inner(X, Y) / inner(|X|, |Y|) >= 1`. No x is zero, and the ratio's numerator and denominator are
-sums of the same products but for their signs: the ratio is 1 where every product is positive, that is where every pixel
-pair agrees in sign, and below 1 elsewhere. x is positive where p >= 128.
+This is what the dense formula of the notMNIST notebooks tests. They scale pixels to x = (p - 127.5) / 255 and call
+two pictures the same where `inner(X, Y) / inner(|X|, |Y|) >= 1`. No x is zero, and the ratio's numerator and
+denominator are sums of the same products but for their signs: the ratio is 1 where every product is positive, that is
+where every pixel pair agrees in sign, and below 1 elsewhere. x is positive where p >= 128.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,43 @@
+"""How numbers, names and moments are written on the page."""
+
+from datetime import datetime
+
+_MISSING = "–"  # noqa: RUF001 - an en dash is what stands in an empty cell
+
+
+def number(value: int | None) -> str:
+    """Write a count with thousands separators."""
+    return _MISSING if value is None else f"{value:,}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share of one as a percentage."""
+    return _MISSING if value is None else f"{value * 100:.{digits}f} %"
+
+
+def decimal(value: float | None) -> str:
+    """Write a mean or a standard deviation, with a real minus sign."""
+    return _MISSING if value is None else f"{value:.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def moment(value: str | None) -> str:
+    """Write an ISO moment for a person."""
+    return "" if value is None else f"{datetime.fromisoformat(value):%-d %B %Y, %H:%M} UTC"
+
+
+def span(ends: list[int]) -> str:
+    """Write smallest and largest as one range; empty without any."""
+    return " to ".join(number(end) for end in sorted(set(ends)))
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut the middle out of a long name, and make visible what cannot be printed.
+
+    Names come out of archives of strangers: a control character or a change of writing direction would
+    disturb the page.
+    """
+    plain = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    if len(plain) <= limit:
+        return plain
+    tail = limit // 2
+    return plain[: limit - tail - 1] + "…" + plain[-tail:]
