@@ -4,6 +4,7 @@ All are xxh3 of XXH3 version 0.8, seed 0, in canonical (big-endian) form.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,7 +38,12 @@ def content_hashes(pixels: Bytes) -> Bytes:
     Returns:
         (n, 16) uint8. Equal for equal pixels of equal shape; a 20x10 and a 10x20 picture with the same bytes differ.
     """
-    return hash_rows(with_shape(pixels.reshape(len(pixels), -1), pixels.shape[1:]))
+    return hash_rows(with_shape(flat(pixels), pixels.shape[1:]))
+
+
+def flat(pixels: Bytes) -> Bytes:
+    """See pictures as rows of bytes: (n, ...) to (n, m), also where n is 0."""
+    return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 
 
 def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:

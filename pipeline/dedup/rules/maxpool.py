@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.hashing import hash_rows, with_shape
+from pipeline.hashing import flat, hash_rows, with_shape
 
 
 def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
@@ -39,4 +39,4 @@ def block_maxima(k: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _keys(k: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     maxima = block_maxima(k, pixels)
-    return hash_rows(with_shape(maxima.reshape(len(maxima), -1), pixels.shape[1:]))
+    return hash_rows(with_shape(flat(maxima), pixels.shape[1:]))

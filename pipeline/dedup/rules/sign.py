@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.hashing import hash_rows, with_shape
+from pipeline.hashing import flat, hash_rows, with_shape
 
 _MIDDLE = 128
 
@@ -28,6 +28,5 @@ def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint
 
 
 def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    # The top bit of a byte is set from 128 on, so packing it is the comparison.
-    bits = np.packbits(pixels.reshape(len(pixels), -1) >= _MIDDLE, axis=1)
+    bits = np.packbits(flat(pixels) >= _MIDDLE, axis=1)
     return hash_rows(with_shape(bits, pixels.shape[1:]))

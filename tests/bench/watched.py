@@ -1,0 +1,70 @@
+"""Run a command and tell how long it took and how much memory its processes held together."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_LOOK_EVERY = 0.1
+
+
+class Ran(NamedTuple):
+    """A finished command.
+
+    Attributes:
+        seconds: wall time.
+        megabytes: highest sum of its processes' proportional shares (PSS): what they share is counted once.
+        output: what it printed.
+    """
+
+    seconds: float
+    megabytes: float
+    output: str
+
+
+def run(command: Sequence[str]) -> Ran:
+    """Run a command to its end.
+
+    Raises:
+        SystemExit: it failed; what it wrote to stderr is passed on.
+    """
+    peak, done = [0.0], threading.Event()
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        watcher = threading.Thread(target=_watch, args=(process.pid, peak, done))
+        watcher.start()
+        output, errors = process.communicate()
+        seconds = time.perf_counter() - started
+        done.set()
+        watcher.join()
+    if process.returncode:
+        sys.stderr.write(errors)
+        raise SystemExit(f"bench: {' '.join(command)} ended with exit code {process.returncode}")
+    return Ran(seconds, peak[0], output)
+
+
+def _watch(session: int, peak: list[float], done: threading.Event) -> None:
+    while not done.wait(_LOOK_EVERY):
+        members = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _session(entry) == session]
+        peak[0] = max(peak[0], sum(map(_megabytes, members)))
+
+
+def _session(entry: Path) -> int:
+    try:
+        return os.getsid(int(entry.name))
+    except ProcessLookupError:
+        return 0
+
+
+def _megabytes(entry: Path) -> float:
+    try:
+        lines = (entry / "smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:  # it ended meanwhile
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)

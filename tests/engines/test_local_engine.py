@@ -1,0 +1,94 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import EngineError, SourceError
+
+
+def square(value: int) -> int:
+    return value * value
+
+
+def fail_at_three(value: int) -> int:
+    if value == 3:
+        raise SourceError("three is no image")
+    return value
+
+
+def die(value: int) -> int:
+    if value:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_come_in_the_order_of_the_items(workers: int) -> None:
+    assert list(LocalEngine(workers).map(square, range(20))) == [i * i for i in range(20)]
+    assert list(LocalEngine(workers).map(square, [])) == []
+    assert list(LocalEngine(workers).map(square, [7])) == [49]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_few_items_are_in_flight(workers: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for i in range(50):
+            taken += 1
+            yield i
+
+    for done, _ in enumerate(LocalEngine(workers).map(square, items()), start=1):
+        assert taken - done <= max(workers, 2)
+
+
+def test_an_error_comes_out_as_it_was_raised() -> None:
+    with pytest.raises(SourceError, match="three is no image"):
+        list(LocalEngine(2).map(fail_at_three, range(10)))
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(EngineError, match="--workers 1"):
+        list(LocalEngine(2).map(die, range(4)))
+
+
+DRIVER = """
+import sys, time
+from pipeline.engines.local import LocalEngine
+if __name__ == "__main__":
+    for _ in LocalEngine(2).map(time.sleep, [0.01, 0.01] + [60] * 8):
+        print("started", flush=True)
+"""
+
+
+def test_workers_leave_when_the_driver_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "started\n"
+        driver.kill()
+    deadline = time.monotonic() + 60
+    while _alive(driver.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(driver.pid)
+
+
+def _alive(session: int) -> list[int]:
+    """Processes of a session that still run: field 6 of stat is the session, field 3 the state."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found

@@ -1,0 +1,40 @@
+"""Golden values: the byte layout of ids and hashes is a promise to old lakes."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipeline.hashing import content_hashes, digest_of, hash_rows, image_ids
+
+
+def test_image_id_is_xxh3_128_of_dataset_split_path() -> None:
+    ids = image_ids("notmnist", "train", ["A/ä.png", "A/b.png"])
+    assert ids.tobytes().hex() == "b0706869f7bec43fcaf0509d585e805ec18dfa4b5899aa5c1be059238330a6ac"
+
+
+def test_content_hash_is_xxh3_128_of_shape_and_pixels() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
+    assert content_hashes(pixels).tobytes().hex() == "68bfdeda723c1c69a7ce41a862454d5d"
+
+
+def test_same_bytes_in_another_shape_are_another_picture() -> None:
+    flat = np.arange(200, dtype=np.uint8)
+    shapes = [(1, 20, 10, 1), (1, 10, 20, 1), (1, 200, 1, 1)]
+    assert len({content_hashes(flat.reshape(shape)).tobytes() for shape in shapes}) == len(shapes)
+
+
+def test_no_rows_and_empty_rows_hash() -> None:
+    assert hash_rows(np.empty((0, 5), np.uint8)).shape == (0, 16)
+    assert len(set(map(bytes, hash_rows(np.empty((3, 0), np.uint8))))) == 1
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 9))))
+def test_rows_hash_as_if_alone(rows: np.ndarray) -> None:
+    together = hash_rows(rows)
+    assert all(np.array_equal(hash_rows(rows[i : i + 1])[0], together[i]) for i in range(len(rows)))
+
+
+def test_digest_is_of_the_meaning() -> None:
+    assert digest_of({"a": 1, "b": [None, "ü"]}) == digest_of({"b": [None, "ü"], "a": 1}) == "dbce27bcb6deaa554c5b1cd9cbab4854"
+    assert digest_of([1, 2]) != digest_of([2, 1])

@@ -1,0 +1,76 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import parse_recipe, read_recipe
+
+GOOD: dict[str, Any] = {
+    "lake": {"root": "lake"},
+    "source": [{"uri": "a", "dataset": "d", "split": "train"}],
+    "dedup": {"rules": ["exact", "sign"]},
+    "split": [{"name": "main", "sanitize": "sign", "train": {"from": "train"}}],
+    "baseline": [{"model": "logistic", "split": "main"}],
+}
+
+FAULTS = {
+    "unknown key source[0].clases; did you mean 'classes'": {"source": [{"uri": "a", "dataset": "d", "clases": 1}]},
+    "unknown key sauce; did you mean 'source'": {"sauce": []},
+    "unknown key split[0].train.form; did you mean 'from'": {
+        "split": [{"name": "main", "train": {"from": "train", "form": "x"}}]
+    },
+    "unknown key lake.qqq; known keys: root": {"lake": {"root": "x", "qqq": 1}},
+    "lake: field required": {"lake": None},
+    "source[0].dataset": {"source": [{"uri": "a", "dataset": "../up"}]},
+    "source[0].digest": {"source": [{"uri": "a", "dataset": "d", "digest": "crc:12"}]},
+    "sanitizes by 'maxpool:4', which is not among dedup.rules": {
+        "split": [{"name": "main", "sanitize": "maxpool:4", "train": {"from": "train"}}]
+    },
+    "split 'other', which no [[split]] defines": {"baseline": [{"model": "logistic", "split": "other"}]},
+    "two splits are called 'main'": {"split": [GOOD["split"][0]] * 2},
+    "has no role": {"split": [{"name": "main"}]},
+    "keep must name every role once; it misses ['test']": {
+        "split": [{"name": "main", "keep": ["train"], "test": {"from": "train"}}]
+    },
+    "decode.size": {"decode": {"size": [28]}},
+    "decode.mode": {"decode": {"mode": "CMYK"}},
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_fault_is_named_with_its_place(said: str, tmp_path: Path) -> None:
+    values = {key: value for key, value in {**GOOD, **FAULTS[said]}.items() if value is not None}
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(values, base=tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_faults_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"rot.*clases") as caught:
+        parse_recipe({"lake": {"rot": 1}, "source": [{"uri": "a", "dataset": "d", "clases": 1}]}, base=tmp_path)
+    assert str(caught.value).count("unknown key") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "no such recipe"), ("[lake\n", "not valid TOML"), (b"\xff\xfe", "cannot be read")],
+)
+def test_a_recipe_that_cannot_be_read(text: str | bytes | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecipeError, match=said) as caught:
+        read_recipe(file)
+    assert str(file) in str(caught.value)
+
+
+def test_paths_start_from_the_recipe_and_spelling_does_not_change_the_digest(tmp_path: Path) -> None:
+    text = '[lake]\nroot = "lake"\n[[source]]\nuri = "a"\ndataset = "d"\n'
+    (tmp_path / "a.toml").write_text(text)
+    (tmp_path / "b.toml").write_text("# a comment\n" + text.replace('uri = "a"\ndataset = "d"', "dataset='d'\nuri='a'"))
+    first, second = read_recipe(tmp_path / "a.toml"), read_recipe(tmp_path / "b.toml")
+    assert first.root == str(tmp_path / "lake")
+    assert first.digest == second.digest
+    assert first.digest != parse_recipe({**GOOD}, base=tmp_path).digest
