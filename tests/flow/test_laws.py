@@ -1,0 +1,195 @@
+"""The laws of DESIGN.md that only a whole build can break: 1, 2, 3, 5. (4 and 8: tests/splits; and in verify.)"""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from making import as_folder, as_tar, files_of, recipe
+
+import schemas
+from pipeline.engines import Engine
+from pipeline.engines.local import LocalEngine
+from pipeline.flow import ingest, work
+from pipeline.flow.build import build, plan
+from pipeline.flow.verify import verify
+from pipeline.handle import Lake
+from pipeline.lake import commits
+from pipeline.lake.commits import versions
+from pipeline.recipe import Recipe
+
+PARTS: dict[str, Any] = {
+    "decode": {"size": [28, 28]},
+    "dedup": {"rules": ["exact", "sign", "maxpool:4"]},
+    "split": [{"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}],
+    "baseline": [{"model": "logistic", "split": "main", "train_sizes": [30, "all"], "max_iter": 20}],
+}
+# What differs between equal builds on purpose: when, how long, and where the lake is.
+VOLATILE = {"scores": ["seconds", "release"]}
+COMPARED = [name for name in schemas.TABLES if name != "releases"]
+
+
+def sources(base: Path) -> Recipe:
+    """Two sources: a tar of 60 train files and a folder of 40 test files, with copies and bad files."""
+    if not (base / "train.tar.gz").exists():
+        train = files_of(60)
+        as_tar(base / "train.tar.gz", {**train, "A/bad.png": b"no image", "B/cut.png": train["A/00000.png"][:90]})
+        as_folder(base / "test", {**files_of(30, seed=1), **{f"copy/{i}.png": train[f"A/{2 * i:05d}.png"] for i in range(10)}})
+    return recipe(base, {"uri": "train.tar.gz"}, {"uri": "test", "split": "test"}, **PARTS)
+
+
+def tables(root: str) -> dict[str, pl.DataFrame]:
+    lake = Lake(root)
+    return {name: lake.scan(name).drop(VOLATILE.get(name, [])).collect() for name in COMPARED}
+
+
+def assert_equal(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> None:
+    for name, rows in left.items():
+        assert rows.equals(right[name]), f"table {name} differs"
+
+
+def test_law_1_every_file_is_one_image_or_one_reject(tmp_path: Path) -> None:
+    made = build(sources(tmp_path), engine=LocalEngine(1))
+    assert (made.images, made.rejects) == (100, 2)
+    paths = pl.concat([Lake(made.root).scan(name).select("dataset", "split", "path").collect() for name in ("images", "rejects")])
+    assert len(paths.unique()) == len(paths) == 102
+
+
+def test_law_1_is_checked_at_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "decode_shard", lambda *_: iter(()))
+    with pytest.raises(AssertionError, match="files became 0 rows"):
+        build(sources(tmp_path), engine=LocalEngine(1))
+    assert versions(sources(tmp_path).root) == {}
+
+
+def test_law_2_engines_and_listings_make_the_same_tables(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(sources(tmp_path), engine=LocalEngine(1))
+    shutil.move(first.root, tmp_path / "first")
+    real = os.scandir
+
+    class Shuffled:
+        def __init__(self, folder: str) -> None:
+            with real(folder) as found:
+                self.entries = random.Random(4).sample(found := list(found), len(found))
+
+        def __enter__(self) -> list[Any]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("pipeline.sources.folder.os.scandir", Shuffled)
+    second = build(sources(tmp_path), engine=engine)
+    assert_equal(tables(str(tmp_path / "first")), tables(second.root))
+
+
+def test_law_2_sources_in_another_order_make_the_same_tables(tmp_path: Path) -> None:
+    forward = sources(tmp_path)
+    build(forward, engine=LocalEngine(1))
+    shutil.move(forward.root, tmp_path / "first")
+    build(forward.model_copy(update={"source": forward.source[::-1]}), engine=LocalEngine(1))
+    assert_equal(tables(str(tmp_path / "first")), tables(forward.root))
+
+
+class Killed(BaseException):
+    """Stands for kill -9 inside one process: nothing that catches errors catches it."""
+
+
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> Callable[[], int]:
+    """Let the build die right before or right after its commit number `step`; returns how many commits were reached."""
+    reached = 0
+    real = commits.DeltaTable.create_write_transaction
+
+    def dying(self: Any, *args: Any, **options: Any) -> None:
+        nonlocal reached
+        reached += 1
+        if reached == step and not after:
+            raise Killed
+        real(self, *args, **options)
+        if reached == step:
+            raise Killed
+
+    monkeypatch.setattr(commits.DeltaTable, "create_write_transaction", dying)
+    return lambda: reached
+
+
+# images, index, rejects, shards, clusters, splits, scores, releases.
+COMMITS = 8
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(1, COMMITS + 1))
+def test_law_3_killed_around_any_commit(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
+    """A lake with a release; its source changes; the next build is killed; the one after ends as if nothing had been."""
+    recipe_ = sources(tmp_path)
+    build(recipe_, engine=LocalEngine(1))
+    before = tables(recipe_.root)
+    as_folder(tmp_path / "test", {"A/new.png": files_of(1, seed=9)["A/00000.png"], "copy/0.png": b""})
+    (tmp_path / "test" / "copy" / "1.png").unlink()
+
+    with monkeypatch.context() as patch:
+        kill_at(step, patch, after=after)
+        with pytest.raises(Killed):
+            build(recipe_, engine=LocalEngine(1))
+    if not (after and step == COMMITS):
+        assert_equal(before, tables(recipe_.root))
+        assert Lake(recipe_.root).release == 1
+
+    made = build(recipe_, engine=LocalEngine(1))
+    assert made.release == 2
+    assert all(not check.faults for check in verify(recipe_.root))
+    undisturbed = tmp_path / "undisturbed"
+    shutil.move(recipe_.root, undisturbed)
+    build(recipe_, engine=LocalEngine(1))
+    assert_equal(tables(str(undisturbed)), tables(recipe_.root))
+
+
+def test_law_3_a_killed_build_whose_source_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The half replaced shard has the fingerprint that the shards table names, and still is not believed."""
+    recipe_ = sources(tmp_path)
+    build(recipe_, engine=LocalEngine(1))
+    before = tables(recipe_.root)
+    victim = tmp_path / "test" / "A" / "00000.png"
+    data, stat = victim.read_bytes(), victim.stat()
+    victim.write_bytes(files_of(1, seed=9)["A/00000.png"])
+    with monkeypatch.context() as patch:
+        kill_at(1, patch, after=True)
+        with pytest.raises(Killed):
+            build(recipe_, engine=LocalEngine(1))
+    victim.write_bytes(data)
+    os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    build(recipe_, engine=LocalEngine(1))
+    assert_equal(before, tables(recipe_.root))
+
+
+def test_commits_of_a_build_are_as_many_as_the_kill_test_thinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = kill_at(0, monkeypatch, after=True)
+    build(sources(tmp_path), engine=LocalEngine(1))
+    assert reached() == COMMITS
+
+
+def test_law_5_a_build_with_nothing_to_do_commits_nothing_and_decodes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe_ = sources(tmp_path)
+    first = build(recipe_, engine=LocalEngine(1))
+    before = versions(first.root)
+    kept = {path: path.stat().st_mtime_ns for path in Path(first.root).rglob("*") if path.is_file()}
+
+    def opened(*_: object) -> None:
+        raise AssertionError("a pixel was opened")
+
+    monkeypatch.setattr(ingest, "ingest_shard", opened)
+    monkeypatch.setattr("pipeline.flow.cluster.index_shard", opened)
+    monkeypatch.setattr("pipeline.handle.gather", opened)
+    assert plan(recipe_) == []
+    second = build(recipe_, engine=LocalEngine(1))
+    assert second.done == ()
+    assert second.release == 1
+    assert versions(first.root) == before
+    assert {path: path.stat().st_mtime_ns for path in Path(first.root).rglob("*") if path.is_file()} == kept

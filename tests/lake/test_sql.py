@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import QueryError
+from pipeline.flow.inspect import run_sql
+from pipeline.handle import Lake
+
+
+def test_every_table_can_be_queried_by_name(small_lake: Lake) -> None:
+    for table in ("images", "rejects", "shards", "index", "pairs", "clusters", "splits", "scores", "releases"):
+        frame = small_lake.scan(table).collect()
+        assert small_lake.sql(f'select count(*) from "{table}"').fetchall() == [(len(frame),)]
+        assert small_lake.sql(f"from {table}").columns == frame.columns
+
+
+def test_duckdb_and_polars_agree(small_lake: Lake) -> None:
+    ours = small_lake.scan("clusters").group_by("rule", "label").len().sort("rule", "label").collect()
+    theirs = run_sql(small_lake.root, "select rule, label, count(*) n from clusters group by all order by all")
+    assert theirs.rows() == ours.rows()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "drop view images",
+        "create table t as select 1",
+        "copy (select 1) to 'out.csv'",
+        "select 1; select 2",
+        "set enable_external_access = true",
+        "attach 'x.db'",
+        "install httpfs",
+        "pragma database_list",
+        "selekt 1",
+        "select * from clusterz",
+        "",
+    ],
+)
+def test_what_is_not_one_select_is_refused_in_one_line(small_lake: Lake, text: str, tmp_path: Path) -> None:
+    with pytest.raises(QueryError) as caught:
+        run_sql(small_lake.root, text)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_file_outside_the_lake_can_be_read(small_lake: Lake, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    for text in (f"from read_csv('{secret}')", f"from '{secret}'", f"from read_text('{small_lake.root}/../../{secret.name}')"):
+        with pytest.raises(QueryError, match="Permission|disabled|No files"):
+            run_sql(small_lake.root, text)
+
+
+def test_a_query_that_fails_while_it_runs_is_one_line(small_lake: Lake) -> None:
+    with pytest.raises(QueryError, match="Could not convert"):
+        run_sql(small_lake.root, "select label::int from images")
+
+
+def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
+    assert run_sql(small_lake.root, "select count(*) n from images", 1)["n"].item() == small_lake.scan("images").collect().height
