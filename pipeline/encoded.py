@@ -37,13 +37,28 @@ class Pixels:
 
 
 class Refused(NamedTuple):
-    """A file that its source would not hand out, with the reason code and what exactly was wrong."""
+    """A file that did not become an image, with the reason code (one of REASONS) and what exactly was wrong."""
 
     path: str
     label: str | None
     reason: str
     detail: str
     file_size: int
+
+
+# Every reason code of the rejects table, and what it means. Users query by them: add, but do not rename.
+REASONS: Mapping[str, str] = {
+    "empty": "the file has no bytes",
+    "not_an_image": "the file is of no image format that is read",
+    "truncated": "the file starts like an image and ends before its pixels do",
+    "corrupt": "the file is an image whose bytes contradict one another",
+    "too_large": "more bytes than decode.max_bytes, or more pixels than decode.max_pixels",
+    "wrong_mode": "another mode or depth than decode.mode, or one that has no defined conversion",
+    "wrong_size": "another height or width than decode.size",
+    "unreadable": "the file cannot be opened or read from disk",
+    "not_a_file": "a link, pipe, socket or device where a file should be",
+    "bad_row": "a row of a CSV with a wrong number of values, or a value that is no whole number from 0 to 255",
+}
 
 
 @dataclass(frozen=True)

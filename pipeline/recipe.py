@@ -153,6 +153,8 @@ class Recipe(_Part):
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
         faults = [*_repeated("split", [part.name for part in self.split])]
+        if len(set(self.baseline)) != len(self.baseline):
+            faults.append("two baselines are the same")
         faults += [
             f"split '{part.name}' sanitizes by '{rule}', which is not among dedup.rules {list(self.dedup.rules)}"
             for part in self.split

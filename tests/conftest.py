@@ -1,7 +1,5 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from making import DATA, as_folder, files_of, recipe
@@ -13,9 +11,9 @@ from pipeline.handle import Lake
 
 
 @pytest.fixture(params=["one process", "two processes"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Engine:
     """Every way to run: what they make must be the same."""
-    yield LocalEngine(1 if request.param == "one process" else 2)
+    return LocalEngine(1 if request.param == "one process" else 2)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +31,9 @@ def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             {"uri": "test", "split": "test"},
             decode={"size": [28, 28]},
             dedup={"rules": ["exact", "sign", "maxpool:4"]},
-            split=[{"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}],
+            split=[
+                {"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
+            ],
             baseline=[{"model": "logistic", "split": "main", "train_sizes": [20, "all"]}],
         ),
         engine=LocalEngine(1),

@@ -36,5 +36,9 @@ def test_rows_hash_as_if_alone(rows: np.ndarray) -> None:
 
 
 def test_digest_is_of_the_meaning() -> None:
-    assert digest_of({"a": 1, "b": [None, "ü"]}) == digest_of({"b": [None, "ü"], "a": 1}) == "dbce27bcb6deaa554c5b1cd9cbab4854"
+    assert (
+        digest_of({"a": 1, "b": [None, "ü"]})
+        == digest_of({"b": [None, "ü"], "a": 1})
+        == "dbce27bcb6deaa554c5b1cd9cbab4854"
+    )
     assert digest_of([1, 2]) != digest_of([2, 1])

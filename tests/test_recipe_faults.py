@@ -29,6 +29,7 @@ FAULTS = {
     },
     "split 'other', which no [[split]] defines": {"baseline": [{"model": "logistic", "split": "other"}]},
     "two splits are called 'main'": {"split": [GOOD["split"][0]] * 2},
+    "two baselines are the same": {"baseline": [GOOD["baseline"][0]] * 2},
     "has no role": {"split": [{"name": "main"}]},
     "keep must name every role once; it misses ['test']": {
         "split": [{"name": "main", "keep": ["train"], "test": {"from": "train"}}]

@@ -1,6 +1,5 @@
 """Encoded batch -> images, rejects: canonical pixels as columns, in the order of the source."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.decode.picture import Unfit, convert, decode
+from pipeline.decode.picture import Unfit, convert, decode, strict_pillow
 from pipeline.encoded import Blobs, Encoded, Made, Pixels, Refused
 from pipeline.hashing import content_hashes, digest_of, image_ids
 from pipeline.recipe import DecodePart
@@ -19,7 +18,7 @@ from pipeline.rows import to_binary
 # One row group: Polars and DuckDB decode whole groups, and a worker holds one at a time.
 _GROUP_BYTES = 16 * 2**20
 # Raise when pixels can come out differently than before: every shard is then decoded again.
-_VERSION = "pillow-1"
+_VERSION = "pillow-2"
 
 _Pixels = NDArray[np.uint8]
 
@@ -69,22 +68,22 @@ def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> 
         Images in groups of one shape, and every file that became none: together they account for each file once.
     """
     yield from shard.refused
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata; whether the pixels decode is all that counts here.
-        warnings.simplefilter("ignore")
-        ready = shard.contents.array if isinstance(shard.contents, Pixels) else None
-        fits = ready is not None and ready.shape[1:] == (*(spec.size or ready.shape[1:3]), spec.channels)
-        for group in _ready(ready) if ready is not None and fits else _groups(_pictures(shard, spec)):
-            if isinstance(group, Refused):
-                yield group
-            else:
-                yield _columns(shard, dataset, split, group)
+    ready = shard.contents.array if isinstance(shard.contents, Pixels) else None
+    groups = _ready(ready) if ready is not None and _fits(ready, spec) else _groups(_pictures(shard, spec))
+    for group in groups:
+        yield group if isinstance(group, Refused) else _columns(shard, dataset, split, group)
 
 
 def rejects_table(refused: Sequence[Refused], shard: str, dataset: str, split: str) -> pa.Table:
     """Write files that became no image as rows of the rejects table, in the order given."""
     rows = [{**item._asdict(), "shard": shard, "dataset": dataset, "split": split} for item in refused]
     return pa.Table.from_pylist(rows, schema=schemas.TABLES["rejects"].schema)
+
+
+def _fits(array: _Pixels, spec: DecodePart) -> bool:
+    _, height, width, channels = array.shape
+    right_size = spec.size in (None, (height, width)) and height * width <= spec.max_pixels
+    return right_size and channels == spec.channels
 
 
 def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
@@ -97,32 +96,41 @@ def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
                 size = pixels.nbytes
                 yield _Picture(position, size, convert(pixels, spec))
             else:
-                data = (
-                    contents.data[position]
-                    if isinstance(contents, Blobs)
-                    else Path(contents.names[position]).read_bytes()
-                )
+                data = contents.data[position] if isinstance(contents, Blobs) else _file(contents.names[position], spec)
                 size = len(data)
                 yield _Picture(position, size, decode(data, spec))
         except Unfit as unfit:
-            yield Refused(path, label, *unfit.args, size)
+            yield Refused(path, label, unfit.reason, unfit.detail, size)
         except OSError as error:
             yield Refused(path, label, "unreadable", f"{error.strerror or error}", 0)
 
 
+def _file(name: str, spec: DecodePart) -> bytes:
+    with Path(name).open("rb") as stream:
+        # The file may have grown since it was listed: one byte more than is allowed is enough to turn it away.
+        return stream.read(spec.max_bytes + 1)
+
+
 def _groups(pictures: Iterator[_Picture | Refused]) -> Iterator[_Group | Refused]:
+    while run := _run(pictures):
+        yield from run
+
+
+def _run(pictures: Iterator[_Picture | Refused]) -> list[_Group | Refused]:
+    """Decode until about a group is full. Pillow's settings are the caller's own again between two runs."""
+    refused: list[Refused] = []
     taken: dict[tuple[int, ...], list[_Picture]] = {}
     room = _GROUP_BYTES
-    for picture in pictures:
-        if isinstance(picture, Refused):
-            yield picture
-            continue
-        taken.setdefault(picture.pixels.shape, []).append(picture)
-        room -= picture.pixels.nbytes
-        if room <= 0:
-            yield from map(_stack, taken.values())
-            taken, room = {}, _GROUP_BYTES
-    yield from map(_stack, taken.values())
+    with strict_pillow():
+        for picture in pictures:
+            if isinstance(picture, Refused):
+                refused.append(picture)
+                continue
+            taken.setdefault(picture.pixels.shape, []).append(picture)
+            room -= picture.pixels.nbytes
+            if room <= 0:
+                break
+    return [*refused, *map(_stack, taken.values())]
 
 
 def _stack(pictures: list[_Picture]) -> _Group:

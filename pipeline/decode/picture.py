@@ -5,37 +5,46 @@ What each kind of input becomes is decided here, on purpose:
 - gray PNG of 1, 2, 4 or 8 bits: scaled to 0 to 255;
 - 16 bits a channel: the high byte;
 - palette: its colours; gray from colour: ITU-R 601 luma, `(19595 R + 38470 G + 7471 B + 32768) >> 16`;
-- alpha, or a transparent palette entry: laid over the recipe's background;
-- EXIF orientation: turned as a viewer would show it, before the size is judged;
-- interlaced: the same pixels as plain; animated: the first frame; CMYK: Pillow's conversion, no colour profile.
+- alpha, or a transparent colour or palette entry: laid over the recipe's background;
+- EXIF orientation: turned as a viewer would show it, before the size is judged; unreadable EXIF turns nothing;
+- interlaced: the same pixels as plain; animated: the first frame; CMYK: Pillow's conversion, no colour profile;
+- floating point, 32-bit integers, LAB: no range of theirs is black to white, so they are rejected.
 
 With `on_mismatch = "reject"` only 8-bit-or-less gray (mode L) or 8-bit RGB (mode RGB) without alpha is taken, and only
 in the recipe's size. With "resize" everything above is converted, and resized by an antialiased bilinear filter.
+
+A file that lacks its end but none of its pixels is a picture; one that lacks a pixel is a reject.
 """
 
 import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pipeline.decode.strict import Unfit, broken, check_png, formats, strict_pillow, unidentified
 from pipeline.recipe import DecodePart
 
-# A file that ends early must not pass for a picture with a black rest.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-# The recipe's own limit is checked before a pixel is decoded, with a clearer reason than Pillow's warning.
-Image.MAX_IMAGE_PIXELS = None
+__all__ = ["Unfit", "convert", "decode", "strict_pillow"]
 
 _EXACT_MODES = {"L": ("1", "L"), "RGB": ("RGB",)}
-_SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-
-
-class Unfit(Exception):  # noqa: N818 - not an error: bad images are rows
-    """A file that does not become an image: `args` are the reason code and what exactly was wrong."""
+_CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
+# Gray of few bits: its largest value, and what scales it to 255.
+_FEW_BITS = {"L;2": (3, 85), "L;4": (15, 17)}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes, spec: DecodePart) -> NDArray[np.uint8]:
-    """Decode one file.
+    """Decode one file; call it inside `strict_pillow()`.
 
     Args:
         data: the encoded file.
@@ -49,7 +58,21 @@ def decode(data: bytes, spec: DecodePart) -> NDArray[np.uint8]:
     """
     if not data:
         raise Unfit("empty", "the file has no bytes")
-    return _as_array(_load(data, spec), spec)
+    if len(data) > spec.max_bytes:
+        raise Unfit("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats())
+        _judge(image, spec)
+        _mend_key(image)
+        check_png(data)
+        image.load()
+        return _as_array(_turned(image), spec)
+    except (Unfit, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise unidentified(data) from None
+    except Exception as error:  # noqa: BLE001 - format plugins raise whatever their parsers trip over
+        raise broken(data, error) from None
 
 
 def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> NDArray[np.uint8]:
@@ -76,43 +99,56 @@ def _as_array(image: Image.Image, spec: DecodePart) -> NDArray[np.uint8]:
     return array.reshape(canonical.height, canonical.width, spec.channels)
 
 
-def _load(data: bytes, spec: DecodePart) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise Unfit(*_unidentified(data)) from None
-    except Exception as error:  # noqa: BLE001 - format plugins raise whatever their parsers trip over
-        raise Unfit("corrupt", _line(error)) from None
-    _judge(image, spec)
-    try:
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # noqa: BLE001 - as above
-        raise Unfit(_broken(error), _line(error)) from None
-
-
 def _judge(image: Image.Image, spec: DecodePart) -> None:
     """Turn an image away by its header, before a pixel is decoded."""
     if image.width * image.height > spec.max_pixels:
         detail = f"{image.height}x{image.width} pixels, more than decode.max_pixels = {spec.max_pixels}"
         raise Unfit("too_large", detail)
-    # Pillow hands out 16-bit colour as 8-bit; only the tile's raw mode still tells.
-    sixteen = image.mode in _SIXTEEN or ";16" in str(getattr(image, "tile", ""))
-    if spec.on_mismatch == "reject" and (sixteen or not _exact(image, spec)):
-        raise Unfit("wrong_mode", f"{image.mode}{' of 16 bits' if sixteen else ''}, the recipe asks for {spec.mode}")
+    # Pillow hands out 16-bit colour as 8-bit; only the tile's raw mode still tells. Mode I is 16-bit gray in PPM alone.
+    sixteen = image.mode in _SIXTEEN or ";16" in _raw_mode(image) or (image.mode == "I" and image.format == "PPM")
+    keyed = "transparency" in image.info
+    if spec.on_mismatch == "reject" and (sixteen or keyed or image.mode not in _EXACT_MODES[spec.mode]):
+        what = f"{image.mode}{' of 16 bits' if sixteen else ''}{' with a transparent colour' if keyed else ''}"
+        raise Unfit("wrong_mode", f"{what}, the recipe asks for {spec.mode}")
+    if not sixteen and image.mode not in _CONVERTED:
+        raise Unfit("wrong_mode", f"{image.mode} has no defined conversion to {spec.mode}")
 
 
-def _exact(image: Image.Image, spec: DecodePart) -> bool:
-    return image.mode in _EXACT_MODES[spec.mode] and "transparency" not in image.info
+def _raw_mode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _mend_key(image: Image.Image) -> None:
+    """Bring PNG's transparent colour to 8 bits like the pixels: Pillow leaves it in the depth of the file."""
+    key, raw = image.info.get("transparency"), _raw_mode(image)
+    if image.format != "PNG":
+        return
+    if isinstance(key, tuple) and ";16" in raw:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif isinstance(key, int) and ";16" in raw:
+        image.info["transparency"] = key >> 8
+    elif isinstance(key, int) and raw in _FEW_BITS:
+        largest, scale = _FEW_BITS[raw]
+        image.info["transparency"] = (key & largest) * scale
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a picture with broken metadata is still that picture
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _canonical(image: Image.Image, spec: DecodePart) -> Image.Image:
-    if image.mode in _SIXTEEN:
+    if image.mode in (*_SIXTEEN, "I"):
         image = _high_byte(image)
     if image.has_transparency_data:
         image = _over_background(image.convert("RGBA"), spec.background)
     if image.mode != spec.mode:
-        image = image.convert("RGB").convert(spec.mode) if image.mode != "1" else image.convert(spec.mode)
+        image = image.convert("RGB").convert(spec.mode)
     if spec.size is not None and (image.height, image.width) != spec.size:
         if spec.on_mismatch == "reject":
             height, width = spec.size
@@ -122,29 +158,11 @@ def _canonical(image: Image.Image, spec: DecodePart) -> Image.Image:
 
 
 def _high_byte(image: Image.Image) -> Image.Image:
-    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    out = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    out.info = image.info
+    return out
 
 
 def _over_background(image: Image.Image, gray: int) -> Image.Image:
     below = Image.new("RGBA", image.size, (gray, gray, gray, 255))
     return Image.alpha_composite(below, image).convert("RGB")
-
-
-def _unidentified(data: bytes) -> tuple[str, str]:
-    # The start of a known format that Pillow cannot open was an image once.
-    if data.startswith(_SIGNATURES):
-        return "truncated" if len(data) < _SHORT else "corrupt", "starts like an image but has no readable header"
-    return "not_an_image", "no image format that Pillow knows"
-
-
-def _broken(error: Exception) -> str:
-    text = str(error).lower()
-    return "truncated" if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError) else "corrupt"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-
-_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-_SHORT = 64

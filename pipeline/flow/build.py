@@ -113,7 +113,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     splits = split_units(root, recipe, prune=prune)
     clusters = plan_clusters(root, rules, images_change=change)
     drawn = plan_splits(root, splits, images_change=change)
-    runs = plan_runs(root, run_units(root, recipe, splits, prune=prune), images_change=change)
+    runs = plan_runs(root, recipe, run_units(root, recipe, splits, prune=prune), images_change=change)
     return [*found.todo, *clusters, *drawn, *runs]
 
 

@@ -21,23 +21,26 @@ from pipeline.recipe import BaselinePart, Recipe
 def run_units(
     root: str, recipe: Recipe, splits: Mapping[str, Mapping[str, Any]], *, prune: bool
 ) -> dict[str, dict[str, Any]]:
-    """By run, its fingerprint, which is its run_id too, and how it is made."""
-    held = {} if prune else {name: unit["spec"] for name, unit in read_meta(root, "scores").units.items()}
-    asked = {f"{part.model} on {part.split} [{position}]": part for position, part in enumerate(recipe.baseline)}
-    specs = {**held, **{name: part.model_dump(mode="json") for name, part in asked.items()}}
-    return {
-        name: {
-            "spec": spec,
-            "fingerprint": unit_digest("baselines", spec, splits[spec["split"]]["fingerprint"]),
-        }
+    """By run, its fingerprint, which is its run_id too, and how it is made.
+
+    Scores of runs that the recipe does not name stay as they were measured, for the release they name, until pruned.
+    """
+    held = {} if prune else read_meta(root, "scores").units
+    specs = {name: part.model_dump(mode="json") for name, part in _named(recipe).items()}
+    made = {
+        name: {"spec": spec, "fingerprint": unit_digest("baselines", spec, splits[spec["split"]]["fingerprint"])}
         for name, spec in specs.items()
-        if spec["split"] in splits
     }
+    return {**{name: dict(unit) for name, unit in held.items()}, **made}
 
 
-def plan_runs(root: str, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
+def _named(recipe: Recipe) -> dict[str, BaselinePart]:
+    return {f"{part.model} on {part.split} [{n}]": part for n, part in enumerate(recipe.baseline)}
+
+
+def plan_runs(root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
     """Tell which baselines the next build would train, and why."""
-    changed = dict.fromkeys(units, "images change") if images_change else None
+    changed = dict.fromkeys(_named(recipe), "images change") if images_change else None
     return stale("baselines", units, read_meta(root, "scores"), changed=changed)
 
 
@@ -53,12 +56,11 @@ def run_baselines(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Tod
     todo = stale("baselines", units, read_meta(root, "scores"))
     if not todo:
         return []
-    stays = {unit["fingerprint"] for name, unit in units.items() if name not in {item.unit for item in todo}}
-    old = scan_table(root, "scores", None).collect().to_arrow().cast(schemas.TABLES["scores"].schema).to_pylist()
-    rows = [row for row in old if row["run_id"] in stays]
-    for item in todo:
-        if item.unit in units:
-            rows += _score(root, units[item.unit])
+    again = {item.unit for item in todo}
+    old = scan_table(root, "scores", None).collect().to_dicts()
+    rows = []
+    for name, unit in units.items():
+        rows += _score(root, unit) if name in again else [row for row in old if row["run_id"] == unit["fingerprint"]]
     part = write_part(root, "scores", {}, pa.Table.from_pylist(rows, schema=schemas.TABLES["scores"].schema))
     held = versions(root)
     meta = Meta("baselines", units, {name: held[name] for name in ("images", "splits")})

@@ -100,9 +100,9 @@ def files(root: str, name: str, version: int | None = None) -> list[Part]:
     )
 
 
-def read_meta(root: str, name: str) -> Meta:
-    """Read what the newest commit of a table stands for; empty where there is none."""
-    table = open_table(root, name)
+def read_meta(root: str, name: str, version: int | None = None) -> Meta:
+    """Read what the newest or a given commit of a table stands for; empty where there is none."""
+    table = open_table(root, name, version)
     if table is None:
         return Meta("")
     last = table.history(1)[0]

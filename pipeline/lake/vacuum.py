@@ -46,6 +46,8 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
                 keep_versions=needed,
             )
         ]
+    # Delta names files of old versions for as long as its log does, deleted or not.
+    deleted = [path for path in deleted if (Path(root) / path).exists()]
     if not dry_run:
         for path in deleted:
             (Path(root) / path).unlink(missing_ok=True)

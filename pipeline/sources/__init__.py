@@ -9,7 +9,8 @@ Both are deterministic in the source's content, whatever the order of a listing.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from importlib import import_module
 
 from pipeline.encoded import Encoded, Survey
@@ -26,7 +27,7 @@ def survey(source: Source) -> Survey:
     return found
 
 
-def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Hand out a source's shards in order.
 
     Args:
@@ -47,8 +48,12 @@ def check_file(source: Source) -> None:
         CheckError: naming the file, what was asked and what was found.
     """
     part = source.part
-    size = source.path.stat().st_size if part.bytes is not None else None
-    if size != part.bytes:
+    if part.bytes is None and part.digest is None:
+        return
+    if not source.path.is_file():
+        raise CheckError(f"{source.title}: bytes and digest are of one file, which this is not. Take them out.")
+    size = source.path.stat().st_size
+    if part.bytes not in (None, size):
         raise CheckError(f"{source.title}: {source.path} has {size} bytes, the recipe asks for {part.bytes}.")
     if part.digest is not None:
         kind, wanted = part.digest.split(":")
@@ -63,19 +68,23 @@ def check_classes(source: Source, counts: Mapping[str | None, int]) -> None:
 
     Args:
         source: a resolved source.
-        counts: readable images by label; None for images without one.
+        counts: readable images by label; None for images without one. A class of which no image is readable counts
+            as short, but not as a class.
 
     Raises:
         CheckError: naming the classes that fall short.
     """
     part = source.part
     named = {label: count for label, count in counts.items() if label is not None}
-    if part.classes is not None and len(named) != part.classes:
-        listed = ", ".join(sorted(named)) or "none"
-        raise CheckError(f"{source.title}: {len(named)} classes ({listed}), the recipe asks for {part.classes}.")
-    short = {label: count for label, count in named.items() if count < (part.min_per_class or 0)}
-    if short:
-        listed = ", ".join(f"{label} has {count}" for label, count in sorted(short.items()))
+    present = sorted(label for label, count in named.items() if count)
+    if part.classes is not None and len(present) != part.classes:
+        listed = ", ".join(present) or "none"
+        raise CheckError(f"{source.title}: {len(present)} classes ({listed}), the recipe asks for {part.classes}.")
+    if part.min_per_class is None:
+        return
+    short = [f"{label} has {count}" for label, count in sorted(named.items()) if count < part.min_per_class]
+    if short or not named:
+        listed = ", ".join(short) or "no image has a label: 0"
         raise CheckError(f"{source.title}: {listed} images; the recipe asks for at least {part.min_per_class} a class.")
 
 

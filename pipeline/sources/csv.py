@@ -1,22 +1,32 @@
 """CSV with one picture a row: `label,pixel0,...,pixel783` (the digit-recognizer form), the label optional.
 
-A row with a wrong number of values, or a value that is no whole number from 0 to 255, is a reject, not an error.
+With a header, the label is the column of that name. Without one, a column too many for a picture is the label, in
+front. The values of a colour picture lie as (height, width, 3).
+
+A row with a wrong number of values, or a value that is no whole number from 0 to 255, is a reject, not an error. Blank
+lines are no rows, but keep their number: the path of a row is its line, counted from 0 behind the header.
 """
 
 import math
-import zlib
-from collections.abc import Iterator, Set
+import re
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import IO, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline.encoded import Encoded, Pixels, Refused, Survey
 from pipeline.errors import SourceError
-from pipeline.sources.source import IMAGES_PER_SHARD, Source, files_fingerprint, opened, shard_key
+from pipeline.sources.source import DAMAGED, IMAGES_PER_SHARD, Source, files_fingerprint, one_line, opened, shard_key
 
 _LABEL = "label"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_AROUND = ' \t\r\n"'
+# No row is longer: a file without line ends would be read whole.
+_LONGEST = 2**26
 
 
 class _Layout(NamedTuple):
@@ -33,42 +43,54 @@ def survey(source: Source) -> Survey:
     return Survey(files_fingerprint(source, source.path))
 
 
-def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Cut the file into runs of rows while it streams past; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
-    layout = _layout(source)
+    found = False
     with opened(source, source.path) as stream:
-        if layout.header:
-            stream.readline()
+        lines = _lines(source, stream)
+        first = next(lines, b"")
+        layout = _layout(source, first)
+        pending = [] if layout.header else [first]
         start = 0
-        for number, lines in enumerate(_chunks(source, stream)):
+        for number, chunk in enumerate(_chunks(pending, lines)):
             key = shard_key(source, number)
-            if wanted is None or key in wanted:
-                yield _encode(key, fingerprint, start, lines, layout)
-            start += len(lines)
-        if not start:
-            raise SourceError(f"{source.title}: {source.path} holds no rows.")
+            blank = not any(map(bytes.strip, chunk))
+            if not blank and (wanted is None or key in wanted):
+                yield _encode(key, fingerprint, start, chunk, layout)
+            found = found or not blank
+            start += len(chunk)
+    if not found:
+        raise SourceError(f"{source.title}: {source.path} holds no rows. Check that it is the right file.")
 
 
-def _chunks(source: Source, stream: IO[bytes]) -> Iterator[list[bytes]]:
+def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        while lines := list(islice(stream, IMAGES_PER_SHARD)):
-            yield lines
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{source.title}: {source.path} is damaged or cut short ({error}).") from error
+        while line := stream.readline(_LONGEST):
+            yield line
+    except DAMAGED as error:
+        raise SourceError(
+            f"{source.title}: {source.path} is damaged or cut short ({one_line(error)}). Fetch it again."
+        ) from error
 
 
-def _layout(source: Source) -> _Layout:
-    with opened(source, source.path) as stream:
-        first = next(_chunks(source, stream), [b""])[0]
-    names = [
-        name.strip().strip('"') for name in first.decode("utf-8", "replace").strip().removeprefix("\ufeff").split(",")
-    ]
-    header = not names[0].lstrip("-").isdigit()
-    label = names.index(_LABEL) if header and _LABEL in names else None
-    if not header and _shape(source, len(names)) is None:
-        label = 0  # without a header, one column too many for a picture is the label, in front
-    shape = _shape(source, len(names) - (label is not None))
+def _chunks(pending: list[bytes], lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while chunk := pending + list(islice(lines, IMAGES_PER_SHARD - len(pending))):
+        yield chunk
+        pending = []
+
+
+def _layout(source: Source, first: bytes) -> _Layout:
+    text = first.decode("utf-8", "replace").removeprefix("\ufeff")
+    names = [name.strip(_AROUND) for name in text.split(",")]
+    lowered = [name.lower() for name in names]
+    # A first value that is no number may be a label: only the pixels tell a header from a row.
+    header = _LABEL in lowered or not any(map(_NUMBER.fullmatch, names[1:]))
+    if header:
+        label = lowered.index(_LABEL) if _LABEL in lowered else None
+        shape = _shape(source, len(names) - (label is not None))
+    else:
+        label, shape = _bare(source, len(names))
     if shape is None:
         raise SourceError(
             f"{source.title}: the {len(names)} columns of {source.path} are no picture. Expected "
@@ -77,16 +99,26 @@ def _layout(source: Source) -> _Layout:
     return _Layout(len(names), label, shape, header)
 
 
+def _bare(source: Source, columns: int) -> tuple[int | None, tuple[int, int, int] | None]:
+    """Tell label and shape without a header: the recipe's size comes first, with a label or not, then any square."""
+    tries = [(label, size) for size in (source.size, None) for label in (None, 0)]
+    found = ((label, _fit(size, columns - (label is not None))) for label, size in tries)
+    return next(((label, shape) for label, shape in found if shape), (None, None))
+
+
 def _shape(source: Source, pixels: int) -> tuple[int, int, int] | None:
-    sizes = [source.size] if source.size else []
-    sizes += [(math.isqrt(pixels // channels),) * 2 for channels in (1, 3)]
-    fits = [(h, w, c) for h, w in sizes for c in (1, 3) if h * w * c == pixels > 1]
-    return fits[0] if fits else None
+    return _fit(source.size, pixels) or _fit(None, pixels)
+
+
+def _fit(size: tuple[int, int] | None, pixels: int) -> tuple[int, int, int] | None:
+    sides = ((c, size or (math.isqrt(pixels // c),) * 2) for c in (1, 3))
+    return next(((h, w, c) for c, (h, w) in sides if h * w * c == pixels > 1), None)
 
 
 def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: _Layout) -> Encoded:
     values, labels, good = _parse(lines, layout)
     rows = np.flatnonzero(good)
+    bad = [row for row in np.flatnonzero(~good).tolist() if lines[row].strip()]
     return Encoded(
         shard=key,
         fingerprint=fingerprint,
@@ -94,19 +126,18 @@ def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: 
         labels=tuple(labels),
         contents=Pixels(values.reshape(len(rows), *layout.shape)),
         refused=tuple(
-            Refused(str(start + row), None, "bad_row", _fault(lines[row], layout), len(lines[row]))
-            for row in np.flatnonzero(~good).tolist()
+            Refused(str(start + row), None, "bad_row", _fault(lines[row], layout), len(lines[row])) for row in bad
         ),
     )
 
 
-def _parse(lines: list[bytes], layout: _Layout) -> tuple[np.ndarray, list[str | None], np.ndarray]:
+def _parse(lines: list[bytes], layout: _Layout) -> tuple[NDArray[np.uint8], list[str | None], NDArray[np.bool_]]:
     """Read rows as text first and numbers after, so that a bad value is one null and not the end of the file."""
     commas = np.fromiter((line.count(b",") for line in lines), dtype=np.int64, count=len(lines))
     whole = commas == layout.columns - 1
     frame = _frame(b"".join(line for line, ok in zip(lines, whole.tolist(), strict=True) if ok), layout)
     names = [name for position, name in enumerate(frame.columns) if position != layout.label]
-    numbers = frame.select(pl.col(names).str.strip_chars().cast(pl.UInt8, strict=False))
+    numbers = frame.select(pl.col(names).cast(pl.UInt8, strict=False))
     read = numbers.select(ok=pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     good = whole.copy()
     good[whole] = read
@@ -118,11 +149,14 @@ def _frame(data: bytes, layout: _Layout) -> pl.DataFrame:
     schema = {f"column_{position}": pl.String for position in range(layout.columns)}
     if not data:
         return pl.DataFrame(schema=schema)
-    return pl.read_csv(data, has_header=False, schema=schema, quote_char=None, encoding="utf8-lossy")
+    frame = pl.read_csv(data, has_header=False, schema=schema, quote_char=None, encoding="utf8-lossy")
+    return frame.select(pl.all().str.strip_chars(_AROUND).replace("", None))
 
 
 def _fault(line: bytes, layout: _Layout) -> str:
-    found = line.count(b",") + 1
-    if found != layout.columns:
-        return f"{found} values where the file has {layout.columns} columns"
-    return "a value that is no whole number from 0 to 255"
+    values = line.decode("utf-8", "replace").split(",")
+    if len(values) != layout.columns:
+        return f"{len(values)} values where the file has {layout.columns} columns"
+    pixels = ((position, value.strip(_AROUND)) for position, value in enumerate(values) if position != layout.label)
+    position, value = next(((p, v) for p, v in pixels if not (v.isdecimal() and int(v) <= 255)), (0, ""))  # noqa: PLR2004
+    return f"column {position} holds {value[:20]!r}, no whole number from 0 to 255"

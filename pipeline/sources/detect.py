@@ -1,19 +1,21 @@
 """Tell the form of a source from its content and name, and resolve a recipe's sources to files."""
 
-import gzip
+import re
+import stat
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
 from pipeline.errors import RecipeError, SourceError
 from pipeline.recipe import Recipe, SourcePart
 from pipeline.sources.download import fetch, is_url
-from pipeline.sources.source import Source
+from pipeline.sources.idx import image_files
+from pipeline.sources.source import DAMAGED, Source, decompressed
 
-# The usual beginnings of IDX image files, and the split that each stands for.
-_IDX_SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 _HEAD = 512
+_ZIP = (b"PK\3\4", b"PK\5\6")
+# Types and ranks that no reader here takes are still IDX: its message says more than "of no form".
+_IDX_HEAD = re.compile(rb"\0\0[\x08\x09\x0b-\x0e][\1-\4]")
 
 
 def resolve(recipe: Recipe) -> list[Source]:
@@ -43,21 +45,22 @@ def detect(path: Path) -> str:
         path: an existing file or folder.
 
     Raises:
-        SourceError: the form is none of those.
+        SourceError: the form is none of those, or the file cannot be read.
     """
     if path.is_dir():
-        return "idx" if _idx_files(path) else "folder"
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD)
-    if zipfile.is_zipfile(path):
+        return "idx" if image_files(path) else "folder"
+    head = _head(path)
+    if head.startswith(_ZIP):
         return "zip"
-    inner = _gunzipped_head(path) if head[:2] == b"\x1f\x8b" else head
-    if inner[:2] == b"\0\0" and inner[2:3] == b"\x08":
+    if _IDX_HEAD.match(head):
         return "idx"
     if _is_tar(path):
         return "tar"
-    if _is_csv(inner):
+    if _is_csv(head):
         return "csv"
+    # Last, for it looks for a zip's end anywhere in the file's end, where a tar may well hold one.
+    if zipfile.is_zipfile(path):
+        return "zip"
     raise SourceError(
         f"{path}: of no form that imagelake knows (folder, tar, zip, idx, csv). "
         'If it is one, name it with format = "..." in the recipe; if it was downloaded, check that it is whole.'
@@ -68,15 +71,23 @@ def _resolve_one(recipe: Recipe, part: SourcePart) -> list[Source]:
     size, limit = recipe.decode.size, recipe.decode.max_bytes
     if part.format == "glyphs":
         return [Source(part, Path(part.uri), _split_of(part), "glyphs", size, limit)]
-    path = fetch(part) if is_url(part.uri) else recipe.base / part.uri
-    if not path.exists():
-        raise SourceError(
-            f"{part.dataset}: no file or folder {path}. Check the uri in the recipe (it starts from the recipe)."
-        )
+    path = _locate(recipe, part)
     form = part.format or detect(path)
     if form == "idx" and path.is_dir():
         return [Source(part, file, split, form, size, limit) for split, file in _idx_splits(part, path)]
     return [Source(part, path, _split_of(part), form, size, limit)]
+
+
+def _locate(recipe: Recipe, part: SourcePart) -> Path:
+    path = fetch(part) if is_url(part.uri) else recipe.base / part.uri
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        hint = "Only http(s) addresses are fetched" if "://" in part.uri else "It starts from the recipe's folder"
+        raise SourceError(f"{part.dataset}: no file or folder {path}. {hint}: check the uri in the recipe.") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SourceError(f"{part.dataset}: {path} is a pipe, socket or device. Name a file or folder.")
+    return path
 
 
 def _split_of(part: SourcePart) -> str:
@@ -86,25 +97,34 @@ def _split_of(part: SourcePart) -> str:
 
 
 def _idx_splits(part: SourcePart, folder: Path) -> list[tuple[str, Path]]:
-    named = {_IDX_SPLITS.get(file.name.split("-")[0], file.name.split("-")[0]): file for file in _idx_files(folder)}
-    if part.split is None:
-        return sorted(named.items())
-    if part.split not in named:
+    found = image_files(folder)
+    if not found:
+        raise SourceError(f"{part.uri}: no IDX images in this folder. Name the images file itself.")
+    named = dict(found)
+    for split, file in found:
+        if named[split] != file:
+            raise SourceError(
+                f"{part.uri}: {file.name} and {named[split].name} are both images of split '{split}'. "
+                "Name each file by a [[source]] of its own."
+            )
+    if part.split is not None and part.split not in named:
         raise SourceError(
             f"{part.uri}: no IDX images for split '{part.split}'; the folder has {', '.join(sorted(named))}."
         )
-    return [(part.split, named[part.split])]
+    wanted = sorted(named.items()) if part.split is None else [(part.split, named[part.split])]
+    if part.labels is not None and len(wanted) > 1:
+        raise RecipeError(f"source {part.uri}: labels names one file for {len(wanted)} splits. Name a split as well.")
+    return wanted
 
 
-def _idx_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if "images-idx" in file.name or "images.idx" in file.name)
-
-
-def _gunzipped_head(path: Path) -> bytes:
+def _head(path: Path) -> bytes:
+    """Read a file's first bytes, decompressed; none where decompression fails at once."""
     try:
-        with gzip.open(path) as stream:
+        with decompressed(path) as stream:
             return stream.read(_HEAD)
-    except (OSError, EOFError, zlib.error):
+    except PermissionError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    except DAMAGED:
         return b""
 
 
@@ -112,10 +132,10 @@ def _is_tar(path: Path) -> bool:
     try:
         with tarfile.open(path, mode="r|*"):
             return path.stat().st_size > 0
-    except (tarfile.TarError, OSError, EOFError, zlib.error):
+    except (tarfile.TarError, *DAMAGED):
         return False
 
 
 def _is_csv(head: bytes) -> bool:
-    line = head.split(b"\n")[0]
-    return line.count(b",") > 1 and line.isascii() and line.decode("ascii").isprintable()
+    line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].removesuffix(b"\r")
+    return line.count(b",") > 1 and line.decode("utf-8", "ignore").isprintable()

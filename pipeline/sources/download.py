@@ -1,11 +1,20 @@
 """Sources named by http(s) URL: fetched once into a cache, checked by digest, then read like any file."""
 
 import os
+import sys
+import time
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+import xxhash
 
 from pipeline.errors import CheckError, SourceError
 from pipeline.recipe import SourcePart
+
+# Seconds between tries. What the server refuses outright, or a wrong digest, is not asked for again.
+_WAITS = (1, 4)
 
 
 def is_url(uri: str) -> bool:
@@ -33,26 +42,37 @@ def fetch(part: SourcePart) -> Path:
 
     Raises:
         CheckError: what came does not have the recipe's digest.
-        SourceError: the server cannot be reached or refuses.
+        SourceError: the server cannot be reached or refuses, or the cache cannot be written.
     """
     import pooch  # noqa: PLC0415
     import requests  # noqa: PLC0415 - pooch's own dependency: needed for the names of its errors
-    import xxhash  # noqa: PLC0415
 
     folder = cache_folder() / xxhash.xxh3_64_hexdigest(part.uri.encode())
-    name = Path(urlsplit(part.uri).path).name or "download"
+    name = Path(unquote(urlsplit(part.uri).path)).name.lstrip(".") or "download"
     pooch.get_logger().setLevel("WARNING")
-    hashes = {name: part.digest}
-    keeper = pooch.create(folder, base_url="", registry=hashes, urls={name: part.uri}, retry_if_failed=2)
+    keeper = pooch.create(folder, base_url="", registry={name: part.digest}, urls={name: part.uri})
+    # Unpacked on the way, an archive would not have the digest that its publisher gives.
+    plain = {"Accept-Encoding": "identity"}
+    loader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=30, headers=plain)
     try:
-        return Path(keeper.fetch(name, downloader=pooch.HTTPDownloader(progressbar=_on_terminal(), timeout=30)))
+        return Path(_patiently(lambda: keeper.fetch(name, downloader=loader)))
     except requests.RequestException as error:
         raise SourceError(f"{part.uri}: cannot be fetched ({error}). Check the address and the network.") from error
     except ValueError as error:
         raise CheckError(f"{part.uri}: not the file that digest = {part.digest} names ({error}).") from error
+    except OSError as error:
+        raise SourceError(f"{part.uri}: cannot be kept in {folder} ({error}). Set IMAGELAKE_CACHE.") from error
 
 
-def _on_terminal() -> bool:
-    import sys  # noqa: PLC0415
+def _patiently(attempt: Callable[[], str]) -> str:
+    import requests  # noqa: PLC0415
 
-    return sys.stderr.isatty()
+    for wait in _WAITS:
+        try:
+            return attempt()
+        except requests.RequestException as error:
+            status = HTTPStatus.SERVICE_UNAVAILABLE if error.response is None else error.response.status_code
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
+                raise
+        time.sleep(wait)
+    return attempt()

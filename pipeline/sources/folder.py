@@ -1,26 +1,35 @@
 """A folder of class folders: listed and fingerprinted without opening a file.
 
-Shards are cut where a file's own name says so (content-defined chunking), so a file more or less changes one shard and
-leaves the others as they are, whatever the order of the listing.
+Shards are cut where a file's own name says so (content-defined chunking), so a file more or less touches two shards at
+most and leaves the others as they are, whatever the order of the listing.
 """
 
 import os
-from collections.abc import Iterator, Set
+import stat
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from pipeline.encoded import Encoded, Files, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.sources.source import Source, label_of, readable_name, shard_key
 
-# A cut on average every 2,048 files, and never more than 4,096 without one: below 1 % of half a million.
-_CUT_EVERY = 2_048
-_LARGEST = 4_096
+# A file more or less re-decodes at most two shards: together no more than 1 % of half a million.
+_LARGEST = 2_500
 
-_Entry = tuple[str, str, int, int]  # readable path, name on disk, size, modification time
+
+class _Entry(NamedTuple):
+    path: str
+    name: str  # on disk
+    size: int
+    time: int
+    fault: str
 
 
 def survey(source: Source) -> Survey:
@@ -29,60 +38,91 @@ def survey(source: Source) -> Survey:
     return Survey(digest_of(shards), shards)
 
 
-def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Hand out the wanted shards by file name; see `pipeline.sources`."""
     for key, digest, entries in _shards(source):
         if wanted is None or key in wanted:
-            small = [entry for entry in entries if entry[2] <= source.max_bytes]
+            refusals = [_refusal(source, entry) for entry in entries]
+            good = [entry for entry, refused in zip(entries, refusals, strict=True) if refused is None]
             yield Encoded(
                 shard=key,
                 fingerprint=digest,
-                paths=tuple(path for path, *_ in small),
-                labels=tuple(label_of(path) for path, *_ in small),
-                contents=Files(tuple(name for _, name, *_ in small)),
-                refused=tuple(_too_large(source, entry) for entry in entries if entry[2] > source.max_bytes),
+                paths=tuple(entry.path for entry in good),
+                labels=tuple(label_of(entry.path) for entry in good),
+                contents=Files(tuple(entry.name for entry in good)),
+                refused=tuple(refused for refused in refusals if refused is not None),
             )
 
 
 def _shards(source: Source) -> Iterator[tuple[str, str, list[_Entry]]]:
-    entries = sorted(_walk(source, os.fspath(source.path), ""))
+    entries = sorted(_walk(source))
     if not entries:
         raise SourceError(f"{source.title}: the folder {source.path} holds no files. Check the path.")
     salt = [source.size, source.max_bytes]
-    names = ["start", *(xxhash.xxh3_64_hexdigest(entry[0].encode()) for entry in entries)]
-    cuts = _cuts(names[1:])
-    for start, stop in pairwise([0, *cuts]):
+    words = np.array([xxhash.xxh3_64_intdigest(entry.path.encode()) for entry in entries], dtype=np.uint64)
+    for start, stop in pairwise([0, *_cuts(words)]):
         part = entries[start:stop]
         # Named for the file in front of it, which belongs to the shard before: a change inside never renames a shard.
-        yield shard_key(source, names[start]), digest_of([salt, [(e[0], e[2], e[3]) for e in part]]), part
+        name = f"{words[start - 1]:016x}" if start else "start"
+        yield shard_key(source, name), digest_of([salt, [(e.path, e.size, e.time) for e in part]]), part
 
 
-def _cuts(digests: list[str]) -> list[int]:
-    """Positions to cut behind: wherever a digest says so, and in between where a shard would grow too large."""
-    words = np.array([int(digest, 16) for digest in digests], dtype=np.uint64)
-    natural = np.flatnonzero(words % np.uint64(_CUT_EVERY) == 0) + 1
-    bounds = np.unique(np.concatenate([[0], natural, [len(digests)]]))
-    forced = [np.arange(a + _LARGEST, b, _LARGEST) for a, b in pairwise(bounds.tolist()) if b - a > _LARGEST]
-    return [int(cut) for cut in np.unique(np.concatenate([bounds[1:], *forced]))]
+def _cuts(words: NDArray[np.uint64]) -> list[int]:
+    """Positions to cut behind: a run that is too long is cut behind its smallest digest, and its halves likewise.
+
+    The cuts are the upper nodes of a treap with the digests as priorities. One key more splits the path to it in two
+    and nothing else, so at most two runs are new; natural cuts of a fixed density would leave runs without any.
+    """
+    cuts = [len(words)]
+    runs = [(0, len(words))]
+    while runs:
+        start, stop = runs.pop()
+        if stop - start > _LARGEST:
+            cut = start + int(words[start : stop - 1].argmin()) + 1
+            cuts.append(cut)
+            runs += [(start, cut), (cut, stop)]
+    return sorted(cuts)
 
 
-def _walk(source: Source, folder: str, prefix: str) -> Iterator[_Entry]:
+def _walk(source: Source) -> Iterator[_Entry]:
+    folders = [(os.fspath(source.path), "")]
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                for entry in found:
+                    path = f"{prefix}{readable_name(entry.name)}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((entry.path, f"{path}/"))
+                    else:
+                        yield _look(entry, path)
+        except OSError as error:
+            where = error.filename or folder
+            raise SourceError(f"{source.title}: cannot list {where} ({error.strerror}). Check the folder.") from error
+
+
+def _look(entry: os.DirEntry[str], path: str) -> _Entry:
     try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except OSError as error:
-        raise SourceError(f"{source.title}: cannot list {folder} ({error.strerror}). Check its permissions.") from error
-    for entry in entries:
-        path = f"{prefix}{readable_name(entry.name)}"
-        # Links to folders are not followed: a loop would never end, and the files have a path of their own.
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(source, entry.path, f"{path}/")
-        elif not (entry.is_symlink() and entry.is_dir()):
-            stat = entry.stat() if entry.is_file() else entry.stat(follow_symlinks=False)
-            yield path, entry.path, stat.st_size, stat.st_mtime_ns
+        found = entry.stat()
+    except OSError:  # a link to nothing, or to itself
+        found = entry.stat(follow_symlinks=False)
+    return _Entry(path, entry.path, found.st_size, found.st_mtime_ns, _fault(found.st_mode))
 
 
-def _too_large(source: Source, entry: _Entry) -> Refused:
-    path, _, size, _ = entry
-    detail = f"{size} bytes, more than decode.max_bytes = {source.max_bytes}"
-    return Refused(path, label_of(path), "too_large", detail, size)
+def _fault(mode: int) -> str:
+    """Tell why an entry is no file that could be opened: a worker that opened a pipe would wait for ever."""
+    if stat.S_ISREG(mode):
+        return ""
+    if stat.S_ISLNK(mode):
+        return "a link that leads nowhere"
+    # To follow links could mean to never end.
+    return "a link to a folder: not followed" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+
+
+def _refusal(source: Source, entry: _Entry) -> Refused | None:
+    if entry.fault:
+        return Refused(entry.path, label_of(entry.path), "not_a_file", entry.fault, 0)
+    if entry.size > source.max_bytes:
+        detail = f"{entry.size} bytes, more than decode.max_bytes = {source.max_bytes}"
+        return Refused(entry.path, label_of(entry.path), "too_large", detail, entry.size)
+    return None

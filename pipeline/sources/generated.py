@@ -1,6 +1,7 @@
 """The glyph generator as a source: workers draw the files of their shard, nothing is read from disk."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 import numpy as np
@@ -27,7 +28,7 @@ def survey(source: Source) -> Survey:
     return Survey(digest_of(shards), shards)
 
 
-def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Hand out blocks for workers to draw; see `pipeline.sources`."""
     plan = plan_of(source)
     for number, block in enumerate(_blocks(source)):

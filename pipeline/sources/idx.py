@@ -8,8 +8,8 @@ References:
 import math
 import re
 import struct
-import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO
 
@@ -20,15 +20,20 @@ from pipeline.encoded import Encoded, Pixels, Survey
 from pipeline.errors import SourceError
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
+    DAMAGED,
     IMAGES_PER_SHARD,
     Source,
     files_fingerprint,
+    one_line,
     opened,
     shard_key,
 )
 
 _UBYTE = 0x08
+_PIECE = 2**20
 _IMAGES_NAME = re.compile(r"images([-.])idx[34]")
+# Words in the usual names of images files, and the split that each stands for.
+_SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 
 
 def survey(source: Source) -> Survey:
@@ -37,7 +42,7 @@ def survey(source: Source) -> Survey:
     return Survey(files_fingerprint(source, source.path, *([labels] if labels else [])))
 
 
-def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Cut the file into runs of pictures while it streams past; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
     labels = _read_labels(source)
@@ -48,7 +53,7 @@ def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
         if not count:
             raise SourceError(f"{source.title}: {source.path} holds no images.")
         row = math.prod(shape)
-        if not 0 < row <= BYTES_PER_SHARD or (len(shape) == 3 and shape[2] not in (1, 3)):
+        if not 0 < row <= BYTES_PER_SHARD or shape[2:] not in ([], [1], [3]):
             raise SourceError(
                 f"{source.title}: {source.path} says its images are {shape}: it is damaged, or no images."
             )
@@ -59,8 +64,20 @@ def read(source: Source, wanted: Set[str] | None = None) -> Iterator[Encoded]:
             key = shard_key(source, number)
             if wanted is None or key in wanted:
                 yield _encode(key, fingerprint, start, array, labels)
-        if stream.read(1):
-            raise SourceError(f"{source.title}: {source.path} goes on behind its {count} images: it is damaged.")
+        _check_end(source, source.path, stream, count)
+
+
+def image_files(folder: Path) -> list[tuple[str, Path]]:
+    """Find the images files of a folder.
+
+    Returns:
+        (split, file), in the order of the names. The split is told by the usual words, or is the name's first part.
+    """
+    files = {file.name: file for file in folder.iterdir() if _IMAGES_NAME.search(file.name)}
+    # One file packed and unpacked is one file.
+    names = [name for name in sorted(files) if name.removesuffix(".gz") == name or name[:-3] not in files]
+    words = {name: re.split("[-_.]", name) for name in names}
+    return [(next((_SPLITS[w] for w in words[name] if w in _SPLITS), words[name][0]), files[name]) for name in names]
 
 
 def labels_file(source: Source) -> Path | None:
@@ -82,7 +99,9 @@ def _read_labels(source: Source) -> NDArray[np.uint8] | None:
         return None
     with opened(source, file) as stream:
         (count,) = _header(source, file, stream, dimensions=(1,))
-        return _take(source, file, stream, count)
+        labels = _take(source, file, stream, count)
+        _check_end(source, file, stream, count)
+        return labels
 
 
 def _encode(
@@ -101,20 +120,36 @@ def _encode(
 def _header(source: Source, file: Path, stream: IO[bytes], *, dimensions: tuple[int, ...]) -> tuple[int, ...]:
     zero, kind, rank = struct.unpack(">HBB", _take(source, file, stream, 4).tobytes())
     if zero or kind != _UBYTE or rank not in dimensions:
+        wanted = " or ".join(map(str, dimensions))
         raise SourceError(
-            f"{source.title}: {file} is no IDX file of unsigned bytes with {' or '.join(map(str, dimensions))} dimensions "
-            f"(type {kind:#04x}, {rank} dimensions). Check that images and labels are not swapped."
+            f"{source.title}: {file} is no IDX file of unsigned bytes with {wanted} dimensions (type {kind:#04x}, "
+            f"{rank} dimensions). Check that images and labels are not swapped."
         )
     return struct.unpack(f">{rank}I", _take(source, file, stream, 4 * rank).tobytes())
 
 
 def _take(source: Source, file: Path, stream: IO[bytes], size: int) -> NDArray[np.uint8]:
-    try:
-        data = stream.read(size)
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{source.title}: {file} is damaged or cut short ({error}). Fetch it again.") from error
+    data = bytearray()
+    # In pieces: a header that lies would have all that it promises set aside at once.
+    while len(data) < size and (piece := _read(source, file, stream, min(size - len(data), _PIECE))):
+        data += piece
     if len(data) != size:
         raise SourceError(
             f"{source.title}: {file} is cut short: {size} bytes expected, {len(data)} found. Fetch it again."
         )
     return np.frombuffer(data, dtype=np.uint8)
+
+
+def _check_end(source: Source, file: Path, stream: IO[bytes], count: int) -> None:
+    # The read behind the last byte is also what checks the checksum of a gzipped file.
+    if _read(source, file, stream, 1):
+        raise SourceError(f"{source.title}: {file} goes on behind its {count} entries: it is damaged. Fetch it again.")
+
+
+def _read(source: Source, file: Path, stream: IO[bytes], size: int) -> bytes:
+    try:
+        return stream.read(size)
+    except DAMAGED as error:
+        raise SourceError(
+            f"{source.title}: {file} is damaged or cut short ({one_line(error)}). Fetch it again."
+        ) from error

@@ -4,10 +4,11 @@ import bz2
 import gzip
 import lzma
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import xxhash
 
@@ -18,6 +19,9 @@ from pipeline.recipe import SourcePart
 # About 8 MB of 28x28 pixels: small enough for many workers, large enough for Parquet.
 IMAGES_PER_SHARD = 10_240
 BYTES_PER_SHARD = 64 * 2**20
+
+# What the standard library raises on a damaged compressed file; only some of it is an OSError.
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def _stat(source: Source, file: Path) -> tuple[int, int]:
 
 
 def readable_name(name: str) -> str:
-    """Make a name from a file system or archive fit for a table: bytes that are no UTF-8 are spelled as \\xNN."""
+    r"""Make a name from a file system or archive fit for a table: bytes that are no UTF-8 are spelled as \xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -111,16 +115,31 @@ def opened(source: Source, file: Path) -> IO[bytes]:
         SourceError: the file cannot be read.
     """
     try:
-        with file.open("rb") as raw:
-            head = raw.read(6)
-        plain = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), Path.open)
-        return plain(file, "rb")
+        return decompressed(file)
     except OSError as error:
         raise SourceError(f"{source.title}: cannot read {file} ({error.strerror}). Check the path.") from error
 
 
-_COMPRESSED: dict[bytes, Callable[..., IO[bytes]]] = {
+def decompressed(file: Path) -> IO[bytes]:
+    """Open a file for reading, decompressed where its first bytes say so (gzip, bzip2, xz).
+
+    Raises:
+        OSError: the file cannot be read; reading it may raise any of DAMAGED.
+    """
+    with file.open("rb") as raw:
+        head = raw.read(6)
+    opener = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), Path.open)
+    stream: IO[bytes] = opener(file, "rb")
+    return stream
+
+
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+
+
+def one_line(error: Exception) -> str:
+    """Say in one line what an error says: some come without a message, some with several lines."""
+    return " ".join(str(error).split()) or type(error).__name__

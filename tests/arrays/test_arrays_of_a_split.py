@@ -1,10 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from making import as_folder, encoded, pictures, recipe
 
-from pathlib import Path
 from pipeline.arrays.gather import column_as_array, gather, normalise
 from pipeline.arrays.locate import locate
 from pipeline.engines.local import LocalEngine
@@ -22,14 +23,19 @@ def by_rank(lake: Lake, role: str, *, sanitized: bool) -> pl.DataFrame:
 
 @pytest.mark.parametrize("sanitized", [True, False])
 @pytest.mark.parametrize("role", ["train", "test"])
-def test_arrays_are_the_pixels_and_labels_in_the_order_of_ranks(small_lake: Lake, role: str, *, sanitized: bool) -> None:
+def test_arrays_are_the_pixels_and_labels_in_the_order_of_ranks(
+    small_lake: Lake, role: str, *, sanitized: bool
+) -> None:
     pixels, labels = small_lake.arrays("main", role, sanitized=sanitized)
     expected = by_rank(small_lake, role, sanitized=sanitized)
     assert pixels.shape == (len(expected), 28, 28)
     assert (pixels.dtype, labels.dtype) == (np.uint8, np.int64)
     assert pixels.tobytes() == b"".join(expected["pixels"])
     assert [small_lake.class_names("main")[label] for label in labels] == expected["label"].to_list()
-    assert len(expected) == {("train", True): 120, ("train", False): 120, ("test", True): 30, ("test", False): 40}[role, sanitized]
+    assert (
+        len(expected)
+        == {("train", True): 120, ("train", False): 120, ("test", True): 30, ("test", False): 40}[role, sanitized]
+    )
 
 
 def test_normalised_is_the_formula_of_the_notebooks(small_lake: Lake) -> None:
@@ -96,5 +102,3 @@ def test_an_id_that_is_in_no_file_is_an_error(small_lake: Lake) -> None:
     with pytest.raises(LakeError, match="1 images of the split are not in the images table"):
         locate(files, pl.Series([b"x" * 16], dtype=pl.Binary))
     assert gather(locate(files, pl.Series([], dtype=pl.Binary))).shape == (0, 0, 0)
-
-

@@ -3,9 +3,9 @@
     .venv/bin/python tests/bench/flow.py [--data DIR] [--runs N] [--json]
 
 The notebook's way (`notebook.py`) extracts, decodes file by file, pickles per class, finds overlap by MD5 and by the
-dense ratio, trains and plots. imagelake's steps (`steps.py`) are those of a build. Both read notMNIST_small as test and a
-sample of notMNIST_large as train; where these are not there, generated glyphs. Both must find the same, or the script
-tells what differs and ends with exit code 1. Figures are medians over the runs.
+dense ratio, trains and plots. imagelake's steps (`steps.py`) are those of a build. Both read notMNIST_small as test and
+a sample of notMNIST_large as train; where these are not there, generated glyphs. Both must find the same, or the script
+tells what differs and ends with exit code 1. Figures are medians over the runs; imports are in the whole, in no step.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def _archives(folder: Path, work: Path) -> tuple[Sequence[Path], str]:
     if all(file.exists() for file in found):
         return found, f"train {ARCHIVES[0]}, test {ARCHIVES[1]}; {cores}"
     run([str(IMAGELAKE), "synth", str(work / "glyphs"), "--rows", str(GLYPHS)])
-    told = f"{GLYPHS} generated glyphs, because {folder} does not hold {' and '.join(ARCHIVES)}; {cores}"
+    told = f"{GLYPHS:,} generated glyphs, because {folder} does not hold {' and '.join(ARCHIVES)}; {cores}"
     return [work / "glyphs" / "train.tar.gz", work / "glyphs" / "test.tar.gz"], told
 
 
@@ -182,7 +182,7 @@ def _table(rows: Sequence[Row], found: dict[str, Any]) -> list[str]:
         line = f"{row.step:<30}{row.notebook:>10,.{digits}f}{row.imagelake:>11,.{digits}f}{ratio:>8}   {does}"
         lines.append(line.rstrip())
     train, test = found["images"]
-    counts = [f"{name} {found[name]:,}" for name in found if name.startswith("test images")]
+    counts = [f"{found[name]:,} {name}" for name in found if name.startswith("test images")]
     both = [f"{train:,} train and {test:,} test images", f"{len(found['rejects'])} rejects", *counts]
     return [*lines, "", f"Found in every run: {', '.join(both)}."]
 

@@ -13,7 +13,6 @@ References:
 
 import hashlib
 import json
-import os
 import pickle
 import sys
 import tarfile
@@ -28,8 +27,8 @@ from stopwatch import Stopwatch
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402 - after the backend is chosen, as notebooks do
-from sklearn.linear_model import LogisticRegression  # noqa: E402
+import matplotlib.pyplot as plt
+from sklearn.linear_model import LogisticRegression
 
 SIDE, DEPTH = 28, 255.0
 VALID = 300
@@ -58,18 +57,15 @@ def extract(archive: Path, work: Path) -> Path:
 
 def load_letter(folder: Path) -> tuple[Pictures, list[str]]:
     """Read one class, file by file, into an array made beforehand."""
-    names = os.listdir(folder)
-    pictures = np.ndarray((len(names), SIDE, SIDE), dtype=np.float32)
+    files = list(folder.iterdir())
+    pictures = np.ndarray((len(files), SIDE, SIDE), dtype=np.float32)
     count, skipped = 0, []
-    for name in names:
+    for file in files:
         try:
-            data = (np.asarray(Image.open(folder / name)).astype(float) - DEPTH / 2) / DEPTH
-            if data.shape != (SIDE, SIDE):
-                raise OSError(f"unexpected shape {data.shape}")
-            pictures[count] = data
+            pictures[count] = (np.asarray(Image.open(file)).astype(float) - DEPTH / 2) / DEPTH
             count += 1
-        except (OSError, SyntaxError):  # Pillow's word for a broken PNG
-            skipped.append(f"{folder.name}/{name}")
+        except (OSError, SyntaxError, ValueError):  # unreadable, Pillow's word for a broken PNG, another shape
+            skipped.append(f"{folder.name}/{file.name}")
     return pictures[:count], skipped
 
 
@@ -130,7 +126,7 @@ def seen_by_ratio(pictures: Pictures, *others: Pictures) -> NDArray[np.bool_]:
 
 
 def train_and_score(train: Dataset, test: Dataset, kept: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Fit a logistic regression at every size; accuracy by size on the test set as it was, sanitized, and overlapping."""
+    """Fit at every size; accuracy by size on the test set as it was, as it is sanitized, and on what overlapped."""
     x, tests = train.pictures.reshape(len(train.labels), -1), test.pictures.reshape(len(test.labels), -1)
     scores = {}
     for size in [*TRAIN_SIZES, len(x)]:
@@ -181,8 +177,8 @@ def run(train_archive: Path, test_archive: Path, work: Path) -> dict[str, Any]:
     found = {
         "images": [len(train.labels) + len(valid.labels), len(test.labels)],
         "rejects": sorted(bad_train + bad_test),
-        "test images seen in train, exact": int(exact.sum()),
-        "test images seen in train, sign": int(sign.sum()),
+        "test images seen in train (exact)": int(exact.sum()),
+        "test images seen in train (sign)": int(sign.sum()),
         "test images kept": len(sanitized[1]),
     }
     return {"steps": watch.seconds, "found": found, "accuracy": scores}

@@ -64,8 +64,8 @@ def _found(lake: Lake) -> dict[str, Any]:
     return {
         "images": [counts["train"], counts["test"]],
         "rejects": sorted("/".join(path.split("/")[-2:]) for path in rejects),
-        "test images seen in train, exact": seen.get("exact", 0),
-        "test images seen in train, sign": seen.get("sign", 0),
+        "test images seen in train (exact)": seen.get("exact", 0),
+        "test images seen in train (sign)": seen.get("sign", 0),
         "test images kept": len(lake.members("main", "test")),
     }
 

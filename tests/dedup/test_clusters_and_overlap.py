@@ -33,7 +33,9 @@ def lake_of(rows: Rows) -> tuple[pl.DataFrame, pl.DataFrame, list[bytes]]:
         pl.lit("exact").alias("rule"), pl.lit("d").alias("dataset"), pl.lit("s").alias("split")
     )
     names = [bytes(row) for row in ids]
-    members = pl.DataFrame({"image_id": names, "role": [row[2] for row in rows]}, schema={"image_id": pl.Binary, "role": pl.String})
+    members = pl.DataFrame(
+        {"image_id": names, "role": [row[2] for row in rows]}, schema={"image_id": pl.Binary, "role": pl.String}
+    )
     return index, members, names
 
 
@@ -88,7 +90,9 @@ def test_redundancy_and_conflicts_count_clusters_inside_a_role(rows: Rows) -> No
         if inside:
             expected.append(("exact", role, len(inside), sum(len(part) - 1 for part in inside), several))
     assert redundancy(clusters, members.lazy()).rows() == expected
-    conflicting = {names[i] for group in groups_of(rows).values() if len({rows[i][1] for i in group} - {None}) > 1 for i in group}
+    conflicting = {
+        names[i] for group in groups_of(rows).values() if len({rows[i][1] for i in group} - {None}) > 1 for i in group
+    }
     assert set(label_conflicts(clusters).collect()["image_id"]) == conflicting
 
 

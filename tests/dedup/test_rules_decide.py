@@ -52,7 +52,9 @@ def test_maxpool_is_equality_of_block_maxima(pixels: np.ndarray, k: int) -> None
 @given(st.sampled_from(["exact", "sign", "maxpool:2"]))
 def test_pictures_of_another_shape_are_never_the_same(name: str) -> None:
     flat = np.zeros(16, np.uint8)
-    keys = [parse_rule(name).keys(flat.reshape(shape)).tobytes() for shape in [(1, 4, 4, 1), (1, 2, 8, 1), (1, 8, 2, 1)]]
+    keys = [
+        parse_rule(name).keys(flat.reshape(shape)).tobytes() for shape in [(1, 4, 4, 1), (1, 2, 8, 1), (1, 8, 2, 1)]
+    ]
     assert len(set(keys)) == len(keys)
 
 

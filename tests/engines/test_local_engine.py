@@ -71,7 +71,9 @@ if __name__ == "__main__":
 def test_workers_leave_when_the_driver_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True) as driver:
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "started\n"
         driver.kill()

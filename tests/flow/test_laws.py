@@ -38,7 +38,9 @@ def sources(base: Path) -> Recipe:
     if not (base / "train.tar.gz").exists():
         train = files_of(60)
         as_tar(base / "train.tar.gz", {**train, "A/bad.png": b"no image", "B/cut.png": train["A/00000.png"][:90]})
-        as_folder(base / "test", {**files_of(30, seed=1), **{f"copy/{i}.png": train[f"A/{2 * i:05d}.png"] for i in range(10)}})
+        as_folder(
+            base / "test", {**files_of(30, seed=1), **{f"copy/{i}.png": train[f"A/{2 * i:05d}.png"] for i in range(10)}}
+        )
     return recipe(base, {"uri": "train.tar.gz"}, {"uri": "test", "split": "test"}, **PARTS)
 
 
@@ -55,7 +57,9 @@ def assert_equal(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) 
 def test_law_1_every_file_is_one_image_or_one_reject(tmp_path: Path) -> None:
     made = build(sources(tmp_path), engine=LocalEngine(1))
     assert (made.images, made.rejects) == (100, 2)
-    paths = pl.concat([Lake(made.root).scan(name).select("dataset", "split", "path").collect() for name in ("images", "rejects")])
+    paths = pl.concat(
+        [Lake(made.root).scan(name).select("dataset", "split", "path").collect() for name in ("images", "rejects")]
+    )
     assert len(paths.unique()) == len(paths) == 102
 
 
@@ -124,8 +128,10 @@ COMMITS = 8
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(1, COMMITS + 1))
-def test_law_3_killed_around_any_commit(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
-    """A lake with a release; its source changes; the next build is killed; the one after ends as if nothing had been."""
+def test_law_3_killed_around_any_commit(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool
+) -> None:
+    """A lake has a release and its source changes: the next build is killed, the one after ends as if nothing was."""
     recipe_ = sources(tmp_path)
     build(recipe_, engine=LocalEngine(1))
     before = tables(recipe_.root)
@@ -167,7 +173,9 @@ def test_law_3_a_killed_build_whose_source_is_put_back(tmp_path: Path, monkeypat
     assert_equal(before, tables(recipe_.root))
 
 
-def test_commits_of_a_build_are_as_many_as_the_kill_test_thinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_of_a_build_are_as_many_as_the_kill_test_thinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reached = kill_at(0, monkeypatch, after=True)
     build(sources(tmp_path), engine=LocalEngine(1))
     assert reached() == COMMITS

@@ -28,7 +28,9 @@ def rows(*ids: bytes) -> pa.Table:
 def put(root: str, rule: str, *ids: bytes, fingerprint: str = "f") -> int:
     part = write_part(root, "clusters", {"rule": rule}, rows(*ids))
     assert part is not None
-    return commit(root, "clusters", [part], lambda p: p["rule"] == rule, Meta("dedup", {rule: {"fingerprint": fingerprint}}))
+    return commit(
+        root, "clusters", [part], lambda p: p["rule"] == rule, Meta("dedup", {rule: {"fingerprint": fingerprint}})
+    )
 
 
 @pytest.fixture
@@ -125,7 +127,9 @@ def test_a_lake_of_a_newer_schema_is_refused(root: str, monkeypatch: pytest.Monk
     put(root, "exact", b"1")
     publish(root, "digest", "", {})
     monkeypatch.setattr(schemas, "VERSION", 0)
-    with pytest.raises(NewerLakeError, match=r"made by a newer imagelake \(schema 1; this one knows up to 0\). Upgrade"):
+    with pytest.raises(
+        NewerLakeError, match=r"made by a newer imagelake \(schema 1; this one knows up to 0\). Upgrade"
+    ):
         Lake(root)
 
 

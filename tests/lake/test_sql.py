@@ -46,7 +46,11 @@ def test_what_is_not_one_select_is_refused_in_one_line(small_lake: Lake, text: s
 def test_no_file_outside_the_lake_can_be_read(small_lake: Lake, tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
-    for text in (f"from read_csv('{secret}')", f"from '{secret}'", f"from read_text('{small_lake.root}/../../{secret.name}')"):
+    for text in (
+        f"from read_csv('{secret}')",
+        f"from '{secret}'",
+        f"from read_text('{small_lake.root}/../../{secret.name}')",
+    ):
         with pytest.raises(QueryError, match="Permission|disabled|No files"):
             run_sql(small_lake.root, text)
 
@@ -57,4 +61,7 @@ def test_a_query_that_fails_while_it_runs_is_one_line(small_lake: Lake) -> None:
 
 
 def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
-    assert run_sql(small_lake.root, "select count(*) n from images", 1)["n"].item() == small_lake.scan("images").collect().height
+    assert (
+        run_sql(small_lake.root, "select count(*) n from images", 1)["n"].item()
+        == small_lake.scan("images").collect().height
+    )

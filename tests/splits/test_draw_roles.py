@@ -33,7 +33,16 @@ THREE = split(
 def test_every_class_fills_its_quota_and_no_image_has_two_roles() -> None:
     rows = draw_roles(THREE, POOL)
     counts = dict(rows.group_by("role", "label").len().select(pl.concat_str("role", "label"), "len").rows())
-    expected = {"trainA": 30, "trainB": 30, "trainC": 30, "validA": 11, "validB": 10, "validC": 10, "testA": 5, "testB": 5}
+    expected = {
+        "trainA": 30,
+        "trainB": 30,
+        "trainC": 30,
+        "validA": 11,
+        "validB": 10,
+        "validC": 10,
+        "testA": 5,
+        "testB": 5,
+    }
     assert counts == expected
     assert rows["image_id"].is_unique().all()
     assert all(sorted(rows.filter(role=role)["rank"]) == list(range(n)) for role, n in [("train", 90), ("valid", 31)])

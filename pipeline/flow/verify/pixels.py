@@ -1,0 +1,67 @@
+"""Hash every pixel row again, and from the same bytes its image_id and its keys in the index."""
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.arrays.gather import column_as_array
+from pipeline.dedup.index import index_table
+from pipeline.dedup.rules import parse_rule
+from pipeline.flow.verify.check import MOST, Check
+from pipeline.handle import Lake
+from pipeline.hashing import content_hashes, image_ids
+from pipeline.lake.reading import file_names
+from pipeline.rows import to_binary
+
+_KEYS = ("rule", "image_id", "key", "signature")
+
+
+def pixels_hash(lake: Lake) -> Check:
+    """Read every pixel once, a row group at a time; only ids and keys are kept."""
+    index = lake.scan("index").select(_KEYS).collect()
+    rules = index["rule"].unique().sort().to_list()
+    checked, faults, keys = 0, list[str](), [index.clear()]
+    for name in file_names(lake.root, "images", lake.versions["images"]):
+        try:
+            for rows in _row_groups(name):
+                wrong, found = _check_group(name, rows, rules)
+                faults += wrong
+                keys += found
+                checked += len(rows)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            faults.append(f"{name}: cannot be read ({' '.join(str(error).split())[:200]})")
+    return Check("pixels, ids and index keys match their hashes", checked, faults + _compare(index, pl.concat(keys)))
+
+
+def _row_groups(name: str) -> Iterator[pa.Table]:
+    with pq.ParquetFile(name) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group).combine_chunks()
+
+
+def _check_group(name: str, rows: pa.Table, rules: Sequence[str]) -> tuple[list[str], list[pl.DataFrame]]:
+    dataset, split = (unquote(part.split("=", 1)[1]) for part in name.split("/")[-4:-2])
+    shape = tuple(rows[column][0].as_py() for column in ("height", "width", "channels"))
+    pixels = column_as_array(rows["pixels"].chunk(0), shape).reshape(len(rows), *shape)
+    ids = pl.Series(to_binary(image_ids(dataset, split, rows["path"].to_pylist())))
+    hashes = pl.Series(to_binary(content_hashes(pixels)))
+    wrong = (hashes != pl.Series(rows["content_hash"])) | (ids != pl.Series(rows["image_id"]))
+    paths = pl.Series(rows["path"]).filter(wrong).head(MOST)
+    keys = [
+        pl.DataFrame(index_table(parse_rule(rule), rows["image_id"].chunk(0), rows["label"].chunk(0), pixels))
+        .with_columns(rule=pl.lit(rule))
+        .select(_KEYS)
+        for rule in rules
+    ]
+    return [f"{name}: {path}: the pixels or the path do not match their hash" for path in paths], keys
+
+
+def _compare(index: pl.DataFrame, keys: pl.DataFrame) -> list[str]:
+    lost = keys.join(index, on=_KEYS, how="anti").group_by("rule").len().sort("rule").rows()
+    extra = index.join(keys, on=_KEYS, how="anti").group_by("rule").len().sort("rule").rows()
+    return [f"index of rule {rule}: {count} keys are missing or wrong" for rule, count in lost] + [
+        f"index of rule {rule}: {count} keys belong to no image" for rule, count in extra
+    ]

@@ -1,0 +1,172 @@
+"""Every recipe of data/ is read, and built end to end on the data that is here."""
+
+import gzip
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from making import DATA, needs_data
+from numpy.typing import NDArray
+
+from pipeline.dedup.overlap import overlap_matrix
+from pipeline.flow.build import build
+from pipeline.handle import Lake
+from pipeline.recipe import read_recipe
+
+RECIPES = Path(__file__).parents[1] / "data"
+NAMES = sorted(file.stem for file in RECIPES.glob("*.toml"))
+ARCHIVES = ("notMNIST_large_sample.tar.gz", "notMNIST_small.tar.gz")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_reads_and_builds_a_lake_of_its_own_name(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    assert recipe.root == str(recipe.base / name)
+    assert recipe.split
+    assert recipe.baseline
+
+
+def test_the_readme_lists_every_recipe() -> None:
+    text = (RECIPES / "README.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"`{name}.toml`" not in text] == []
+
+
+@needs_data
+def test_the_sample_recipe_finds_what_was_counted_independently(tmp_path: Path) -> None:
+    values = load("notmnist_sample")
+    for source in values["source"]:
+        source["uri"] = str((RECIPES / source["uri"]).resolve())
+    values["baseline"][0]["train_sizes"] = [50, "all"]
+    lake = built(values, tmp_path)
+    assert counts(lake) == {"train": 3_493, "test": 18_724}
+    assert seen_in_train(lake) == {"exact": 297, "sign": 533, "maxpool:2": 347, "maxpool:4": 515}
+    assert lake.scan("rejects").select("reason").collect().to_series().to_list() == ["empty", "empty"]
+    assert len(lake.members("main", "test")) == 18_724 - 533
+    sizes = lake.scan("scores").select("train_size").unique().sort("train_size").collect().to_series().to_list()
+    assert sizes == [50, 3_193]
+
+
+@needs_data
+def test_the_notmnist_recipe_builds_from_a_server_by_digest(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
+    values = load("notmnist")
+    for source, archive in zip(values["source"], ARCHIVES, strict=True):
+        source["uri"] = f"{server}/{archive}"
+        source["digest"] = f"sha256:{hashlib.sha256((DATA / archive).read_bytes()).hexdigest()}"
+    values["source"][0]["min_per_class"] = 300
+    values["split"][0]["train"]["size"] = 3_000
+    values["split"][0]["valid"]["size"] = 300
+    values["baseline"][0]["train_sizes"] = [50]
+    lake = built(values, tmp_path)
+    assert counts(lake) == {"train": 3_493, "test": 18_724}
+    roles = {role: len(lake.members("main", role, sanitized=False)) for role in ("train", "valid", "test")}
+    assert roles == {"train": 3_000, "valid": 300, "test": 10_000}
+    assert sorted(file.name for file in (tmp_path / "cache").rglob("*.tar.gz")) == sorted(ARCHIVES)
+
+
+@needs_data
+def test_the_mnist_recipe_finds_no_equal_digits_and_nine_under_sign(tmp_path: Path) -> None:
+    values = load("mnist")
+    values["source"][0]["uri"] = str(DATA / "mnist")
+    values["baseline"][0]["train_sizes"] = [50]
+    lake = built(values, tmp_path)
+    assert counts(lake) == {"train": 60_000, "test": 10_000}
+    assert seen_in_train(lake) == {"sign": 9, "maxpool:4": 31}
+    roles = {role: len(lake.members("main", role, sanitized=False)) for role in ("train", "valid", "test")}
+    assert roles == {"train": 55_000, "valid": 5_000, "test": 10_000}
+
+
+@needs_data
+def test_the_digit_recognizer_recipe_holds_out_a_tenth_and_keeps_every_row_to_predict(tmp_path: Path) -> None:
+    images, labels = digits(2_500)
+    write_csv(tmp_path / "digit_recognizer_csv" / "train.csv", images[:2_000], labels[:2_000])
+    write_csv(tmp_path / "digit_recognizer_csv" / "test.csv", images[2_000:])
+    values = load("digit_recognizer")
+    values["split"][0]["test"]["size"] = 200
+    values["baseline"][0]["train_sizes"] = [50]
+    lake = built(values, tmp_path)
+    assert counts(lake) == {"train": 2_000, "test": 500}
+    train, _ = lake.arrays("main", "train", sanitized=False)
+    held, held_labels = lake.arrays("main", "test", sanitized=False)
+    assert (len(train), len(held)) == (1_800, 200)
+    assert np.bincount(held_labels).tolist() == [20] * 10
+    rows = lake.members("submission", "test").join(
+        lake.scan("images").select("image_id", "path").collect(), on="image_id", maintain_order="left"
+    )
+    pictures, unlabelled = lake.arrays("submission", "test")
+    assert np.array_equal(pictures, images[2_000:][rows["path"].cast(pl.Int64).to_numpy()])
+    assert set(unlabelled.tolist()) == {-1}
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    handler = partial(Quiet, directory=str(DATA))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def load(name: str) -> dict[str, Any]:
+    return tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def built(values: dict[str, Any], folder: Path) -> Lake:
+    """Write a recipe as TOML, build it, and open its lake."""
+    file = folder / "recipe.toml"
+    file.write_text("".join(f"{key} = {toml(value)}\n" for key, value in values.items()), encoding="utf-8")
+    return Lake(build(read_recipe(file)).root)
+
+
+def toml(value: Any) -> str:
+    """Spell a value of a recipe: strings, numbers and lists are as in JSON, tables are not."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {toml(item)}' for key, item in value.items())} }}"
+    return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
+
+
+def counts(lake: Lake) -> dict[str, int]:
+    return dict(lake.scan("images").group_by("split").len().collect().rows())
+
+
+def seen_in_train(lake: Lake) -> dict[str, int]:
+    members = lake.scan("images").select("image_id", role="split")
+    return dict(
+        overlap_matrix(lake.scan("clusters"), members)
+        .filter(role="test", other="train")
+        .select("rule", "images")
+        .rows()
+    )
+
+
+def digits(count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read the first digits of MNIST's train files: (n, 28, 28) and (n,)."""
+    images = gzip.decompress((DATA / "mnist" / "train-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((DATA / "mnist" / "train-labels-idx1-ubyte.gz").read_bytes())
+    pixels = np.frombuffer(images, np.uint8, count * 784, offset=16).reshape(count, 28, 28)
+    return pixels, np.frombuffer(labels, np.uint8, count, offset=8)
+
+
+def write_csv(file: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8] | None = None) -> None:
+    """Write pictures as the competition does: a header, then a row each, the label in front."""
+    file.parent.mkdir(exist_ok=True)
+    names = [f"pixel{number}" for number in range(images[0].size)]
+    frame = pl.DataFrame(images.reshape(len(images), -1), schema=names)
+    labelled = frame if labels is None else frame.insert_column(0, pl.Series("label", labels))
+    labelled.write_csv(file)
