@@ -1,6 +1,5 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
-
 import pytest
 from making import DATA, as_folder, files_of, recipe
 

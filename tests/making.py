@@ -1,8 +1,10 @@
 """Made-up inputs that several tests share: seeded pictures, archives, folders, recipes; and where real data lies."""
 
 import io
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.recipe import Recipe, parse_recipe
+from pipeline.decode import decode_shard
+from pipeline.encoded import Blobs, Encoded, Pixels, Refused
+from pipeline.recipe import DecodePart, Recipe, parse_recipe
+from pipeline.sources import Source, read, resolve
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -67,3 +72,52 @@ def recipe(base: Path, *sources: Mapping[str, Any], **parts: Any) -> Recipe:
     """Make a recipe with its lake at `base/lake`; sources default to dataset "d" and split "train"."""
     listed = [{"dataset": "d", "split": "train", **source} for source in sources]
     return parse_recipe({"lake": {"root": "lake"}, "source": listed, **parts}, base=base)
+
+
+def source_of(path: Path, *, decode: Mapping[str, Any] | None = None, **part: Any) -> Source:
+    """Resolve one file or folder as the only source of a recipe."""
+    (only,) = resolve(recipe(path.parent, {"uri": path.name, **part}, decode=decode or {}))
+    return only
+
+
+def handed_out(source: Source) -> list[tuple[str, str | None, Any]]:
+    """Read a source through: (path, label, bytes or pixels or name on disk) of every image, in order."""
+    rows: list[tuple[str, str | None, Any]] = []
+    for shard in read(source):
+        contents = shard.contents
+        data = contents.array if isinstance(contents, Pixels) else next(iter(vars(contents).values()))
+        rows += zip(shard.paths, shard.labels, data, strict=True)
+    return rows
+
+
+def turned_away(source: Source) -> list[Refused]:
+    """Read a source through: the files that it does not hand out."""
+    return [refused for shard in read(source) for refused in shard.refused]
+
+
+def shard_of(*files: bytes) -> Encoded:
+    """Make a shard of encoded files; the path of each is its position."""
+    return Encoded("s", "f", tuple(map(str, range(len(files)))), (None,) * len(files), Blobs(files))
+
+
+def decoded(shard: Encoded, **decode: Any) -> list[NDArray[np.uint8] | Refused]:
+    """Decode a shard: for each of its files, in the order of their paths, the picture or why there is none."""
+    rows: dict[str, NDArray[np.uint8] | Refused] = {}
+    for item in decode_shard(shard, "d", "train", DecodePart(**decode)):
+        if isinstance(item, Refused):
+            rows[item.path] = item
+        else:
+            rows.update(zip(item.images["path"].to_pylist(), item.pixels, strict=True))
+    return [rows[path] for path in shard.paths]
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Make a chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(size: tuple[int, int], bits: int, color: int, rows: bytes, *, before: bytes = b"", interlace: int = 0) -> bytes:
+    """Make a PNG file by hand: (height, width), bits and colour type of the standard, filtered rows, chunks before."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], bits, color, 0, 0, interlace)
+    pixels = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + before + pixels + png_chunk(b"IEND", b"")

@@ -14,7 +14,7 @@ GOOD: dict[str, Any] = {
     "baseline": [{"model": "logistic", "split": "main"}],
 }
 
-FAULTS = {
+FAULTS: dict[str, dict[str, Any]] = {
     "unknown key source[0].clases; did you mean 'classes'": {"source": [{"uri": "a", "dataset": "d", "clases": 1}]},
     "unknown key sauce; did you mean 'source'": {"sauce": []},
     "unknown key split[0].train.form; did you mean 'from'": {

@@ -1,5 +1,6 @@
 """Encoded batch -> images, rejects: canonical pixels as columns, in the order of the source."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -108,7 +109,7 @@ def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
 def _file(name: str, spec: DecodePart) -> bytes:
     with Path(name).open("rb") as stream:
         # The file may have grown since it was listed: one byte more than is allowed is enough to turn it away.
-        return stream.read(spec.max_bytes + 1)
+        return stream.read(min(os.fstat(stream.fileno()).st_size, spec.max_bytes) + 1)
 
 
 def _groups(pictures: Iterator[_Picture | Refused]) -> Iterator[_Group | Refused]:

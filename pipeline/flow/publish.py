@@ -29,7 +29,9 @@ def write_report(root: str, out: Path | None = None) -> Path:
 
     created = lake.scan("releases").filter(release=lake.release).select("created_at").collect().item()
     html = render_html(
-        summarize(lake.scan, lake=root, release=lake.release, created_at=created, overlap=overlap_matrix)
+        summarize(
+            lake.scan, lake=Path(root).resolve().name, release=lake.release, created_at=created, overlap=overlap_matrix
+        )
     )
     # Renamed into place, so that a report that is there is whole.
     draft = file.with_name(f".{file.name}.draft")

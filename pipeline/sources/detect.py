@@ -130,9 +130,10 @@ def _head(path: Path) -> bytes:
 
 def _is_tar(path: Path) -> bool:
     try:
-        with tarfile.open(path, mode="r|*"):
-            return path.stat().st_size > 0
-    except (tarfile.TarError, *DAMAGED):
+        # Not mode "r|*": tarfile's own gzip reader trips over a file that is cut in its first bytes.
+        with decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|"):
+            return True
+    except (tarfile.TarError, ValueError, *DAMAGED):
         return False
 
 

@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import xxhash
 
 from pipeline.errors import CheckError, SourceError
 from pipeline.recipe import SourcePart
+
+if TYPE_CHECKING:
+    import requests
 
 # Seconds between tries. What the server refuses outright, or a wrong digest, is not asked for again.
 _WAITS = (1, 4)
@@ -69,10 +73,29 @@ def _patiently(attempt: Callable[[], str]) -> str:
 
     for wait in _WAITS:
         try:
-            return attempt()
+            return _once(attempt)
         except requests.RequestException as error:
-            status = HTTPStatus.SERVICE_UNAVAILABLE if error.response is None else error.response.status_code
-            if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
+            if not _may_pass(error.response):
                 raise
         time.sleep(wait)
-    return attempt()
+    return _once(attempt)
+
+
+def _once(attempt: Callable[[], str]) -> str:
+    import requests  # noqa: PLC0415
+
+    try:
+        return attempt()
+    except requests.RequestException as error:
+        # Pooch leaves the connection of a refused request open.
+        if error.response is not None:
+            error.response.close()
+        raise
+
+
+def _may_pass(response: "requests.Response | None") -> bool:
+    if response is None:
+        return True
+    return (
+        response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status_code == HTTPStatus.TOO_MANY_REQUESTS
+    )

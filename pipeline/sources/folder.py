@@ -60,14 +60,14 @@ def _shards(source: Source) -> Iterator[tuple[str, str, list[_Entry]]]:
         raise SourceError(f"{source.title}: the folder {source.path} holds no files. Check the path.")
     salt = [source.size, source.max_bytes]
     words = np.array([xxhash.xxh3_64_intdigest(entry.path.encode()) for entry in entries], dtype=np.uint64)
-    for start, stop in pairwise([0, *_cuts(words)]):
+    for start, stop in pairwise([0, *_cuts(words, _LARGEST)]):
         part = entries[start:stop]
         # Named for the file in front of it, which belongs to the shard before: a change inside never renames a shard.
         name = f"{words[start - 1]:016x}" if start else "start"
         yield shard_key(source, name), digest_of([salt, [(e.path, e.size, e.time) for e in part]]), part
 
 
-def _cuts(words: NDArray[np.uint64]) -> list[int]:
+def _cuts(words: NDArray[np.uint64], largest: int) -> list[int]:
     """Positions to cut behind: a run that is too long is cut behind its smallest digest, and its halves likewise.
 
     The cuts are the upper nodes of a treap with the digests as priorities. One key more splits the path to it in two
@@ -77,7 +77,7 @@ def _cuts(words: NDArray[np.uint64]) -> list[int]:
     runs = [(0, len(words))]
     while runs:
         start, stop = runs.pop()
-        if stop - start > _LARGEST:
+        if stop - start > largest:
             cut = start + int(words[start : stop - 1].argmin()) + 1
             cuts.append(cut)
             runs += [(start, cut), (cut, stop)]

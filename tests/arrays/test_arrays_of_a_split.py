@@ -29,7 +29,8 @@ def test_arrays_are_the_pixels_and_labels_in_the_order_of_ranks(
     pixels, labels = small_lake.arrays("main", role, sanitized=sanitized)
     expected = by_rank(small_lake, role, sanitized=sanitized)
     assert pixels.shape == (len(expected), 28, 28)
-    assert (pixels.dtype, labels.dtype) == (np.uint8, np.int64)
+    assert pixels.dtype == np.uint8
+    assert labels.dtype == np.int64
     assert pixels.tobytes() == b"".join(expected["pixels"])
     assert [small_lake.class_names("main")[label] for label in labels] == expected["label"].to_list()
     assert (

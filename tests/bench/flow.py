@@ -141,7 +141,9 @@ def _imagelake(archives: Sequence[Path], work: Path) -> Lap:
     for name in ("steps", "build"):
         (work / name).mkdir(parents=True)
         (work / name / "recipe.toml").write_text(RECIPE.format(train=train, test=test), encoding="utf-8")
-    steps = run([sys.executable, str(HERE / "steps.py"), str(work / "steps" / "recipe.toml")])
+    # Not as a script: worker processes import a script once more, and with it all that it imports.
+    code = "import steps; steps.main()"
+    steps = run([sys.executable, "-c", code, str(work / "steps" / "recipe.toml")], HERE)
     command = [str(IMAGELAKE), "build", str(work / "build" / "recipe.toml")]
     first, again = run(command), run(command)
     return Lap(**json.loads(steps.output), whole=_whole(first, again))

@@ -1,6 +1,6 @@
 """The same in imagelake: the steps of `pipeline.flow.build.build` in one process, each timed.
 
-Run by `flow.py` in a process of its own: `steps.py RECIPE.toml` prints seconds by step and what was found, as JSON.
+Run by `flow.py` in a process of its own: `main` takes RECIPE.toml and prints seconds by step and what was found, as JSON.
 """
 
 import json
@@ -75,5 +75,6 @@ def _accuracy(lake: Lake) -> dict[str, list[float]]:
     return {str(size): parts for size, *parts in scores.select("train_size", "original", "sanitized", "overlap").rows()}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run from the command line."""
     json.dump(run(read_recipe(Path(sys.argv[1]))), sys.stdout)

@@ -26,8 +26,8 @@ class Ran(NamedTuple):
     output: str
 
 
-def run(command: Sequence[str]) -> Ran:
-    """Run a command to its end.
+def run(command: Sequence[str], folder: Path | None = None) -> Ran:
+    """Run a command to its end, in a folder if one is given.
 
     Raises:
         SystemExit: it failed; what it wrote to stderr is passed on.
@@ -35,7 +35,7 @@ def run(command: Sequence[str]) -> Ran:
     peak, done = [0.0], threading.Event()
     started = time.perf_counter()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         watcher = threading.Thread(target=_watch, args=(process.pid, peak, done))
         watcher.start()

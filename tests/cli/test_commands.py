@@ -80,7 +80,7 @@ def test_synth_draws_the_same_bytes_for_the_same_seed(run: Run, tmp_path: Path) 
     assert files == ["test.tar.gz", "train.tar.gz", "truth.parquet"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
     data = json.loads(run("synth", tmp_path / "c", "--rows", 150, "--form", "folder", "--workers", 1, "--json").stdout)
-    assert data["files"] == len([path for path in (tmp_path / "c").rglob("*.png")])
+    assert data["files"] == len(list((tmp_path / "c").rglob("*.png")))
 
 
 def test_a_built_synth_set_is_the_demo_in_three_commands(run: Run, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ BATCHES = st.tuples(st.integers(2, 12), st.integers(1, 5), st.integers(1, 5), st
 
 def same(name: str, pixels: np.ndarray) -> np.ndarray:
     keys = parse_rule(name).keys(pixels)
-    return (keys[:, None, :] == keys[None, :, :]).all(axis=2)
+    return np.asarray((keys[:, None, :] == keys[None, :, :]).all(axis=2))
 
 
 @given(BATCHES)

@@ -74,7 +74,7 @@ def base(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_build_is_one_line_and_commits_nothing(case: str, base: Path) -> None:
     kind, said, change = CASES[case]
-    source = {key: value for key, value in {"uri": "in", "split": "train", **change.get("source", {})}.items()}
+    source = dict({"uri": "in", "split": "train", **change.get("source", {})}.items())
     parts = {key: value for key, value in change.items() if key != "source"}
     with pytest.raises(kind, match=said) as caught:
         build(recipe(base, source, **parts), engine=LocalEngine(1))
@@ -133,14 +133,14 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         folder.mkdir()
         if subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False, capture_output=True
-        ).returncode:  # noqa: S607
+        ).returncode:
             pytest.skip("a small file system cannot be mounted here")
         mounted.append(folder)
         return folder
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", folder], check=True)  # noqa: S607
+        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("kilobytes", [4, 40, 120, 200, 280])
@@ -156,7 +156,7 @@ def test_a_full_disk_at_any_moment(kilobytes: int, base: Path, tiny_disk: Callab
         subprocess.run(["df", "--output=avail", "-k", disk], check=True, capture_output=True, text=True).stdout.split()[
             1
         ]
-    )  # noqa: S607
+    )
     room.write_bytes(b"x" * 1024 * (free - kilobytes))
     with pytest.raises(DiskFullError, match="free some space and build again"):
         build(small, engine=LocalEngine(1))

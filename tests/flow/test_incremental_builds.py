@@ -8,8 +8,8 @@ from making import as_folder, as_tar, files_of, recipe
 
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError
-from pipeline.flow import build as flow
 from pipeline.flow.build import Built, build, plan
+from pipeline.flow.ingest import run_ingest
 from pipeline.flow.inspect import status
 from pipeline.flow.work import Load
 from pipeline.handle import Lake
@@ -34,7 +34,7 @@ def make(base: Path, *, prune: bool = False, rules: tuple[str, ...] = ("exact",)
 
 
 def done(built: Built) -> list[tuple[str, str, str]]:
-    return [tuple(item) for item in built.done]
+    return [(item.stage, item.unit, item.reason) for item in built.done]
 
 
 def test_a_changed_file_runs_everything_behind_it_and_says_why(base: Path) -> None:
@@ -52,7 +52,7 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
     make(base)
     as_folder(base / "test", {"A/00000.png": files_of(1, seed=7)["A/00000.png"]})
     read: list[str] = []
-    real = flow.run_ingest
+    real = run_ingest
 
     def spy(root: str, job: Any, plan_: Any, engine: Any, progress: Any) -> None:
         class Spy:
@@ -67,7 +67,7 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
 
         real(root, job, plan_, Spy(), progress)
 
-    monkeypatch.setattr(flow, "run_ingest", spy)
+    monkeypatch.setattr("pipeline.flow.build.run_ingest", spy)
     make(base)
     assert read == ["test"]
 

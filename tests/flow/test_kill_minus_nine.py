@@ -70,7 +70,7 @@ def same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> bool:
 
 
 def kill_rounds(base: Path, rounds: int, seed: int) -> None:
-    """Change the source, kill the build somewhere, look; after the last round finish it and compare with a fresh lake."""
+    """Change the source, kill the build somewhere, look; after the last round finish, and compare with a fresh lake."""
     synth(base, rows=2500, seed=1, form="tar", workers=2)
     as_folder(base / "test", files_of(150, seed=2))
     recipe, chance = recipe_at(base, "lake"), random.Random(seed)

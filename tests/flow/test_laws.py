@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from making import as_folder, as_tar, files_of, recipe
 
 import schemas
@@ -18,7 +19,6 @@ from pipeline.flow import ingest, work
 from pipeline.flow.build import build, plan
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
-from pipeline.lake import commits
 from pipeline.lake.commits import versions
 from pipeline.recipe import Recipe
 
@@ -80,7 +80,8 @@ def test_law_2_engines_and_listings_make_the_same_tables(
     class Shuffled:
         def __init__(self, folder: str) -> None:
             with real(folder) as found:
-                self.entries = random.Random(4).sample(found := list(found), len(found))
+                entries = list(found)
+            self.entries = random.Random(4).sample(entries, len(entries))
 
         def __enter__(self) -> list[Any]:
             return self.entries
@@ -107,7 +108,7 @@ class Killed(BaseException):
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> Callable[[], int]:
     """Let the build die right before or right after its commit number `step`; returns how many commits were reached."""
     reached = 0
-    real = commits.DeltaTable.create_write_transaction
+    real = DeltaTable.create_write_transaction
 
     def dying(self: Any, *args: Any, **options: Any) -> None:
         nonlocal reached
@@ -118,7 +119,7 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> Calla
         if reached == step:
             raise Killed
 
-    monkeypatch.setattr(commits.DeltaTable, "create_write_transaction", dying)
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", dying)
     return lambda: reached
 
 

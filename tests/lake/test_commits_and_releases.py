@@ -2,13 +2,13 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
 import schemas
 from pipeline.errors import DiskFullError, LakeError, NewerLakeError, NoReleaseError
 from pipeline.handle import Lake
-from pipeline.lake import parts
 from pipeline.lake.commits import Meta, commit, files, read_meta, versions
 from pipeline.lake.parts import open_part, write_part
 from pipeline.lake.reading import scan_table
@@ -79,7 +79,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(root: str, monkeypatch: pytest.M
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parts.pq.ParquetWriter, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(DiskFullError, match="free some space and build again"):
         put(root, "exact", b"1")
     assert not [path for path in Path(root).rglob("*") if path.is_file()]

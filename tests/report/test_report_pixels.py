@@ -46,7 +46,7 @@ def images(count: int, *, channels: int = 1, shards: int = 4, seed: int = 0) -> 
     return pl.DataFrame(pa.Table.from_pylist(rows, schema=TABLES["images"].schema))
 
 
-def scaled(pixels: pl.Series) -> Any:  # noqa: ANN401 - an array of float64
+def scaled(pixels: pl.Series) -> Any:
     return (np.frombuffer(b"".join(pixels), dtype=np.uint8).astype(np.float64) - 127.5) / 255
 
 

@@ -35,7 +35,8 @@ def apply(spec: SplitPart, rows: Rows) -> tuple[pl.DataFrame, dict[str, dict[byt
         }
     )
     clusters = {
-        rule: {name(i): row[at] for i, row in enumerate(rows) if row[at]} for at, rule in ((1, "exact"), (2, "sign"))
+        "exact": {name(i): row[1] for i, row in enumerate(rows) if row[1]},
+        "sign": {name(i): row[2] for i, row in enumerate(rows) if row[2]},
     }
     tables = {
         rule: pl.DataFrame(
