@@ -116,7 +116,9 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(size: tuple[int, int], bits: int, color: int, rows: bytes, *, before: bytes = b"", interlace: int = 0) -> bytes:
+def png(  # noqa: PLR0913 - the fields of the header
+    size: tuple[int, int], bits: int, color: int, rows: bytes, *, before: bytes = b"", interlace: int = 0
+) -> bytes:
     """Make a PNG file by hand: (height, width), bits and colour type of the standard, filtered rows, chunks before."""
     header = struct.pack(">IIBBBBB", size[1], size[0], bits, color, 0, 0, interlace)
     pixels = png_chunk(b"IDAT", zlib.compress(rows))

@@ -3,7 +3,7 @@
 import click
 
 from pipeline.cli.show import as_json, show_json
-from pipeline.lake.vacuum import vacuum
+from pipeline.flow.inspect import vacuum
 
 
 @click.command("vacuum")

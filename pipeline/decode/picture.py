@@ -13,7 +13,7 @@ What each kind of input becomes is decided here, on purpose:
 With `on_mismatch = "reject"` only 8-bit-or-less gray (mode L) or 8-bit RGB (mode RGB) without alpha is taken, and only
 in the recipe's size. With "resize" everything above is converted, and resized by an antialiased bilinear filter.
 
-A file that lacks its end but none of its pixels is a picture; one that lacks a pixel is a reject.
+A file that was cut behind its last pixel is a picture; one that was cut before is a reject.
 """
 
 import io

@@ -55,8 +55,9 @@ class LocalEngine:
             yield from _in_order(pool, function, items, self.workers + 1)
         except BrokenProcessPool as error:
             raise EngineError(
-                "a worker process died, most likely killed for using too much memory. Nothing was committed; "
-                "build again with fewer workers (--workers 1)."
+                "a worker process died. Most likely it was killed for using too much memory: build again with fewer "
+                'workers (--workers 1). In a script of your own, start builds under `if __name__ == "__main__":`, '
+                "as every worker imports the script. Nothing was committed."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

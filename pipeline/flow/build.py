@@ -19,7 +19,7 @@ from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted
 from pipeline.flow.ingest import check_sources, plan_ingest, run_ingest
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
-from pipeline.flow.state import Todo
+from pipeline.flow.state import Todo, undo_half_commits
 from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
@@ -76,6 +76,9 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
     root = local_root(recipe)
     for rule in recipe.dedup.rules:
         parse_rule(rule)
+
+    # what a killed build left half done
+    undo_half_commits(root)
 
     # sources -> images, rejects, index
     plan = plan_ingest(root, recipe, sources.resolve(recipe), prune=prune)

@@ -16,7 +16,7 @@ from pipeline.decode import decoder_name
 from pipeline.encoded import Survey
 from pipeline.engines import Engine
 from pipeline.errors import SourceError
-from pipeline.flow.state import SHARD_KEY, Todo, key_frame, read_shards, shards_digest
+from pipeline.flow.state import SHARD_KEY, Todo, key_frame, shards_digest
 from pipeline.flow.work import Ingested, Job, Load, ingest_shard
 from pipeline.lake.commits import Meta, commit
 from pipeline.lake.parts import Part, write_part
@@ -48,14 +48,12 @@ class IngestPlan(NamedTuple):
 
     Attributes:
         sources: one plan a source.
-        shards: rows of the shards table that are whole.
-        half: keys of shards that a killed build left half replaced.
+        shards: rows of the shards table.
         dropped: rows of the shards table whose source is pruned.
     """
 
     sources: Sequence[SourcePlan]
     shards: pl.DataFrame
-    half: pl.DataFrame
     dropped: pl.DataFrame
 
     @property
@@ -68,12 +66,12 @@ class IngestPlan(NamedTuple):
 
 def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bool) -> IngestPlan:
     """Compare the sources with what the lake was made from; opens no image and commits nothing."""
-    shards, half = read_shards(root)
+    shards = scan_table(root, "shards", None).collect()
     decoder = decoder_name(recipe.decode)
     plans = [_plan_source(source, _of(shards, source), decoder) for source in found]
     known = pl.DataFrame([(s.dataset, s.split, s.uri) for s in found], schema=["dataset", "split", "uri"], orient="row")
     others = shards.join(known, on=["dataset", "split", "uri"], how="anti")
-    return IngestPlan(plans, shards, half, others if prune else others.clear())
+    return IngestPlan(plans, shards, others if prune else others.clear())
 
 
 def run_ingest(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> None:
@@ -151,10 +149,10 @@ def _loads(plan: IngestPlan) -> Iterator[Load]:
 
 
 def _replaced(plan: IngestPlan, made: Sequence[Ingested]) -> pl.DataFrame:
-    """Shards whose files go: made anew, gone from their source, of a pruned source, or half replaced."""
+    """List the shards whose files go: made anew, gone from their source, or of a pruned source."""
     keys = [(item.dataset, item.split, item.shard) for item in made]
     keys += [(item.source.dataset, item.source.split, shard) for item in plan.sources for shard in item.gone]
-    return key_frame([*keys, *plan.dropped.select(SHARD_KEY).rows(), *plan.half.rows()])
+    return key_frame([*keys, *plan.dropped.select(SHARD_KEY).rows()])
 
 
 def _check_unique(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
@@ -174,15 +172,15 @@ def _check_unique(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -
         dataset, split, path = rows.select("dataset", "split", "path").sort(pl.all()).first().collect().row(0)
         raise SourceError(
             f"{dataset}/{split}: {len(twice)} paths occur more than once, first '{path}'. A path names one image: "
-            "take out the copies, or give the second source another split. Nothing was committed."
+            "take out the copies, give the second source another split, or, where a source was renamed, build with "
+            "--prune to drop it under its old name. Nothing was committed."
         )
 
 
 def _commit(root: str, decoder: str, made: Sequence[Ingested], replaced: pl.DataFrame, retained: pl.DataFrame) -> None:
     shards = pl.concat([retained, _shard_rows(made, decoder)]).sort(SHARD_KEY)
     keys = set(replaced.rows())
-    unit = {"fingerprint": shards_digest(shards), "replaced": [list(key) for key in sorted(keys)]}
-    meta = Meta("ingest", {"shards": unit})
+    meta = Meta("ingest", {"shards": {"fingerprint": shards_digest(shards)}})
 
     def gone(partition: Mapping[str, str]) -> bool:
         return (partition["dataset"], partition["split"], partition["shard"]) in keys

@@ -1,4 +1,4 @@
-"""Look at a lake: its state, its overlap, its history, and whatever SQL asks."""
+"""Look after a lake: its state, its overlap, its history, whatever SQL asks, and what may be deleted."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +8,11 @@ import polars as pl
 from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
 from pipeline.errors import LakeError, NoReleaseError, QueryError
 from pipeline.flow.build import plan
-from pipeline.flow.state import Todo
+from pipeline.flow.state import Todo, versions_of_shards
 from pipeline.handle import Lake
 from pipeline.lake.commits import read_meta, versions
 from pipeline.lake.releases import list_releases, release_versions
+from pipeline.lake.vacuum import vacuum as delete_unneeded
 from pipeline.recipe import Recipe, parse_recipe, read_recipe
 
 
@@ -116,6 +117,11 @@ def run_sql(root: str, text: str, release: int | None = None) -> pl.DataFrame:
     except duckdb.Error as error:
         raise QueryError(" ".join(str(error).split())) from error
     return rows
+
+
+def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
+    """Delete files that no release and no unfinished build needs; see `pipeline.lake.vacuum`."""
+    return delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=versions_of_shards(root))
 
 
 def history(root: str) -> pl.DataFrame:

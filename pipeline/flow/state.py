@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline.hashing import digest_of
-from pipeline.lake.commits import Meta, read_meta
+from pipeline.lake.commits import Meta, metas, read_meta, restore
 from pipeline.lake.reading import scan_table
 
 SHARD_KEY = ["dataset", "split", "shard"]
+AHEAD_OF_SHARDS = ("images", "index", "rejects")
 
 # Raise when a stage would make other rows from the same input: every lake then makes them anew.
 _STAGE_VERSIONS = {"dedup": 1, "splits": 1, "baselines": 1}
@@ -32,20 +33,29 @@ def shards_digest(shards: pl.DataFrame) -> str:
     return digest_of(shards.select(columns).sort("dataset", "split", "shard").rows())
 
 
-def read_shards(root: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read the shards table, and set aside what a killed build left half replaced.
+def undo_half_commits(root: str) -> None:
+    """Bring images, index and rejects back to what the shards table says, where a killed build left them ahead of it.
 
-    A build commits images, index, rejects and, last, shards. Where it was killed in between, the commit of the images
-    names the shards that it replaced, and what the shards table says of those is not believed.
-
-    Returns:
-        Rows of the shards table that are whole; and dataset, split, shard of those that are not.
+    A build commits images, index, rejects and, last, shards, and each of the first three carries the digest of the
+    shards table that belongs to it. Where a build died in between, the tables that are ahead are restored to their
+    newest version with the right digest: its files are still there, as vacuum keeps them.
     """
-    shards = scan_table(root, "shards", None).collect()
-    unit = read_meta(root, "images").units.get("shards", {"fingerprint": shards_digest(shards)})
-    whole = unit["fingerprint"] == shards_digest(shards)
-    half = key_frame([] if whole else unit["replaced"])
-    return shards.join(half, on=SHARD_KEY, how="anti", maintain_order="left"), half
+    digest = shards_digest(scan_table(root, "shards", None).collect())
+    for name in AHEAD_OF_SHARDS:
+        if read_meta(root, name).units.get("shards", {"fingerprint": digest})["fingerprint"] != digest:
+            restore(root, name, _version_of(root, name, digest))
+
+
+def versions_of_shards(root: str) -> dict[str, int]:
+    """By table, the version that belongs to the shards table as it stands: vacuum must keep it."""
+    digest = shards_digest(scan_table(root, "shards", None).collect())
+    return {name: _version_of(root, name, digest) for name in AHEAD_OF_SHARDS}
+
+
+def _version_of(root: str, name: str, digest: str) -> int:
+    return next(
+        (number for number, meta in metas(root, name) if meta.units.get("shards", {}).get("fingerprint") == digest), 0
+    )
 
 
 def key_frame(keys: Iterable[Sequence[str]]) -> pl.DataFrame:

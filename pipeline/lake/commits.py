@@ -7,7 +7,7 @@ what is up to date.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,29 @@ def read_meta(root: str, name: str, version: int | None = None) -> Meta:
         return Meta("")
     last = table.history(1)[0]
     return Meta(**json.loads(last["imagelake"])) if "imagelake" in last else Meta("")
+
+
+def metas(root: str, name: str) -> Iterator[tuple[int, Meta]]:
+    """Read what every commit of a table stands for, newest first; nothing where there is no table."""
+    table = open_table(root, name)
+    for entry in table.history() if table is not None else ():
+        yield entry["version"], Meta(**json.loads(entry["imagelake"])) if "imagelake" in entry else Meta("")
+
+
+def restore(root: str, name: str, version: int) -> None:
+    """Commit a table's older version as its newest, with all that it stood for.
+
+    Raises:
+        LakeError: a file of that version is gone.
+    """
+    table = ensure_table(root, name)
+    kept = json.dumps(asdict(read_meta(root, name, version)), sort_keys=True)
+    try:
+        table.restore(version, commit_properties=CommitProperties(custom_metadata={"imagelake": kept}))
+    except DeltaError as error:
+        raise LakeError(
+            f"{root}/{name}: version {version} cannot be restored ({_line(error)}). Run: imagelake verify {root}"
+        ) from error
 
 
 def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[str, str]], bool], meta: Meta) -> int:

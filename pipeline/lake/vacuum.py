@@ -1,5 +1,6 @@
 """Delete files that no release needs: those of builds that were killed, and those of releases that are given up."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import schemas
@@ -8,7 +9,7 @@ from pipeline.lake.commits import open_table
 from pipeline.lake.releases import list_releases, release_versions
 
 
-def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
+def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str, int]) -> list[str]:
     """Delete what no release and no running build needs.
 
     Every version that a release names stays whole, and so does the newest one. A file that no commit names may belong
@@ -18,6 +19,7 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
         root: the lake's folder.
         older_than_hours: age that a file must have to go.
         dry_run: only list the files.
+        also: versions to keep besides, by table.
 
     Returns:
         Deleted files, relative to the lake's folder, sorted.
@@ -34,7 +36,10 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
         table = open_table(root, name)
         if table is None:
             raise LakeError(f"{root}/{name} is missing. Run: imagelake verify {root}")
-        needed = sorted({versions[name] for versions in kept if name in versions} | {table.version()})
+        needed = sorted(
+            {versions[name] for versions in kept if name in versions}
+            | {table.version(), also.get(name, table.version())}
+        )
         # Delta only names the files: its own deletion would commit, and so make a release of nothing new.
         deleted += [
             f"{name}/{path}"

@@ -9,7 +9,6 @@ from typing import IO, NamedTuple, Self
 from pipeline.encoded import Refused
 from pipeline.sources.source import Source, label_of, opened, readable_name
 
-
 # A zip ends in a record of 22 bytes and a comment of at most 65,535.
 _ZIP_TAIL = 22 + 65_535
 

@@ -25,6 +25,7 @@ DATA = HERE.parents[2] / "shared" / "data"
 ARCHIVES = ("notMNIST_large_sample.tar.gz", "notMNIST_small.tar.gz")
 IMAGELAKE = Path(sys.executable).with_name("imagelake")
 GLYPHS = 4_000
+WAYS = ("notebook", "imagelake")
 
 # Row of the table: what each way does in it.
 STEPS = {
@@ -99,8 +100,11 @@ def main() -> int:
     rows = _rows(notebooks, lakes)
     differences = _differences(notebooks, lakes)
     if options.json:
-        accuracy = {"notebook": notebooks[0].accuracy, "imagelake": lakes[0].accuracy}
-        values = {"data": data, "runs": options.runs, "rows": [row._asdict() for row in rows]}
+        accuracy = dict(zip(WAYS, (notebooks[0].accuracy, lakes[0].accuracy), strict=True))
+        laps = {
+            way: [{**lap.steps, **lap.whole} for lap in of] for way, of in zip(WAYS, (notebooks, lakes), strict=True)
+        }
+        values = {"data": data, "runs": options.runs, "rows": [row._asdict() for row in rows], "laps": laps}
         json.dump({**values, "found": lakes[0].found, "accuracy": accuracy, "differences": differences}, sys.stdout)
         sys.stdout.write("\n")
     else:

@@ -1,6 +1,6 @@
 """The same in imagelake: the steps of `pipeline.flow.build.build` in one process, each timed.
 
-Run by `flow.py` in a process of its own: `main` takes RECIPE.toml and prints seconds by step and what was found, as JSON.
+Run by `flow.py` in a process of its own: `main` takes a recipe and prints seconds by step and what was found, as JSON.
 """
 
 import json

@@ -113,9 +113,10 @@ def test_errors_are_one_line_on_stderr_and_bugs_keep_their_traceback(monkeypatch
         cli.main()
 
 
-def test_help_and_version_import_nothing_heavy() -> None:
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(word: str) -> None:
     code = (
-        "import sys; sys.argv = ['imagelake', '--version']\n"
+        f"import sys; sys.argv = ['imagelake', '{word}']\n"
         "from pipeline.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

@@ -13,10 +13,10 @@ import pytest
 from making import as_folder, files_of
 
 from pipeline.errors import NoReleaseError
+from pipeline.flow.inspect import vacuum
 from pipeline.flow.synth import synth
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
-from pipeline.lake.vacuum import vacuum
 
 COMMAND = Path(sys.executable).with_name("imagelake")
 TABLES = ("images", "rejects", "shards", "index", "clusters", "splits")

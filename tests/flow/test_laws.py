@@ -17,6 +17,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.flow import ingest, work
 from pipeline.flow.build import build, plan
+from pipeline.flow.inspect import vacuum
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
 from pipeline.lake.commits import versions
@@ -172,6 +173,30 @@ def test_law_3_a_killed_build_whose_source_is_put_back(tmp_path: Path, monkeypat
     os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     build(recipe_, engine=LocalEngine(1))
     assert_equal(before, tables(recipe_.root))
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_law_3_a_killed_build_followed_by_another_recipe(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was left half done belongs to a source that the next recipe does not name."""
+    both = sources(tmp_path)
+    build(both, engine=LocalEngine(1))
+    before = tables(both.root)
+    (tmp_path / "test" / "copy" / "1.png").unlink()
+    with monkeypatch.context() as patch:
+        kill_at(step, patch, after=True)
+        with pytest.raises(Killed):
+            build(both, engine=LocalEngine(1))
+    vacuum(both.root, older_than_hours=0, dry_run=False)
+    build(both.model_copy(update={"source": both.source[:1], "split": (), "baseline": ()}), engine=LocalEngine(1))
+    assert all(not check.faults for check in verify(both.root))
+    if step < 4:
+        assert_equal(before, tables(both.root))
+    build(both, engine=LocalEngine(1))
+    shutil.move(both.root, tmp_path / "killed")
+    build(both, engine=LocalEngine(1))
+    assert_equal(tables(str(tmp_path / "killed")), tables(both.root))
 
 
 def test_commits_of_a_build_are_as_many_as_the_kill_test_thinks(

@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making import handed_out, pictures, source_of, turned_away
-from numpy.typing import NDArray
 
-from pipeline.encoded import Encoded
 from pipeline.errors import SourceError
 from pipeline.sources import read, survey
 from pipeline.sources.csv import _encode, _Layout
@@ -173,14 +171,13 @@ def test_a_cut_gzip_is_an_error(tmp_path: Path, keep: int) -> None:
 
 @given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=20))
 def test_every_line_is_a_picture_a_reject_or_blank(lines: list[bytes]) -> None:
-    shard: Encoded = _encode(
-        "k", "f", 0, [line + b"\n" for line in [b"1,2,3,4", *lines]], _Layout(4, None, (2, 2, 1), False)
-    )
+    layout = _Layout(columns=4, label=None, shape=(2, 2, 1), header=False)
+    shard = _encode("k", "f", 0, [line + b"\n" for line in [b"1,2,3,4", *lines]], layout)
     assert len(shard) == 1 + sum(bool(line.strip()) for line in lines)
     assert len({*shard.paths, *(refused.path for refused in shard.refused)}) == len(shard)
 
 
 def test_pixels_come_back_as_they_were_written(tmp_path: Path) -> None:
-    made: NDArray[np.uint8] = pictures(50, size=(5, 5))
+    made = pictures(50, size=(5, 5))
     file = written(tmp_path, *(",".join(map(str, (n, *made[n].ravel()))) for n in range(50)))
     assert np.array_equal([pixels[..., 0] for *_, pixels in handed_out(source_of(file))], made)

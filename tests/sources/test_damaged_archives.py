@@ -102,8 +102,8 @@ def test_a_thousand_nested_long_names_are_an_error_and_no_crash(tmp_path: Path) 
 
 def test_random_damage_to_headers_is_an_error_or_harmless(tmp_path: Path) -> None:
     chance = random.Random(0)
-    for make in (lambda file: as_tar(file, _FILES, "w"), lambda file: as_zip(file, _FILES)):
-        whole = make(tmp_path / "whole").read_bytes()
+    for archive in (as_tar(tmp_path / "a.tar", _FILES, "w"), as_zip(tmp_path / "a.zip", _FILES)):
+        whole = archive.read_bytes()
         for _ in range(200):
             data = bytearray(whole)
             # Tar's headers stand at its front, zip's at its back.

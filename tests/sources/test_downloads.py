@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         self.server.asked.append(self.path)
         data = self.server.files.get(self.path.split("?")[0])
         status = self.server.trouble.pop(0) if self.server.trouble else 200
