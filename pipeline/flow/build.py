@@ -108,16 +108,19 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
 
 
 def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
-    """Tell what `build` would do, and why, without decoding, downloading anew or committing anything."""
+    """Tell what `build` would do, and why, without downloading, decoding or committing anything."""
     root = local_root(recipe)
-    found = plan_ingest(root, recipe, sources.resolve(recipe), prune=prune)
-    change = bool(found.todo)
+    absent = [part for part in recipe.source if not sources.is_fetched(part)]
+    here = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in absent)})
+    found = [Todo("ingest", part.uri, "not downloaded yet") for part in absent]
+    found += plan_ingest(root, recipe, sources.resolve(here), prune=prune and not absent).todo
+    change = bool(found)
     rules = wanted_rules(root, recipe, prune=prune)
     splits = split_units(root, recipe, prune=prune)
     clusters = plan_clusters(root, rules, images_change=change)
     drawn = plan_splits(root, splits, images_change=change)
     runs = plan_runs(root, recipe, run_units(root, recipe, splits, prune=prune), images_change=change)
-    return [*found.todo, *clusters, *drawn, *runs]
+    return [*found, *clusters, *drawn, *runs]
 
 
 def remembered(recipe: Recipe) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from pipeline import sources
 from pipeline.decode import decoder_name
 from pipeline.encoded import Survey
 from pipeline.engines import Engine
-from pipeline.errors import SourceError
+from pipeline.errors import ImagelakeError, SourceError
 from pipeline.flow.state import SHARD_KEY, Todo, key_frame, shards_digest
 from pipeline.flow.work import Ingested, Job, Load, ingest_shard
 from pipeline.lake.commits import Meta, commit
-from pipeline.lake.parts import Part, write_part
+from pipeline.lake.parts import Part, delete_parts, write_part
 from pipeline.lake.reading import polars_schema, scan_table
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
@@ -69,7 +69,11 @@ def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bo
     shards = scan_table(root, "shards", None).collect()
     decoder = decoder_name(recipe.decode)
     plans = [_plan_source(source, _of(shards, source), decoder) for source in found]
-    known = pl.DataFrame([(s.dataset, s.split, s.uri) for s in found], schema=["dataset", "split", "uri"], orient="row")
+    known = pl.DataFrame(
+        [(s.dataset, s.split, s.uri) for s in found],
+        schema=dict.fromkeys(("dataset", "split", "uri"), pl.String),
+        orient="row",
+    )
     others = shards.join(known, on=["dataset", "split", "uri"], how="anti")
     return IngestPlan(plans, shards, others if prune else others.clear())
 
@@ -84,14 +88,20 @@ def run_ingest(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: 
     for item in plan.sources:
         if item.reason:
             sources.check_file(item.source)
-    made = []
-    for ingested in engine.map(partial(ingest_shard, job), _loads(plan)):
-        progress.advance(len(ingested.image_ids), len(ingested.rejects))
-        made.append(ingested)
-    replaced = _replaced(plan, made)
-    retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
-    check_sources(root, plan, made, retained)
-    _check_unique(root, made, retained)
+    made: list[Ingested] = []
+    try:
+        for ingested in engine.map(partial(ingest_shard, job), _loads(plan)):
+            made.append(ingested)
+            progress.advance(len(ingested.image_ids), len(ingested.rejects))
+        replaced = _replaced(plan, made)
+        retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
+        check_sources(root, plan, made, retained)
+        _check_unique(root, made, retained)
+    except ImagelakeError:
+        # Nobody will commit these files.
+        delete_parts(root, [("images", item.images) for item in made])
+        delete_parts(root, [("index", part) for item in made for part in item.index])
+        raise
     _commit(root, decoder_name(job.decode), made, replaced, retained)
 
 
@@ -108,6 +118,8 @@ def check_sources(root: str, plan: IngestPlan, made: Sequence[Ingested], retaine
         for ingested in made:
             if (ingested.dataset, ingested.split, ingested.uri) == (source.dataset, source.split, source.uri):
                 counts.update(ingested.labels)
+                # A class whose every file is a reject has no image, and falls short like any other.
+                counts.update(dict.fromkeys(ingested.rejects["label"].to_pylist(), 0))
         rows = (
             scan_table(root, "images", None)
             .select(*SHARD_KEY, "label")

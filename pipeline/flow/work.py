@@ -126,13 +126,13 @@ def index_shard(root: str, item: ShardFile) -> tuple[Part, ...]:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["image_id", "label", "height", "width", "channels", "pixels"])
             shape = tuple(rows[name][0].as_py() for name in ("height", "width", "channels"))
-            pixels = column_as_array(rows["pixels"].combine_chunks(), shape)
+            pixels = column_as_array(rows["pixels"].chunk(0), shape)
             _index(keys, rows, pixels.reshape(len(rows), *shape))
     return _write_index(root, keys, item.partition)
 
 
 def _index(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np.uint8]) -> None:
-    ids, labels = images["image_id"].combine_chunks(), images["label"].combine_chunks()
+    ids, labels = images["image_id"].chunk(0), images["label"].chunk(0)
     for rule, tables in keys.items():
         tables.append(index_table(parse_rule(rule), ids, labels, pixels))
 

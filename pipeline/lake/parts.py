@@ -2,7 +2,7 @@
 
 import errno
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,13 @@ def write_part(root: str, name: str, partition: Mapping[str, str], rows: pa.Tabl
         if len(rows):
             writer.write(rows)
         return writer.close()
+
+
+def delete_parts(root: str, parts: Iterable[tuple[str, Part | None]]) -> None:
+    """Delete files, each with its table's name, that no commit will ever name."""
+    for name, part in parts:
+        if part is not None:
+            (Path(root) / name / part.path).unlink(missing_ok=True)
 
 
 @contextmanager

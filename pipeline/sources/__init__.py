@@ -16,9 +16,10 @@ from importlib import import_module
 from pipeline.encoded import Encoded, Survey
 from pipeline.errors import CheckError
 from pipeline.sources.detect import detect, resolve
+from pipeline.sources.download import is_fetched
 from pipeline.sources.source import Source
 
-__all__ = ["Source", "check_classes", "check_file", "detect", "read", "resolve", "survey"]
+__all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "read", "resolve", "survey"]
 
 
 def survey(source: Source) -> Survey:

@@ -33,6 +33,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IMAGELAKE_CACHE") or pooch.os_cache("imagelake"))
 
 
+def is_fetched(part: SourcePart) -> bool:
+    """Tell whether a source is at hand: a file, or an address that is in the cache."""
+    if not is_url(part.uri):
+        return True
+    folder, name = _place(part)
+    return (folder / name).exists()
+
+
+def _place(part: SourcePart) -> tuple[Path, str]:
+    folder = cache_folder() / xxhash.xxh3_64_hexdigest(part.uri.encode())
+    return folder, Path(unquote(urlsplit(part.uri).path)).name.lstrip(".") or "download"
+
+
 def fetch(part: SourcePart) -> Path:
     """Fetch a source, or find it in the cache.
 
@@ -51,8 +64,7 @@ def fetch(part: SourcePart) -> Path:
     import pooch  # noqa: PLC0415
     import requests  # noqa: PLC0415 - pooch's own dependency: needed for the names of its errors
 
-    folder = cache_folder() / xxhash.xxh3_64_hexdigest(part.uri.encode())
-    name = Path(unquote(urlsplit(part.uri).path)).name.lstrip(".") or "download"
+    folder, name = _place(part)
     pooch.get_logger().setLevel("WARNING")
     keeper = pooch.create(folder, base_url="", registry={name: part.digest}, urls={name: part.uri})
     # Unpacked on the way, an archive would not have the digest that its publisher gives.

@@ -14,6 +14,7 @@ import pytest
 from making import as_tar, files_of, handed_out, recipe
 
 from pipeline.errors import CheckError, SourceError
+from pipeline.flow.build import plan
 from pipeline.recipe import SourcePart
 from pipeline.sources import resolve
 from pipeline.sources.download import cache_folder, fetch
@@ -93,6 +94,15 @@ def test_a_file_is_fetched_once(server: Server, kind: str | None) -> None:
     assert server.asked == ["/a.bin"]
     assert cached() == [file]
     assert file.name == "a.bin"
+
+
+def test_a_plan_downloads_nothing_and_says_so(server: Server, tmp_path: Path) -> None:
+    server.files["/a.tar.gz"] = as_tar(tmp_path / "a.tar.gz", files_of(6)).read_bytes()
+    asked = recipe(tmp_path, {"uri": server.at("/a.tar.gz")})
+    assert plan(asked)[0] == ("ingest", server.at("/a.tar.gz"), "not downloaded yet")
+    assert server.asked == []
+    fetch(asked.source[0])
+    assert plan(asked)[0].reason == "new"
 
 
 def test_two_addresses_are_two_files(server: Server) -> None:
