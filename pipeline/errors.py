@@ -5,7 +5,7 @@
     ├── SourceError (ValueError)         a source is missing, unreadable or not what it was said to be
     │   └── CheckError                   a source is readable but fails a check that the recipe asks for
     ├── LakeError (ValueError)           the lake cannot be read or written
-    │   ├── NoReleaseError (LookupError) nothing finished to read: no lake, no such release, no such table
+    │   ├── NoReleaseError (LookupError) nothing finished to read: no lake, no such release
     │   └── NewerLakeError               the lake was made by a newer imagelake
     ├── DiskFullError (OSError)          no space is left where the lake lives
     ├── SplitError (ValueError)          a split asks for more images than there are, or names what is not there

@@ -69,6 +69,8 @@ class Lake:
             near = difflib.get_close_matches(table, schemas.TABLES, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise LakeError(f"no table '{table}'; {hint}Tables: {', '.join(schemas.TABLES)}.")
+        if table == "releases" and self.release:
+            return scan_table(self.root, table, None).filter(pl.col("release") <= self.release)
         return scan_table(self.root, table, self.versions.get(table))
 
     def sql(self, text: str) -> "duckdb.DuckDBPyRelation":

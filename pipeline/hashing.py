@@ -6,13 +6,14 @@ All are xxh3 of XXH3 version 0.8, seed 0, in canonical (big-endian) form.
 import json
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 def hash_rows(rows: Bytes) -> Bytes:
@@ -41,7 +42,7 @@ def content_hashes(pixels: Bytes) -> Bytes:
     return hash_rows(with_shape(flat(pixels), pixels.shape[1:]))
 
 
-def flat(pixels: Bytes) -> Bytes:
+def flat(pixels: NDArray[Kind]) -> NDArray[Kind]:
     """See pictures as rows of bytes: (n, ...) to (n, m), also where n is 0."""
     return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 

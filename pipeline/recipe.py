@@ -60,7 +60,7 @@ class DecodePart(_Part):
     mode: Literal["L", "RGB"] = "L"
     on_mismatch: Literal["reject", "resize"] = "reject"
     background: Annotated[int, Field(ge=0, le=255)] = 255
-    max_pixels: Count = 64_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=500_000_000)] = 64_000_000
     max_bytes: Count = 256 * 2**20
 
     @property
@@ -123,7 +123,7 @@ class BaselinePart(_Part):
     model: Literal["logistic"]
     split: Name
     train_sizes: tuple[Count | Literal["all"], ...] = ("all",)
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     c: Annotated[float, Field(gt=0)] = 1.0
     max_iter: Count = 100
 
@@ -153,6 +153,12 @@ class Recipe(_Part):
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
         faults = [*_repeated("split", [part.name for part in self.split])]
+        roles = {part.name: part.roles for part in self.split}
+        faults += [
+            f"baseline '{part.model}' needs split '{part.split}' to have the roles train and test"
+            for part in self.baseline
+            if part.split in roles and not {"train", "test"} <= set(roles[part.split])
+        ]
         if len(set(self.baseline)) != len(self.baseline):
             faults.append("two baselines are the same")
         faults += [

@@ -17,6 +17,8 @@ def to_binary(rows: Bytes) -> pa.BinaryArray:
         n values of m bytes each, sharing the matrix's memory.
     """
     count, width = rows.shape
+    if rows.nbytes > np.iinfo(np.int32).max:
+        raise ValueError(f"{rows.nbytes} bytes are more than a binary column holds")
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(width)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(rows))]
     return pa.BinaryArray.from_buffers(pa.binary(), count, buffers)

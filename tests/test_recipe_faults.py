@@ -10,7 +10,7 @@ GOOD: dict[str, Any] = {
     "lake": {"root": "lake"},
     "source": [{"uri": "a", "dataset": "d", "split": "train"}],
     "dedup": {"rules": ["exact", "sign"]},
-    "split": [{"name": "main", "sanitize": "sign", "train": {"from": "train"}}],
+    "split": [{"name": "main", "sanitize": "sign", "train": {"from": "train"}, "test": {"from": "train", "size": 5}}],
     "baseline": [{"model": "logistic", "split": "main"}],
 }
 
@@ -29,6 +29,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     },
     "split 'other', which no [[split]] defines": {"baseline": [{"model": "logistic", "split": "other"}]},
     "two splits are called 'main'": {"split": [GOOD["split"][0]] * 2},
+    "needs split 'main' to have the roles train and test": {"split": [{"name": "main", "train": {"from": "train"}}]},
+    "baseline[0].seed": {"baseline": [{"model": "logistic", "split": "main", "seed": -1}]},
     "two baselines are the same": {"baseline": [GOOD["baseline"][0]] * 2},
     "has no role": {"split": [{"name": "main"}]},
     "keep must name every role once; it misses ['test']": {

@@ -50,7 +50,10 @@ class _Group(NamedTuple):
 
 def decoder_name(spec: DecodePart) -> str:
     """Name the decoder and the settings that change what it makes, for the shards table."""
-    return f"{_VERSION}:{digest_of(spec.model_dump(mode='json'))[:16]}"
+    settings = spec.model_dump(mode="json", exclude_defaults=True)
+    if spec.on_mismatch == "reject":
+        settings.pop("background", None)
+    return f"{_VERSION}:{digest_of(settings)[:16]}"
 
 
 def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> Iterator[Decoded | Refused]:

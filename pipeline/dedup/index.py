@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 import schemas
 from pipeline.dedup.rules import Rule
 
+# Raise when a rule's keys come out differently for the same pixels: every lake then indexes its images anew.
+KEYS_VERSION = "1"
+
 
 def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArray[np.uint8]) -> pa.Table:
     """Compute the keys of a batch of images under a rule.

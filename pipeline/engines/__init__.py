@@ -4,7 +4,7 @@ An engine has one method, `map(function, items)`: it yields `function(item)` in 
 item only when there is room, and lets errors through as they were raised.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -14,6 +14,6 @@ Result = TypeVar("Result")
 class Engine(Protocol):
     """Somewhere to run functions."""
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Yield `function(item)` for every item, in order, with bounded work in flight."""
         ...

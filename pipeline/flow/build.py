@@ -16,16 +16,18 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted_rules
-from pipeline.flow.ingest import check_sources, plan_ingest, run_ingest
+from pipeline.flow.ingest import check_classes, check_files, plan_ingest, run_ingest
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
 from pipeline.flow.state import Todo, undo_half_commits
 from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
+from pipeline.lake.lock import writing
 from pipeline.lake.releases import list_releases, newest, publish
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
+from pipeline.sources import Source
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,29 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
         BaselineError: a baseline cannot be trained.
         LakeError: the lake cannot be written.
     """
-    engine = engine or local_engine()
     root = local_root(recipe)
     for rule in recipe.dedup.rules:
         parse_rule(rule)
+    found = sources.resolve(recipe)
+    with writing(root):
+        return _build(root, recipe, found, engine or local_engine(), prune=prune)
 
+
+def _build(root: str, recipe: Recipe, found: list[Source], engine: Engine, *, prune: bool) -> Built:
     # what a killed build left half done
     undo_half_commits(root)
 
     # sources -> images, rejects, index
-    plan = plan_ingest(root, recipe, sources.resolve(recipe), prune=prune)
+    plan = plan_ingest(root, recipe, found, prune=prune)
     rules = wanted_rules(root, recipe, prune=prune)
+    new_recipe = _recipe_changed(root, recipe)
+    check_files(plan, every=new_recipe)
     done = plan.todo
     if done:
         with Progress("decode") as progress:
             run_ingest(root, Job(root, recipe.decode, rules), plan, engine, progress)
-    elif _recipe_changed(root, recipe):
-        check_sources(root, plan, [], plan.shards)
+    elif new_recipe:
+        check_classes(root, plan, [], plan.shards)
 
     # images -> index -> clusters
     run_index(root, rules, engine)
@@ -96,12 +104,14 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
 
     # images, clusters -> splits
     splits = split_units(root, recipe, prune=prune)
-    done += run_splits(root, splits)
+    done += run_splits(root, recipe, splits)
 
     # splits -> arrays -> scores
-    done += run_baselines(root, run_units(root, recipe, splits, prune=prune))
+    done += run_baselines(root, run_units(root, recipe, prune=prune))
 
     # all tables -> one release -> report
+    if new_recipe and not done:
+        done.append(Todo("release", "recipe", "it says something new, but nothing to be made anew"))
     publish(root, recipe.digest, _note(done), remembered(recipe))
     images, rejects = Lake(root).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     return Built(root, newest(root), tuple(done), images, rejects, write_report(root))
@@ -119,7 +129,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     splits = split_units(root, recipe, prune=prune)
     clusters = plan_clusters(root, rules, images_change=change)
     drawn = plan_splits(root, splits, images_change=change)
-    runs = plan_runs(root, recipe, run_units(root, recipe, splits, prune=prune), images_change=change)
+    runs = plan_runs(root, recipe, prune=prune, redrawn={item.unit for item in drawn})
     return [*found, *clusters, *drawn, *runs]
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 import schemas
 from pipeline.dedup.clusters import cluster_by_keys
+from pipeline.dedup.index import KEYS_VERSION
 from pipeline.engines import Engine
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.flow.work import ShardFile, index_shard
@@ -28,7 +29,7 @@ def wanted_rules(root: str, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
 def cluster_units(root: str, rules: Iterable[str]) -> dict[str, dict[str, Any]]:
     """By rule, the fingerprint of the clusters that the lake's shards give."""
     state = shards_digest(scan_table(root, "shards", None).collect())
-    return {rule: {"fingerprint": unit_digest("dedup", rule, state)} for rule in rules}
+    return {rule: {"fingerprint": unit_digest("dedup", [rule, KEYS_VERSION], state)} for rule in rules}
 
 
 def plan_clusters(root: str, rules: Iterable[str], *, images_change: bool) -> list[Todo]:
@@ -46,8 +47,11 @@ def run_index(root: str, rules: tuple[str, ...], engine: Engine) -> bool:
     Returns:
         Whether anything was committed.
     """
+    meta = read_meta(root, "index")
+    current = meta.units.get("keys", {"fingerprint": KEYS_VERSION})["fingerprint"] == KEYS_VERSION
     held = {
-        (p["rule"], p["dataset"], p["split"], p["shard"]) for p in (part.partition for part in files(root, "index"))
+        (p["rule"], p["dataset"], p["split"], p["shard"])
+        for p in (part.partition for part in files(root, "index") if current)
     }
     missing = [
         ShardFile(f"{root}/images/{part.path}", part.partition, lacking)
@@ -55,14 +59,16 @@ def run_index(root: str, rules: tuple[str, ...], engine: Engine) -> bool:
         if (lacking := tuple(rule for rule in rules if (rule, *part.partition.values()) not in held))
     ]
     dropped = {rule for rule, *_ in held} - set(rules)
-    if not missing and not dropped:
+    if current and not missing and not dropped:
         return False
     made: list[Part] = []
     with Progress("index", sum(part.rows for part in files(root, "images"))) as progress:
         for parts in engine.map(partial(index_shard, root), missing):
             made += parts
             progress.advance(parts[0].rows)
-    commit(root, "index", made, lambda partition: partition["rule"] in dropped, read_meta(root, "index"))
+    units = {**meta.units, "keys": {"fingerprint": KEYS_VERSION}}
+    done = Meta("index", units, {"images": versions(root)["images"]})
+    commit(root, "index", made, lambda partition: not current or partition["rule"] in dropped, done)
     return True
 
 

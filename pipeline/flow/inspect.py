@@ -11,6 +11,7 @@ from pipeline.flow.build import plan
 from pipeline.flow.state import Todo, versions_of_shards
 from pipeline.handle import Lake
 from pipeline.lake.commits import read_meta, versions
+from pipeline.lake.lock import writing
 from pipeline.lake.releases import list_releases, release_versions
 from pipeline.lake.vacuum import vacuum as delete_unneeded
 from pipeline.recipe import Recipe, parse_recipe, read_recipe
@@ -21,7 +22,7 @@ class Status(NamedTuple):
 
     Attributes:
         release: newest release; 0 where no build has finished.
-        tables: columns table, version, rows, files_bytes.
+        tables: columns table, version, rows; as of the release.
         rejects: columns dataset, split, reason, files.
         recipe: the recipe that the next build is told by.
         todo: what it would do, and why.
@@ -61,7 +62,10 @@ def status(root: str, recipe: Path | None = None) -> Status:
     """
     known = read_recipe(recipe) if recipe else _last_recipe(root)
     lake = _newest_or_working(root)
-    rows = [(name, version, *_size(lake, name)) for name, version in sorted(versions(root).items())]
+    shown = lake.versions or versions(root)
+    rows = [
+        (name, version, lake.scan(name).select(pl.len()).collect().item()) for name, version in sorted(shown.items())
+    ]
     tables = pl.DataFrame(rows, schema=["table", "version", "rows"], orient="row")
     rejects = lake.scan("rejects").group_by("dataset", "split", "reason").agg(files=pl.len()).sort(pl.all()).collect()
     return Status(lake.release, tables, rejects, str(known.file or "the last build's recipe"), plan(known))
@@ -120,8 +124,15 @@ def run_sql(root: str, text: str, release: int | None = None) -> pl.DataFrame:
 
 
 def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
-    """Delete files that no release and no unfinished build needs; see `pipeline.lake.vacuum`."""
-    return delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=versions_of_shards(root))
+    """Delete files that no release and no unfinished build needs; see `pipeline.lake.vacuum`.
+
+    Raises:
+        LakeError: there is no lake, or a build is writing to it.
+    """
+    if not versions(root):
+        raise NoReleaseError(f"{root} holds no lake. Check the path.")
+    with writing(root):
+        return delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=versions_of_shards(root))
 
 
 def history(root: str) -> pl.DataFrame:
@@ -159,7 +170,3 @@ def _newest_or_working(root: str) -> Lake:
         return Lake(root)
     except NoReleaseError:
         return Lake.working(root)
-
-
-def _size(lake: Lake, name: str) -> tuple[int]:
-    return (lake.scan(name).select(pl.len()).collect().item(),)

@@ -1,17 +1,19 @@
 """images, clusters -> splits: draw and sanitize every split whose settings or input changed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import polars as pl
+import xxhash
 
 import schemas
+from pipeline.errors import SplitError
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 from pipeline.recipe import Recipe, SplitPart
-from pipeline.splits.draw import draw_roles
+from pipeline.splits.draw import draw_roles, from_source
 from pipeline.splits.sanitize import sanitize
 
 
@@ -19,15 +21,23 @@ def split_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str
     """By split, its fingerprint and how it is drawn: the recipe's splits, and unless pruned those the lake has."""
     held = {} if prune else {name: unit["spec"] for name, unit in read_meta(root, "splits").units.items()}
     specs = {**held, **{part.name: part.model_dump(mode="json", by_alias=True) for part in recipe.split}}
-    state = shards_digest(scan_table(root, "shards", None).collect())
+    shards = scan_table(root, "shards", None).collect()
     clusters = read_meta(root, "clusters").units
     return {
         name: {
             "spec": spec,
-            "fingerprint": unit_digest("splits", spec, [state, [clusters.get(rule) for rule in spec["sanitize"]]]),
+            "fingerprint": unit_digest(
+                "splits", spec, [_pools(spec, shards), [clusters.get(rule) for rule in spec["sanitize"]]]
+            ),
         }
         for name, spec in specs.items()
     }
+
+
+def _pools(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
+    """Digest the shards that a split may draw from: others do not concern it."""
+    pools = [from_source(part.source_split) for part in SplitPart.model_validate(spec).roles.values()]
+    return shards_digest(shards.filter(pl.any_horizontal(pools)))
 
 
 def plan_splits(root: str, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
@@ -36,7 +46,7 @@ def plan_splits(root: str, units: Mapping[str, Mapping[str, Any]], *, images_cha
     return stale("splits", units, read_meta(root, "splits"), changed=changed)
 
 
-def run_splits(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
+def run_splits(root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
     """Draw and sanitize every split that is out of date, in one commit.
 
     Returns:
@@ -48,23 +58,49 @@ def run_splits(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
     todo = stale("splits", units, read_meta(root, "splits"))
     if not todo:
         return []
-    images = scan_table(root, "images", None).select("image_id", "label", "dataset", "split").collect()
-    parts = [
-        write_part(root, "splits", {"split_name": item.unit}, _rows(root, units[item.unit]["spec"], images))
-        for item in todo
-        if item.unit in units
-    ]
+    asked = {part.name for part in recipe.split}
+    images = scan_table(root, "images", None).select("image_id", "label", "dataset", "split", "content_hash").collect()
     touched = {item.unit for item in todo}
+    drawn = {name: _draw(root, name, units[name]["spec"], images, asked) for name in units if name in touched}
+    parts = [
+        write_part(root, "splits", {"split_name": name}, rows.to_arrow().cast(schemas.TABLES["splits"].file_schema))
+        for name, rows in drawn.items()
+    ]
+    known = read_meta(root, "splits").units
+    made = {
+        name: {**unit, "rows": _digest(drawn[name], images) if name in drawn else known[name]["rows"]}
+        for name, unit in units.items()
+    }
     held = versions(root)
-    meta = Meta("splits", units, {name: held[name] for name in ("images", "clusters")})
+    meta = Meta("splits", made, {name: held[name] for name in ("images", "clusters")})
     commit(root, "splits", [part for part in parts if part], lambda p: p["split_name"] in touched, meta)
     return todo
 
 
-def _rows(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _draw(root: str, name: str, spec: Mapping[str, Any], images: pl.DataFrame, asked: Collection[str]) -> pl.DataFrame:
+    try:
+        return _rows(root, spec, images)
+    except SplitError as error:
+        if name in asked:
+            raise
+        raise SplitError(f"{error} This split is of an earlier recipe: build with --prune to drop it.") from error
+
+
+def _rows(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> pl.DataFrame:
     part = SplitPart.model_validate(spec)
     clusters = {
         rule: scan_table(root, "clusters", None).filter(pl.col("rule") == rule).collect() for rule in part.sanitize
     }
-    rows = sanitize(part, draw_roles(part, images), clusters)
-    return rows.to_arrow().cast(schemas.TABLES["splits"].file_schema)
+    return sanitize(part, draw_roles(part, images.drop("content_hash")), clusters)
+
+
+def _digest(rows: pl.DataFrame, images: pl.DataFrame) -> str:
+    """Digest what a trainer sees of a split: who is where, kept or not, under which class, and what it shows."""
+    shown = rows.join(images.select("image_id", "content_hash"), on="image_id", how="left", maintain_order="left")
+    digest = xxhash.xxh3_128()
+    for name in ("image_id", "content_hash"):
+        digest.update(b"".join(shown[name].to_list()))
+    for name in ("rank", "label_index", "kept"):
+        digest.update(shown[name].cast(pl.Int64).fill_null(-1).to_numpy().tobytes())
+    digest.update(repr(rows.group_by("role", maintain_order=True).len().rows()).encode())
+    return digest.hexdigest()

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from pipeline.errors import LakeError
 from pipeline.hashing import digest_of
-from pipeline.lake.commits import Meta, metas, read_meta, restore
-from pipeline.lake.reading import scan_table
+from pipeline.lake.commits import Meta, metas, read_meta, restore, versions
 
 SHARD_KEY = ["dataset", "split", "shard"]
 AHEAD_OF_SHARDS = ("images", "index", "rejects")
@@ -36,25 +36,35 @@ def shards_digest(shards: pl.DataFrame) -> str:
 def undo_half_commits(root: str) -> None:
     """Bring images, index and rejects back to what the shards table says, where a killed build left them ahead of it.
 
-    A build commits images, index, rejects and, last, shards, and each of the first three carries the digest of the
-    shards table that belongs to it. Where a build died in between, the tables that are ahead are restored to their
-    newest version with the right digest: its files are still there, as vacuum keeps them.
+    A build commits images, index, rejects and, last, shards, all with one digest. Where a build died in between, the
+    tables that are ahead are restored to their newest version with the digest of the newest shards commit: its files
+    are still there, as vacuum keeps them.
+
+    Raises:
+        LakeError: there is no such version.
     """
-    digest = shards_digest(scan_table(root, "shards", None).collect())
+    digest = _digest_in(read_meta(root, "shards"))
     for name in AHEAD_OF_SHARDS:
-        if read_meta(root, name).units.get("shards", {"fingerprint": digest})["fingerprint"] != digest:
-            restore(root, name, _version_of(root, name, digest))
+        if _digest_in(read_meta(root, name)) != digest:
+            restore(root, name, _version_with(root, name, digest))
 
 
 def versions_of_shards(root: str) -> dict[str, int]:
     """By table, the version that belongs to the shards table as it stands: vacuum must keep it."""
-    digest = shards_digest(scan_table(root, "shards", None).collect())
-    return {name: _version_of(root, name, digest) for name in AHEAD_OF_SHARDS}
+    digest = _digest_in(read_meta(root, "shards"))
+    return {name: _version_with(root, name, digest) for name in AHEAD_OF_SHARDS if versions(root).get(name)}
 
 
-def _version_of(root: str, name: str, digest: str) -> int:
-    return next(
-        (number for number, meta in metas(root, name) if meta.units.get("shards", {}).get("fingerprint") == digest), 0
+def _digest_in(meta: Meta) -> str:
+    return str(meta.units.get("shards", {}).get("fingerprint", ""))
+
+
+def _version_with(root: str, name: str, digest: str) -> int:
+    for number, meta in metas(root, name):
+        if _digest_in(meta) == digest:
+            return number
+    raise LakeError(
+        f"{root}/{name}: no version belongs to the newest shards table. Build into a new folder, and report this."
     )
 
 

@@ -1,6 +1,6 @@
 """splits, arrays -> scores: train and score every baseline whose settings or split changed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import schemas
 from pipeline.baselines.score import Examples, score
 from pipeline.flow.state import Todo, stale, unit_digest
 from pipeline.handle import Lake
+from pipeline.hashing import digest_of, flat
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
@@ -18,30 +19,39 @@ from pipeline.lake.releases import newest
 from pipeline.recipe import BaselinePart, Recipe
 
 
-def run_units(
-    root: str, recipe: Recipe, splits: Mapping[str, Mapping[str, Any]], *, prune: bool
-) -> dict[str, dict[str, Any]]:
+def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
     """By run, its fingerprint, which is its run_id too, and how it is made.
 
-    Scores of runs that the recipe does not name stay as they were measured, for the release they name, until pruned.
+    A recipe speaks for every model and split that it names together: their other runs go. Scores of what it does not
+    name stay as they were measured, for the release they name, until pruned.
     """
+    asked = _named(recipe)
+    spoken = {(part.model, part.split) for part in asked.values()}
     held = {} if prune else read_meta(root, "scores").units
-    specs = {name: part.model_dump(mode="json") for name, part in _named(recipe).items()}
-    made = {
-        name: {"spec": spec, "fingerprint": unit_digest("baselines", spec, splits[spec["split"]]["fingerprint"])}
-        for name, spec in specs.items()
+    stay = {
+        name: dict(unit)
+        for name, unit in held.items()
+        if name not in asked and (unit["spec"]["model"], unit["spec"]["split"]) not in spoken
     }
-    return {**{name: dict(unit) for name, unit in held.items()}, **made}
+    rows = {name: unit["rows"] for name, unit in read_meta(root, "splits").units.items()}
+    made = {
+        name: {"spec": spec, "fingerprint": unit_digest("baselines", spec, rows.get(spec["split"]))}
+        for name, spec in ((name, part.model_dump(mode="json")) for name, part in asked.items())
+    }
+    return {**stay, **made}
 
 
 def _named(recipe: Recipe) -> dict[str, BaselinePart]:
-    return {f"{part.model} on {part.split} [{n}]": part for n, part in enumerate(recipe.baseline)}
+    return {
+        f"{part.model} on {part.split} ({digest_of(part.model_dump(mode='json'))[:6]})": part
+        for part in recipe.baseline
+    }
 
 
-def plan_runs(root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
-    """Tell which baselines the next build would train, and why."""
-    changed = dict.fromkeys(_named(recipe), "images change") if images_change else None
-    return stale("baselines", units, read_meta(root, "scores"), changed=changed)
+def plan_runs(root: str, recipe: Recipe, *, prune: bool, redrawn: Collection[str]) -> list[Todo]:
+    """Tell which baselines the next build would train, and why; it trains none whose split comes out as it was."""
+    changed = {name: "if its split changes" for name, part in _named(recipe).items() if part.split in redrawn}
+    return stale("baselines", run_units(root, recipe, prune=prune), read_meta(root, "scores"), changed=changed)
 
 
 def run_baselines(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
@@ -89,4 +99,4 @@ def _examples(lake: Lake, split: str, role: str, *, sanitized: bool) -> tuple[Ex
     named = labels >= 0
     if not named.all():
         pixels, labels, kept = pixels[named], labels[named], kept[named]
-    return Examples(pixels.reshape(len(pixels), -1), labels), kept
+    return Examples(flat(pixels), labels), kept

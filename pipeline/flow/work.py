@@ -49,7 +49,11 @@ class Ingested:
     """A shard that is on disk, not committed yet.
 
     Attributes:
-        load: where it belongs; its `shard` has been emptied of images.
+        dataset: dataset name.
+        split: split name.
+        uri: the source, as the recipe spells it.
+        shard: key of the shard.
+        fingerprint: its fingerprint.
         images: file of the images table; None where every file was rejected.
         index: files of the index table, one a rule.
         rejects: rows of the rejects table.

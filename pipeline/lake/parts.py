@@ -2,7 +2,7 @@
 
 import errno
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +109,23 @@ def write_part(root: str, name: str, partition: Mapping[str, str], rows: pa.Tabl
         return writer.close()
 
 
-def delete_parts(root: str, parts: Iterable[tuple[str, Part | None]]) -> None:
-    """Delete files, each with its table's name, that no commit will ever name."""
-    for name, part in parts:
-        if part is not None:
-            (Path(root) / name / part.path).unlink(missing_ok=True)
+@contextmanager
+def leaving_no_parts(root: str, names: Sequence[str]) -> Iterator[None]:
+    """Delete what was written to some tables meanwhile where the work fails: no commit will name those files.
+
+    Holds only under the lake's lock: nobody else writes at the same time.
+    """
+    before = _parts_of(root, names)
+    try:
+        yield
+    except BaseException:
+        for path in _parts_of(root, names) - before:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _parts_of(root: str, names: Sequence[str]) -> set[Path]:
+    return {path for name in names for path in (Path(root) / name).rglob("*.parquet")}
 
 
 @contextmanager

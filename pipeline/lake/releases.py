@@ -56,7 +56,7 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
 
 
 def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any]) -> int | None:
-    """Make the tables as they stand the newest release, unless they are it already.
+    """Make the tables as they stand the newest release, unless they and the recipe are those of the last one.
 
     Args:
         root: the lake's folder.
@@ -71,9 +71,9 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
     for name in schemas.TABLES:
         ensure_table(root, name)
     current = {name: version for name, version in versions(root).items() if name != "releases"}
-    if not past.is_empty() and release_versions(root)[1] == current:
+    if not past.is_empty() and release_versions(root)[1] == current and past["recipe_digest"].last() == recipe_digest:
         return None
-    number = len(past) + 1
+    number = newest(root) + 1
     row = {
         "release": number,
         "versions": [{"table": name, "version": version} for name, version in sorted(current.items())],

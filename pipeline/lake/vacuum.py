@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import schemas
-from pipeline.errors import LakeError
 from pipeline.lake.commits import open_table
-from pipeline.lake.releases import list_releases, release_versions
+from pipeline.lake.releases import list_releases
 
 
 def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str, int]) -> list[str]:
@@ -23,11 +22,7 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str
 
     Returns:
         Deleted files, relative to the lake's folder, sorted.
-
-    Raises:
-        NoReleaseError: the lake has no release.
     """
-    release_versions(root)
     kept = [
         {item["table"]: item["version"] for item in versions} for versions in list_releases(root)["versions"].to_list()
     ]
@@ -35,7 +30,7 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str
     for name in schemas.TABLES:
         table = open_table(root, name)
         if table is None:
-            raise LakeError(f"{root}/{name} is missing. Run: imagelake verify {root}")
+            continue
         needed = sorted(
             {versions[name] for versions in kept if name in versions}
             | {table.version(), also.get(name, table.version())}

@@ -70,9 +70,11 @@ def detect(path: Path) -> str:
 def _resolve_one(recipe: Recipe, part: SourcePart) -> list[Source]:
     size, limit = recipe.decode.size, recipe.decode.max_bytes
     if part.format == "glyphs":
+        _only(part, "glyphs", ("rows", "seed"))
         return [Source(part, Path(part.uri), _split_of(part), "glyphs", size, limit)]
     path = _locate(recipe, part)
     form = part.format or detect(path)
+    _only(part, form, ("labels",) if form == "idx" else ())
     if form == "idx" and path.is_dir():
         return [Source(part, file, split, form, size, limit) for split, file in _idx_splits(part, path)]
     return [Source(part, path, _split_of(part), form, size, limit)]
@@ -88,6 +90,15 @@ def _locate(recipe: Recipe, part: SourcePart) -> Path:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise SourceError(f"{part.dataset}: {path} is a pipe, socket or device. Name a file or folder.")
     return path
+
+
+def _only(part: SourcePart, form: str, own: tuple[str, ...]) -> None:
+    """Refuse keys that another form of source has: they would be passed over in silence."""
+    odd = [key for key in ("labels", "rows", "seed") if key not in own and getattr(part, key) is not None]
+    if odd:
+        raise RecipeError(
+            f"source {part.uri}: {', '.join(odd)} says nothing of a source of format {form}. Take it out."
+        )
 
 
 def _split_of(part: SourcePart) -> str:

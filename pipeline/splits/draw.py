@@ -50,7 +50,9 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame) -> pl.DataFrame:
 def class_names(labels: pl.Series) -> list[str]:
     """Sort class names: by value where all are whole numbers, else by letter; a missing label is no class."""
     names = labels.drop_nulls().unique().to_list()
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    return (
+        sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names)
+    )
 
 
 def quotas(size: int, names: Sequence[str | None]) -> dict[str | None, int]:
@@ -61,7 +63,7 @@ def quotas(size: int, names: Sequence[str | None]) -> dict[str | None, int]:
 
 def _draw(spec: SplitPart, role: str, images: pl.DataFrame, taken: Sequence[pl.DataFrame]) -> pl.DataFrame:
     part = spec.roles[role]
-    source = images.filter(_from(part.source_split))
+    source = images.filter(from_source(part.source_split))
     if source.is_empty():
         there = sorted({f"{dataset}/{split}" for dataset, split in images.select("dataset", "split").unique().rows()})
         raise SplitError(
@@ -91,7 +93,8 @@ def _draw(spec: SplitPart, role: str, images: pl.DataFrame, taken: Sequence[pl.D
     return fitting.filter(pl.col("place").rank("ordinal").over("label") <= pl.col("quota")).drop("quota")
 
 
-def _from(source_split: str) -> pl.Expr:
+def from_source(source_split: str) -> pl.Expr:
+    """Select the rows of a source split, by columns dataset and split: "train", or "notmnist/train" for one dataset."""
     dataset, _, split = source_split.rpartition("/")
     return (pl.col("split") == split) & ((pl.col("dataset") == dataset) if dataset else pl.lit(value=True))
 

@@ -41,12 +41,12 @@ def run(recipe: Recipe) -> dict[str, Any]:
             run_clusters(root, recipe.dedup.rules[:position])
     with watch("splits"):
         splits = split_units(root, recipe, prune=False)
-        run_splits(root, splits)
+        run_splits(root, recipe, splits)
     with watch("arrays"):
         for role in ("train", "valid", "test"):
             Lake.working(root).arrays("main", role, normalised=True)
     with watch("baselines"):
-        run_baselines(root, run_units(root, recipe, splits, prune=False))
+        run_baselines(root, run_units(root, recipe, prune=False))
     with watch("release"):
         publish(root, recipe.digest, "bench", remembered(recipe))
     with watch("report"):

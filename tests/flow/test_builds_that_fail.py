@@ -80,7 +80,7 @@ def test_a_bad_build_is_one_line_and_commits_nothing(case: str, base: Path) -> N
         build(recipe(base, source, **parts), engine=LocalEngine(1))
     assert "\n" not in str(caught.value)
     assert versions(str(base / "lake")) == {}
-    assert not [path for path in (base / "lake").rglob("*") if path.is_file()]
+    assert not [path for path in (base / "lake").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,12 @@ def test_a_bad_build_is_one_line_and_commits_nothing(case: str, base: Path) -> N
             },
         ),
         (
-            LakeError,
-            "no images in split 'main', role 'test'",
-            {"split": [SPLIT], "baseline": [{"model": "logistic", "split": "main"}]},
+            BaselineError,
+            "asks for train sizes .100.",
+            {
+                "split": [{**SPLIT, "test": {"from": "train", "size": 2}}],
+                "baseline": [{"model": "logistic", "split": "main", "train_sizes": [100, 10]}],
+            },
         ),
     ],
 )

@@ -1,5 +1,8 @@
 """What a build does again, and what it leaves alone."""
 
+import io
+import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +10,20 @@ import pytest
 from making import as_folder, as_tar, files_of, recipe
 
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import CheckError
+from pipeline.errors import CheckError, LakeError, SourceError, SplitError
 from pipeline.flow.build import Built, build, plan
 from pipeline.flow.ingest import run_ingest
-from pipeline.flow.inspect import status
+from pipeline.flow.inspect import status, vacuum
 from pipeline.flow.work import Load
 from pipeline.handle import Lake
 from pipeline.lake.commits import versions
+from pipeline.lake.lock import writing
 
 TRAIN = {"name": "main", "train": {"from": "train"}}
 BOTH = {"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}
 LOGISTIC = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
+
+RUN = "logistic on main (d15128)"
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def test_a_changed_file_runs_everything_behind_it_and_says_why(base: Path) -> No
         ("ingest", "d/train (train)", "1 of 1 shards changed, 0 gone"),
         ("dedup", "exact", "what it reads changed"),
         ("splits", "main", "what it reads changed"),
-        ("baselines", "logistic on main [0]", "what it reads changed"),
+        ("baselines", RUN, "what it reads changed"),
     ]
 
 
@@ -89,7 +95,7 @@ def test_a_new_seed_draws_one_split_and_trains_what_stands_on_it(base: Path) -> 
     changed = done(make(base, split=[{**BOTH, "seed": 5}, other]))
     assert changed == [
         ("splits", "main", "its settings changed"),
-        ("baselines", "logistic on main [0]", "what it reads changed"),
+        ("baselines", RUN, "what it reads changed"),
     ]
 
 
@@ -147,9 +153,14 @@ def test_status_tells_what_the_next_build_would_do_and_the_build_does_it(base: P
     assert status(first.root).todo == []
     as_folder(base / "test", {"B/new.png": b""})
     told = status(first.root).todo
-    assert [item[:2] for item in told] == [item[:2] for item in build(found, engine=LocalEngine(1)).done]
-    assert told[0].reason == "1 of 1 shards changed, 0 gone"
-    assert {item.reason for item in told[1:]} == {"images change"}
+    assert [item.reason for item in told] == [
+        "1 of 1 shards changed, 0 gone",
+        "images change",
+        "images change",
+        "if its split changes",
+    ]
+    # An empty file is one reject more: the split comes out as it was, and nothing is trained.
+    assert [item[:2] for item in told[:-1]] == [item[:2] for item in build(found, engine=LocalEngine(1)).done]
 
 
 def test_a_stricter_check_is_held_against_what_is_there(base: Path) -> None:
@@ -158,3 +169,134 @@ def test_a_stricter_check_is_held_against_what_is_there(base: Path) -> None:
     with pytest.raises(CheckError, match="A has 20, B has 20 images; the recipe asks for at least 21 a class"):
         build(recipe(base, {"uri": "train", "min_per_class": 21}), engine=LocalEngine(1))
     assert versions(str(base / "lake")) == before
+
+
+def test_a_touched_file_is_decoded_again_and_trains_nothing(base: Path) -> None:
+    make(base)
+    os.utime(base / "train" / "A" / "00000.png", ns=(1, 1))
+    assert [item[0] for item in done(make(base))] == ["ingest", "dedup", "splits"]
+
+
+def test_a_source_that_no_split_draws_from_draws_nothing_again(base: Path) -> None:
+    make(base)
+    as_folder(base / "other", files_of(8, seed=9))
+    parts: dict[str, Any] = {"dedup": {"rules": ["exact"]}, "split": [BOTH], "baseline": [LOGISTIC]}
+    listed = ({"uri": "train"}, {"uri": "test", "split": "test"}, {"uri": "other", "split": "other"})
+    built = build(recipe(base, *listed, **parts), engine=LocalEngine(1))
+    assert [item[0] for item in done(built)] == ["ingest", "dedup"]
+
+
+def test_runs_are_known_by_what_they_are_not_by_where_they_stand(base: Path) -> None:
+    other = {**LOGISTIC, "seed": 5}
+    make(base, baseline=[LOGISTIC, other])
+    assert done(make(base, baseline=[other, LOGISTIC])) == [
+        ("release", "recipe", "it says something new, but nothing to be made anew")
+    ]
+    dropped = make(base, baseline=[other])
+    assert done(dropped) == [("baselines", RUN, "no longer asked for")]
+    scores = Lake(dropped.root).scan("scores").collect()
+    assert scores["seed"].unique().to_list() == [5]
+    assert scores.select("run_id", "train_size", "eval_on").is_unique().all()
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.read_bytes
+
+    def failing(self: Path) -> bytes:
+        if self.match("train/A/00000.png"):
+            raise OSError(5, "Input/output error")
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        first = make(base)
+    assert first.rejects == 1
+    again = make(base)
+    assert (again.images, again.rejects) == (60, 0)
+    assert make(base).done == ()
+
+
+def test_keys_of_another_version_are_computed_anew(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(base)
+    for module in ("pipeline.flow.cluster", "pipeline.flow.adopt"):
+        monkeypatch.setattr(f"{module}.KEYS_VERSION", "2")
+    before = versions(str(base / "lake"))["index"]
+    assert ("dedup", "exact", "what it reads changed") in done(make(base))
+    assert versions(str(base / "lake"))["index"] == before + 1
+    assert Lake(base / "lake").scan("index").collect().height == 60
+    assert make(base).done == ()
+
+
+def test_checks_that_are_new_are_held_against_old_sources(base: Path) -> None:
+    as_tar(base / "in.tar", {**files_of(6), "C/x.png": b""}, "w")
+    build(recipe(base, {"uri": "in.tar"}), engine=LocalEngine(1))
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"bytes": 5}, "bytes, the recipe asks for 5"),
+        ({"digest": "md5:" + "0" * 32}, "the recipe asks for md5:000"),
+        ({"min_per_class": 1}, "C has 0 images"),
+    ]
+    for change, said in changes:
+        with pytest.raises(CheckError, match=said):
+            build(recipe(base, {"uri": "in.tar", **change}), engine=LocalEngine(1))
+    assert Lake(base / "lake").release == 1
+
+
+def test_a_recipe_that_only_says_more_is_kept_with_a_release_of_its_own(base: Path) -> None:
+    make(base)
+    found = recipe(base, {"uri": "train", "classes": 2}, {"uri": "test", "split": "test"}, split=[BOTH])
+    assert build(found, engine=LocalEngine(1)).release == 2
+    assert build(found, engine=LocalEngine(1)).release == 2
+
+
+def test_a_split_of_an_earlier_recipe_that_no_longer_fits_says_how_to_drop_it(base: Path) -> None:
+    make(base, split=[{**BOTH, "name": "old", "train": {"from": "train", "size": 40}}], baseline=[])
+    (base / "train" / "A" / "00000.png").unlink()
+    with pytest.raises(SplitError, match="of an earlier recipe: build with --prune"):
+        make(base, split=[BOTH])
+    assert make(base, split=[BOTH], prune=True).release == 2
+
+
+def test_one_build_at_a_time(base: Path) -> None:
+    first = make(base)
+    with writing(first.root), pytest.raises(LakeError, match="another build is writing to this lake"):
+        make(base)
+    with writing(first.root), pytest.raises(LakeError, match="another build is writing"):
+        vacuum(first.root, older_than_hours=0, dry_run=True)
+    assert Lake(first.root).scan("images").collect().height == 60
+    assert make(base).done == ()
+
+
+def test_a_failed_build_in_two_processes_leaves_no_files(base: Path) -> None:
+    for number in range(4):
+        as_folder(base / f"in{number}", files_of(30, seed=number))
+    as_tar(base / "cut.tar.gz", files_of(500))
+    (base / "cut.tar.gz").write_bytes((base / "cut.tar.gz").read_bytes()[:9000])
+    listed = [{"uri": f"in{number}", "split": f"s{number}"} for number in range(4)]
+    with pytest.raises(SourceError, match="damaged or cut short"):
+        build(recipe(base, *listed, {"uri": "cut.tar.gz", "split": "z"}), engine=LocalEngine(2))
+    assert not list((base / "lake").rglob("*.parquet"))
+
+
+def test_one_path_as_image_and_as_reject_is_one_path_twice(base: Path) -> None:
+    with tarfile.open(base / "twice.tar", "w") as archive:
+        for data in (files_of(1)["A/00000.png"], b""):
+            info = tarfile.TarInfo("A/x.png")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(SourceError, match=r"1 paths occur more than once, first 'A/x.png'"):
+        build(recipe(base, {"uri": "twice.tar"}), engine=LocalEngine(1))
+
+
+def test_a_test_role_without_labels_scores_nothing(base: Path) -> None:
+    as_folder(base / "bare", {name.split("/")[1]: data for name, data in files_of(6, seed=3).items()})
+    split = {**BOTH, "test": {"from": "bare"}}
+    listed = ({"uri": "train"}, {"uri": "bare", "split": "bare"})
+    found = recipe(base, *listed, split=[split], baseline=[{**LOGISTIC, "max_iter": 1}])
+    assert Lake(build(found, engine=LocalEngine(1)).root).scan("scores").collect().is_empty()
+
+
+def test_an_older_release_lists_the_releases_there_were(base: Path) -> None:
+    make(base)
+    make(base, rules=("exact", "sign"))
+    assert Lake(base / "lake").scan("releases").collect().height == 2
+    assert Lake(base / "lake").at(1).scan("releases").collect().height == 1

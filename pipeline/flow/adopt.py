@@ -1,0 +1,136 @@
+"""Make decoded shards part of the lake: check that no path occurs twice, then commit the four tables of ingest."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import schemas
+from pipeline.dedup.index import KEYS_VERSION
+from pipeline.errors import SourceError
+from pipeline.flow.state import SHARD_KEY, shards_digest
+from pipeline.flow.work import Ingested
+from pipeline.hashing import image_ids
+from pipeline.lake.commits import Meta, commit, read_meta
+from pipeline.lake.parts import Part, write_part
+from pipeline.lake.reading import polars_schema, scan_table
+from pipeline.rows import to_binary
+
+# Whether a file can be read may change without its size or time: a shard with such a reject is never up to date.
+_AGAIN = "unreadable files"
+
+
+def check_paths(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
+    """Hold law 1: no two files of one dataset and split, images or rejects, have one path.
+
+    Args:
+        root: the lake's folder.
+        made: the shards that are about to be committed.
+        retained: rows of the shards table that stay.
+
+    Raises:
+        SourceError: naming the first such path; nothing was committed.
+    """
+    fresh = [(item.dataset, item.split) for item in made]
+    touched = retained.filter(pl.struct("dataset", "split").is_in([{"dataset": d, "split": s} for d, s in fresh]))
+    old = scan_table(root, "images", None).join(touched.lazy(), on=SHARD_KEY, how="semi").select("image_id").collect()
+    rejects = scan_table(root, "rejects", None).join(touched.lazy(), on=SHARD_KEY, how="semi").collect()
+    every = pl.concat([old.to_series(), *_reject_ids(rejects), *chain.from_iterable(map(_ids, made))])
+    twice = every.filter(every.is_duplicated()).unique()
+    if len(twice):
+        dataset, split, path = _first_path(root, made, twice)
+        raise SourceError(
+            f"{dataset}/{split}: {len(twice)} paths occur more than once, first '{path}'. A path names one file: "
+            "take out the copies, give the second source another split, or, where a source was renamed, build with "
+            "--prune to drop it under its old name. Nothing was committed."
+        )
+
+
+def commit_shards(
+    root: str, decoder: str, made: Sequence[Ingested], replaced: pl.DataFrame, retained: pl.DataFrame
+) -> None:
+    """Commit images, index, rejects and, last, shards, all four with one digest.
+
+    Args:
+        root: the lake's folder.
+        decoder: name of the decoder, for the shards table.
+        made: shards that are on disk.
+        replaced: dataset, split and shard of those whose files go.
+        retained: rows of the shards table that stay.
+    """
+    shards = pl.concat([retained, _shard_rows(made, decoder)]).sort(SHARD_KEY)
+    keys = set(replaced.rows())
+    unit = {"shards": {"fingerprint": shards_digest(shards)}}
+    meta = Meta("ingest", unit)
+
+    def gone(partition: Mapping[str, str]) -> bool:
+        return (partition["dataset"], partition["split"], partition["shard"]) in keys
+
+    commit(root, "images", [item.images for item in made if item.images], gone, meta)
+    # What is in the index already was made by whatever version made it, and its commit goes on saying so.
+    held = read_meta(root, "index").units.get("keys", {"fingerprint": KEYS_VERSION})
+    index = Meta("ingest", {**unit, "keys": held})
+    commit(root, "index", list(chain.from_iterable(item.index for item in made)), gone, index)
+    _commit_rejects(root, made, replaced, meta)
+    part = write_part(root, "shards", {}, shards.to_arrow().cast(schemas.TABLES["shards"].schema))
+    commit(root, "shards", _present(part), lambda _: True, meta)
+
+
+def _ids(item: Ingested) -> Iterator[pl.Series]:
+    yield pl.Series(to_binary(item.image_ids))
+    yield from _reject_ids(pl.DataFrame(item.rejects))
+
+
+def _reject_ids(rejects: pl.DataFrame) -> Iterator[pl.Series]:
+    for (dataset, split), rows in rejects.group_by("dataset", "split", maintain_order=True):
+        yield pl.Series(to_binary(image_ids(str(dataset), str(split), rows["path"])))
+
+
+def _first_path(root: str, made: Sequence[Ingested], twice: pl.Series) -> tuple[str, str, str]:
+    named = [
+        pl.scan_parquet(f"{root}/images/{item.images.path}", hive_partitioning=True, glob=False)
+        .filter(pl.col("image_id").is_in(twice.implode()))
+        .select("dataset", "split", "path")
+        .collect()
+        for item in made
+        if item.images
+    ]
+    rejected = pl.concat([pl.DataFrame(item.rejects) for item in made]).select("dataset", "split", "path")
+    rows = pl.concat([*named, rejected]).sort(pl.all()).rows()
+    known = twice.to_list()
+    return next(row for row in rows if image_ids(row[0], row[1], [row[2]]).tobytes() in known)
+
+
+def _commit_rejects(root: str, made: Sequence[Ingested], replaced: pl.DataFrame, meta: Meta) -> None:
+    """Write every dataset and split that changed anew, from the shards that stay and the new ones: rejects are few."""
+    old = scan_table(root, "rejects", None).join(replaced.lazy(), on=SHARD_KEY, how="anti").collect()
+    schema = schemas.TABLES["rejects"].schema
+    rows = pa.concat_tables([old.to_arrow().cast(schema), *(item.rejects for item in made)])
+    touched = set(replaced.select("dataset", "split").rows())
+    parts: list[Part] = []
+    for dataset, split in sorted(touched):
+        mask = pc.and_(pc.equal(rows["dataset"], dataset), pc.equal(rows["split"], split))
+        ordered = rows.filter(mask).sort_by([("shard", "ascending"), ("path", "ascending")])
+        parts += _present(write_part(root, "rejects", {"dataset": dataset, "split": split}, ordered))
+    commit(root, "rejects", parts, lambda p: (p["dataset"], p["split"]) in touched, meta)
+
+
+def _shard_rows(made: Sequence[Ingested], decoder: str) -> pl.DataFrame:
+    rows = [
+        {
+            **item.partition,
+            "uri": item.uri,
+            "fingerprint": _AGAIN if "unreadable" in item.rejects["reason"].to_pylist() else item.fingerprint,
+            "rows": len(item.image_ids),
+            "rejects": len(item.rejects),
+            "decoder": decoder,
+        }
+        for item in made
+    ]
+    return pl.DataFrame(rows, schema=polars_schema(schemas.TABLES["shards"].schema))
+
+
+def _present(part: Part | None) -> list[Part]:
+    return [] if part is None else [part]
