@@ -3,16 +3,15 @@
 Unknown keys are errors that name the nearest known key, and one error lists every fault of the recipe.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from pipeline.errors import RecipeError
+from pipeline.faults import say_faults
 from pipeline.hashing import digest_of
 
 RoleName = Literal["train", "valid", "test"]
@@ -20,7 +19,16 @@ ROLES: tuple[RoleName, ...] = ("train", "valid", "test")
 
 # Names become folder names of the lake and words of SQL, so they stay plain.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+def _size_or_all(value: Any) -> Any:  # noqa: ANN401 - pydantic hands in whatever was written
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f'{value!r} is neither a whole number of 1 or more nor "all"')
+
+
+Size = Annotated[int | Literal["all"], BeforeValidator(_size_or_all)]
 
 
 class _Part(BaseModel):
@@ -30,7 +38,7 @@ class _Part(BaseModel):
 class LakePart(_Part):
     """`[lake]`: where the tables are."""
 
-    root: str
+    root: Annotated[str, StringConstraints(min_length=1)]
 
 
 class SourcePart(_Part):
@@ -79,7 +87,7 @@ class RolePart(_Part):
     """One role of a split: which images it may take and how many, shared out evenly over the classes."""
 
     source_split: Annotated[str, Field(alias="from")]
-    size: Count | Literal["all"] = "all"
+    size: Size = "all"
 
 
 class SplitPart(_Part):
@@ -122,7 +130,7 @@ class BaselinePart(_Part):
 
     model: Literal["logistic"]
     split: Name
-    train_sizes: tuple[Count | Literal["all"], ...] = ("all",)
+    train_sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = ("all",)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     c: Annotated[float, Field(gt=0)] = 1.0
     max_iter: Count = 100
@@ -152,7 +160,7 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
-        faults = [*_repeated("split", [part.name for part in self.split])]
+        faults = [*_repeated("split", [part.name for part in self.split]), *_repeated("rule", list(self.dedup.rules))]
         roles = {part.name: part.roles for part in self.split}
         faults += [
             f"baseline '{part.model}' needs split '{part.split}' to have the roles train and test"
@@ -215,41 +223,8 @@ def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = N
     try:
         return Recipe.model_validate({**values, "base": base, "file": file and file.resolve()})
     except ValidationError as error:
-        faults = "; ".join(_say(fault) for fault in error.errors())
-        raise RecipeError(f"{file or 'recipe'}: {faults}.") from None
-
-
-def _say(fault: ErrorDetails) -> str:
-    where = _spell(fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        key = str(fault["loc"][-1])
-        near = difflib.get_close_matches(key, _known_keys(fault["loc"][:-1]), n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(_known_keys(fault['loc'][:-1]))}"
-        return f"unknown key {where}; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[:1].lower()}{message[1:]}" if where else message
-
-
-def _spell(loc: tuple[int | str, ...]) -> str:
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
-    return "".join(parts).removeprefix(".")
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in (part for part in loc if isinstance(part, str)):
-        found = (
-            [f for n, f in model.model_fields.items() if part in (n, f.alias)] if hasattr(model, "model_fields") else []
-        )
-        model = _model_in(found[0].annotation) if found else None
-    return sorted(f.alias or n for n, f in model.model_fields.items() if not f.exclude) if model else []
-
-
-def _model_in(annotation: Any) -> Any:  # noqa: ANN401 - a typing construct
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_model_in(part) for part in getattr(annotation, "__args__", ()))
-    return next((part for part in inner if part is not None), None)
+        faults = say_faults(error, Recipe)
+        raise RecipeError(f"{file or 'recipe'}: {faults}{'' if faults.endswith('?') else '.'}") from None
 
 
 def _repeated(what: str, names: list[str]) -> list[str]:

@@ -23,6 +23,9 @@ _COMMANDS = {
     "synth": "Draw glyph images with planted overlaps.",
 }
 
+# 128 + SIGINT, as shells count.
+_INTERRUPTED = 130
+
 
 class _Commands(click.Group):
     """Loads the file of the one command that runs, and none to list them: help comes at once."""
@@ -48,9 +51,15 @@ def _imagelake() -> None:
 
 
 def main() -> None:
-    """Run the command; what imagelake raises on purpose becomes one line and exit code 1."""
+    """Run the command; what imagelake raises on purpose becomes one line and exit code 1, ctrl-C exit code 130."""
     try:
-        _imagelake()
+        sys.exit(_imagelake(standalone_mode=False))
+    except click.Abort:
+        click.echo("imagelake: stopped. The lake reads as of its last release; build again to go on.", err=True)
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except ImagelakeError as error:
         click.echo(f"imagelake: {error}", err=True)
         sys.exit(1)

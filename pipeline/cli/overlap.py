@@ -1,6 +1,7 @@
 """imagelake overlap."""
 
 import click
+import polars as pl
 
 from pipeline.cli.show import as_json, show_frame, show_json
 from pipeline.flow.inspect import overlap
@@ -26,5 +27,6 @@ def command(lake: str, split: str | None, *, json_: bool) -> None:
     listed = ", ".join(f"{count:,} by {rule}" for rule, count in counts.rows()) or "none"
     click.echo(f"Label conflicts, clusters with several labels: {listed}")
     if len(found.conflicts):
-        show_frame(found.conflicts.group_by("rule", maintain_order=True).head(_SHOWN).drop("cluster_id"))
+        first = found.conflicts.group_by("rule", maintain_order=True).head(_SHOWN).drop("cluster_id")
+        show_frame(first.with_columns(pl.col("labels").list.join(" "), pl.col("paths").list.head(3).list.join(", ")))
         click.echo(f"Shown are {_SHOWN} a rule at most; --json lists all.")

@@ -1,9 +1,8 @@
 """How commands print: frames as tables for people, everything as JSON for programs."""
 
 import json
-import sys
-from datetime import datetime
-from pathlib import Path
+import shutil
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -16,8 +15,7 @@ _ID_BYTES = 16
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
     """Print a value as JSON: frames as lists of rows, bytes as hexadecimal digits."""
-    json.dump(value, sys.stdout, default=_plain, indent=2)
-    sys.stdout.write("\n")
+    click.echo(json.dumps(_without_nan(value), default=_plain, indent=2, allow_nan=False))
 
 
 def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
@@ -33,8 +31,8 @@ def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
     with pl.Config(
         tbl_rows=rows,
         tbl_cols=-1,
-        tbl_width_chars=200,
-        fmt_str_lengths=60,
+        tbl_width_chars=max(shutil.get_terminal_size((120, 24)).columns, 80),
+        fmt_str_lengths=200,
         tbl_hide_column_data_types=True,
         tbl_hide_dataframe_shape=True,
         tbl_formatting="UTF8_FULL_CONDENSED",
@@ -45,9 +43,18 @@ def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - json's own signature
     if isinstance(value, pl.DataFrame):
-        return value.to_dicts()
+        return _without_nan(value).to_dicts()
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, datetime | Path):
-        return str(value)
-    raise TypeError(f"cannot print {type(value).__name__} as JSON")
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    # Dates, times, paths and whatever else DuckDB knows read best as they print.
+    return str(value)
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 - as it comes
+    """JSON knows neither NaN nor infinity: they become null."""
+    if isinstance(value, pl.DataFrame):
+        numbers = pl.col(pl.Float64, pl.Float32)
+        return value.with_columns(pl.when(numbers.is_finite()).then(numbers).name.keep())
+    return value

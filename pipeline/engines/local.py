@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain, islice
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -66,7 +68,22 @@ class LocalEngine:
         # Not fork: Polars and Arrow hold threads and locks that do not survive it.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(self._preload)
+        with _interrupts_ignored():
+            forkserver.ensure_running()
         return context
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let what is started here inherit deafness to ctrl-C, which is for the driver: workers would print tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_order(

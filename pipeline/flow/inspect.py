@@ -41,7 +41,7 @@ class Overlap(NamedTuple):
     Attributes:
         matrix: columns rule, role, one column a role: images of `role` that occur in it.
         repeats: columns rule, role, clusters, redundant, conflicts.
-        conflicts: columns rule, labels, images, paths, cluster_id: clusters with several labels.
+        conflicts: columns rule, labels (list), images, paths (list), cluster_id: clusters with several labels.
     """
 
     matrix: pl.DataFrame
@@ -91,9 +91,9 @@ def overlap(root: str, split: str | None = None) -> Overlap:
         .join(paths, on="image_id", maintain_order="left")
         .group_by("rule", "cluster_id", maintain_order=True)
         .agg(
-            labels=pl.col("label").unique().sort().str.join(" "),
+            labels=pl.col("label").unique().sort(),
             images=pl.len(),
-            paths=pl.col("path").head(3).str.join(", "),
+            paths=pl.col("path"),
         )
         .select("rule", "labels", "images", "paths", "cluster_id")
         .collect()
@@ -118,7 +118,7 @@ def run_sql(root: str, text: str, release: int | None = None) -> pl.DataFrame:
     relation = Lake(root, release).sql(text)
     try:
         rows: pl.DataFrame = relation.pl()
-    except duckdb.Error as error:
+    except (duckdb.Error, pl.exceptions.PolarsError) as error:
         raise QueryError(" ".join(str(error).split())) from error
     return rows
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from pipeline.dedup.overlap import overlap_matrix
+from pipeline.errors import LakeError
 from pipeline.handle import Lake
+from pipeline.lake.parts import full_disk_named
 
 _MARK = '<meta name="imagelake-release" content="{}">'
 
@@ -35,8 +37,12 @@ def write_report(root: str, out: Path | None = None) -> Path:
     )
     # Renamed into place, so that a report that is there is whole.
     draft = file.with_name(f".{file.name}.draft")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(file)
+    try:
+        with full_disk_named(root):
+            draft.write_text(html, encoding="utf-8")
+            draft.replace(file)
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        raise LakeError(f"{file}: the report cannot be written there ({error.strerror}). Name another file.") from error
     return file
 
 

@@ -72,7 +72,7 @@ def run_splits(root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]]
         for name, unit in units.items()
     }
     held = versions(root)
-    meta = Meta("splits", made, {name: held[name] for name in ("images", "clusters")})
+    meta = Meta("splits", made, {name: held[name] for name in ("images", "clusters") if name in held})
     commit(root, "splits", [part for part in parts if part], lambda p: p["split_name"] in touched, meta)
     return todo
 
@@ -81,9 +81,19 @@ def _draw(root: str, name: str, spec: Mapping[str, Any], images: pl.DataFrame, a
     try:
         return _rows(root, spec, images)
     except SplitError as error:
+        if images.is_empty():
+            raise SplitError(f"{error} {_all_rejected(root)}") from error
         if name in asked:
             raise
         raise SplitError(f"{error} This split is of an earlier recipe: build with --prune to drop it.") from error
+
+
+def _all_rejected(root: str) -> str:
+    rejects = scan_table(root, "rejects", None).select("reason", "path", "detail").collect()
+    if rejects.is_empty():
+        return "The lake holds no images."
+    reason, path, detail = rejects.row(0)
+    return f"All {len(rejects)} files were rejected, the first ('{path}') as {reason}: {detail}."
 
 
 def _rows(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> pl.DataFrame:

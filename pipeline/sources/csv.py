@@ -7,6 +7,7 @@ A row with a wrong number of values, or a value that is no whole number from 0 t
 lines are no rows, but keep their number: the path of a row is its line, counted from 0 behind the header.
 """
 
+import csv
 import math
 import re
 from collections.abc import Iterator
@@ -133,28 +134,73 @@ def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: 
 
 def _parse(lines: list[bytes], layout: _Layout) -> tuple[NDArray[np.uint8], list[str | None], NDArray[np.bool_]]:
     """Read rows as text first and numbers after, so that a bad value is one null and not the end of the file."""
-    commas = np.fromiter((line.count(b",") for line in lines), dtype=np.int64, count=len(lines))
-    whole = commas == layout.columns - 1
-    frame = _frame(b"".join(line for line, ok in zip(lines, whole.tolist(), strict=True) if ok), layout)
+    plain, quoted = _unquote(lines, layout)
+    commas = np.fromiter((line.count(b",") for line in plain), dtype=np.int64, count=len(plain))
+    whole = (commas == layout.columns - 1) & _is_text(plain)
+    frame = _frame(b"".join(line for line, ok in zip(plain, whole.tolist(), strict=True) if ok), layout)
     names = [name for position, name in enumerate(frame.columns) if position != layout.label]
     numbers = frame.select(pl.col(names).cast(pl.UInt8, strict=False))
     read = numbers.select(ok=pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     good = whole.copy()
     good[whole] = read
     labels = [None] * int(read.sum()) if layout.label is None else frame.to_series(layout.label).filter(read).to_list()
+    if quoted:
+        labels = [quoted.get(row, label) for row, label in zip(np.flatnonzero(good).tolist(), labels, strict=True)]
     return np.ascontiguousarray(numbers.filter(read).to_numpy()), labels, good
+
+
+def _unquote(lines: list[bytes], layout: _Layout) -> tuple[list[bytes], dict[int, str | None]]:
+    """Take quotes away, and labels with them, which alone can hold a comma: rows with quotes are few or none."""
+    rows = [row for row, line in enumerate(lines) if b'"' in line]
+    if not rows:
+        return lines, {}
+    plain, labels = list(lines), dict[int, str | None]()
+    for row in rows:
+        fields = _fields(lines[row])
+        if len(fields) == layout.columns and layout.label is not None:
+            labels[row] = fields[layout.label].strip() or None
+            fields[layout.label] = ""
+        plain[row] = ",".join(fields).encode("utf-8", "surrogateescape") + b"\n"
+    return plain, labels
+
+
+def _fields(line: bytes) -> list[str]:
+    text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:  # a lone carriage return, say
+        return text.split(",")
+
+
+def _is_text(lines: list[bytes]) -> NDArray[np.bool_]:
+    """Tell which rows are UTF-8: read as anything else, two labels could become one."""
+    try:
+        b"".join(lines).decode()
+    except UnicodeDecodeError:
+        return np.fromiter(map(_is_utf8, lines), dtype=np.bool_, count=len(lines))
+    return np.ones(len(lines), dtype=np.bool_)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _frame(data: bytes, layout: _Layout) -> pl.DataFrame:
     schema = {f"column_{position}": pl.String for position in range(layout.columns)}
     if not data:
         return pl.DataFrame(schema=schema)
-    frame = pl.read_csv(data, has_header=False, schema=schema, quote_char=None, encoding="utf8-lossy")
+    frame = pl.read_csv(data, has_header=False, schema=schema, quote_char=None)
     return frame.select(pl.all().str.strip_chars(_AROUND).replace("", None))
 
 
 def _fault(line: bytes, layout: _Layout) -> str:
-    values = line.decode("utf-8", "replace").split(",")
+    if not _is_utf8(line):
+        return "the row is no UTF-8 text: save the file as UTF-8"
+    values = _fields(line)
     if len(values) != layout.columns:
         return f"{len(values)} values where the file has {layout.columns} columns"
     pixels = ((position, value.strip(_AROUND)) for position, value in enumerate(values) if position != layout.label)

@@ -75,6 +75,11 @@ def _resolve_one(recipe: Recipe, part: SourcePart) -> list[Source]:
     path = _locate(recipe, part)
     form = part.format or detect(path)
     _only(part, form, ("labels",) if form == "idx" else ())
+    if form == "folder" and Path(recipe.root).is_relative_to(path.resolve()):
+        raise RecipeError(
+            f"lake.root {recipe.root} lies inside the source {part.uri}: the lake's own files would be read as images. "
+            "Give it another folder."
+        )
     if form == "idx" and path.is_dir():
         return [Source(part, file, split, form, size, limit) for split, file in _idx_splits(part, path)]
     return [Source(part, path, _split_of(part), form, size, limit)]

@@ -156,11 +156,14 @@ def test_rejects_become_rows() -> None:
 
 
 def test_the_decoder_is_named_for_what_changes_pixels() -> None:
-    names = [decoder_name(DecodePart()), decoder_name(DecodePart(size=(4, 4))), decoder_name(DecodePart(background=0))]
-    assert len(set(names)) == 3
-    assert names[0] == decoder_name(DecodePart())
+    resized = DecodePart(size=(4, 4), on_mismatch="resize")
+    specs = [DecodePart(), DecodePart(size=(4, 4)), resized, resized.model_copy(update={"background": 0})]
+    names = [decoder_name(spec) for spec in specs]
+    assert len(set(names)) == 4
+    # Nothing is laid over a background where every other mode is rejected.
+    assert names[0] == decoder_name(DecodePart()) == decoder_name(DecodePart(background=0))
     # A promise to old lakes: another name decodes every shard again.
-    assert names[0] == "pillow-2:eaf0827acec178cd"
+    assert names[0] == "pillow-2:dc7048f8f8747f56"
 
 
 def test_every_reason_has_a_meaning_in_one_line() -> None:

@@ -55,6 +55,17 @@ CASES: dict[str, Case] = {
     "an unknown rule": (RecipeError, "did you mean 'sign'", {"dedup": {"rules": ["sing"]}}),
     "a path twice": (SourceError, "1 paths occur more than once, first 'A/x.png'", {"source": {"uri": "twice.tar"}}),
     "a source without split": (RecipeError, "give it a split", {"source": {"uri": "in", "split": None}}),
+    "a lake in its source": (
+        RecipeError,
+        "lies inside the source in: .* another folder",
+        {"lake": {"root": "in/lake"}},
+    ),
+    "a lake that is a file": (LakeError, "cannot be written to .* another folder", {"lake": {"root": "odd.bin"}}),
+    "labels of a folder": (
+        RecipeError,
+        "labels says nothing of a source of format folder",
+        {"source": {"labels": "x"}},
+    ),
     "a lake in a bucket": (LakeError, "builds lakes in folders only", {"lake": {"root": "s3://bucket/lake"}}),
 }
 
@@ -68,6 +79,7 @@ def base(tmp_path: Path) -> Path:
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "odd.bin").write_bytes(bytes(range(256)))
     (tmp_path / "empty").mkdir()
+    as_folder(tmp_path / "empties", {"A/x.png": b""})
     return tmp_path
 
 
@@ -176,3 +188,9 @@ def test_the_command_says_one_line_and_exits_with_1(base: Path) -> None:
     assert run.stdout == ""
     assert run.stderr.startswith("imagelake: d: no file or folder")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_split_of_nothing_but_rejects_names_the_first(base: Path) -> None:
+    said = r"All 1 files were rejected, the first \('A/x.png'\) as empty: the file has no bytes"
+    with pytest.raises(SplitError, match=said):
+        build(recipe(base, {"uri": "empties"}, split=[SPLIT]), engine=LocalEngine(1))

@@ -200,15 +200,15 @@ def test_runs_are_known_by_what_they_are_not_by_where_they_stand(base: Path) -> 
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Path.read_bytes
+    real = Path.open
 
-    def failing(self: Path) -> bytes:
+    def failing(self: Path, *args: Any, **options: Any) -> Any:
         if self.match("train/A/00000.png"):
             raise OSError(5, "Input/output error")
-        return real(self)
+        return real(self, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", failing)
+        patch.setattr(Path, "open", failing)
         first = make(base)
     assert first.rejects == 1
     again = make(base)

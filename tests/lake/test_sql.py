@@ -1,7 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pipeline.cli.sql import command
 from pipeline.errors import QueryError
 from pipeline.flow.inspect import run_sql
 from pipeline.handle import Lake
@@ -65,3 +68,18 @@ def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
         run_sql(small_lake.root, "select count(*) n from images", 1)["n"].item()
         == small_lake.scan("images").collect().height
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("select sum(file_size) - sum(file_size) as x from images", 0),
+        ("select 1.5 as x", 1.5),
+        ("select 'nan'::double as x", None),
+        ("select date '2026-11-21' as x", "2026-11-21"),
+        (r"select '\xff'::blob as x", "ff"),
+    ],
+)
+def test_whatever_sql_returns_is_json(small_lake: Lake, text: str, shown: object) -> None:
+    result = CliRunner().invoke(command, [small_lake.root, text, "--json"])
+    assert json.loads(result.stdout) == [{"x": shown}]

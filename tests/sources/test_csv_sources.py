@@ -1,6 +1,7 @@
 """CSV of pixels: the digit-recognizer form and what people make of it."""
 
 import bz2
+import csv
 import gzip
 import lzma
 from pathlib import Path
@@ -181,3 +182,21 @@ def test_pixels_come_back_as_they_were_written(tmp_path: Path) -> None:
     made = pictures(50, size=(5, 5))
     file = written(tmp_path, *(",".join(map(str, (n, *made[n].ravel()))) for n in range(50)))
     assert np.array_equal([pixels[..., 0] for *_, pixels in handed_out(source_of(file))], made)
+
+
+def test_quoted_labels_are_read_as_they_were_written(tmp_path: Path) -> None:
+    names = ["a,b", 'q"', "plain", " spaced ", "ü"]
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["label", *(f"pixel{i}" for i in range(4))])
+        writer.writerows([name, 1, 2, 3, 4] for name in names)
+    assert [label for _, label, _ in handed_out(source_of(tmp_path / "a.csv"))] == ["a,b", 'q"', "plain", "spaced", "ü"]
+    assert turned_away(source_of(tmp_path / "a.csv")) == []
+
+
+def test_a_row_that_is_no_utf8_is_a_reject_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"label,p0,p1,p2,p3\nA,1,2,3,4\n\xe9,1,2,3,4\n\xfc,1,2,3,4\n")
+    assert [label for _, label, _ in handed_out(source_of(tmp_path / "a.csv"))] == ["A"]
+    refused = turned_away(source_of(tmp_path / "a.csv"))
+    assert [(item.path, item.reason) for item in refused] == [("1", "bad_row"), ("2", "bad_row")]
+    assert "no UTF-8" in refused[0].detail
