@@ -1,12 +1,17 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 from making import DATA, as_folder, files_of, recipe
 
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.flow.build import build
 from pipeline.handle import Lake
+
+# Machines are shared and slow: how long an example takes says nothing.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.fixture(params=["one process", "two processes"])

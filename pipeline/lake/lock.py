@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import LakeError
+from pipeline.errors import DiskFullError, LakeError
 from pipeline.lake.parts import full_disk_named
 
 
@@ -24,11 +24,9 @@ def writing(root: str) -> Iterator[None]:
         with full_disk_named(root):
             Path(root).mkdir(parents=True, exist_ok=True)
             handle = os.open(Path(root) / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise LakeError(f"{root}: cannot be written to ({error.strerror}). Give lake.root another folder.") from error
+    except DiskFullError:
+        raise
     except OSError as error:
-        if isinstance(error, LakeError) or error.errno is None:
-            raise
         raise LakeError(f"{root}: cannot be written to ({error.strerror}). Give lake.root another folder.") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
