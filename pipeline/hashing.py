@@ -47,6 +47,20 @@ def flat(pixels: NDArray[Kind]) -> NDArray[Kind]:
     return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 
 
+def pixel_sums(pixels: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sum the pixel values of every picture, and their squares, exactly.
+
+    Args:
+        pixels: (n, height, width, channels) uint8.
+
+    Returns:
+        Two (n,) int64: sums of the values, 0 to 255 each, and of their squares.
+    """
+    rows = flat(pixels)
+    # 255 * 255 still fits 16 bits.
+    return rows.sum(axis=1, dtype=np.int64), np.square(rows, dtype=np.uint16).sum(axis=1, dtype=np.int64)
+
+
 def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:
     """Put the picture's shape in front of every row, so that rows of unlike pictures never meet.
 

@@ -28,6 +28,8 @@ TABLE = Table(
                 "what the image shows: xxh3-128 of (height, width, channels, pixels)",
                 unit="16 bytes",
             ),
+            column("pixel_sum", pa.int64(), "sum of all pixel values: means need no pixel", unit="0 to 255 a value"),
+            column("pixel_squares", pa.int64(), "sum of all squared pixel values", unit="0 to 65,025 a value"),
             FILE_SIZE,
             DATASET,
             SPLIT,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.hashing import content_hashes, digest_of, hash_rows, image_ids
+from pipeline.hashing import content_hashes, digest_of, hash_rows, image_ids, pixel_sums
 
 
 def test_image_id_is_xxh3_128_of_dataset_split_path() -> None:
@@ -33,6 +33,21 @@ def test_no_rows_and_empty_rows_hash() -> None:
 def test_rows_hash_as_if_alone(rows: np.ndarray) -> None:
     together = hash_rows(rows)
     assert all(np.array_equal(hash_rows(rows[i : i + 1])[0], together[i]) for i in range(len(rows)))
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(0, 5), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])))
+)
+def test_sums_are_exact(pixels: np.ndarray) -> None:
+    rows = [[int(value) for value in picture.ravel()] for picture in pixels]
+    sums, squares = pixel_sums(pixels)
+    assert sums.tolist() == [sum(row) for row in rows]
+    assert squares.tolist() == [sum(value**2 for value in row) for row in rows]
+
+
+def test_sums_of_a_white_picture_do_not_wrap() -> None:
+    sums, squares = pixel_sums(np.full((1, 300, 300, 3), 255, np.uint8))
+    assert (sums[0], squares[0]) == (270_000 * 255, 270_000 * 65_025)
 
 
 def test_digest_is_of_the_meaning() -> None:

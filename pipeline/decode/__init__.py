@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import schemas
 from pipeline.decode.picture import Unfit, convert, decode, strict_pillow
 from pipeline.encoded import Blobs, Encoded, Made, Pixels, Refused
-from pipeline.hashing import content_hashes, digest_of, image_ids
+from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
 from pipeline.recipe import DecodePart
 from pipeline.rows import to_binary
 
@@ -164,6 +164,7 @@ def _columns(shard: Encoded, dataset: str, split: str, group: _Group) -> Decoded
         pa.array(np.full(count, channels, np.int16)),
         to_binary(pixels.reshape(count, -1)),
         to_binary(content_hashes(pixels)),
+        *map(pa.array, pixel_sums(pixels)),
         pa.array(group.file_sizes, pa.int64()),
     ]
     return Decoded(pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema), pixels)

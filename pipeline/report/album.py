@@ -40,7 +40,7 @@ class Album:
         )
 
     def fill(self, pictures: pl.DataFrame) -> None:
-        """Put in the rows that `walk_shards` kept."""
+        """Put in the rows that `read_pictures` returned."""
         self.rows = {row["image_id"]: row for row in pictures.iter_rows(named=True)}
 
     def sheet(self, ids: list[bytes]) -> dict[str, Any] | None:

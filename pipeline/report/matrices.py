@@ -52,7 +52,7 @@ def source_matrix(
         overlap: counts overlap.
         clusters: the clusters table.
         images: the images table.
-        sums: sums per class, from `walk_shards`, for the sizes.
+        sums: sums per class, from `sum_classes`, for the sizes.
         rules: rules to report, in order.
 
     Returns:

@@ -21,7 +21,7 @@ def describe_sources(
         images: the images table.
         rejects: the rejects table.
         shards: the shards table.
-        sums: sums per class, from `walk_shards`.
+        sums: sums per class, from `sum_classes`.
 
     Returns:
         One dict per source, sorted: source, dataset, split, uris, images, rejects, classes, unlabelled,
@@ -63,7 +63,7 @@ def describe_classes(sums: pl.DataFrame, samples: pl.DataFrame, album: Album) ->
     """Describe every class of every source that has images.
 
     Args:
-        sums: sums per class, from `walk_shards`.
+        sums: sums per class, from `sum_classes`.
         samples: chosen pictures, from `choose_samples`.
         album: where their pixels are.
 

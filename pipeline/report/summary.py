@@ -22,7 +22,7 @@ from pipeline.report.rules import known_rules
 from pipeline.report.samples import choose_samples
 from pipeline.report.sources import describe_classes, describe_sources
 from pipeline.report.splits import describe_splits
-from pipeline.report.walk import walk_shards
+from pipeline.report.walk import read_pictures, sum_classes
 
 Scan = Callable[[str], pl.LazyFrame]
 
@@ -56,8 +56,8 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
     conflicts = label_conflicts(clusters, images)
 
     album = Album.of(splits, samples["image_id"], crossing, conflicts)
-    sums, pictures = walk_shards(images, album.wanted)
-    album.fill(pictures)
+    sums = sum_classes(images)
+    album.fill(read_pictures(images, album.wanted))
 
     summary = {
         "lake": lake,

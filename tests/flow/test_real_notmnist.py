@@ -67,13 +67,20 @@ def test_sign_agrees_with_the_dense_formula_image_by_image(notmnist_lake: Lake) 
     assert np.array_equal(dense, ~kept)
 
 
-def test_normalised_mean_and_deviation_of_small(notmnist_lake: Lake) -> None:
+def test_normalised_mean_and_deviation_of_small_from_pixels_and_from_sums(notmnist_lake: Lake) -> None:
     pixels, _ = notmnist_lake.arrays("main", "test", sanitized=False)
     values = (np.arange(256) - 127.5) / 255
     counts = np.bincount(pixels.ravel(), minlength=256) / pixels.size
     mean = (values * counts).sum()
     assert round(mean, 4) == -0.0746
     assert round(float(np.sqrt(((values - mean) ** 2 * counts).sum())), 4) == 0.4586
+    query = """
+        with m as (select sum(pixel_sum) / sum(height * width) as mean,
+                          sum(pixel_squares) / sum(height * width) as square
+                   from images where split = 'test')
+        select (mean - 127.5) / 255 as mean, sqrt(square - mean * mean) / 255 as deviation from m
+    """
+    assert [round(value, 4) for value in run_sql(notmnist_lake.root, query).row(0)] == [-0.0746, 0.4586]
 
 
 def test_every_law_holds_at_rest(notmnist_lake: Lake) -> None:

@@ -66,6 +66,8 @@ def frames(text: str, *, channels: int = 1, side: int = 28) -> dict[str, pl.Data
             "width": side,
             "channels": channels,
             "pixels": pixels,
+            "pixel_sum": sum(pixels),
+            "pixel_squares": sum(value * value for value in pixels),
             "content_hash": b"0" * 16,
             "file_size": 1,
             "shard": "0",

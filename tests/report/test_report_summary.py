@@ -36,6 +36,8 @@ def image(number: int, label: str | None, split: str, *, look: int | None = None
         "width": 8,
         "channels": 1,
         "pixels": pixels,
+        "pixel_sum": sum(pixels),
+        "pixel_squares": sum(value * value for value in pixels),
         "content_hash": ident(look),
         "file_size": 99,
         "dataset": "toy",

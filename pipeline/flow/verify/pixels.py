@@ -12,7 +12,7 @@ from pipeline.dedup.index import index_table
 from pipeline.dedup.rules import parse_rule
 from pipeline.flow.verify.check import MOST, Check
 from pipeline.handle import Lake
-from pipeline.hashing import content_hashes, image_ids
+from pipeline.hashing import content_hashes, image_ids, pixel_sums
 from pipeline.lake.reading import file_names
 from pipeline.rows import to_binary
 
@@ -48,7 +48,13 @@ def _check_group(name: str, rows: pa.Table, rules: Sequence[str]) -> tuple[list[
     pixels = column_as_array(rows["pixels"].chunk(0), shape).reshape(len(rows), *shape)
     ids = pl.Series(to_binary(image_ids(dataset, split, rows["path"].to_pylist())))
     hashes = pl.Series(to_binary(content_hashes(pixels)))
-    wrong = (hashes != pl.Series(rows["content_hash"])) | (ids != pl.Series(rows["image_id"]))
+    sums, squares = map(pl.Series, pixel_sums(pixels))
+    wrong = (
+        (hashes != pl.Series(rows["content_hash"]))
+        | (ids != pl.Series(rows["image_id"]))
+        | (sums != pl.Series(rows["pixel_sum"]))
+        | (squares != pl.Series(rows["pixel_squares"]))
+    )
     paths = pl.Series(rows["path"]).filter(wrong).head(MOST)
     keys = [
         pl.DataFrame(index_table(parse_rule(rule), rows["image_id"].chunk(0), rows["label"].chunk(0), pixels))
@@ -56,7 +62,7 @@ def _check_group(name: str, rows: pa.Table, rules: Sequence[str]) -> tuple[list[
         .select(_KEYS)
         for rule in rules
     ]
-    return [f"{name}: {path}: the pixels or the path do not match their hash" for path in paths], keys
+    return [f"{name}: {path}: the pixels or the path do not match their hash or sums" for path in paths], keys
 
 
 def _compare(index: pl.DataFrame, keys: pl.DataFrame) -> list[str]:
