@@ -3,19 +3,19 @@
 import click
 
 from pipeline.cli.show import as_json, show_json
-from pipeline.flow.build import Built, build, local_engine
+from pipeline.flow.build import ENGINES, Built, build
 from pipeline.recipe import read_recipe
 
 
 @click.command("build")
 @click.argument("recipe", type=click.Path())
-@click.option("--engine", type=click.Choice(["local"]), default="local", help="Where to run.", show_default=True)
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="local", help="Where to run.", show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
 @click.option("--prune", is_flag=True, help="Drop what the lake has and the recipe does not name.")
 @as_json
-def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_: bool) -> None:  # noqa: ARG001 - one engine so far
+def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_: bool) -> None:
     """Build every stage that is out of date, for every source and split in RECIPE."""
-    built = build(read_recipe(recipe), engine=local_engine(workers), prune=prune)
+    built = build(read_recipe(recipe), engine=ENGINES[engine](workers), prune=prune)
     if json_:
         show_json({**vars(built), "done": [item._asdict() for item in built.done]})
     else:

@@ -4,6 +4,7 @@ sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -
 -> [scores] -> release -> report
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ class Built:
 def local_engine(workers: int | None = None) -> LocalEngine:
     """Make the local engine, with what workers need already imported."""
     return LocalEngine(workers, preload=["pipeline.flow.work"])
+
+
+# By the name that `--engine` gives; each takes the number of workers.
+ENGINES: dict[str, Callable[[int | None], Engine]] = {"local": local_engine}
 
 
 def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) -> Built:

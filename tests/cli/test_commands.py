@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline import cli
+from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
+from pipeline.flow.build import ENGINES
 from pipeline.handle import Lake
 
 COMMAND = Path(sys.executable).with_name("imagelake")
@@ -95,6 +97,23 @@ def test_a_built_synth_set_is_the_demo_in_three_commands(run: Run, tmp_path: Pat
     assert "nothing to do; release 1" in run("build", tmp_path / "r.toml").stdout
     again = json.loads(run("build", tmp_path / "r.toml", "--json").stdout)
     assert again["done"] == []
+
+
+def test_an_engine_is_chosen_by_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+
+    def other(workers: int | None) -> LocalEngine:
+        asked.append(workers)
+        return LocalEngine(1)
+
+    run("synth", tmp_path, "--rows", 100, "--workers", 1)
+    (tmp_path / "r.toml").write_text(
+        '[lake]\nroot = "lake"\n[[source]]\nuri = "test.tar.gz"\ndataset = "g"\nsplit = "test"\n'
+    )
+    monkeypatch.setitem(ENGINES, "local", other)
+    assert run("build", tmp_path / "r.toml", "--engine", "local", "--workers", 7).exit_code == 0
+    assert asked == [7]
+    assert run("build", tmp_path / "r.toml", "--engine", "ray").exit_code == 2
 
 
 def test_errors_are_one_line_on_stderr_and_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
