@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,12 @@ class Blobs:
 
 @dataclass(frozen=True)
 class Made:
-    """Encoded images that a worker makes by itself: a picklable function returns them in the order of the paths."""
+    """Images that a worker reads or draws by itself: a picklable function returns them in the order of the paths.
 
-    make: Callable[[], tuple[bytes, ...]]
+    The function may raise SourceError: the source is damaged where only the worker looked.
+    """
+
+    make: "Callable[[], Blobs | Pixels]"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Pixels:
     """Pictures that arrive as pixels: (n, height, width, channels) uint8, in the order of the shard's paths."""
 
     array: NDArray[np.uint8]
+
+
+Contents: TypeAlias = Files | Blobs | Made | Pixels
 
 
 class Refused(NamedTuple):
@@ -78,7 +84,7 @@ class Encoded:
     fingerprint: str
     paths: tuple[str, ...]
     labels: tuple[str | None, ...]
-    contents: Files | Blobs | Made | Pixels
+    contents: Contents
     refused: tuple[Refused, ...] = ()
 
     def __len__(self) -> int:

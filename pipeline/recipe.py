@@ -14,6 +14,9 @@ from pipeline.errors import RecipeError
 from pipeline.faults import say_faults
 from pipeline.hashing import digest_of
 
+Format = Literal[
+    "folder", "tar", "zip", "webdataset", "list", "idx", "csv", "parquet", "npz", "mat", "cifar", "digits", "glyphs"
+]
 RoleName = Literal["train", "valid", "test"]
 ROLES: tuple[RoleName, ...] = ("train", "valid", "test")
 
@@ -47,8 +50,11 @@ class SourcePart(_Part):
     uri: str
     dataset: Name
     split: Name | None = None
-    format: Literal["folder", "tar", "zip", "idx", "csv", "glyphs"] | None = None
+    format: Format | None = None
+    images: str | None = None
     labels: str | None = None
+    transposed: bool | None = None
+    truncated: Literal["refuse", "keep"] | None = None
     classes: Count | None = None
     min_per_class: Count | None = None
     bytes: Count | None = None

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 import schemas
 from pipeline.decode.picture import Unfit, convert, decode, strict_pillow
-from pipeline.encoded import Blobs, Encoded, Made, Pixels, Refused
+from pipeline.encoded import Blobs, Contents, Encoded, Files, Made, Pixels, Refused
 from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
 from pipeline.recipe import DecodePart
 from pipeline.rows import to_binary
@@ -72,6 +73,8 @@ def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> 
         Images in groups of one shape, and every file that became none: together they account for each file once.
     """
     yield from shard.refused
+    if isinstance(shard.contents, Made):
+        shard = replace(shard, contents=shard.contents.make())
     ready = shard.contents.array if isinstance(shard.contents, Pixels) else None
     groups = _ready(ready) if ready is not None and _fits(ready, spec) else _groups(_pictures(shard, spec))
     for group in groups:
@@ -91,22 +94,30 @@ def _fits(array: _Pixels, spec: DecodePart) -> bool:
 
 
 def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
-    contents = Blobs(shard.contents.make()) if isinstance(shard.contents, Made) else shard.contents
     for position, (path, label) in enumerate(zip(shard.paths, shard.labels, strict=True)):
         size = 0
         try:
-            if isinstance(contents, Pixels):
-                pixels = contents.array[position]
-                size = pixels.nbytes
-                yield _Picture(position, size, convert(pixels, spec))
-            else:
-                data = contents.data[position] if isinstance(contents, Blobs) else _file(contents.names[position], spec)
-                size = len(data)
-                yield _Picture(position, size, decode(data, spec))
+            content = _content(shard.contents, position, spec)
+            size = len(content) if isinstance(content, bytes) else content.nbytes
+            pixels = decode(content, spec) if isinstance(content, bytes) else convert(content, spec)
+            yield _Picture(position, size, pixels)
         except Unfit as unfit:
             yield Refused(path, label, unfit.reason, unfit.detail, size)
         except OSError as error:
             yield Refused(path, label, "unreadable", f"{error.strerror or error}", 0)
+
+
+def _content(contents: Contents, position: int, spec: DecodePart) -> bytes | _Pixels:
+    match contents:
+        case Pixels(array):
+            picture: _Pixels = array[position]
+            return picture
+        case Blobs(data):
+            return data[position]
+        case Files(names):
+            return _file(names[position], spec)
+        case Made():
+            raise AssertionError("made before it is decoded")
 
 
 def _file(name: str, spec: DecodePart) -> bytes:

@@ -1,22 +1,23 @@
 """Where images come from: uri -> shards -> encoded batches.
 
-Every form of source is a module with two functions:
+Every form of source is a module with three functions (see `forms`):
 
+- `recognises(path, head) -> bool` tells a file or folder of its form;
 - `survey(source) -> Survey` tells what the source looks like without opening an image;
 - `read(source, wanted=None) -> Iterator[Encoded]` hands out its shards in order, or only those whose key is wanted.
 
-Both are deterministic in the source's content, whatever the order of a listing.
+The last two are deterministic in the source's content, whatever the order of a listing.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from importlib import import_module
 
 from pipeline.encoded import Encoded, Survey
 from pipeline.errors import CheckError
 from pipeline.sources.detect import detect, resolve
 from pipeline.sources.download import is_fetched
+from pipeline.sources.forms import module_of
 from pipeline.sources.source import Source
 
 __all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "read", "resolve", "survey"]
@@ -24,8 +25,7 @@ __all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "rea
 
 def survey(source: Source) -> Survey:
     """Look at a source from outside: nothing is decoded."""
-    found: Survey = _module(source).survey(source)
-    return found
+    return module_of(source.format).survey(source)
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
@@ -38,8 +38,7 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     Raises:
         SourceError: the source is damaged, empty or not of its form.
     """
-    shards: Iterator[Encoded] = _module(source).read(source, wanted)
-    return shards
+    return module_of(source.format).read(source, wanted)
 
 
 def check_file(source: Source) -> None:
@@ -87,10 +86,3 @@ def check_classes(source: Source, counts: Mapping[str | None, int]) -> None:
     if short or not named:
         listed = ", ".join(short) or "no image has a label: 0"
         raise CheckError(f"{source.title}: {listed} images; the recipe asks for at least {part.min_per_class} a class.")
-
-
-def _module(source: Source):  # type: ignore[no-untyped-def] # noqa: ANN202 - a module, by the name of the form
-    return import_module(f"pipeline.sources.{_MODULES.get(source.format, source.format)}")
-
-
-_MODULES = {"tar": "archive", "zip": "archive", "glyphs": "generated"}

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 
 from pipeline.encoded import Blobs, Encoded, Survey
 from pipeline.errors import SourceError
@@ -17,6 +18,7 @@ from pipeline.sources.source import (
     DAMAGED,
     IMAGES_PER_SHARD,
     Source,
+    decompressed,
     files_fingerprint,
     label_of,
     one_line,
@@ -26,6 +28,18 @@ from pipeline.sources.source import (
 # BadZipFile and TarError name themselves. The others leak out of the standard library where a header holds nonsense:
 # a name that is no UTF-8, a length that is no number, a field that is too short.
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, struct.error, *DAMAGED)
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Tell a tar in any compression by its first header; see `pipeline.sources`."""
+    if path.is_dir() or not head:
+        return False
+    try:
+        # Not mode "r|*": tarfile's own gzip reader trips over a file that is cut in its first bytes.
+        with decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|"):
+            return True
+    except (tarfile.TarError, ValueError, *DAMAGED):
+        return False
 
 
 def survey(source: Source) -> Survey:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from itertools import islice
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -37,6 +38,12 @@ class _Layout(NamedTuple):
     label: int | None
     shape: tuple[int, int, int]
     header: bool
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Tell a CSV by its first line; see `pipeline.sources`."""
+    line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].removesuffix(b"\r")
+    return not path.is_dir() and line.count(b",") > 1 and line.decode("utf-8", "ignore").isprintable()
 
 
 def survey(source: Source) -> Survey:

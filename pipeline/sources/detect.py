@@ -1,21 +1,16 @@
 """Tell the form of a source from its content and name, and resolve a recipe's sources to files."""
 
-import re
 import stat
-import tarfile
-import zipfile
 from pathlib import Path
 
 from pipeline.errors import RecipeError, SourceError
 from pipeline.recipe import Recipe, SourcePart
 from pipeline.sources.download import fetch, is_url
+from pipeline.sources.forms import FORMS, OWN_KEYS, module_of
 from pipeline.sources.idx import image_files
 from pipeline.sources.source import DAMAGED, Source, decompressed
 
 _HEAD = 512
-_ZIP = (b"PK\3\4", b"PK\5\6")
-# Types and ranks that no reader here takes are still IDX: its message says more than "of no form".
-_IDX_HEAD = re.compile(rb"\0\0[\x08\x09\x0b-\x0e][\1-\4]")
 
 
 def resolve(recipe: Recipe) -> list[Source]:
@@ -39,7 +34,7 @@ def resolve(recipe: Recipe) -> list[Source]:
 
 
 def detect(path: Path) -> str:
-    """Tell the form of a file or folder: folder, tar, zip, idx or csv.
+    """Tell the form of a file or folder: a key of `forms.FORMS`.
 
     Args:
         path: an existing file or folder.
@@ -47,22 +42,12 @@ def detect(path: Path) -> str:
     Raises:
         SourceError: the form is none of those, or the file cannot be read.
     """
-    if path.is_dir():
-        return "idx" if image_files(path) else "folder"
-    head = _head(path)
-    if head.startswith(_ZIP):
-        return "zip"
-    if _IDX_HEAD.match(head):
-        return "idx"
-    if _is_tar(path):
-        return "tar"
-    if _is_csv(head):
-        return "csv"
-    # Last, for it looks for a zip's end anywhere in the file's end, where a tar may well hold one.
-    if zipfile.is_zipfile(path):
-        return "zip"
+    head = b"" if path.is_dir() else _head(path)
+    for form in FORMS:
+        if module_of(form).recognises(path, head):
+            return form
     raise SourceError(
-        f"{path}: of no form that imagelake knows (folder, tar, zip, idx, csv). "
+        f"{path}: of no form that imagelake knows ({', '.join(FORMS)}). "
         'If it is one, name it with format = "..." in the recipe; if it was downloaded, check that it is whole.'
     )
 
@@ -70,11 +55,11 @@ def detect(path: Path) -> str:
 def _resolve_one(recipe: Recipe, part: SourcePart) -> list[Source]:
     size, limit = recipe.decode.size, recipe.decode.max_bytes
     if part.format == "glyphs":
-        _only(part, "glyphs", ("rows", "seed"))
+        _only(part, "glyphs")
         return [Source(part, Path(part.uri), _split_of(part), "glyphs", size, limit)]
     path = _locate(recipe, part)
     form = part.format or detect(path)
-    _only(part, form, ("labels",) if form == "idx" else ())
+    _only(part, form)
     if form == "folder" and Path(recipe.root).is_relative_to(path.resolve()):
         raise RecipeError(
             f"lake.root {recipe.root} lies inside the source {part.uri}: the lake's own files would be read as images. "
@@ -97,9 +82,9 @@ def _locate(recipe: Recipe, part: SourcePart) -> Path:
     return path
 
 
-def _only(part: SourcePart, form: str, own: tuple[str, ...]) -> None:
+def _only(part: SourcePart, form: str) -> None:
     """Refuse keys that another form of source has: they would be passed over in silence."""
-    odd = [key for key in ("labels", "rows", "seed") if key not in own and getattr(part, key) is not None]
+    odd = [key for key in OWN_KEYS if key not in FORMS[form].keys and getattr(part, key) is not None]
     if odd:
         raise RecipeError(
             f"source {part.uri}: {', '.join(odd)} says nothing of a source of format {form}. Take it out."
@@ -142,17 +127,3 @@ def _head(path: Path) -> bytes:
         raise SourceError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     except DAMAGED:
         return b""
-
-
-def _is_tar(path: Path) -> bool:
-    try:
-        # Not mode "r|*": tarfile's own gzip reader trips over a file that is cut in its first bytes.
-        with decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|"):
-            return True
-    except (tarfile.TarError, ValueError, *DAMAGED):
-        return False
-
-
-def _is_csv(head: bytes) -> bool:
-    line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].removesuffix(b"\r")
-    return line.count(b",") > 1 and line.decode("utf-8", "ignore").isprintable()

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,11 @@ class _Entry(NamedTuple):
     size: int
     time: int
     fault: str
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Tell a folder; see `pipeline.sources`."""
+    return path.is_dir() and not head
 
 
 def survey(source: Source) -> Survey:

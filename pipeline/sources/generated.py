@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from pipeline.encoded import Encoded, Made, Survey
+from pipeline.encoded import Blobs, Encoded, Made, Survey
 from pipeline.hashing import digest_of
 from pipeline.sources.glyphs import GlyphBlock, GlyphPlan, blocks, plan_glyphs, render
 from pipeline.sources.glyphs.names import labels, paths
@@ -15,6 +16,12 @@ from pipeline.sources.source import IMAGES_PER_SHARD, Source, shard_key
 DEFAULT_ROWS = 20_000
 # Raise when the generator draws other files for the same rows and seed.
 _VERSION = 1
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Glyphs are named by `format` alone; see `pipeline.sources`."""
+    del path, head
+    return False
 
 
 def plan_of(source: Source) -> GlyphPlan:
@@ -43,8 +50,8 @@ def _blocks(source: Source) -> list[GlyphBlock]:
     return blocks(plan_of(source), source.split, IMAGES_PER_SHARD)
 
 
-def _draw(block: GlyphBlock) -> tuple[bytes, ...]:
-    return render(block).data
+def _draw(block: GlyphBlock) -> Blobs:
+    return Blobs(render(block).data)
 
 
 def _fingerprint(block: GlyphBlock) -> str:

@@ -33,7 +33,14 @@ _UBYTE = 0x08
 _PIECE = 2**20
 _IMAGES_NAME = re.compile(r"images([-.])idx[34]")
 # Words in the usual names of images files, and the split that each stands for.
+# Types and ranks that this reader does not take are still IDX: its message says more than "of no form".
+_HEAD = re.compile(rb"\0\0[\x08\x09\x0b-\x0e][\1-\4]")
 _SPLITS = {"train": "train", "t10k": "test", "test": "test"}
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Tell an IDX file, or a folder of them; see `pipeline.sources`."""
+    return bool(image_files(path)) if path.is_dir() else _HEAD.match(head) is not None
 
 
 def survey(source: Source) -> Survey:

@@ -32,9 +32,10 @@ class Source:
         part: what the recipe says of it.
         path: where it is on this machine.
         split: the split its images belong to.
-        format: folder, tar, zip, idx, csv or glyphs.
+        format: one of `pipeline.recipe.Format`.
         size: (height, width) that the recipe asks for, or None.
         max_bytes: largest encoded image that is read.
+        prefix: what goes in front of every path; empty, or a file's name and "/" where a glob found several files.
     """
 
     part: SourcePart
@@ -43,6 +44,7 @@ class Source:
     format: str
     size: tuple[int, int] | None
     max_bytes: int
+    prefix: str = ""
 
     @property
     def uri(self) -> str:

@@ -56,7 +56,7 @@ def check_columns(groups: Sequence[Decoded], shard: Encoded) -> None:
 def test_every_file_is_one_row_of_images_or_of_rejects(names: list[str], made: bool, group: int) -> None:  # noqa: FBT001
     data = tuple(FILES[name][0] for name in names)
     before = Refused("sourced", None, "not_a_file", "by the source", 3)
-    contents = Made(lambda: data) if made else Blobs(data)
+    contents = Made(lambda: Blobs(data)) if made else Blobs(data)
     paths = tuple(f"{position:03d}" for position in range(len(names)))
     shard = Encoded("s", "f", paths, tuple(name if name != "tall" else None for name in names), contents, (before,))
     with pytest.MonkeyPatch.context() as held:
