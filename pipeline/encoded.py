@@ -62,6 +62,7 @@ REASONS: Mapping[str, str] = {
     "wrong_mode": "another mode or depth than decode.mode, or one that has no defined conversion",
     "wrong_size": "another height or width than decode.size",
     "unreadable": "the file cannot be opened or read from disk",
+    "system_file": "left beside files by an operating system: ._x, .DS_Store, Thumbs.db, desktop.ini, __MACOSX",
     "not_a_file": "a link, pipe, socket or device where a file should be",
     "bad_row": "a row of a CSV with a wrong number of values, or a value that is no whole number from 0 to 255",
 }

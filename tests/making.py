@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.decode import decode_shard
-from pipeline.encoded import Blobs, Encoded, Pixels, Refused
+from pipeline.encoded import Blobs, Encoded, Made, Pixels, Refused
 from pipeline.recipe import DecodePart, Recipe, parse_recipe
 from pipeline.sources import Source, read, resolve
 
@@ -84,7 +84,7 @@ def handed_out(source: Source) -> list[tuple[str, str | None, Any]]:
     """Read a source through: (path, label, bytes or pixels or name on disk) of every image, in order."""
     rows: list[tuple[str, str | None, Any]] = []
     for shard in read(source):
-        contents = shard.contents
+        contents = shard.contents.make() if isinstance(shard.contents, Made) else shard.contents
         data = contents.array if isinstance(contents, Pixels) else next(iter(vars(contents).values()))
         rows += zip(shard.paths, shard.labels, data, strict=True)
     return rows

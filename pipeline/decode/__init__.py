@@ -1,9 +1,7 @@
 """Encoded batch -> images, rejects: canonical pixels as columns, in the order of the source."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.decode.picture import Unfit, convert, decode, strict_pillow
-from pipeline.encoded import Blobs, Contents, Encoded, Files, Made, Pixels, Refused
+from pipeline.decode.files import Picture, fits, pictures
+from pipeline.decode.strict import strict_pillow
+from pipeline.encoded import Encoded, Made, Pixels, Refused
 from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
 from pipeline.recipe import DecodePart
 from pipeline.rows import to_binary
@@ -34,12 +33,6 @@ class Decoded(NamedTuple):
     """
 
     images: pa.Table
-    pixels: _Pixels
-
-
-class _Picture(NamedTuple):
-    position: int
-    file_size: int
     pixels: _Pixels
 
 
@@ -76,7 +69,8 @@ def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> 
     if isinstance(shard.contents, Made):
         shard = replace(shard, contents=shard.contents.make())
     ready = shard.contents.array if isinstance(shard.contents, Pixels) else None
-    groups = _ready(ready) if ready is not None and _fits(ready, spec) else _groups(_pictures(shard, spec))
+    whole = ready is not None and fits(ready.shape[1:], spec)
+    groups = _ready(ready) if ready is not None and whole else _groups(pictures(shard, spec))
     for group in groups:
         yield group if isinstance(group, Refused) else _columns(shard, dataset, split, group)
 
@@ -87,70 +81,33 @@ def rejects_table(refused: Sequence[Refused], shard: str, dataset: str, split: s
     return pa.Table.from_pylist(rows, schema=schemas.TABLES["rejects"].schema)
 
 
-def _fits(array: _Pixels, spec: DecodePart) -> bool:
-    _, height, width, channels = array.shape
-    right_size = spec.size in (None, (height, width)) and height * width <= spec.max_pixels
-    return right_size and channels == spec.channels
-
-
-def _pictures(shard: Encoded, spec: DecodePart) -> Iterator[_Picture | Refused]:
-    for position, (path, label) in enumerate(zip(shard.paths, shard.labels, strict=True)):
-        size = 0
-        try:
-            content = _content(shard.contents, position, spec)
-            size = len(content) if isinstance(content, bytes) else content.nbytes
-            pixels = decode(content, spec) if isinstance(content, bytes) else convert(content, spec)
-            yield _Picture(position, size, pixels)
-        except Unfit as unfit:
-            yield Refused(path, label, unfit.reason, unfit.detail, size)
-        except OSError as error:
-            yield Refused(path, label, "unreadable", f"{error.strerror or error}", 0)
-
-
-def _content(contents: Contents, position: int, spec: DecodePart) -> bytes | _Pixels:
-    match contents:
-        case Pixels(array):
-            picture: _Pixels = array[position]
-            return picture
-        case Blobs(data):
-            return data[position]
-        case Files(names):
-            return _file(names[position], spec)
-        case Made():
-            raise AssertionError("made before it is decoded")
-
-
-def _file(name: str, spec: DecodePart) -> bytes:
-    with Path(name).open("rb") as stream:
-        # The file may have grown since it was listed: one byte more than is allowed is enough to turn it away.
-        return stream.read(min(os.fstat(stream.fileno()).st_size, spec.max_bytes) + 1)
-
-
-def _groups(pictures: Iterator[_Picture | Refused]) -> Iterator[_Group | Refused]:
-    while run := _run(pictures):
+def _groups(found: Iterator[Picture | Refused]) -> Iterator[_Group | Refused]:
+    while run := _run(found):
         yield from run
 
 
-def _run(pictures: Iterator[_Picture | Refused]) -> list[_Group | Refused]:
+def _run(found: Iterator[Picture | Refused]) -> list[_Group | Refused]:
     """Decode until about a group is full. Pillow's settings are the caller's own again between two runs."""
     refused: list[Refused] = []
-    taken: dict[tuple[int, ...], list[_Picture]] = {}
+    taken: dict[tuple[int, ...], list[Picture]] = {}
     room = _GROUP_BYTES
     with strict_pillow():
-        for picture in pictures:
+        for picture in found:
             if isinstance(picture, Refused):
                 refused.append(picture)
                 continue
-            taken.setdefault(picture.pixels.shape, []).append(picture)
-            room -= picture.pixels.nbytes
+            pixels = picture[2]
+            taken.setdefault(pixels.shape, []).append(picture)
+            room -= pixels.nbytes
             if room <= 0:
                 break
     return [*refused, *map(_stack, taken.values())]
 
 
-def _stack(pictures: list[_Picture]) -> _Group:
-    positions, file_sizes, pixels = zip(*pictures, strict=True)
-    return _Group(positions, file_sizes, np.stack(pixels))
+def _stack(taken: list[Picture]) -> _Group:
+    positions, file_sizes, pixels = zip(*taken, strict=True)
+    # Like np.stack, without its work in Python for every picture.
+    return _Group(positions, file_sizes, np.concatenate(pixels).reshape(len(taken), *pixels[0].shape))
 
 
 def _ready(array: _Pixels) -> Iterator[_Group]:

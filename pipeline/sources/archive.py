@@ -1,18 +1,23 @@
-"""Archives of class folders, read as a stream: tar in any compression, and zip. Nothing is extracted to disk.
+"""Tar archives of class folders, in any compression: read as a stream, nothing is extracted to disk.
 
 A name inside an archive is only ever text in a table: it is never opened, joined or trusted as a path.
+
+A packed archive is unpacked here, by one reader, and workers decode what it hands them. Of a plain one only the headers
+are read here, and workers read the content by themselves.
 """
 
+import os
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 
-from pipeline.encoded import Blobs, Encoded, Survey
+from pipeline.encoded import Blobs, Contents, Encoded, Made, Refused, Survey
 from pipeline.errors import SourceError
-from pipeline.sources.members import Member, tar_members, zip_members
+from pipeline.sources.members import Member, tar_members
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     DAMAGED,
@@ -20,6 +25,7 @@ from pipeline.sources.source import (
     Source,
     decompressed,
     files_fingerprint,
+    is_compressed,
     label_of,
     one_line,
     shard_key,
@@ -49,24 +55,38 @@ def survey(source: Source) -> Survey:
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Cut the archive into shards while it streams past; see `pipeline.sources`."""
-    fingerprint = files_fingerprint(source, source.path)
-    members = tar_members(source) if source.format == "tar" else zip_members(source)
+    packed = is_compressed(source.path)
+    members = guarded(source, tar_members(source, content=packed))
+    fingerprint = survey(source).fingerprint
     number = 0
-    for number, batch in enumerate(_batches(_guarded(source, members)), start=1):
+    for number, batch in enumerate(batches(source, members), start=1):
         key = shard_key(source, number - 1)
         if wanted is None or key in wanted:
-            yield _encode(key, fingerprint, batch)
-    if not number:
-        raise SourceError(f"{source.title}: the archive {source.path} holds no files. Check that it is the right one.")
+            good = [member for member in batch if member.refused is None]
+            contents = Blobs(tuple(member.data for member in good)) if packed else _ranges(source, good)
+            yield encode(key, fingerprint, batch, contents)
 
 
-def _guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
+def guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
+    """Hand members on, and turn whatever their archive trips over into an error that says what to do.
+
+    With `truncated = "keep"` in the recipe, the members in front of the damage are kept, and the archive itself is the
+    last: a reject that tells what is lost.
+
+    Raises:
+        SourceError: the archive is damaged, cut short, or needs a password.
+    """
     try:
         yield from members
     except _BROKEN as error:
+        if source.part.truncated == "keep":
+            name, detail = source.path.name, f"damaged or cut short, the rest is lost: {one_line(error)}"
+            refused = Refused(name, None, "truncated", detail, source.path.stat().st_size)
+            yield Member(name, b"", refused)
+            return
         raise SourceError(
-            f"{source.title}: the archive {source.path} is damaged or cut short ({one_line(error)}). "
-            "Nothing was committed; fetch it again."
+            f"{source.title}: the archive {source.path} is damaged or cut short ({one_line(error)}). Nothing was "
+            'committed; fetch it again, or keep what comes before with truncated = "keep" in its [[source]].'
         ) from error
     except RuntimeError as error:  # what zipfile raises on a password, and on a compression that it does not know
         raise SourceError(
@@ -75,26 +95,56 @@ def _guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
         ) from error
 
 
-def _batches(members: Iterator[Member]) -> Iterator[list[Member]]:
+def batches(source: Source, members: Iterator[Member]) -> Iterator[list[Member]]:
+    """Cut members into shards.
+
+    Raises:
+        SourceError: there are none.
+    """
     batch: list[Member] = []
     room = BYTES_PER_SHARD
+    found = False
     for member in members:
+        found = True
         batch.append(member)
-        room -= len(member.data)
+        room -= 0 if member.refused else member.size
         if len(batch) == IMAGES_PER_SHARD or room <= 0:
             yield batch
             batch, room = [], BYTES_PER_SHARD
     if batch:
         yield batch
+    if not found:
+        raise SourceError(f"{source.title}: the archive {source.path} holds no files. Check that it is the right one.")
 
 
-def _encode(key: str, fingerprint: str, batch: list[Member]) -> Encoded:
-    good = [member for member in batch if member.refused is None]
+def encode(key: str, fingerprint: str, batch: Sequence[Member], contents: Contents) -> Encoded:
+    """Make a shard of members.
+
+    Args:
+        key: the shard's key.
+        fingerprint: the archive's.
+        batch: members, those that are refused among them.
+        contents: content of the others, in their order.
+    """
+    paths = tuple(member.path for member in batch if member.refused is None)
     return Encoded(
         shard=key,
         fingerprint=fingerprint,
-        paths=tuple(member.path for member in good),
-        labels=tuple(label_of(member.path) for member in good),
-        contents=Blobs(tuple(member.data for member in good)),
+        paths=paths,
+        labels=tuple(map(label_of, paths)),
+        contents=contents,
         refused=tuple(member.refused for member in batch if member.refused is not None),
     )
+
+
+def _ranges(source: Source, good: Sequence[Member]) -> Made:
+    spans = tuple((member.start, member.size) for member in good)
+    return Made(partial(_read_ranges, source.title, source.path, spans))
+
+
+def _read_ranges(title: str, path: Path, spans: Sequence[tuple[int, int]]) -> Blobs:
+    with path.open("rb") as stream:
+        blobs = tuple(os.pread(stream.fileno(), size, start) for start, size in spans)
+    if any(len(blob) != size for blob, (_, size) in zip(blobs, spans, strict=True)):
+        raise SourceError(f"{title}: the archive {path} became shorter while it was read. Build again.")
+    return Blobs(blobs)

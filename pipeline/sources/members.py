@@ -1,109 +1,139 @@
-"""The files of an archive one after the other, by its own reader: tar and zip."""
+"""The files of an archive one after the other: what is read of them, and what is turned away."""
 
-import stat
-import tarfile
-import zipfile
-from collections.abc import Iterator
-from typing import IO, NamedTuple, Self
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 from pipeline.encoded import Refused
-from pipeline.sources.source import Source, label_of, opened, readable_name
+from pipeline.errors import SourceError
+from pipeline.sources.source import Source, label_of, opened
+from pipeline.sources.tarwalk import Header, Run, walk
+from pipeline.sources.window import Window
 
-# A zip ends in a record of 22 bytes and a comment of at most 65,535.
-_ZIP_TAIL = 22 + 65_535
+# Unpacked, no archive of images is so much larger than packed. A smaller one does no harm, whatever it holds.
+_LARGEST_RATIO = 200
+_HARMLESS = 2**30
+# A header with all its long names and PAX records; larger ones are an attack.
+_LONGEST_HEADER = 2**24
+# "./A/x", "A//x" and "/A/x" would all unpack to A/x.
+_TO_CLEAN = re.compile(r"^/|//|(^|/)\.(/|$)|/$")
+_SYSTEM = re.compile(r"(^|/)(\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini|__MACOSX/.*)$")
+# One of these is in the lines of every path that the patterns above match: thousands are looked through at once.
+_PERHAPS_TO_CLEAN = ("//", "/./", "\n/", "\n./", "/\n", "/.\n", "\n.\n")
+_PERHAPS_SYSTEM = ("/._", "\n._", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/")
 
 
 class Member(NamedTuple):
-    """One file of an archive, or why it is not read."""
+    """One file of an archive, or why it is not read.
+
+    Attributes:
+        path: its name, cleaned: only ever text.
+        data: its content; empty where it is refused, or where only its place was asked for.
+        refused: why it is not read.
+        start: position of its content in the unpacked archive.
+        size: bytes of content.
+    """
 
     path: str
     data: bytes
     refused: Refused | None = None
+    start: int = 0
+    size: int = 0
 
 
-def tar_members(source: Source) -> Iterator[Member]:
+def tar_members(source: Source, *, content: bool = True) -> Iterator[Member]:
     """Stream the files of a tar archive, in its order.
+
+    Args:
+        source: a tar, compressed or not.
+        content: whether members carry their content; without, only where it is.
 
     Raises:
         tarfile.TarError: the archive is damaged, has no end mark, or goes on behind it; or what its compression raises.
+        SourceError: it unpacks to far more than any archive of images.
     """
-    with (
-        opened(source, source.path) as stream,
-        tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape", tarinfo=_StrictHeader) as archive,
-    ):
-        for info in archive:
-            # A streamed tar keeps every header it has seen; a million of them is a gigabyte.
-            archive.members = []  # type: ignore[attr-defined] # the documented way out of that is missing
-            if not info.isdir():
-                yield _member(source, info.name, info.size, archive.extractfile(info) if info.isreg() else None)
-        _read_to_end(archive)
+    with opened(source, source.path) as stream:
+        window = Window(cast("io.BufferedIOBase", stream), unpacking_check(source), _LONGEST_HEADER)
+        end = None if content else source.path.stat().st_size
+        for found in walk(window, content=content):
+            if isinstance(found, Run):
+                yield from _of_run(source, window, found, end)
+            elif found.kind != "folder":
+                yield _of_header(source, window, found, end)
 
 
-def zip_members(source: Source) -> Iterator[Member]:
-    """Read the files of a zip archive, in the order of its directory.
+def unpacking_check(source: Source) -> Callable[[int], None]:
+    """Make a check of how many bytes an archive has unpacked to so far.
 
-    Raises:
-        zipfile.BadZipFile: the archive is damaged; or what its compression raises.
-        RuntimeError: a file has a password or an unknown compression.
+    The check raises SourceError where they are so many that the archive can only be a decompression bomb.
     """
-    with zipfile.ZipFile(source.path) as archive:
-        _check_count(source, len(archive.infolist()))
-        for info in archive.infolist():
-            if stat.S_ISLNK(info.external_attr >> 16):
-                yield _member(source, info.filename, info.file_size, None)
-            elif not info.is_dir():
-                with archive.open(info) as stream:
-                    yield _member(source, info.filename, info.file_size, stream)
+    most = max(_HARMLESS, _LARGEST_RATIO * source.path.stat().st_size)
+
+    def check(unpacked: int) -> None:
+        if unpacked > most:
+            raise SourceError(
+                f"{source.title}: the archive {source.path} unpacks to more than {_LARGEST_RATIO} times its size: a "
+                "decompression bomb? Nothing was committed. If it is right, unpack it and name the folder."
+            )
+
+    return check
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """A header that must be there: behind the first, tarfile takes a missing or broken one for the archive's end."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile)
-        except _END_MARK:
-            raise
-        except _BAD_HEADER as error:
-            raise _READ_ERROR(f"{error} where the next file or the end mark should be") from error
+def clean_path(name: str) -> str:
+    """Bring a name from an archive to the form that unpacking it would give, as text for a table."""
+    if _TO_CLEAN.search(name):
+        return "/".join(part for part in name.split("/") if part not in ("", "."))
+    return name
 
 
-# The argument of `fromtarfile` is called like the module.
-_END_MARK: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined] # not in typeshed
-_BAD_HEADER, _READ_ERROR = tarfile.HeaderError, tarfile.ReadError
+def refusal(source: Source, path: str, size: int, kind: str = "") -> Refused | None:
+    """Tell why a member is not read, or None where it is.
 
-
-def _read_to_end(archive: tarfile.TarFile) -> None:
-    """Read what follows the end mark: padding, and the checksum of a compressed archive."""
-    while block := archive.fileobj.read(2**20):
-        if block.strip(b"\0"):
-            raise tarfile.ReadError("it goes on behind its end mark: two archives in one file?")
-
-
-def _check_count(source: Source, found: int) -> None:
-    """Compare the directory with the count in the archive's last record, which zipfile does not look at."""
-    with source.path.open("rb") as stream:
-        stream.seek(max(0, source.path.stat().st_size - _ZIP_TAIL))
-        tail = stream.read()
-    end = tail.rfind(b"PK\5\6")
-    told = int.from_bytes(tail[end + 10 : end + 12], "little")
-    # All ones: the count stands in the record of a 64-bit archive. Some writers let larger counts run over.
-    if told not in (0xFFFF, found & 0xFFFF):
-        raise zipfile.BadZipFile(f"its directory lists {found} files where its end says {told}")
-
-
-def _member(source: Source, name: str, size: int, stream: IO[bytes] | None) -> Member:
-    # "./A/x", "A//x" and "/A/x" would all unpack to A/x.
-    path = "/".join(part for part in readable_name(name).split("/") if part not in ("", "."))
-    if stream is None:
-        return _refuse(path, "not_a_file", "a link, device or pipe in the archive", size)
+    Args:
+        source: whose limit on bytes counts.
+        path: the cleaned name.
+        size: bytes of content, as the archive tells.
+        kind: what it is instead of a regular file.
+    """
+    if kind:
+        return Refused(path, label_of(path), "not_a_file", kind, size)
+    if _SYSTEM.search(path):
+        return Refused(path, label_of(path), "system_file", "left beside files by an operating system", size)
     if size > source.max_bytes:
-        return _refuse(path, "too_large", f"{size} bytes, more than decode.max_bytes = {source.max_bytes}", size)
-    # Neither reader gives out more than its header says, and a size that lies fails behind it: one byte more has the
-    # checksum looked at. Not many more, for Python sets aside all that is asked for.
-    return Member(path, stream.read(size + 1))
+        detail = f"{size} bytes, more than decode.max_bytes = {source.max_bytes}"
+        return Refused(path, label_of(path), "too_large", detail, size)
+    return None
 
 
-def _refuse(path: str, reason: str, detail: str, size: int) -> Member:
-    return Member(path, b"", Refused(path, label_of(path), reason, detail, size))
+def _of_run(source: Source, window: Window, run: Run, end: int | None) -> Iterator[Member]:
+    """Read members; where the `end` of the archive's file is given, only look that they are all there."""
+    if end is not None and run.names and run.contents[-1] + run.sizes[-1] > end:
+        yield from _of_run(source, window, Run(run.names[:-1], run.sizes[:-1], run.contents[:-1]), end)
+        raise EOFError(f"the archive ends in the middle of {run.names[-1]}")
+    text = "\n".join(["", *run.names, ""])
+    names = run.names
+    if any(mark in text for mark in _PERHAPS_TO_CLEAN):
+        names = list(map(clean_path, names))
+        text = "\n".join(["", *names, ""])
+    if max(run.sizes, default=0) > source.max_bytes or any(mark in text for mark in _PERHAPS_SYSTEM):
+        refused = [refusal(source, name, size) for name, size in zip(names, run.sizes, strict=True)]
+    else:
+        refused = [None] * len(names)
+    data = [b""] * len(names)
+    if end is None:
+        begins = [begin - window.start for begin in run.contents]
+        data = [window.data[begin : begin + size] for begin, size in zip(begins, run.sizes, strict=True)]
+    yield from map(Member, names, data, refused, run.contents, run.sizes)
+
+
+def _of_header(source: Source, window: Window, header: Header, end: int | None) -> Member:
+    """Read a member; where the `end` of the archive's file is given, only look that it is all there."""
+    path, size, start = clean_path(header.name), header.size, header.content
+    refused = refusal(source, path, size, header.kind)
+    if refused is not None:
+        return Member(path, b"", refused, start, size)
+    if start + size > end if end is not None else not window.reach(start, start + size):
+        raise EOFError(f"the archive ends in the middle of {path}")
+    begin = start - window.start
+    return Member(path, window.data[begin : begin + size] if end is None else b"", None, start, size)

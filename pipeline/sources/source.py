@@ -1,7 +1,6 @@
 """One source of a recipe, resolved: where it really is and in which form."""
 
 import bz2
-import gzip
 import lzma
 import re
 import zlib
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import xxhash
+from isal import igzip, isal_zlib
 
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
@@ -20,8 +20,14 @@ from pipeline.recipe import SourcePart
 IMAGES_PER_SHARD = 10_240
 BYTES_PER_SHARD = 64 * 2**20
 
-# What the standard library raises on a damaged compressed file; only some of it is an OSError.
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+ISAL_ERROR: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment] # its stub calls the class an instance
+# What a damaged compressed file raises; only some of it is an OSError.
+DAMAGED = (OSError, EOFError, zlib.error, ISAL_ERROR, lzma.LZMAError)
+
+
+_PICTURE_ENDINGS = frozenset(
+    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "pgm", "ppm", "pbm", "pnm", "jp2", "avif", "heic"]
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Source:
         format: one of `pipeline.recipe.Format`.
         size: (height, width) that the recipe asks for, or None.
         max_bytes: largest encoded image that is read.
-        prefix: what goes in front of every path; empty, or a file's name and "/" where a glob found several files.
+        prefix: what goes in front of every path; empty, or a file's name and "/" where a glob found the file.
+        group: the uri of that glob, as the recipe spells it; empty where the uri names the source itself.
     """
 
     part: SourcePart
@@ -45,6 +52,7 @@ class Source:
     size: tuple[int, int] | None
     max_bytes: int
     prefix: str = ""
+    group: str = ""
 
     @property
     def uri(self) -> str:
@@ -104,10 +112,15 @@ def readable_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def is_picture_name(name: str) -> bool:
+    """Tell by its ending whether a file is meant to be a picture, of a format that is read or not."""
+    return name.rpartition(".")[2].lower() in _PICTURE_ENDINGS
+
+
 def label_of(path: str) -> str | None:
-    """Name the class of a file: the folder it lies in; None at the top."""
-    parts = path.split("/")
-    return parts[-2] if len(parts) > 1 else None
+    """Name the class of a file: the folder it lies in; None at the top, or where that is no name."""
+    folder = path.rpartition("/")[0].rpartition("/")[2]
+    return folder if folder not in ("", "..") else None
 
 
 def opened(source: Source, file: Path) -> IO[bytes]:
@@ -128,15 +141,28 @@ def decompressed(file: Path) -> IO[bytes]:
     Raises:
         OSError: the file cannot be read; reading it may raise any of DAMAGED.
     """
-    with file.open("rb") as raw:
-        head = raw.read(6)
-    opener = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), Path.open)
-    stream: IO[bytes] = opener(file, "rb")
+    stream: IO[bytes] = _opener(file)(file, "rb")
     return stream
 
 
+def is_compressed(file: Path) -> bool:
+    """Tell whether a file's first bytes are those of gzip, bzip2 or xz.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return _opener(file) is not _PLAIN
+
+
+def _opener(file: Path) -> Callable[..., Any]:
+    with file.open("rb") as raw:
+        head = raw.read(6)
+    return next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), _PLAIN)
+
+
+_PLAIN = Path.open
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
+    b"\x1f\x8b": igzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }

@@ -1,15 +1,44 @@
-"""Zip archives of class folders. Nothing is extracted to disk."""
+"""Zip archives of class folders: the directory is read here, and workers unpack what they decode. Nothing is extracted.
 
+The directory and its checks are the standard library's. Members that are stored or deflated, nearly all there are, are
+unpacked here by their place in the file; what is packed otherwise, by the standard library.
+"""
+
+import os
+import stat
+import struct
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from pipeline.encoded import Encoded, Survey
-from pipeline.sources import archive
-from pipeline.sources.source import Source
+from isal import isal_zlib
+
+from pipeline.encoded import Blobs, Encoded, Made, Survey
+from pipeline.errors import SourceError
+from pipeline.sources.archive import batches, encode, guarded
+from pipeline.sources.members import Member, clean_path, refusal, unpacking_check
+from pipeline.sources.source import DAMAGED, Source, files_fingerprint, one_line, shard_key
 
 _MAGIC = (b"PK\3\4", b"PK\5\6")
+# A zip ends in a record of 22 bytes and a comment of at most 65,535.
+_TAIL = 22 + 65_535
+_LOCAL = struct.Struct("<4s22xHH")
+_ENCRYPTED, _PLAIN_WAYS = 0x1, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class _Packed(NamedTuple):
+    """Where and how a member lies in the file."""
+
+    header: int
+    name: bytes
+    way: int
+    packed: int
+    size: int
+    checksum: int
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -19,9 +48,113 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def survey(source: Source) -> Survey:
     """Fingerprint the archive by size and time; see `pipeline.sources`."""
-    return archive.survey(source)
+    return Survey(files_fingerprint(source, source.path))
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Cut the archive into shards; see `pipeline.sources`."""
-    return archive.read(source, wanted)
+    """Cut the directory into shards; see `pipeline.sources`."""
+    fingerprint = survey(source).fingerprint
+    entries: dict[int, zipfile.ZipInfo] = {}
+    for number, batch in enumerate(batches(source, guarded(source, _members(source, entries)))):
+        key = shard_key(source, number)
+        infos = [entries.pop(member.start) for member in batch]
+        if wanted is None or key in wanted:
+            packed = [_packed(info) for info, member in zip(infos, batch, strict=True) if member.refused is None]
+            contents = Made(partial(_unpack, source.title, source.path, tuple(packed)))
+            yield encode(key, fingerprint, batch, contents)
+
+
+def _members(source: Source, entries: dict[int, zipfile.ZipInfo]) -> Iterator[Member]:
+    """List the files of the archive, in the order of its directory.
+
+    Args:
+        source: a zip.
+        entries: gets the directory's entry of every member, by the member's `start`, its number in the directory.
+
+    Raises:
+        zipfile.BadZipFile: the directory is damaged, or a file has been read with a password.
+        RuntimeError: a file has a password.
+    """
+    with zipfile.ZipFile(source.path) as archive:
+        infos = archive.infolist()
+    _check_count(source, len(infos))
+    check, unpacked = unpacking_check(source), 0
+    for number, info in enumerate(infos):
+        if info.is_dir():
+            continue
+        if info.flag_bits & _ENCRYPTED:
+            raise RuntimeError(f"{info.filename} is encrypted, a password is required")
+        path = clean_path(info.filename)
+        link = "a link, device or pipe in the archive" if stat.S_ISLNK(info.external_attr >> 16) else ""
+        refused = refusal(source, path, info.file_size, link)
+        unpacked += 0 if refused else info.file_size
+        check(unpacked)
+        entries[number] = info
+        yield Member(path, b"", refused, number, info.file_size)
+
+
+def _check_count(source: Source, found: int) -> None:
+    """Compare the directory with the count in the archive's last record, which zipfile does not look at."""
+    with source.path.open("rb") as stream:
+        stream.seek(max(0, source.path.stat().st_size - _TAIL))
+        tail = stream.read()
+    end = tail.rfind(b"PK\5\6")
+    told = int.from_bytes(tail[end + 10 : end + 12], "little")
+    # All ones: the count stands in the record of a 64-bit archive. Some writers let larger counts run over.
+    if told not in (0xFFFF, found & 0xFFFF):
+        raise zipfile.BadZipFile(f"its directory lists {found} files where its end says {told}")
+
+
+def _packed(info: zipfile.ZipInfo) -> _Packed:
+    name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+    return _Packed(info.header_offset, name, info.compress_type, info.compress_size, info.file_size, info.CRC)
+
+
+def _unpack(title: str, path: Path, members: Sequence[_Packed]) -> Blobs:
+    """Unpack members of a zip; runs in a worker.
+
+    Raises:
+        SourceError: the archive is damaged, or packed in a way that is not known.
+    """
+    try:
+        with path.open("rb") as stream:
+            return Blobs(tuple(_content(stream.fileno(), path, member) for member in members))
+    except NotImplementedError as error:
+        raise SourceError(
+            f"{title}: the archive {path} cannot be unpacked ({one_line(error)}). "
+            "Nothing was committed; unpack it with another tool and name the folder."
+        ) from error
+    except (zipfile.BadZipFile, ValueError, struct.error, *DAMAGED) as error:
+        raise SourceError(
+            f"{title}: the archive {path} is damaged or cut short ({one_line(error)}). "
+            "Nothing was committed; fetch it again."
+        ) from error
+
+
+def _content(file: int, path: Path, member: _Packed) -> bytes:
+    magic, name_length, extra_length = _LOCAL.unpack(os.pread(file, _LOCAL.size, member.header))
+    shown = member.name.decode("utf-8", "replace")
+    start = member.header + _LOCAL.size
+    if magic != _MAGIC[0] or os.pread(file, name_length, start) != member.name:
+        raise zipfile.BadZipFile(f"no header of {shown} where the directory says it is")
+    if member.way not in _PLAIN_WAYS:
+        return _otherwise(path, member)
+    packed = os.pread(file, member.packed, start + name_length + extra_length)
+    if len(packed) != member.packed:
+        raise EOFError(f"the archive ends in the middle of {shown}")
+    data = packed if member.way == zipfile.ZIP_STORED else _inflate(packed, member.size)
+    if len(data) != member.size or zlib.crc32(data) != member.checksum:
+        raise zipfile.BadZipFile(f"Bad CRC-32 or size of {shown}")
+    return data
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    # One byte more than is told, and no more: a size that lies must not fill the memory.
+    return isal_zlib.decompressobj(wbits=-zlib.MAX_WBITS).decompress(packed, size + 1)
+
+
+def _otherwise(path: Path, member: _Packed) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        info = next(info for info in archive.infolist() if info.header_offset == member.header)
+        with archive.open(info) as stream:
+            return stream.read(member.size + 1)

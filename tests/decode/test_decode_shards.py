@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import as_folder, decoded, encoded, pictures, png, shard_of, source_of
+from making import as_folder, as_tar, decoded, encoded, pictures, png, shard_of, source_of, turned_away
 
 import schemas
 from pipeline.decode import Decoded, decode_shard, decoder_name, rejects_table
@@ -181,4 +181,5 @@ def test_every_reason_is_given_by_some_input(tmp_path: Path) -> None:
     (folder / "small.png").unlink()
     rows += split_up(shard, DecodePart())[1]
     rows += [refused for shard in read(source_of(tmp_path / "a.csv")) for refused in shard.refused]
+    rows += turned_away(source_of(as_tar(tmp_path / "a.tar", {"A/._x.png": b"1"})))
     assert {refused.reason for refused in rows} == set(REASONS)

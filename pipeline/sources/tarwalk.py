@@ -1,0 +1,229 @@
+"""The members of a tar archive, at the speed of what unpacks it.
+
+The plain headers of regular files, nearly all there are in archives of images, are read here by the thousand: a loop
+goes from size to size, and numpy checks what it met. Every other header (folders, links, long names, sparse files, odd
+numbers) is left to the standard library's `tarfile`, the judge of what a header says. Both find the same:
+tests/sources/test_tar_walk.py.
+"""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sources.source import readable_name
+from pipeline.sources.window import Window
+
+_BLOCK = 512
+_ZEROS = bytes(_BLOCK)
+_REGULAR, _PAX = b"0\0", ord("x")
+# A PAX header that says only when a file was touched, as tar and Python write one before every file.
+_TIMES = re.compile(rb"(\d+) [mac]time=-?[0-9.]+\n")
+# The usual form of the checksum: six octal digits and a NUL.
+_SUM_DIGITS = np.arange(15, -1, -3, dtype=np.uint32)
+
+
+class Header(NamedTuple):
+    """A member by itself.
+
+    Attributes:
+        name: as the archive spells it.
+        size: bytes of content.
+        content: position of its first byte of content.
+        following: position of the next header.
+        kind: empty for a regular file; "folder"; else what it is instead.
+    """
+
+    name: str
+    size: int
+    content: int
+    following: int
+    kind: str
+
+
+class Run(NamedTuple):
+    """Regular files that follow one another: name, bytes of content and position of the first of them."""
+
+    names: list[str]
+    sizes: list[int]
+    contents: list[int]
+
+
+def walk(window: Window, *, content: bool) -> Iterator[Run | Header]:
+    """Go from header to header, from the window's start to the archive's end mark.
+
+    Args:
+        window: the archive.
+        content: whether the content of a run is in the window when the run is handed out; that of a single header is
+            to be fetched by whoever wants it.
+
+    Raises:
+        tarfile.TarError: a header is broken or missing, or the archive goes on behind its end mark.
+    """
+    at = 0
+    shared: dict[str, str] = {}
+    while True:
+        if not window.reach(at, at + _BLOCK):
+            found = "truncated header" if window.data else "empty header"
+            raise tarfile.ReadError(f"{found} where the next file or the end mark should be")
+        run, following = _run(window, at, content=content)
+        if run.names:
+            yield run
+        elif following == at:
+            begin = at - window.start
+            if window.data[begin : begin + _BLOCK] == _ZEROS:
+                break
+            header = _special(window, at, shared)
+            following = header.following
+            yield header
+        at = following
+    _check_rest(window, at)
+
+
+def _run(window: Window, at: int, *, content: bool) -> tuple[Run, int]:
+    """Read the plain headers from a position on, as far as they are in the window.
+
+    Returns:
+        The run, empty where the first header is not plain, and the position behind it.
+    """
+    data, start = window.data, window.start
+    nothing = Run([], [], []), at
+    if start % _BLOCK:
+        return nothing
+    blocks, sizes, following = _chain(data, at - start, content=content)
+    if not blocks:
+        return nothing
+    headers = np.frombuffer(data, np.uint8, len(data) // _BLOCK * _BLOCK).reshape(-1, _BLOCK)[
+        np.array(blocks) // _BLOCK
+    ]
+    good = _whole(headers)
+    if not good.all():
+        keep = int(good.argmin())
+        following, headers, sizes, blocks = blocks[keep], headers[:keep], sizes[:keep], blocks[:keep]
+    files = headers[:, 156] != _PAX
+    if len(files) and not files[-1]:  # the PAX header of a file that is not of the run
+        following = blocks[-1]
+    names = _names(headers[files])
+    positions = np.flatnonzero(files).tolist()
+    contents = [start + blocks[position] + _BLOCK for position in positions]
+    return Run(names, [sizes[position] for position in positions], contents), start + following
+
+
+def _chain(data: bytes, begin: int, *, content: bool) -> tuple[list[int], list[int], int]:
+    """Go from size to size: offsets and sizes of the headers met, and the offset behind the last.
+
+    Stops before the first that is neither a regular file nor a PAX header of times, or does not fit into the data.
+    """
+    blocks: list[int] = []
+    sizes: list[int] = []
+    end = len(data)
+    try:
+        while begin + _BLOCK <= end:
+            kind, size = data[begin + 156], data[begin + 124 : begin + 135]
+            if not size.isdigit():
+                break
+            length = int(size, 8)
+            if kind == _PAX:
+                if not _only_times(data[begin + _BLOCK : begin + _BLOCK + length], length):
+                    break
+            elif kind not in _REGULAR or (content and begin + _BLOCK + length > end):
+                break
+            blocks.append(begin)
+            sizes.append(length)
+            begin += _BLOCK + (length + _BLOCK - 1) // _BLOCK * _BLOCK
+    except ValueError:  # an 8 or a 9
+        pass
+    return blocks, sizes, begin
+
+
+def _only_times(records: bytes, length: int) -> bool:
+    found = list(_TIMES.finditer(records))
+    return sum(len(m[0]) for m in found) == length > 0 and all(int(m[1]) == len(m[0]) for m in found)
+
+
+def _whole(headers: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which headers have the right checksum, and nothing in their name or size that only tarfile understands."""
+    field = headers[:, 148:156]
+    # The checksum adds all bytes, its own eight as spaces.
+    added = headers.sum(axis=1, dtype=np.uint32) - field.sum(axis=1, dtype=np.uint32) + np.uint32(8 * ord(" "))
+    digits = ((added[:, None] >> _SUM_DIGITS) & 7) + ord("0")
+    right = (digits == field[:, :6]).all(axis=1) & (field[:, 6] == 0)
+    ended = np.isin(headers[:, 135], (0, ord(" ")))
+    # In a header that is not POSIX's the prefix may be something else.
+    posix = (headers[:, 257:263] == np.frombuffer(b"ustar\0", np.uint8)).all(axis=1)
+    last = np.count_nonzero(headers[:, :100], axis=1) - 1
+    folder = headers[np.arange(len(headers)), last] == ord("/")
+    good: NDArray[np.bool_] = right & ended & ~folder & ((headers[:, 345] == 0) | posix)
+    return good
+
+
+def _names(headers: NDArray[np.uint8]) -> list[str]:
+    names: list[bytes] = np.ascontiguousarray(headers[:, :100]).view("S100").ravel().tolist()
+    for row in np.flatnonzero(headers[:, 345]).tolist():
+        names[row] = headers[row, 345:500].tobytes().partition(b"\0")[0] + b"/" + names[row]
+    joined = b"\n".join(names)
+    if b"\0" in joined:
+        names = [name.partition(b"\0")[0] for name in names]
+        joined = b"\n".join(names)
+    try:
+        text = joined.decode().split("\n")
+    except UnicodeDecodeError:
+        text = []
+    # Where a name is no UTF-8, or holds a line feed, each for itself.
+    return (
+        text if len(text) == len(names) else [readable_name(name.decode("utf-8", "surrogateescape")) for name in names]
+    )
+
+
+def _special(window: Window, at: int, shared: dict[str, str]) -> Header:
+    """Have tarfile read a member, with all headers that belong to it.
+
+    Args:
+        window: the archive.
+        at: position of its first header.
+        shared: PAX records that hold for all members to come; added to.
+    """
+    window.seek(at)
+    reader: Any = tarfile.TarFile
+    archive = reader(fileobj=window, mode="r", tarinfo=_StrictHeader, errors="surrogateescape", pax_headers=shared)
+    info = archive.firstmember
+    if archive.offset <= at or info.size < 0:
+        raise tarfile.ReadError(f"the member at byte {at} has a size below nothing")
+    return Header(readable_name(info.name), info.size, info.offset_data, archive.offset, _kind(info))
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """A header that must be there: tarfile takes a missing or broken one for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except _BAD_HEADER as error:
+            raise _READ_ERROR(f"{error} where the next file or the end mark should be") from error
+
+
+# The argument of `fromtarfile` is called like the module.
+_BAD_HEADER, _READ_ERROR = tarfile.HeaderError, tarfile.ReadError
+
+
+def _kind(info: tarfile.TarInfo) -> str:
+    if info.isdir():
+        return "folder"
+    if info.islnk():
+        return f"a hard link to {readable_name(info.linkname)}: read under that name"
+    if info.issparse():
+        return "a sparse file: unpack the archive and name the folder"
+    return "" if info.isreg() else "a link, device or pipe in the archive"
+
+
+def _check_rest(window: Window, at: int) -> None:
+    """Read what follows the end mark: padding, and the checksum of a compressed archive."""
+    while window.reach(at, at + 1):
+        rest = window.data[at - window.start :]
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("it goes on behind its end mark: two archives in one file?")
+        at += len(rest)
