@@ -79,6 +79,7 @@ class Encoded:
         labels: class name of each image, or None.
         contents: the images, in the order of `paths`.
         refused: files that the source itself turns away; they become rejects.
+        done: share of the source that is read when the shard is handed out, 0 to 1; None where that is not known.
     """
 
     shard: str
@@ -87,6 +88,7 @@ class Encoded:
     labels: tuple[str | None, ...]
     contents: Contents
     refused: tuple[Refused, ...] = ()
+    done: float | None = None
 
     def __len__(self) -> int:
         """How many files of the source the shard accounts for."""

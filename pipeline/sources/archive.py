@@ -12,12 +12,13 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from pipeline.encoded import Blobs, Contents, Encoded, Made, Refused, Survey
 from pipeline.errors import SourceError
-from pipeline.sources.members import Member, tar_members
+from pipeline.sources.members import Member, Reading, tar_members
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     DAMAGED,
@@ -55,16 +56,17 @@ def survey(source: Source) -> Survey:
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Cut the archive into shards while it streams past; see `pipeline.sources`."""
-    packed = is_compressed(source.path)
-    members = guarded(source, tar_members(source, content=packed))
     fingerprint = survey(source).fingerprint
+    reading = Reading()
+    packed = _is_compressed(source)
+    members = guarded(source, tar_members(source, content=packed, reading=reading))
     number = 0
     for number, batch in enumerate(batches(source, members), start=1):
         key = shard_key(source, number - 1)
         if wanted is None or key in wanted:
             good = [member for member in batch if member.refused is None]
             contents = Blobs(tuple(member.data for member in good)) if packed else _ranges(source, good)
-            yield encode(key, fingerprint, batch, contents)
+            yield replace(encode(key, fingerprint, batch, contents), done=reading.done)
 
 
 def guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
@@ -84,9 +86,10 @@ def guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
             refused = Refused(name, None, "truncated", detail, source.path.stat().st_size)
             yield Member(name, b"", refused)
             return
+        keep = ', or keep what comes before with truncated = "keep" in its [[source]]' if source.format != "zip" else ""
         raise SourceError(
-            f"{source.title}: the archive {source.path} is damaged or cut short ({one_line(error)}). Nothing was "
-            'committed; fetch it again, or keep what comes before with truncated = "keep" in its [[source]].'
+            f"{source.title}: the archive {source.path} is damaged or cut short ({one_line(error)}). "
+            f"Nothing was committed; fetch it again{keep}."
         ) from error
     except RuntimeError as error:  # what zipfile raises on a password, and on a compression that it does not know
         raise SourceError(
@@ -135,6 +138,13 @@ def encode(key: str, fingerprint: str, batch: Sequence[Member], contents: Conten
         contents=contents,
         refused=tuple(member.refused for member in batch if member.refused is not None),
     )
+
+
+def _is_compressed(source: Source) -> bool:
+    try:
+        return is_compressed(source.path)
+    except OSError as error:
+        raise SourceError(f"{source.title}: cannot read {source.path} ({error.strerror}). Check the path.") from error
 
 
 def _ranges(source: Source, good: Sequence[Member]) -> Made:

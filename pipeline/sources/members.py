@@ -1,15 +1,18 @@
 """The files of an archive one after the other: what is read of them, and what is turned away."""
 
-import io
+import os
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pipeline.encoded import Refused
 from pipeline.errors import SourceError
-from pipeline.sources.source import Source, label_of, opened
+from pipeline.sources.source import Source, label_of, unpacked
 from pipeline.sources.tarwalk import Header, Run, walk
 from pipeline.sources.window import Window
+
+if TYPE_CHECKING:
+    import io
 
 # Unpacked, no archive of images is so much larger than packed. A smaller one does no harm, whatever it holds.
 _LARGEST_RATIO = 200
@@ -42,25 +45,43 @@ class Member(NamedTuple):
     size: int = 0
 
 
-def tar_members(source: Source, *, content: bool = True) -> Iterator[Member]:
+class Reading:
+    """How far a source is read.
+
+    Attributes:
+        done: share of it, 0 to 1.
+    """
+
+    done = 0.0
+
+
+def tar_members(source: Source, *, content: bool = True, reading: Reading | None = None) -> Iterator[Member]:
     """Stream the files of a tar archive, in its order.
 
     Args:
         source: a tar, compressed or not.
         content: whether members carry their content; without, only where it is.
+        reading: told how far the archive is read.
 
     Raises:
         tarfile.TarError: the archive is damaged, has no end mark, or goes on behind it; or what its compression raises.
         SourceError: it unpacks to far more than any archive of images.
     """
-    with opened(source, source.path) as stream:
-        window = Window(cast("io.BufferedIOBase", stream), unpacking_check(source), _LONGEST_HEADER)
-        end = None if content else source.path.stat().st_size
+    reading = reading or Reading()
+    with source.path.open("rb") as raw, unpacked(raw) as stream:
+        size = os.fstat(raw.fileno()).st_size
+        bomb = unpacking_check(source)
+
+        def check(position: int) -> None:
+            bomb(position)
+            reading.done = raw.tell() / max(1, size)
+
+        window = Window(cast("io.BufferedIOBase", stream), check, _LONGEST_HEADER)
         for found in walk(window, content=content):
             if isinstance(found, Run):
-                yield from _of_run(source, window, found, end)
+                yield from _of_run(source, window, found, None if content else size)
             elif found.kind != "folder":
-                yield _of_header(source, window, found, end)
+                yield _of_header(source, window, found, None if content else size)
 
 
 def unpacking_check(source: Source) -> Callable[[int], None]:

@@ -141,7 +141,16 @@ def decompressed(file: Path) -> IO[bytes]:
     Raises:
         OSError: the file cannot be read; reading it may raise any of DAMAGED.
     """
-    stream: IO[bytes] = _opener(file)(file, "rb")
+    with file.open("rb") as raw:
+        opener = _opener(raw)
+    stream: IO[bytes] = file.open("rb") if opener is None else opener(file, "rb")
+    return stream
+
+
+def unpacked(raw: IO[bytes]) -> IO[bytes]:
+    """See an open file decompressed where its first bytes say so: `raw` then tells how far it is read."""
+    opener = _opener(raw)
+    stream: IO[bytes] = raw if opener is None else opener(raw, "rb")
     return stream
 
 
@@ -151,16 +160,16 @@ def is_compressed(file: Path) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    return _opener(file) is not _PLAIN
-
-
-def _opener(file: Path) -> Callable[..., Any]:
     with file.open("rb") as raw:
-        head = raw.read(6)
-    return next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), _PLAIN)
+        return _opener(raw) is not None
 
 
-_PLAIN = Path.open
+def _opener(raw: IO[bytes]) -> Callable[..., Any] | None:
+    head = raw.read(6)
+    raw.seek(0)
+    return next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), None)
+
+
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": igzip.open,
     b"BZh": bz2.open,

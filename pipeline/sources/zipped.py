@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -54,29 +55,29 @@ def survey(source: Source) -> Survey:
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Cut the directory into shards; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
-    entries: dict[int, zipfile.ZipInfo] = {}
-    for number, batch in enumerate(batches(source, guarded(source, _members(source, entries)))):
+    infos: list[zipfile.ZipInfo] = []
+    for number, batch in enumerate(batches(source, guarded(source, _members(source, infos)))):
         key = shard_key(source, number)
-        infos = [entries.pop(member.start) for member in batch]
         if wanted is None or key in wanted:
-            packed = [_packed(info) for info, member in zip(infos, batch, strict=True) if member.refused is None]
-            contents = Made(partial(_unpack, source.title, source.path, tuple(packed)))
-            yield encode(key, fingerprint, batch, contents)
+            packed = tuple(_packed(infos[member.start]) for member in batch if member.refused is None)
+            contents = Made(partial(_unpack, source.title, source.path, packed))
+            done = (batch[-1].start + 1) / len(infos)
+            yield replace(encode(key, fingerprint, batch, contents), done=done)
 
 
-def _members(source: Source, entries: dict[int, zipfile.ZipInfo]) -> Iterator[Member]:
-    """List the files of the archive, in the order of its directory.
+def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Member]:
+    """List the files of the archive, in the order of its directory; a member's `start` is its number there.
 
     Args:
         source: a zip.
-        entries: gets the directory's entry of every member, by the member's `start`, its number in the directory.
+        infos: gets the directory's entries.
 
     Raises:
-        zipfile.BadZipFile: the directory is damaged, or a file has been read with a password.
+        zipfile.BadZipFile: the directory is damaged.
         RuntimeError: a file has a password.
     """
     with zipfile.ZipFile(source.path) as archive:
-        infos = archive.infolist()
+        infos += archive.infolist()
     _check_count(source, len(infos))
     check, unpacked = unpacking_check(source), 0
     for number, info in enumerate(infos):
@@ -89,7 +90,6 @@ def _members(source: Source, entries: dict[int, zipfile.ZipInfo]) -> Iterator[Me
         refused = refusal(source, path, info.file_size, link)
         unpacked += 0 if refused else info.file_size
         check(unpacked)
-        entries[number] = info
         yield Member(path, b"", refused, number, info.file_size)
 
 
