@@ -10,15 +10,17 @@ import os
 import struct
 import tarfile
 import zipfile
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.encoded import Blobs, Contents, Encoded, Made, Refused, Survey
 from pipeline.errors import SourceError
-from pipeline.sources.members import Member, Reading, tar_members
+from pipeline.sources.members import Members, Reading, tar_members
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     DAMAGED,
@@ -31,6 +33,8 @@ from pipeline.sources.source import (
     one_line,
     shard_key,
 )
+
+Read = TypeVar("Read")
 
 # BadZipFile and TarError name themselves. The others leak out of the standard library where a header holds nonsense:
 # a name that is no UTF-8, a length that is no number, a field that is too short.
@@ -60,16 +64,14 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     reading = Reading()
     packed = _is_compressed(source)
     members = guarded(source, tar_members(source, content=packed, reading=reading))
-    number = 0
-    for number, batch in enumerate(batches(source, members), start=1):
-        key = shard_key(source, number - 1)
+    for number, batch in enumerate(batches(source, members)):
+        key = shard_key(source, number)
         if wanted is None or key in wanted:
-            good = [member for member in batch if member.refused is None]
-            contents = Blobs(tuple(member.data for member in good)) if packed else _ranges(source, good)
-            yield replace(encode(key, fingerprint, batch, contents), done=reading.done)
+            contents = Blobs(tuple(batch.members.data)) if packed else _ranges(source, batch)
+            yield encode(key, fingerprint, batch, contents, reading.done)
 
 
-def guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
+def guarded(source: Source, members: Iterator[Read]) -> Iterator[Read | Refused]:
     """Hand members on, and turn whatever their archive trips over into an error that says what to do.
 
     With `truncated = "keep"` in the recipe, the members in front of the damage are kept, and the archive itself is the
@@ -83,8 +85,7 @@ def guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
     except _BROKEN as error:
         if source.part.truncated == "keep":
             name, detail = source.path.name, f"damaged or cut short, the rest is lost: {one_line(error)}"
-            refused = Refused(name, None, "truncated", detail, source.path.stat().st_size)
-            yield Member(name, b"", refused)
+            yield Refused(name, None, "truncated", detail, source.path.stat().st_size)
             return
         keep = ', or keep what comes before with truncated = "keep" in its [[source]]' if source.format != "zip" else ""
         raise SourceError(
@@ -98,46 +99,76 @@ def guarded(source: Source, members: Iterator[Member]) -> Iterator[Member]:
         ) from error
 
 
-def batches(source: Source, members: Iterator[Member]) -> Iterator[list[Member]]:
+class Batch:
+    """A shard that fills.
+
+    Attributes:
+        members: what is read.
+        refused: what is turned away.
+    """
+
+    def __init__(self) -> None:
+        self.members = Members([], [], [], [])
+        self.refused: list[Refused] = []
+        self._room = BYTES_PER_SHARD
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is taken."""
+        return len(self.members.paths) + len(self.refused) >= IMAGES_PER_SHARD or self._room <= 0
+
+    def take(self, members: Members, begin: int) -> int:
+        """Take members from a position on, as many as there is room for; tell the position behind the last."""
+        stop = begin + IMAGES_PER_SHARD - len(self.members.paths) - len(self.refused)
+        sizes = members.sizes[begin:stop]
+        if sum(sizes) >= self._room:
+            sizes = sizes[: bisect_left(list(accumulate(sizes)), self._room) + 1]
+        self._room -= sum(sizes)
+        stop = begin + len(sizes)
+        self.members.take(members, slice(begin, stop))
+        return stop
+
+
+def batches(source: Source, found: Iterator[Members | Refused]) -> Iterator[Batch]:
     """Cut members into shards.
 
     Raises:
         SourceError: there are none.
     """
-    batch: list[Member] = []
-    room = BYTES_PER_SHARD
-    found = False
-    for member in members:
-        found = True
-        batch.append(member)
-        room -= 0 if member.refused else member.size
-        if len(batch) == IMAGES_PER_SHARD or room <= 0:
-            yield batch
-            batch, room = [], BYTES_PER_SHARD
-    if batch:
+    batch, none = Batch(), True
+    for item in found:
+        none = False
+        if isinstance(item, Refused):
+            batch.refused.append(item)
+            if batch.full:
+                yield batch
+                batch = Batch()
+            continue
+        begin = 0
+        while begin < len(item.paths):
+            begin = batch.take(item, begin)
+            if batch.full:
+                yield batch
+                batch = Batch()
+    if batch.members.paths or batch.refused:
         yield batch
-    if not found:
+    if none:
         raise SourceError(f"{source.title}: the archive {source.path} holds no files. Check that it is the right one.")
 
 
-def encode(key: str, fingerprint: str, batch: Sequence[Member], contents: Contents) -> Encoded:
-    """Make a shard of members.
+def encode(key: str, fingerprint: str, batch: Batch, contents: Contents, done: float) -> Encoded:
+    """Make a shard of a batch.
 
     Args:
         key: the shard's key.
         fingerprint: the archive's.
-        batch: members, those that are refused among them.
-        contents: content of the others, in their order.
+        batch: members, and those that are refused.
+        contents: content of the members.
+        done: share of the archive that is read.
     """
-    paths = tuple(member.path for member in batch if member.refused is None)
-    return Encoded(
-        shard=key,
-        fingerprint=fingerprint,
-        paths=paths,
-        labels=tuple(map(label_of, paths)),
-        contents=contents,
-        refused=tuple(member.refused for member in batch if member.refused is not None),
-    )
+    paths = batch.members.paths
+    labels = tuple(map(label_of, paths))
+    return Encoded(key, fingerprint, tuple(paths), labels, contents, tuple(batch.refused), done)
 
 
 def _is_compressed(source: Source) -> bool:
@@ -147,8 +178,8 @@ def _is_compressed(source: Source) -> bool:
         raise SourceError(f"{source.title}: cannot read {source.path} ({error.strerror}). Check the path.") from error
 
 
-def _ranges(source: Source, good: Sequence[Member]) -> Made:
-    spans = tuple((member.start, member.size) for member in good)
+def _ranges(source: Source, batch: Batch) -> Made:
+    spans = tuple(zip(batch.members.starts, batch.members.sizes, strict=True))
     return Made(partial(_read_ranges, source.title, source.path, spans))
 
 

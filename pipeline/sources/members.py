@@ -27,22 +27,27 @@ _PERHAPS_TO_CLEAN = ("//", "/./", "\n/", "\n./", "/\n", "/.\n", "\n.\n")
 _PERHAPS_SYSTEM = ("/._", "\n._", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/")
 
 
-class Member(NamedTuple):
-    """One file of an archive, or why it is not read.
+class Members(NamedTuple):
+    """Files of an archive that follow one another.
 
     Attributes:
-        path: its name, cleaned: only ever text.
-        data: its content; empty where it is refused, or where only its place was asked for.
-        refused: why it is not read.
-        start: position of its content in the unpacked archive.
-        size: bytes of content.
+        paths: their names, cleaned: only ever text.
+        data: content of each; empty where only its place was asked for.
+        starts: position of each content in the unpacked archive.
+        sizes: bytes of content.
     """
 
-    path: str
-    data: bytes
-    refused: Refused | None = None
-    start: int = 0
-    size: int = 0
+    paths: list[str]
+    data: list[bytes]
+    starts: list[int]
+    sizes: list[int]
+
+    def take(self, others: "Members", which: slice) -> None:
+        """Add some of other members behind these."""
+        self.paths.extend(others.paths[which])
+        self.data.extend(others.data[which])
+        self.starts.extend(others.starts[which])
+        self.sizes.extend(others.sizes[which])
 
 
 class Reading:
@@ -55,8 +60,8 @@ class Reading:
     done = 0.0
 
 
-def tar_members(source: Source, *, content: bool = True, reading: Reading | None = None) -> Iterator[Member]:
-    """Stream the files of a tar archive, in its order.
+def tar_members(source: Source, *, content: bool = True, reading: Reading | None = None) -> Iterator[Members | Refused]:
+    """Stream the files of a tar archive, in its order: what is read of them, and what is turned away.
 
     Args:
         source: a tar, compressed or not.
@@ -127,34 +132,39 @@ def refusal(source: Source, path: str, size: int, kind: str = "") -> Refused | N
     return None
 
 
-def _of_run(source: Source, window: Window, run: Run, end: int | None) -> Iterator[Member]:
+def _of_run(source: Source, window: Window, run: Run, end: int | None) -> Iterator[Members | Refused]:
     """Read members; where the `end` of the archive's file is given, only look that they are all there."""
     if end is not None and run.names and run.contents[-1] + run.sizes[-1] > end:
         yield from _of_run(source, window, Run(run.names[:-1], run.sizes[:-1], run.contents[:-1]), end)
         raise EOFError(f"the archive ends in the middle of {run.names[-1]}")
     text = "\n".join(["", *run.names, ""])
-    names = run.names
+    paths = run.names
     if any(mark in text for mark in _PERHAPS_TO_CLEAN):
-        names = list(map(clean_path, names))
-        text = "\n".join(["", *names, ""])
-    if max(run.sizes, default=0) > source.max_bytes or any(mark in text for mark in _PERHAPS_SYSTEM):
-        refused = [refusal(source, name, size) for name, size in zip(names, run.sizes, strict=True)]
-    else:
-        refused = [None] * len(names)
-    data = [b""] * len(names)
+        paths = list(map(clean_path, paths))
+        text = "\n".join(["", *paths, ""])
+    data = [b""] * len(paths)
     if end is None:
-        begins = [begin - window.start for begin in run.contents]
-        data = [window.data[begin : begin + size] for begin, size in zip(begins, run.sizes, strict=True)]
-    yield from map(Member, names, data, refused, run.contents, run.sizes)
+        held, start = window.data, window.start
+        data = [held[at - start : at - start + size] for at, size in zip(run.contents, run.sizes, strict=True)]
+    members = Members(paths, data, run.contents, run.sizes)
+    if max(run.sizes, default=0) > source.max_bytes or any(mark in text for mark in _PERHAPS_SYSTEM):
+        yield from _judged(source, members)
+    else:
+        yield members
 
 
-def _of_header(source: Source, window: Window, header: Header, end: int | None) -> Member:
+def _judged(source: Source, members: Members) -> Iterator[Members | Refused]:
+    for path, data, start, size in zip(*members, strict=True):
+        yield refusal(source, path, size) or Members([path], [data], [start], [size])
+
+
+def _of_header(source: Source, window: Window, header: Header, end: int | None) -> Members | Refused:
     """Read a member; where the `end` of the archive's file is given, only look that it is all there."""
     path, size, start = clean_path(header.name), header.size, header.content
     refused = refusal(source, path, size, header.kind)
     if refused is not None:
-        return Member(path, b"", refused, start, size)
+        return refused
     if start + size > end if end is not None else not window.reach(start, start + size):
         raise EOFError(f"the archive ends in the middle of {path}")
     begin = start - window.start
-    return Member(path, window.data[begin : begin + size] if end is None else b"", None, start, size)
+    return Members([path], [window.data[begin : begin + size] if end is None else b""], [start], [size])

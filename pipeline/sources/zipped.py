@@ -11,17 +11,16 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from isal import isal_zlib
 
-from pipeline.encoded import Blobs, Encoded, Made, Survey
+from pipeline.encoded import Blobs, Encoded, Made, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.sources.archive import batches, encode, guarded
-from pipeline.sources.members import Member, clean_path, refusal, unpacking_check
+from pipeline.sources.members import Members, clean_path, refusal, unpacking_check
 from pipeline.sources.source import DAMAGED, Source, files_fingerprint, one_line, shard_key
 
 _MAGIC = (b"PK\3\4", b"PK\5\6")
@@ -56,17 +55,18 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     """Cut the directory into shards; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
     infos: list[zipfile.ZipInfo] = []
+    seen = 0
     for number, batch in enumerate(batches(source, guarded(source, _members(source, infos)))):
         key = shard_key(source, number)
         if wanted is None or key in wanted:
-            packed = tuple(_packed(infos[member.start]) for member in batch if member.refused is None)
+            packed = tuple(_packed(infos[place]) for place in batch.members.starts)
             contents = Made(partial(_unpack, source.title, source.path, packed))
-            done = (batch[-1].start + 1) / len(infos)
-            yield replace(encode(key, fingerprint, batch, contents), done=done)
+            seen += len(batch.members.paths) + len(batch.refused)
+            yield encode(key, fingerprint, batch, contents, seen / len(infos))
 
 
-def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Member]:
-    """List the files of the archive, in the order of its directory; a member's `start` is its number there.
+def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Members | Refused]:
+    """List the files of the archive, in the order of its directory; the start of each is its number there.
 
     Args:
         source: a zip.
@@ -90,7 +90,7 @@ def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Member]:
         refused = refusal(source, path, info.file_size, link)
         unpacked += 0 if refused else info.file_size
         check(unpacked)
-        yield Member(path, b"", refused, number, info.file_size)
+        yield refused or Members([path], [b""], [number], [info.file_size])
 
 
 def _check_count(source: Source, found: int) -> None:
