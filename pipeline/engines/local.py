@@ -47,12 +47,14 @@ class LocalEngine:
             EngineError: a worker was killed, most often for want of memory.
         """
         source = iter(items)
+        # Before the first items are read: the server of processes does its imports meanwhile.
+        context = self._context() if self.workers > 1 else None
         first = list(islice(source, 2))
         items = chain(first, source)
-        if self.workers == 1 or len(first) < 2:  # noqa: PLR2004
+        if context is None or len(first) < 2:  # noqa: PLR2004
             yield from map(function, items)
             return
-        pool = ProcessPoolExecutor(self.workers, self._context(), initializer=_start_worker)
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker)
         try:
             yield from _in_order(pool, function, items, self.workers + 1)
         except BrokenProcessPool as error:

@@ -30,8 +30,8 @@ Scan = Callable[[str], pl.LazyFrame]
 def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | None, overlap: Overlap) -> dict[str, Any]:
     """Summarize one release of a lake.
 
-    Deterministic: the order of rows in the tables does not matter. Pixels are read once, one shard at a time,
-    so memory does not grow with the number of images; everything else is aggregated lazily.
+    Deterministic: the order of rows in the tables does not matter. Of pixels only those of the pictures shown are
+    unpacked; everything else is aggregated lazily.
 
     Args:
         scan: gives the LazyFrame of a table by its name, with the columns of `schemas.TABLES[name].schema`.
