@@ -1,9 +1,9 @@
 """The pictures of a shard, one by one: decoded by whoever is quickest, judged by Pillow."""
 
-import io
 import os
 from collections.abc import Iterator
 from functools import partial
+from io import FileIO
 from typing import TypeAlias
 
 import numpy as np
@@ -71,7 +71,7 @@ def _converted(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> It
 
 
 def _file(contents: Files, spec: DecodePart, position: int) -> bytes:
-    with io.FileIO(contents.names[position]) as stream:
+    with FileIO(contents.names[position]) as stream:
         # The file may have grown since it was listed: one byte more than is allowed is enough to turn it away.
         return stream.read(min(os.fstat(stream.fileno()).st_size, spec.max_bytes) + 1)
 

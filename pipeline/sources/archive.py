@@ -6,6 +6,7 @@ A packed archive is unpacked here, by one reader, and workers decode what it han
 are read here, and workers read the content by themselves.
 """
 
+import io
 import os
 import struct
 import tarfile
@@ -26,7 +27,7 @@ from pipeline.sources.source import (
     DAMAGED,
     IMAGES_PER_SHARD,
     Source,
-    decompressed,
+    beginning,
     files_fingerprint,
     is_compressed,
     label_of,
@@ -36,6 +37,8 @@ from pipeline.sources.source import (
 
 Read = TypeVar("Read")
 
+# Enough for a header with a long name or records in front.
+_FIRST_HEADER = 2**16
 # BadZipFile and TarError name themselves. The others leak out of the standard library where a header holds nonsense:
 # a name that is no UTF-8, a length that is no number, a field that is too short.
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, struct.error, *DAMAGED)
@@ -46,10 +49,9 @@ def recognises(path: Path, head: bytes) -> bool:
     if path.is_dir() or not head:
         return False
     try:
-        # Not mode "r|*": tarfile's own gzip reader trips over a file that is cut in its first bytes.
-        with decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|"):
+        with tarfile.open(fileobj=io.BytesIO(beginning(path, _FIRST_HEADER)), mode="r:"):
             return True
-    except (tarfile.TarError, ValueError, *DAMAGED):
+    except (tarfile.TarError, ValueError, OSError):
         return False
 
 

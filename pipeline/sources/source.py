@@ -1,10 +1,12 @@
 """One source of a recipe, resolved: where it really is and in which form."""
 
 import bz2
+import gzip
 import lzma
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -145,6 +147,22 @@ def decompressed(file: Path) -> IO[bytes]:
         opener = _opener(raw)
     stream: IO[bytes] = file.open("rb") if opener is None else opener(file, "rb")
     return stream
+
+
+def beginning(file: Path, size: int) -> bytes:
+    """Read the first bytes of a file, decompressed: as far as they are there, where it is cut short or damaged.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with file.open("rb") as raw:
+        found = b""
+        # Not igzip, which reads far ahead and loses what it has read where it trips.
+        stream = gzip.open(raw) if _opener(raw) is igzip.open else unpacked(raw)  # noqa: SIM115 - closed with raw
+        with suppress(*DAMAGED):
+            while len(found) < size and (piece := stream.read1(size - len(found))):  # type: ignore[union-attr]
+                found += piece
+        return found
 
 
 def unpacked(raw: IO[bytes]) -> IO[bytes]:
