@@ -1,5 +1,9 @@
 """IDX files, gzipped or not: MNIST and its kin.
 
+EMNIST's files hold every picture column by column. They are read so where the recipe says `transposed = true`, and
+where it does not say but the file's name begins with `emnist-`. EMNIST's labels stay the numbers in its files; its
+mapping to characters is not read.
+
 References:
     The format is described on the page of the MNIST database (LeCun, Cortes, Burges): two zero bytes, the type code,
     the number of dimensions, then big-endian uint32 sizes and the data.
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.encoded import Encoded, Pixels, Survey
 from pipeline.errors import SourceError
+from pipeline.hashing import digest_of
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     DAMAGED,
@@ -32,9 +37,9 @@ from pipeline.sources.source import (
 _UBYTE = 0x08
 _PIECE = 2**20
 _IMAGES_NAME = re.compile(r"images([-.])idx[34]")
-# Words in the usual names of images files, and the split that each stands for.
 # Types and ranks that this reader does not take are still IDX: its message says more than "of no form".
 _HEAD = re.compile(rb"\0\0[\x08\x09\x0b-\x0e][\1-\4]")
+# Words in the usual names of images files, and the split that each stands for.
 _SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 
 
@@ -46,7 +51,8 @@ def recognises(path: Path, head: bytes) -> bool:
 def survey(source: Source) -> Survey:
     """Fingerprint both files by size and time; see `pipeline.sources`."""
     labels = labels_file(source)
-    return Survey(files_fingerprint(source, source.path, *([labels] if labels else [])))
+    files = files_fingerprint(source, source.path, *([labels] if labels else []))
+    return Survey(digest_of([files, "transposed"]) if is_transposed(source) else files)
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
@@ -69,6 +75,8 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
             rows = min(step, count - start)
             array = _take(source, source.path, stream, rows * row).reshape(rows, *shape, *([1] * (3 - len(shape))))
             key = shard_key(source, number)
+            if is_transposed(source):
+                array = np.ascontiguousarray(array.swapaxes(1, 2))
             if wanted is None or key in wanted:
                 yield _encode(key, fingerprint, start, array, labels)
         _check_end(source, source.path, stream, count)
@@ -98,6 +106,12 @@ def labels_file(source: Source) -> Path | None:
         source.path.with_name(name.removesuffix(".gz")),
     ]
     return next((file for file in beside if name != source.path.name and file.exists()), None)
+
+
+def is_transposed(source: Source) -> bool:
+    """Tell whether pictures lie column by column: the recipe says so, or else the name is one of EMNIST's."""
+    said = source.part.transposed
+    return source.path.name.lower().startswith("emnist-") if said is None else said
 
 
 def _read_labels(source: Source) -> NDArray[np.uint8] | None:

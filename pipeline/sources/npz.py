@@ -1,0 +1,146 @@
+"""NumPy's .npz and .npy: an array of images and one of labels (see `named` and `stored` for which, and what they hold).
+
+Nothing is ever unpickled. Arrays stream out of the archive in runs of rows; one in Fortran order is read whole, and
+refused beyond 1 GiB. A .npy is one array of images.
+
+The recipe's `labels` names an array of the file, or another .npy or .npz beside it that holds one array.
+"""
+
+import lzma
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from pipeline.encoded import Encoded, Survey
+from pipeline.errors import SourceError
+from pipeline.hashing import digest_of
+from pipeline.sources.named import choose_images, choose_labels
+from pipeline.sources.npy import FORTRAN_BYTES, MAGIC, Header, read_header, read_runs
+from pipeline.sources.source import Source, files_fingerprint, one_line, opened, readable_name
+from pipeline.sources.stored import Stored, Values, listed, shards, title_of
+
+_ZIP = b"PK\3\4"
+_MEMBER = ".npy"
+_KINDS = {"O": "Python objects or records", "S": "text", "U": "text"}
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, IndexError, struct.error, OSError)
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Tell a .npy by its first bytes, a .npz by the name of its first member; see `pipeline.sources`."""
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return not path.is_dir() and (head.startswith(MAGIC) or (head.startswith(_ZIP) and name.endswith(b".npy")))
+
+
+def survey(source: Source) -> Survey:
+    """Fingerprint the files by size and time, and which arrays are meant; see `pipeline.sources`."""
+    beside = _beside(source)
+    files = files_fingerprint(source, source.path, *([beside] if beside else []))
+    return Survey(digest_of([files, source.part.images, source.part.labels]))
+
+
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
+    """Cut the arrays into runs of pictures while they stream past; see `pipeline.sources`."""
+    fingerprint = survey(source).fingerprint
+    arrays = _arrays(source, source.path)
+    one = len(arrays) == 1 and source.part.images is None
+    # Of a single array, the name says nothing that the recipe does not say better.
+    images = arrays[0] if one else choose_images(source, arrays)
+    yield from shards(source, fingerprint, images, _labels(source, arrays, images), wanted)
+
+
+def _labels(source: Source, arrays: list[Stored], images: Stored) -> Stored | None:
+    beside = _beside(source)
+    if beside is None or source.part.labels in {array.name for array in arrays}:
+        return choose_labels(source, arrays, images)
+    if source.prefix:
+        raise SourceError(
+            f"{source.title}: labels names one file, {beside.name}, for every file of a pattern. Name each file by a "
+            "[[source]] of its own."
+        )
+    return _only(source, beside)
+
+
+def _beside(source: Source) -> Path | None:
+    """Find the file that `labels` may name."""
+    file = source.path.parent / (source.part.labels or "")
+    return file if source.part.labels and file.is_file() else None
+
+
+def _only(source: Source, file: Path) -> Stored:
+    arrays = _arrays(source, file)
+    if len(arrays) != 1:
+        raise SourceError(
+            f"{source.title}: {file}, which labels names, must hold one array. It has: {listed(arrays)}. Save the "
+            "labels by themselves."
+        )
+    return arrays[0]
+
+
+def _arrays(source: Source, file: Path) -> list[Stored]:
+    """List the arrays of a .npy or .npz without reading one."""
+    with _open(source, file, None) as stream:
+        plain = stream.read(len(MAGIC)) == MAGIC
+    if plain:
+        with _open(source, file, None) as stream:
+            return [_stored(source, file, None, read_header(stream))]
+    with _naming(source, file, None), zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name.endswith(_MEMBER)]
+        if len(set(names)) < len(names):
+            raise ValueError("two arrays have one name")
+        return [_stored(source, file, name, _header(source, archive, name)) for name in names]
+
+
+def _header(source: Source, archive: zipfile.ZipFile, name: str) -> Header:
+    with _naming(source, Path(archive.filename or ""), name), archive.open(name) as stream:
+        return read_header(stream)
+
+
+def _stored(source: Source, file: Path, member: str | None, header: Header) -> Stored:
+    name = file.name.split(".")[0] if member is None else member.removesuffix(_MEMBER)
+    kind = _KINDS.get(header.dtype.kind, header.dtype.name)
+    title = title_of(name, header.shape, kind)
+    runs = partial(_runs, source, file, member, header)
+    return Stored(file, name, header.shape, header.dtype, title, runs)
+
+
+def _runs(source: Source, file: Path, member: str | None, header: Header, rows: int) -> Iterator[Values]:
+    if header.scattered and math.prod(header.shape) * header.dtype.itemsize > FORTRAN_BYTES:
+        raise SourceError(
+            f"{source.title}: an array {header.shape} of {file} is in Fortran order, which is read "
+            "whole, and larger than 1 GiB. Save np.ascontiguousarray of it."
+        )
+    with _open(source, file, member) as stream:
+        read_header(stream)
+        yield from read_runs(stream, header, rows)
+
+
+@contextmanager
+def _open(source: Source, file: Path, member: str | None) -> Iterator[IO[bytes]]:
+    with _naming(source, file, member):
+        if member is None:
+            with opened(source, file) as stream:
+                yield stream
+        else:
+            with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
+                yield stream
+
+
+@contextmanager
+def _naming(source: Source, file: Path, member: str | None) -> Iterator[None]:
+    """Say of which file and array it is what NumPy's formats and the standard library complain about."""
+    where = f"{source.title}: {file}" + (f", {' '.join(readable_name(member).split())}," if member else "")
+    try:
+        yield
+    except SourceError:  # which is a ValueError too
+        raise
+    except _BROKEN as error:
+        raise SourceError(f"{where} is damaged or cut short ({one_line(error)}). Fetch it again.") from error
+    except RuntimeError as error:  # what zipfile raises on a password, and on a compression that it does not know
+        raise SourceError(f"{where} cannot be unpacked ({one_line(error)}). Save it anew with np.savez.") from error
