@@ -12,6 +12,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+# Bytes of pixels worked on at a time, so that what is made of them stays in the processor's cache.
+_CACHED = 2**18
+
 Bytes = NDArray[np.uint8]
 Kind = TypeVar("Kind", bound=np.generic)
 
@@ -57,8 +60,15 @@ def pixel_sums(pixels: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         Two (n,) int64: sums of the values, 0 to 255 each, and of their squares.
     """
     rows = flat(pixels)
-    # 255 * 255 still fits 16 bits.
-    return rows.sum(axis=1, dtype=np.int64), np.square(rows, dtype=np.uint16).sum(axis=1, dtype=np.int64)
+    sums, squares = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    step = max(1, _CACHED // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        # 255 * 255 still fits 16 bits.
+        values = rows[part].astype(np.uint16)
+        sums[part] = values.sum(axis=1, dtype=np.int64)
+        squares[part] = np.square(values, out=values).sum(axis=1, dtype=np.int64)
+    return sums, squares
 
 
 def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:

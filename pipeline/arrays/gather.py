@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -42,19 +41,6 @@ def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.u
     """See rows of bytes as pictures, without a copy: (n, height, width) for gray, (n, height, width, 3) for RGB."""
     height, width, channels = shape
     return rows.reshape(len(rows), height, width, *([channels] if channels > 1 else []))
-
-
-def column_as_array(pixels: pa.BinaryArray, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """See one chunk of the pixels column as pictures, without a copy.
-
-    Args:
-        pixels: one contiguous chunk, as a row group of the images table gives it.
-        shape: (height, width, channels) of every image in it.
-
-    Returns:
-        (n, height, width) or (n, height, width, 3) uint8, read-only, sharing the column's memory.
-    """
-    return shaped(from_binary(pixels, prod(shape)), shape)
 
 
 def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.arrays.gather import column_as_array
 from pipeline.decode import decode_shard, rejects_table
 from pipeline.dedup.index import index_table, sort_index
 from pipeline.dedup.rules import parse_rule
@@ -130,7 +130,7 @@ def index_shard(root: str, item: ShardFile) -> tuple[Part, ...]:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["image_id", "label", "height", "width", "channels", "pixels"])
             shape = tuple(rows[name][0].as_py() for name in ("height", "width", "channels"))
-            pixels = column_as_array(rows["pixels"].chunk(0), shape)
+            pixels = from_binary(rows["pixels"].chunk(0), prod(shape))
             _index(keys, rows, pixels.reshape(len(rows), *shape))
     return _write_index(root, keys, item.partition)
 

@@ -6,13 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 from making import as_folder, encoded, pictures, recipe
 
-from pipeline.arrays.gather import column_as_array, gather, normalise
+from pipeline.arrays.gather import gather, normalise
 from pipeline.arrays.locate import locate
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.flow.build import build
 from pipeline.handle import Lake
 from pipeline.lake.reading import file_names
+from pipeline.rows import from_binary
 
 
 def by_rank(lake: Lake, role: str, *, sanitized: bool) -> pl.DataFrame:
@@ -47,11 +48,11 @@ def test_normalised_is_the_formula_of_the_notebooks(small_lake: Lake) -> None:
     assert (normalise(np.array([0, 255], np.uint8)) == [-0.5, 0.5]).all()
 
 
-def test_a_row_group_is_seen_as_pictures_without_a_copy(small_lake: Lake) -> None:
+def test_a_row_group_is_seen_as_an_array_without_a_copy(small_lake: Lake) -> None:
     name = file_names(small_lake.root, "images", small_lake.versions["images"])[0]
     column = pq.ParquetFile(name).read_row_group(0, columns=["pixels"])["pixels"].chunk(0)
-    seen = column_as_array(column, (28, 28, 1))
-    assert seen.shape == (len(column), 28, 28)
+    seen = from_binary(column, 28 * 28)
+    assert seen.shape == (len(column), 28 * 28)
     assert np.shares_memory(seen, np.frombuffer(column.buffers()[2], np.uint8))
 
 

@@ -1,20 +1,20 @@
 """Hash every pixel row again, and from the same bytes its image_id and its keys in the index."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.arrays.gather import column_as_array
 from pipeline.dedup.index import index_table
 from pipeline.dedup.rules import parse_rule
 from pipeline.flow.verify.check import MOST, Check
 from pipeline.handle import Lake
 from pipeline.hashing import content_hashes, image_ids, pixel_sums
 from pipeline.lake.reading import file_names
-from pipeline.rows import to_binary
+from pipeline.rows import from_binary, to_binary
 
 _KEYS = ("rule", "image_id", "key", "signature")
 
@@ -45,7 +45,7 @@ def _row_groups(name: str) -> Iterator[pa.Table]:
 def _check_group(name: str, rows: pa.Table, rules: Sequence[str]) -> tuple[list[str], list[pl.DataFrame]]:
     dataset, split = (unquote(part.split("=", 1)[1]) for part in name.split("/")[-4:-2])
     shape = tuple(rows[column][0].as_py() for column in ("height", "width", "channels"))
-    pixels = column_as_array(rows["pixels"].chunk(0), shape).reshape(len(rows), *shape)
+    pixels = from_binary(rows["pixels"].chunk(0), prod(shape)).reshape(len(rows), *shape)
     ids = pl.Series(to_binary(image_ids(dataset, split, rows["path"].to_pylist())))
     hashes = pl.Series(to_binary(content_hashes(pixels)))
     sums, squares = map(pl.Series, pixel_sums(pixels))
