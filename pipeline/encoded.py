@@ -64,7 +64,8 @@ REASONS: Mapping[str, str] = {
     "unreadable": "the file cannot be opened or read from disk",
     "system_file": "left beside files by an operating system: ._x, .DS_Store, Thumbs.db, desktop.ini, __MACOSX",
     "not_a_file": "a link, pipe, socket or device where a file should be",
-    "bad_row": "a row of a CSV with a wrong number of values, or a value that is no whole number from 0 to 255",
+    "bad_row": "a CSV row with a wrong number of values or one that is no whole number from 0 to 255, or a label that "
+    "cannot be read",
 }
 
 
@@ -103,7 +104,9 @@ class Survey:
         fingerprint: digest of the whole source.
         shards: fingerprint by shard key where shards are known beforehand; None where only reading the source through
             tells (an archive): then the shards of an unchanged source all carry `fingerprint`.
+        images: how many files there are, where that is known without reading them; None where not.
     """
 
     fingerprint: str
     shards: Mapping[str, str] | None = field(default=None)
+    images: int | None = None

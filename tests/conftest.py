@@ -1,8 +1,14 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 from making import DATA, as_folder, files_of, recipe
+from pyarrow.fs import S3FileSystem
+from s3 import KEY, SECRET, Bucket, serving
 
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
@@ -63,3 +69,49 @@ def notmnist_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         )
     )
     return Lake(base / "lake")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that wants credentials."""
+    with serving(tmp_path_factory.mktemp("s3"), "--auth-key", f"{KEY},{SECRET}") as address:
+        yield address
+
+
+@pytest.fixture
+def s3_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials but those that a test gives, and a cache of its own."""
+    for name in ("PROFILE", "REGION", "DEFAULT_REGION", "SESSION_TOKEN", "ENDPOINT_URL_S3", "SKIP_SIGNATURE"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    told = {"ACCESS_KEY_ID": KEY, "SECRET_ACCESS_KEY": SECRET, "EC2_METADATA_DISABLED": "true"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
+    monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bucket(
+    s3_endpoint: str,
+    s3_variables: None,  # noqa: ARG001 - comes first: it clears what others set
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Bucket:
+    """A bucket of the test's own, with credentials for it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    # Only to fill the bucket: rclone does not know uploads with a checksum behind them.
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    files = S3FileSystem(
+        access_key=KEY,
+        secret_key=SECRET,
+        endpoint_override=s3_endpoint,
+        region="us-east-1",
+        allow_bucket_creation=True,
+        allow_delayed_open=True,
+    )
+    name = f"b{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
+    files.create_dir(name)
+    return Bucket(s3_endpoint, name, files)

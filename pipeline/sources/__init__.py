@@ -12,11 +12,11 @@ The last two are deterministic in the source's content, whatever the order of a 
 import hashlib
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from pipeline.encoded import Encoded, Survey
 from pipeline.errors import CheckError
-from pipeline.sources.detect import detect, resolve
-from pipeline.sources.download import is_fetched
+from pipeline.sources.detect import detect, is_fetched, resolve
 from pipeline.sources.forms import module_of
 from pipeline.sources.source import Source
 
@@ -29,7 +29,7 @@ def survey(source: Source) -> Survey:
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Hand out a source's shards in order.
+    """Hand out a source's shards in order; paths begin with the source's prefix.
 
     Args:
         source: a resolved source.
@@ -38,7 +38,13 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     Raises:
         SourceError: the source is damaged, empty or not of its form.
     """
-    return module_of(source.format).read(source, wanted)
+    shards = module_of(source.format).read(source, wanted)
+    return (_with_prefix(shard, source.prefix) for shard in shards) if source.prefix else shards
+
+
+def _with_prefix(shard: Encoded, prefix: str) -> Encoded:
+    refused = tuple(item._replace(path=f"{prefix}{item.path}") for item in shard.refused)
+    return replace(shard, paths=tuple(f"{prefix}{path}" for path in shard.paths), refused=refused)
 
 
 def check_file(source: Source) -> None:
@@ -67,22 +73,23 @@ def check_classes(source: Source, counts: Mapping[str | None, int]) -> None:
     """Check the number of classes and the fewest images a class that the recipe asks of a source.
 
     Args:
-        source: a resolved source.
-        counts: readable images by label; None for images without one. A class of which no image is readable counts
-            as short, but not as a class.
+        source: a resolved source; of those that a pattern found, any one.
+        counts: readable images by label, of all that the recipe's uri names; None for images without one. A class of
+            which no image is readable counts as short, but not as a class.
 
     Raises:
         CheckError: naming the classes that fall short.
     """
     part = source.part
+    title = f"{source.dataset}/{source.split} ({source.group or source.uri})"
     named = {label: count for label, count in counts.items() if label is not None}
     present = sorted(label for label, count in named.items() if count)
     if part.classes is not None and len(present) != part.classes:
         listed = ", ".join(present) or "none"
-        raise CheckError(f"{source.title}: {len(present)} classes ({listed}), the recipe asks for {part.classes}.")
+        raise CheckError(f"{title}: {len(present)} classes ({listed}), the recipe asks for {part.classes}.")
     if part.min_per_class is None:
         return
     short = [f"{label} has {count}" for label, count in sorted(named.items()) if count < part.min_per_class]
     if short or not named:
         listed = ", ".join(short) or "no image has a label: 0"
-        raise CheckError(f"{source.title}: {listed} images; the recipe asks for at least {part.min_per_class} a class.")
+        raise CheckError(f"{title}: {listed} images; the recipe asks for at least {part.min_per_class} a class.")

@@ -84,6 +84,8 @@ def guarded(source: Source, members: Iterator[Read]) -> Iterator[Read | Refused]
     """
     try:
         yield from members
+    except SourceError:  # it has said all, and is a ValueError like those that headers raise
+        raise
     except _BROKEN as error:
         if source.part.truncated == "keep":
             name, detail = source.path.name, f"damaged or cut short, the rest is lost: {one_line(error)}"
@@ -169,7 +171,10 @@ def encode(key: str, fingerprint: str, batch: Batch, contents: Contents, done: f
         done: share of the archive that is read.
     """
     paths = batch.members.paths
-    labels = tuple(map(label_of, paths))
+    # Looked up by folder: there are far fewer of them than files.
+    folders = [path.rpartition("/")[0] for path in paths]
+    names = {folder: label_of(f"{folder}/") for folder in set(folders)}
+    labels = tuple(names[folder] for folder in folders)
     return Encoded(key, fingerprint, tuple(paths), labels, contents, tuple(batch.refused), done)
 
 

@@ -1,4 +1,8 @@
-"""Sources named by http(s) URL: fetched once into a cache, checked by digest, then read like any file."""
+"""Sources named by address: fetched into a cache, checked by digest, then read like any file.
+
+An http(s) address is fetched once and then kept: give it a `digest`, or another address, when what it names changes.
+What lies in a bucket is fetched again when it has changed (see `buckets`).
+"""
 
 import os
 import sys
@@ -13,6 +17,7 @@ import xxhash
 
 from pipeline.errors import CheckError, SourceError
 from pipeline.recipe import SourcePart
+from pipeline.sources.buckets import fetch_object, is_bucket, is_current
 
 if TYPE_CHECKING:
     import requests
@@ -22,8 +27,8 @@ _WAITS = (1, 4)
 
 
 def is_url(uri: str) -> bool:
-    """Tell whether a uri is fetched over http."""
-    return uri.startswith(("http://", "https://"))
+    """Tell whether a uri is an address that is fetched."""
+    return uri.startswith(("http://", "https://")) or is_bucket(uri)
 
 
 def cache_folder() -> Path:
@@ -33,51 +38,62 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IMAGELAKE_CACHE") or pooch.os_cache("imagelake"))
 
 
-def is_fetched(part: SourcePart) -> bool:
-    """Tell whether a source is at hand: a file, or an address that is in the cache."""
-    if not is_url(part.uri):
-        return True
-    folder, name = _place(part)
-    return (folder / name).exists()
+def is_cached(part: SourcePart) -> bool:
+    """Tell whether the cache holds what an address names: for an object in a bucket, as it is now.
+
+    Raises:
+        SourceError: the bucket cannot be asked.
+    """
+    file = _place(part)
+    return is_current(part, file) if is_bucket(part.uri) else file.exists()
 
 
-def _place(part: SourcePart) -> tuple[Path, str]:
-    folder = cache_folder() / xxhash.xxh3_64_hexdigest(part.uri.encode())
-    return folder, Path(unquote(urlsplit(part.uri).path)).name.lstrip(".") or "download"
+def _place(part: SourcePart) -> Path:
+    # A key may hold what means something else in an address.
+    path = part.uri if is_bucket(part.uri) else unquote(urlsplit(part.uri).path)
+    name = Path(path).name.lstrip(".") or "download"
+    return cache_folder() / xxhash.xxh3_64_hexdigest(part.uri.encode()) / name
 
 
 def fetch(part: SourcePart) -> Path:
     """Fetch a source, or find it in the cache.
 
-    Pooch writes to a temporary name and renames only what passes the digest, so a file in the cache is whole.
+    A file in the cache is whole: it is written under another name, and renamed only when it passes the digest.
 
     Args:
-        part: a source whose `uri` is a URL. With a `digest`, a cached file that differs is fetched again.
+        part: a source whose `uri` is an address. With a `digest`, a cached file that differs is fetched again.
 
     Returns:
-        The file in the cache. It keeps the name it has in the URL, in a folder named for the URL.
+        The file in the cache. It keeps the name it has in the address, in a folder named for the address.
 
     Raises:
         CheckError: what came does not have the recipe's digest.
         SourceError: the server cannot be reached or refuses, or the cache cannot be written.
     """
+    file = _place(part)
+    get = fetch_object if is_bucket(part.uri) else _fetch_page
+    try:
+        get(part, file)
+    except OSError as error:
+        raise SourceError(f"{part.uri}: cannot be kept in {file.parent} ({error}). Set IMAGELAKE_CACHE.") from error
+    return file
+
+
+def _fetch_page(part: SourcePart, file: Path) -> None:
     import pooch  # noqa: PLC0415
     import requests  # noqa: PLC0415 - pooch's own dependency: needed for the names of its errors
 
-    folder, name = _place(part)
     pooch.get_logger().setLevel("WARNING")
-    keeper = pooch.create(folder, base_url="", registry={name: part.digest}, urls={name: part.uri})
+    keeper = pooch.create(file.parent, base_url="", registry={file.name: part.digest}, urls={file.name: part.uri})
     # Unpacked on the way, an archive would not have the digest that its publisher gives.
     plain = {"Accept-Encoding": "identity"}
     loader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=30, headers=plain)
     try:
-        return Path(_patiently(lambda: keeper.fetch(name, downloader=loader)))
+        _patiently(lambda: keeper.fetch(file.name, downloader=loader))
     except requests.RequestException as error:
         raise SourceError(f"{part.uri}: cannot be fetched ({error}). Check the address and the network.") from error
     except ValueError as error:
         raise CheckError(f"{part.uri}: not the file that digest = {part.digest} names ({error}).") from error
-    except OSError as error:
-        raise SourceError(f"{part.uri}: cannot be kept in {folder} ({error}). Set IMAGELAKE_CACHE.") from error
 
 
 def _patiently(attempt: Callable[[], str]) -> str:

@@ -45,12 +45,22 @@ class FormModule(Protocol):
 
 # In the order in which they are tried: what begins like something else comes before it.
 FORMS: Mapping[str, Form] = {
-    "idx": Form("idx", ("labels",)),
+    # By the names of its files, which may begin like anything.
+    "cifar": Form("cifar"),
+    "idx": Form("idx", ("labels", "transposed")),
+    "npz": Form("npz", ("images", "labels")),
+    "mat": Form("mat", ("images", "labels")),
+    "parquet": Form("parquet", ("images", "labels")),
     "folder": Form("folder"),
+    # A tar of samples is a tar.
+    "webdataset": Form("webdataset", ("images", "labels", "truncated")),
     "tar": Form("archive", ("truncated",)),
+    # Paths and labels are a CSV.
+    "list": Form("filelist", ("images", "labels")),
     "csv": Form("csv"),
     # Behind tar, which may well hold what looks like a zip's end.
     "zip": Form("zipped"),
+    "digits": Form("digits"),
     "glyphs": Form("generated", ("rows", "seed")),
 }
 # Every key that only some forms have.

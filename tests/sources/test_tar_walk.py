@@ -244,8 +244,11 @@ def test_an_archive_that_unpacks_to_far_too_much_is_an_error(
 ) -> None:
     monkeypatch.setattr("pipeline.sources.members._HARMLESS", 2**22)
     source = source_of(zeros(tmp_path / name))
-    with pytest.raises(SourceError, match="decompression bomb"):
+    with pytest.raises(SourceError, match="^[^:]*: the archive .* decompression bomb"):
         handed_out(source)
+    if not name.endswith("zip"):
+        with pytest.raises(SourceError, match="decompression bomb"):
+            handed_out(source_of(tmp_path / name, truncated="keep"))
     monkeypatch.setattr("pipeline.sources.members._HARMLESS", 2**30)
     assert len(handed_out(source)) == 10
 
