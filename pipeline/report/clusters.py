@@ -102,22 +102,18 @@ def _choose(members: pl.LazyFrame, images: pl.LazyFrame, split_name: str | None,
     Small clusters are the least alike among each other. Of them those whose pictures are not just equal come
     first: equal ones look the same under every rule.
     """
-    contents = images.select("image_id", "content_hash")
     key = ["rule", "cluster_id"]
-    found = (
-        members.select(*key, "image_id", "side")
-        .join(contents, on="image_id", how="left")
-        .group_by(key)
-        .agg(
-            cluster_images=pl.len(),
-            sides=pl.col("side").drop_nulls().n_unique(),
-            equal=pl.col("content_hash").n_unique() == 1,
-        )
+    several = (
+        members.group_by(key)
+        .agg(cluster_images=pl.len(), sides=pl.col("side").drop_nulls().n_unique())
         .filter(pl.col("sides") > 1)
+        .collect()
+    )
+    found = (
+        several.join(_of_equal_pictures(members, several, images), on=key)
         .sort("rule", -pl.col("cluster_images").cast(pl.Int64), "cluster_id")
         .with_columns(largest=pl.int_range(pl.len()).over("rule") == 0)
         .sort("rule", ~pl.col("largest"), "equal", "cluster_images", "cluster_id")
-        .collect()
     )
     chosen = found.group_by("rule", maintain_order=True).head(limit).with_row_index("order")
     sides = (
@@ -129,6 +125,17 @@ def _choose(members: pl.LazyFrame, images: pl.LazyFrame, split_name: str | None,
     )
     totals = dict(found.group_by("rule").len().iter_rows())
     return ClusterChoice(split_name, totals, {rule: _nest(sides, rule) for rule in totals})
+
+
+def _of_equal_pictures(members: pl.LazyFrame, several: pl.DataFrame, images: pl.LazyFrame) -> pl.DataFrame:
+    """Tell of some clusters whether all their pictures are equal: rule, cluster_id, equal."""
+    key = ["rule", "cluster_id"]
+    inside = members.select(*key, "image_id").join(several.lazy().select(key), on=key, how="semi").unique().collect()
+    ids = inside["image_id"].unique().implode()
+    contents = images.filter(pl.col("image_id").is_in(ids)).select("image_id", "content_hash").collect()
+    return (
+        inside.join(contents, on="image_id", how="left").group_by(key).agg(equal=pl.col("content_hash").n_unique() == 1)
+    )
 
 
 def _nest(sides: pl.DataFrame, rule: str) -> list[dict[str, Any]]:

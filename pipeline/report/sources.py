@@ -27,11 +27,16 @@ def describe_sources(
         One dict per source, sorted: source, dataset, split, uris, images, rejects, classes, unlabelled,
         heights and widths (smallest, largest), channels, mean, std.
     """
+    sides = ["height", "width"]
+    # First by channels: so few values are left that none has to be held for every image.
+    ranges = images.group_by(*SOURCE, "channels").agg(
+        pl.col(sides).min().name.prefix("least_"), pl.col(sides).max().name.prefix("most_")
+    )
     sizes = _by_source(
-        images.group_by(SOURCE).agg(
-            heights=pl.concat_list(pl.col("height").min(), pl.col("height").max()),
-            widths=pl.concat_list(pl.col("width").min(), pl.col("width").max()),
-            channels=pl.col("channels").unique().sort(),
+        ranges.group_by(SOURCE).agg(
+            heights=pl.concat_list(pl.col("least_height").min(), pl.col("most_height").max()),
+            widths=pl.concat_list(pl.col("least_width").min(), pl.col("most_width").max()),
+            channels=pl.col("channels").sort(),
         )
     )
     refused = _by_source(rejects.group_by(SOURCE).agg(rejects=pl.len()))
