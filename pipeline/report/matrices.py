@@ -43,15 +43,12 @@ def split_matrices(
     }
 
 
-def source_matrix(
-    overlap: Overlap, clusters: pl.LazyFrame, images: pl.LazyFrame, sums: pl.DataFrame, rules: list[str]
-) -> dict[str, Any]:
+def source_matrix(overlap: Overlap, clusters: pl.LazyFrame, sums: pl.DataFrame, rules: list[str]) -> dict[str, Any]:
     """Count overlap between sources: each (dataset, split) plays a role of its own.
 
     Args:
         overlap: counts overlap.
         clusters: the clusters table.
-        images: the images table.
         sums: sums per class, from `sum_classes`, for the sizes.
         rules: rules to report, in order.
 
@@ -61,7 +58,9 @@ def source_matrix(
     source = pl.concat_str("dataset", "split", separator="/")
     sizes = sums.group_by(role=source).agg(pl.col("images").sum()).sort("role")
     roles = sizes["role"].to_list()
-    cells = _cells(overlap(clusters, images.select("image_id", role=source)), roles)
+    # An image that is in no cluster overlaps with nothing.
+    members = clusters.select("image_id", role=source).filter(pl.col("role").is_in(roles)).unique()
+    cells = _cells(overlap(clusters, members), roles)
     return {
         "roles": roles,
         "sizes": sizes["images"].to_list(),

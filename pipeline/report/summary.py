@@ -70,7 +70,7 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
         "splits": split_facts,
         "overlap": {
             "splits": [split_matrices(overlap, clusters, splits, split, rules) for split in split_facts],
-            "sources": source_matrix(overlap, clusters, images, sums, rules),
+            "sources": source_matrix(overlap, clusters, sums, rules),
         },
         "crossing": _dress(crossing, album, rules),
         "conflicts": _dress([conflicts], album, rules),
