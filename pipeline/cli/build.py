@@ -23,11 +23,13 @@ def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_
 
 
 def show_built(built: Built) -> None:
-    """Print what a build did, one line a unit of work, and what the lake holds now."""
+    """Print what a build did, one line a unit of work, and last what the lake holds now and how fast that was."""
     for item in built.done:
         click.echo(f"{item.stage:>10}  {item.unit}: {item.reason}")
+    click.echo(f"report: {built.report}")
     done = "built" if built.done else "nothing to do;"
+    speed = f"{built.read:,} files at {built.read / built.read_seconds:,.0f} images/s; " if built.read else ""
     click.echo(
-        f"{done} release {built.release}: {built.images:,} images, {built.rejects:,} rejects in {built.root}\n"
-        f"report: {built.report}"
+        f"{done} release {built.release}: {built.images:,} images, {built.rejects:,} rejects in {built.root} "
+        f"({speed}{built.seconds:.1f} s in all)"
     )

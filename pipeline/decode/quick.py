@@ -34,6 +34,8 @@ _PNG_SILENT = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
 _SIDES = struct.Struct(">II").unpack_from
 _JPEG = b"\xff\xd8\xff"
 _JPEG_KINDS = {"Gray": ("GRAY", 1), "YCbCr": ("RGB", 3)}
+# Segments of whose fields Pillow reads some, and how long they are at least: it trips over shorter ones.
+_JPEG_NOTES = ((b"JFIF", 16), (b"Adobe", 14))
 # Pictures with these may be turned: Pillow reads an orientation from either.
 _TURNED = (b"Exif\0\0", b"rientation")
 
@@ -97,7 +99,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _jpeg(max_pixels: int, data: bytes) -> Pixels | None:
-    if any(mark in data for mark in _TURNED):
+    if any(mark in data for mark in _TURNED) or not all(_is_whole(data, *note) for note in _JPEG_NOTES):
         return None
     height, width, kind, _ = simplejpeg.decode_jpeg_header(data)
     if kind not in _JPEG_KINDS or width * height > max_pixels:
@@ -106,3 +108,8 @@ def _jpeg(max_pixels: int, data: bytes) -> Pixels | None:
     # Strict: whatever libjpeg would only warn of, such as data that end early, raises.
     pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
     return pixels.reshape(height, width, channels)
+
+
+def _is_whole(data: bytes, note: bytes, least: int) -> bool:
+    at = data.find(note)
+    return at < 2 or int.from_bytes(data[at - 2 : at]) >= least  # noqa: PLR2004 - the length stands in front

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 import schemas
 from pipeline.dedup.index import KEYS_VERSION
 from pipeline.errors import SourceError
-from pipeline.flow.state import SHARD_KEY, shards_digest
+from pipeline.flow.state import SHARD_KEY, key_frame, shards_digest
 from pipeline.flow.work import Ingested
 from pipeline.hashing import image_ids
 from pipeline.lake.commits import Meta, commit, read_meta
@@ -33,12 +35,12 @@ def check_paths(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> 
     Raises:
         SourceError: naming the first such path; nothing was committed.
     """
-    fresh = [(item.dataset, item.split) for item in made]
-    touched = retained.filter(pl.struct("dataset", "split").is_in([{"dataset": d, "split": s} for d, s in fresh]))
-    old = scan_table(root, "images", None).join(touched.lazy(), on=SHARD_KEY, how="semi").select("image_id").collect()
-    rejects = scan_table(root, "rejects", None).join(touched.lazy(), on=SHARD_KEY, how="semi").collect()
-    every = pl.concat([old.to_series(), *_reject_ids(rejects), *chain.from_iterable(map(_ids, made))])
-    twice = every.filter(every.is_duplicated()).unique()
+    fresh = {(item.dataset, item.split) for item in made}
+    stay = {key for key in retained.select(SHARD_KEY).rows() if key[:2] in fresh}
+    old = scan_table(root, "images", None, lambda p: (p["dataset"], p["split"], p["shard"]) in stay)
+    touched = key_frame(stay).lazy()
+    rejects = scan_table(root, "rejects", None).join(touched, on=SHARD_KEY, how="semi").collect()
+    twice = _ids_that_occur_twice(old, [*_reject_ids(rejects), *chain.from_iterable(map(_ids, made))])
     if len(twice):
         dataset, split, path = _first_path(root, made, twice)
         raise SourceError(
@@ -78,14 +80,34 @@ def commit_shards(
     commit(root, "shards", _present(part), lambda _: True, meta)
 
 
-def _ids(item: Ingested) -> Iterator[pl.Series]:
-    yield pl.Series(to_binary(item.image_ids))
+def _ids_that_occur_twice(old: pl.LazyFrame, new: Sequence[NDArray[np.uint8]]) -> pl.Series:
+    """List every id that occurs twice in the old rows and the new ids together.
+
+    Only half of every id is held at once, 8 bytes and a copy of them; whole ones only where two halves are equal.
+    """
+    half = pl.col("image_id").bin.slice(0, 8).bin.reinterpret(dtype=pl.UInt64, endianness="little")
+    halves = [old.select(half).collect(engine="streaming").to_series().to_numpy(), *map(_half, new)]
+    words = np.sort(np.concatenate(halves))
+    suspects = np.unique(words[1:][words[1:] == words[:-1]])
+    if not len(suspects):
+        return pl.Series(dtype=pl.Binary)
+    rows = old.select("image_id").filter(half.is_in(pl.Series(suspects).implode())).collect().to_series()
+    every = pl.concat([rows, *(pl.Series(to_binary(ids[np.isin(_half(ids), suspects)])) for ids in new)])
+    return every.filter(every.is_duplicated()).unique()
+
+
+def _half(ids: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(ids).view("<u8")[:, 0]
+
+
+def _ids(item: Ingested) -> Iterator[NDArray[np.uint8]]:
+    yield item.image_ids
     yield from _reject_ids(pl.DataFrame(item.rejects))
 
 
-def _reject_ids(rejects: pl.DataFrame) -> Iterator[pl.Series]:
+def _reject_ids(rejects: pl.DataFrame) -> Iterator[NDArray[np.uint8]]:
     for (dataset, split), rows in rejects.group_by("dataset", "split", maintain_order=True):
-        yield pl.Series(to_binary(image_ids(str(dataset), str(split), rows["path"])))
+        yield image_ids(str(dataset), str(split), rows["path"])
 
 
 def _first_path(root: str, made: Sequence[Ingested], twice: pl.Series) -> tuple[str, str, str]:

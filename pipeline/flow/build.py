@@ -4,8 +4,9 @@ sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -
 -> [scores] -> release -> report
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted_rules
-from pipeline.flow.ingest import check_classes, check_files, plan_ingest, run_ingest
+from pipeline.flow.ingest import NOTHING_READ, check_classes, check_files, plan_ingest, run_ingest
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
 from pipeline.flow.state import Todo, undo_half_commits
 from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
+from pipeline.lake.leftovers import leaving_none
 from pipeline.lake.lock import writing
 from pipeline.lake.releases import list_releases, newest, publish
 from pipeline.progress import Progress
@@ -42,6 +44,9 @@ class Built:
         images: images in the lake.
         rejects: rejects in the lake.
         report: the report of the newest release.
+        read: files that were read, be they images or rejects now.
+        read_seconds: how long that took.
+        seconds: how long the whole build took.
     """
 
     root: str
@@ -50,11 +55,14 @@ class Built:
     images: int
     rejects: int
     report: Path
+    read: int
+    read_seconds: float
+    seconds: float = 0.0
 
 
 def local_engine(workers: int | None = None) -> LocalEngine:
     """Make the local engine, with what workers need already imported."""
-    return LocalEngine(workers, preload=["pipeline.flow.work"])
+    return LocalEngine(workers, preload=["pipeline.flow.work", "imagecodecs._png"])
 
 
 # By the name that `--engine` gives; each takes the number of workers.
@@ -79,16 +87,19 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
         BaselineError: a baseline cannot be trained.
         LakeError: the lake cannot be written.
     """
+    started = time.monotonic()
     root = local_root(recipe)
     for rule in recipe.dedup.rules:
         parse_rule(rule)
     found = sources.resolve(recipe)
-    with writing(root):
-        return _build(root, recipe, found, engine or local_engine(), prune=prune)
+    with writing(root), leaving_none(root), Progress() as progress:
+        built = _build(recipe, found, engine or local_engine(), progress, prune=prune)
+    return replace(built, seconds=time.monotonic() - started)
 
 
-def _build(root: str, recipe: Recipe, found: list[Source], engine: Engine, *, prune: bool) -> Built:
+def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progress, *, prune: bool) -> Built:
     # what a killed build left half done
+    root = recipe.root
     undo_half_commits(root)
 
     # sources -> images, rejects, index
@@ -96,30 +107,32 @@ def _build(root: str, recipe: Recipe, found: list[Source], engine: Engine, *, pr
     rules = wanted_rules(root, recipe, prune=prune)
     new_recipe = _recipe_changed(root, recipe)
     check_files(plan, every=new_recipe)
-    done = plan.todo
+    done, read = plan.todo, NOTHING_READ
     if done:
-        with Progress("decode") as progress:
-            run_ingest(root, Job(root, recipe.decode, rules), plan, engine, progress)
+        progress.stage("decode", rejects=True)
+        read = run_ingest(root, Job(root, recipe.decode, rules), plan, engine, progress)
     elif new_recipe:
         check_classes(root, plan, [], plan.shards)
 
     # images -> index -> clusters
-    run_index(root, rules, engine)
-    done += run_clusters(root, rules)
+    run_index(root, rules, engine, progress)
+    done += run_clusters(root, rules, progress)
 
     # images, clusters -> splits
     splits = split_units(root, recipe, prune=prune)
-    done += run_splits(root, recipe, splits)
+    done += run_splits(root, recipe, splits, progress)
 
     # splits -> arrays -> scores
-    done += run_baselines(root, run_units(root, recipe, prune=prune))
+    done += run_baselines(root, run_units(root, recipe, prune=prune), progress)
 
     # all tables -> one release -> report
     if new_recipe and not done:
         done.append(Todo("release", "recipe", "it says something new, but nothing to be made anew"))
     publish(root, recipe.digest, _note(done), remembered(recipe))
+    if done:
+        progress.step("write the report")
     images, rejects = Lake(root).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
-    return Built(root, newest(root), tuple(done), images, rejects, write_report(root))
+    return Built(root, newest(root), tuple(done), images, rejects, write_report(root), *read)
 
 
 def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:

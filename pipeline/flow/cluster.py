@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -16,7 +15,7 @@ from pipeline.flow.work import ShardFile, index_shard
 from pipeline.lake.commits import Meta, commit, files, read_meta, versions
 from pipeline.lake.parts import Part, write_part
 from pipeline.lake.reading import scan_table
-from pipeline.progress import Progress
+from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe
 
 
@@ -39,10 +38,16 @@ def plan_clusters(root: str, rules: Iterable[str], *, images_change: bool) -> li
     return stale("dedup", cluster_units(root, rules), read_meta(root, "clusters"), changed=changed)
 
 
-def run_index(root: str, rules: tuple[str, ...], engine: Engine) -> bool:
+def run_index(root: str, rules: tuple[str, ...], engine: Engine, progress: Progress = SILENT) -> bool:
     """Index every image under every rule, and drop the index of rules no longer wanted.
 
     Reads the pixels of images that lack a rule, and nothing where none does.
+
+    Args:
+        root: the lake's folder.
+        rules: the rules that are wanted.
+        engine: where to run.
+        progress: where to show it.
 
     Returns:
         Whether anything was committed.
@@ -53,27 +58,33 @@ def run_index(root: str, rules: tuple[str, ...], engine: Engine) -> bool:
         (p["rule"], p["dataset"], p["split"], p["shard"])
         for p in (part.partition for part in files(root, "index") if current)
     }
-    missing = [
-        ShardFile(f"{root}/images/{part.path}", part.partition, lacking)
+    lacking = [
+        (part, without)
         for part in files(root, "images")
-        if (lacking := tuple(rule for rule in rules if (rule, *part.partition.values()) not in held))
+        if (without := tuple(rule for rule in rules if (rule, *part.partition.values()) not in held))
     ]
     dropped = {rule for rule, *_ in held} - set(rules)
-    if current and not missing and not dropped:
+    if current and not lacking and not dropped:
         return False
     made: list[Part] = []
-    with Progress("index", sum(part.rows for part in files(root, "images"))) as progress:
-        for parts in engine.map(partial(index_shard, root), missing):
-            made += parts
-            progress.advance(parts[0].rows)
+    missing = [ShardFile(f"{root}/images/{part.path}", part.partition, without) for part, without in lacking]
+    progress.stage("index", sum(part.rows for part, _ in lacking))
+    for parts in engine.map(partial(index_shard, root), missing):
+        made += parts
+        progress.advance(parts[0].rows)
     units = {**meta.units, "keys": {"fingerprint": KEYS_VERSION}}
     done = Meta("index", units, {"images": versions(root)["images"]})
     commit(root, "index", made, lambda partition: not current or partition["rule"] in dropped, done)
     return True
 
 
-def run_clusters(root: str, rules: Iterable[str]) -> list[Todo]:
+def run_clusters(root: str, rules: Iterable[str], progress: Progress = SILENT) -> list[Todo]:
     """Cluster under every rule whose index changed, in one commit.
+
+    Args:
+        root: the lake's folder.
+        rules: the rules that are wanted.
+        progress: where to show it.
 
     Returns:
         What was done, and why; empty where nothing was out of date, and then nothing was committed.
@@ -82,10 +93,13 @@ def run_clusters(root: str, rules: Iterable[str]) -> list[Todo]:
     todo = stale("dedup", units, read_meta(root, "clusters"))
     if not todo:
         return []
-    parts = [_write(root, item.unit) for item in todo if item.unit in units]
+    parts: list[Part] = []
+    for rule in (item.unit for item in todo if item.unit in units):
+        progress.step(f"cluster by {rule}")
+        parts += _write(root, rule)
     touched = {item.unit for item in todo}
     meta = Meta("dedup", units, {"index": versions(root)["index"]})
-    commit(root, "clusters", list(chain.from_iterable(parts)), lambda p: _rule(p) in touched, meta)
+    commit(root, "clusters", parts, lambda p: _rule(p) in touched, meta)
     return todo
 
 

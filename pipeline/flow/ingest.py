@@ -1,7 +1,8 @@
 """sources -> images, rejects, index, shards: decode what is new or changed, check it, commit it."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple
@@ -15,9 +16,8 @@ from pipeline.engines import Engine
 from pipeline.flow.adopt import check_paths, commit_shards
 from pipeline.flow.state import SHARD_KEY, Todo, key_frame
 from pipeline.flow.work import Ingested, Job, Load, ingest_shard
-from pipeline.lake.parts import leaving_no_parts
 from pipeline.lake.reading import scan_table
-from pipeline.progress import Progress
+from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe
 from pipeline.sources import Source
 
@@ -30,12 +30,14 @@ class SourcePlan(NamedTuple):
         reason: why it is read; empty where it is up to date.
         wanted: keys of the shards to read; None for all.
         gone: shards in the lake that the source no longer has.
+        images: how many files the source has, where its survey tells.
     """
 
     source: Source
     reason: str
     wanted: frozenset[str] | None
     gone: frozenset[str]
+    images: int | None = None
 
 
 class IngestPlan(NamedTuple):
@@ -59,6 +61,16 @@ class IngestPlan(NamedTuple):
         return read + [Todo("ingest", title, "no longer in the recipe") for title in titles]
 
 
+class Read(NamedTuple):
+    """What was read: files, be they images or rejects now, and seconds."""
+
+    files: int
+    seconds: float
+
+
+NOTHING_READ = Read(0, 0.0)
+
+
 def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bool) -> IngestPlan:
     """Compare the sources with what the lake was made from; opens no image and commits nothing."""
     shards = scan_table(root, "shards", None).collect()
@@ -73,24 +85,61 @@ def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bo
     return IngestPlan(plans, shards, others if prune else others.clear())
 
 
-def run_ingest(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> None:
+def run_ingest(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Read:
     """Decode what the plan names and commit images, index, rejects and shards, in this order.
+
+    Returns:
+        How many files were read, and how long that took.
 
     Raises:
         CheckError: a source fails a check of the recipe; nothing was committed.
         SourceError: a source is damaged, or two of its images have one path; nothing was committed.
     """
+    started = time.monotonic()
     made: list[Ingested] = []
-    with leaving_no_parts(root, ("images", "index")):
-        with closing(engine.map(partial(ingest_shard, job), _loads(plan))) as results:
-            for ingested in results:
-                made.append(ingested)
-                progress.advance(len(ingested.image_ids), len(ingested.rejects))
-        replaced = _replaced(plan, made)
-        retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
-        check_classes(root, plan, made, retained)
-        check_paths(root, made, retained)
+    forecast, read = _forecast(plan), deque[float | None]()
+    with closing(engine.map(partial(ingest_shard, job), _noted(_loads(plan), read))) as results:
+        progress.expect(forecast.total())
+        for ingested in results:
+            made.append(ingested)
+            images, rejects = len(ingested.image_ids), len(ingested.rejects)
+            forecast.count((ingested.dataset, ingested.split, ingested.uri), images + rejects, read.popleft())
+            progress.expect(forecast.total())
+            progress.advance(images, rejects)
+    seconds = time.monotonic() - started
+    progress.step("check and commit")
+    replaced = _replaced(plan, made)
+    retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
+    check_classes(root, plan, made, retained)
+    check_paths(root, made, retained)
     commit_shards(root, decoder_name(job.decode), made, replaced, retained)
+    return Read(sum(len(item.image_ids) + len(item.rejects) for item in made), seconds)
+
+
+def _forecast(plan: IngestPlan) -> Forecast:
+    expected: dict[Hashable, Expected] = {}
+    for item in plan.sources:
+        source = item.source
+        if item.reason:
+            size = source.path.stat().st_size if source.path.is_file() else None
+            expected[source.dataset, source.split, source.uri] = Expected(_to_read(item, plan.shards), size)
+    return Forecast(expected)
+
+
+def _to_read(item: SourcePlan, shards: pl.DataFrame) -> int | None:
+    """Tell how many files will be read of a source: by its survey, or by what it held the last time."""
+    held: dict[str, int] = dict(_of(shards, item.source).select("shard", pl.col("rows") + pl.col("rejects")).rows())
+    if item.wanted is None:
+        return item.images or sum(held.values()) or None
+    usual = sum(held.values()) / len(held)
+    return round(sum(held.get(shard, usual) for shard in item.wanted))
+
+
+def _noted(loads: Iterator[Load], read: deque[float | None]) -> Iterator[Load]:
+    """Hand shards on, and note how far each source has been read with them."""
+    for load in loads:
+        read.append(load.shard.done)
+        yield load
 
 
 def check_files(plan: IngestPlan, *, every: bool) -> None:
@@ -107,33 +156,37 @@ def check_files(plan: IngestPlan, *, every: bool) -> None:
 def check_classes(root: str, plan: IngestPlan, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
     """Check the classes that the recipe asks of every source, over new and retained shards alike.
 
-    A class whose every file is a reject has no image, and falls short like any other.
+    Files that one pattern found are checked together. A class whose every file is a reject has no image, and falls
+    short like any other.
 
     Raises:
         CheckError: naming the source and the classes that fall short.
     """
+    groups: dict[tuple[str, str, str], list[Source]] = {}
     for source in (item.source for item in plan.sources):
-        if source.part.classes is None and source.part.min_per_class is None:
-            continue
+        if source.part.classes is not None or source.part.min_per_class is not None:
+            groups.setdefault((source.dataset, source.split, source.group or source.uri), []).append(source)
+    for (dataset, split, _), members in groups.items():
         counts: Counter[str | None] = Counter()
+        uris = {source.uri for source in members}
         for item in made:
-            if (item.dataset, item.split, item.uri) == (source.dataset, source.split, source.uri):
+            if (item.dataset, item.split) == (dataset, split) and item.uri in uris:
                 counts.update({**dict.fromkeys(item.rejects["label"].to_pylist(), 0), **item.labels})
-        stay = _of(retained, source).lazy()
+        stay = retained.filter(pl.col("uri").is_in(uris), dataset=dataset, split=split).lazy()
         for table, worth in (("rejects", 0), ("images", 1)):
             rows = scan_table(root, table, None).select(*SHARD_KEY, "label").join(stay, on=SHARD_KEY, how="semi")
             found = rows.group_by("label").agg(pl.len() * worth).collect()
             counts.update(dict(found.rows()))
-        sources.check_classes(source, counts)
+        sources.check_classes(members[0], counts)
 
 
 def _plan_source(source: Source, recorded: pl.DataFrame, decoder: str) -> SourcePlan:
     survey = sources.survey(source)
     keys = frozenset(recorded["shard"])
     if recorded.is_empty():
-        return SourcePlan(source, "new", None, keys)
+        return SourcePlan(source, "new", None, keys, survey.images)
     if (recorded["decoder"] != decoder).any():
-        return SourcePlan(source, "the decode settings changed", None, keys)
+        return SourcePlan(source, "the decode settings changed", None, keys, survey.images)
     return _compare(source, survey, dict(recorded.select("shard", "fingerprint").rows()))
 
 

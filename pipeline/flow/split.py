@@ -12,6 +12,7 @@ from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
+from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.splits.draw import draw_roles, from_source
 from pipeline.splits.sanitize import sanitize
@@ -46,8 +47,16 @@ def plan_splits(root: str, units: Mapping[str, Mapping[str, Any]], *, images_cha
     return stale("splits", units, read_meta(root, "splits"), changed=changed)
 
 
-def run_splits(root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
+def run_splits(
+    root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]], progress: Progress = SILENT
+) -> list[Todo]:
     """Draw and sanitize every split that is out of date, in one commit.
+
+    Args:
+        root: the lake's folder.
+        recipe: the recipe, to tell its own splits from those of earlier ones.
+        units: made by `split_units`.
+        progress: where to show it.
 
     Returns:
         What was done, and why; empty where nothing was out of date, and then nothing was committed.
@@ -61,7 +70,10 @@ def run_splits(root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]]
     asked = {part.name for part in recipe.split}
     images = scan_table(root, "images", None).select("image_id", "label", "dataset", "split", "content_hash").collect()
     touched = {item.unit for item in todo}
-    drawn = {name: _draw(root, name, units[name]["spec"], images, asked) for name in units if name in touched}
+    drawn: dict[str, pl.DataFrame] = {}
+    for name in (name for name in units if name in touched):
+        progress.step(f"draw split {name}")
+        drawn[name] = _draw(root, name, units[name]["spec"], images, asked)
     parts = [
         write_part(root, "splits", {"split_name": name}, rows.to_arrow().cast(schemas.TABLES["splits"].file_schema))
         for name, rows in drawn.items()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import schemas
 from pipeline.baselines.score import Examples, score
+from pipeline.errors import BaselineError
 from pipeline.flow.state import Todo, stale, unit_digest
 from pipeline.handle import Lake
 from pipeline.hashing import digest_of, flat
@@ -16,6 +17,7 @@ from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 from pipeline.lake.releases import newest
+from pipeline.progress import SILENT, Progress
 from pipeline.recipe import BaselinePart, Recipe
 
 
@@ -54,8 +56,13 @@ def plan_runs(root: str, recipe: Recipe, *, prune: bool, redrawn: Collection[str
     return stale("baselines", run_units(root, recipe, prune=prune), read_meta(root, "scores"), changed=changed)
 
 
-def run_baselines(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Todo]:
+def run_baselines(root: str, units: Mapping[str, Mapping[str, Any]], progress: Progress = SILENT) -> list[Todo]:
     """Train and score every baseline that is out of date, in one commit.
+
+    Args:
+        root: the lake's folder.
+        units: made by `run_units`.
+        progress: where to show it.
 
     Returns:
         What was done, and why; empty where nothing was out of date, and then nothing was committed.
@@ -70,7 +77,11 @@ def run_baselines(root: str, units: Mapping[str, Mapping[str, Any]]) -> list[Tod
     old = scan_table(root, "scores", None).collect().to_dicts()
     rows = []
     for name, unit in units.items():
-        rows += _score(root, unit) if name in again else [row for row in old if row["run_id"] == unit["fingerprint"]]
+        if name in again:
+            progress.step(f"train {name}")
+            rows += _score(root, unit)
+        else:
+            rows += [row for row in old if row["run_id"] == unit["fingerprint"]]
     part = write_part(root, "scores", {}, pa.Table.from_pylist(rows, schema=schemas.TABLES["scores"].schema))
     held = versions(root)
     meta = Meta("baselines", units, {name: held[name] for name in ("images", "splits")})
@@ -83,6 +94,12 @@ def _score(root: str, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
     lake = Lake.working(root)
     train, _ = _examples(lake, spec.split, "train", sanitized=True)
     test, kept = _examples(lake, spec.split, "test", sanitized=False)
+    sizes = train.pixels.shape[1], test.pixels.shape[1]
+    if sizes[0] != sizes[1]:
+        raise BaselineError(
+            f"{spec.model} on split '{spec.split}': its train images have {sizes[0]} values each, its test images "
+            f"{sizes[1]}. Set decode.size, so that all are of one size, or take the baseline out."
+        )
     parts = {
         "original": test,
         "sanitized": Examples(test.pixels[kept], test.labels[kept]),

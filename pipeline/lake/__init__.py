@@ -4,5 +4,6 @@
 - `commits`: make files part of a table, atomically, with what the commit stands for as metadata;
 - `releases`: make a set of table versions visible as one;
 - `reading`: scan a table with Polars, query all with DuckDB;
+- `leftovers`: delete what a killed or failed build wrote and never committed;
 - `vacuum`: delete what no release needs.
 """

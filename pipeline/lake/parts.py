@@ -2,7 +2,7 @@
 
 import errno
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,25 +107,6 @@ def write_part(root: str, name: str, partition: Mapping[str, str], rows: pa.Tabl
         if len(rows):
             writer.write(rows)
         return writer.close()
-
-
-@contextmanager
-def leaving_no_parts(root: str, names: Sequence[str]) -> Iterator[None]:
-    """Delete what was written to some tables meanwhile where the work fails: no commit will name those files.
-
-    Holds only under the lake's lock: nobody else writes at the same time.
-    """
-    before = _parts_of(root, names)
-    try:
-        yield
-    except BaseException:
-        for path in _parts_of(root, names) - before:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _parts_of(root: str, names: Sequence[str]) -> set[Path]:
-    return {path for name in names for path in (Path(root) / name).rglob("*.parquet")}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Read tables: one as a Polars LazyFrame, all by name in DuckDB. Always the files of one version, in one order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def scan_table(root: str, name: str, version: int | None) -> pl.LazyFrame:
+def scan_table(
+    root: str, name: str, version: int | None, keep: Callable[[Mapping[str, str]], bool] | None = None
+) -> pl.LazyFrame:
     """Scan a table.
 
     Files come in the order of their partition, so rows do too, whatever the order of commits.
@@ -23,12 +25,13 @@ def scan_table(root: str, name: str, version: int | None) -> pl.LazyFrame:
         root: the lake's folder.
         name: table name.
         version: Delta version, or None for the newest.
+        keep: tells from a file's partition values whether it is read; None for all.
 
     Returns:
         Every column of the table's schema; no rows where the table is missing or empty.
     """
     table = schemas.TABLES[name]
-    found = file_names(root, name, version)
+    found = file_names(root, name, version, keep)
     if not found:
         return polars_schema(table.schema).to_frame().lazy()
     return pl.scan_parquet(
@@ -40,9 +43,12 @@ def scan_table(root: str, name: str, version: int | None) -> pl.LazyFrame:
     ).select(table.schema.names)
 
 
-def file_names(root: str, name: str, version: int | None) -> list[str]:
-    """List the Parquet files of a table in the order of their partition, as paths on disk."""
-    return [f"{root}/{name}/{part.path}" for part in files(root, name, version)]
+def file_names(
+    root: str, name: str, version: int | None, keep: Callable[[Mapping[str, str]], bool] | None = None
+) -> list[str]:
+    """List the Parquet files of a table in the order of their partition, as paths on disk; see `scan_table`."""
+    parts = files(root, name, version)
+    return [f"{root}/{name}/{part.path}" for part in parts if keep is None or keep(part.partition)]
 
 
 def polars_schema(schema: pa.Schema) -> pl.Schema:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import schemas
 from pipeline.lake.commits import open_table
+from pipeline.lake.leftovers import unfinished_commits
 from pipeline.lake.releases import list_releases
 
 
@@ -46,6 +47,8 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str
                 keep_versions=needed,
             )
         ]
+        # The lock is held, so no commit is under way, whatever its age.
+        deleted += [path.relative_to(root).as_posix() for path in unfinished_commits(root, name)]
     # Delta names files of old versions for as long as its log does, deleted or not.
     deleted = [path for path in deleted if (Path(root) / path).exists()]
     if not dry_run:

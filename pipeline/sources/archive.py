@@ -41,7 +41,7 @@ Read = TypeVar("Read")
 _FIRST_HEADER = 2**16
 # BadZipFile and TarError name themselves. The others leak out of the standard library where a header holds nonsense:
 # a name that is no UTF-8, a length that is no number, a field that is too short.
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, struct.error, *DAMAGED)
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, OverflowError, struct.error, *DAMAGED)
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -51,7 +51,7 @@ def recognises(path: Path, head: bytes) -> bool:
     try:
         with tarfile.open(fileobj=io.BytesIO(beginning(path, _FIRST_HEADER)), mode="r:"):
             return True
-    except (tarfile.TarError, ValueError, OSError):
+    except BROKEN:
         return False
 
 
@@ -86,7 +86,7 @@ def guarded(source: Source, members: Iterator[Read]) -> Iterator[Read | Refused]
         yield from members
     except SourceError:  # it has said all, and is a ValueError like those that headers raise
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         if source.part.truncated == "keep":
             name, detail = source.path.name, f"damaged or cut short, the rest is lost: {one_line(error)}"
             yield Refused(name, None, "truncated", detail, source.path.stat().st_size)

@@ -143,7 +143,7 @@ def _parse(lines: list[bytes], layout: _Layout) -> tuple[NDArray[np.uint8], list
     """Read rows as text first and numbers after, so that a bad value is one null and not the end of the file."""
     plain, quoted = _unquote(lines, layout)
     commas = np.fromiter((line.count(b",") for line in plain), dtype=np.int64, count=len(plain))
-    whole = (commas == layout.columns - 1) & _is_text(plain)
+    whole = (commas == layout.columns - 1) & _is_text(lines)
     frame = _frame(b"".join(line for line, ok in zip(plain, whole.tolist(), strict=True) if ok), layout)
     names = [name for position, name in enumerate(frame.columns) if position != layout.label]
     numbers = frame.select(pl.col(names).cast(pl.UInt8, strict=False))
@@ -204,6 +204,11 @@ def _frame(data: bytes, layout: _Layout) -> pl.DataFrame:
     return frame.select(pl.all().str.strip_chars(_AROUND).replace("", None))
 
 
+def _is_pixel(value: str) -> bool:
+    # Python refuses to read a number of thousands of digits.
+    return value.isdecimal() and int(value.lstrip("0")[:4] or "0") <= 255  # noqa: PLR2004
+
+
 def _fault(line: bytes, layout: _Layout) -> str:
     if not _is_utf8(line):
         return "the row is no UTF-8 text: save the file as UTF-8"
@@ -211,5 +216,5 @@ def _fault(line: bytes, layout: _Layout) -> str:
     if len(values) != layout.columns:
         return f"{len(values)} values where the file has {layout.columns} columns"
     pixels = ((position, value.strip(_AROUND)) for position, value in enumerate(values) if position != layout.label)
-    position, value = next(((p, v) for p, v in pixels if not (v.isdecimal() and int(v) <= 255)), (0, ""))  # noqa: PLR2004
+    position, value = next(((p, v) for p, v in pixels if not _is_pixel(v)), (0, ""))
     return f"column {position} holds {value[:20]!r}, no whole number from 0 to 255"

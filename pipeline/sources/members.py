@@ -19,6 +19,7 @@ _LARGEST_RATIO = 200
 _HARMLESS = 2**30
 # A header with all its long names and PAX records; larger ones are an attack.
 _LONGEST_HEADER = 2**24
+_LARGEST_SIZE = 2**63 - 1
 # "./A/x", "A//x" and "/A/x" would all unpack to A/x.
 _TO_CLEAN = re.compile(r"^/|//|(^|/)\.(/|$)|/$")
 _SYSTEM = re.compile(r"(^|/)(\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini|__MACOSX/.*)$")
@@ -122,6 +123,8 @@ def refusal(source: Source, path: str, size: int, kind: str = "") -> Refused | N
         size: bytes of content, as the archive tells.
         kind: what it is instead of a regular file.
     """
+    # A size that no table holds can only be a lie.
+    size = min(size, _LARGEST_SIZE)
     if kind:
         return Refused(path, label_of(path), "not_a_file", kind, size)
     if _SYSTEM.search(path):

@@ -9,7 +9,7 @@ or another key, and `labels = ""` none. A `.txt` is a caption, and a label only 
 label cannot be read is a reject; so is every file of a sample without a picture.
 """
 
-import struct
+import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,15 +20,14 @@ from typing import NamedTuple
 from pipeline.encoded import Blobs, Encoded, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
-from pipeline.sources.archive import guarded
+from pipeline.sources.archive import BROKEN, guarded
 from pipeline.sources.members import Reading, clean_path, tar_members
 from pipeline.sources.samples import CLASS, JSON, Member, ending_of, has_label, key_of, label_in
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
-    DAMAGED,
     IMAGES_PER_SHARD,
     Source,
-    decompressed,
+    beginning,
     files_fingerprint,
     is_picture_name,
     readable_name,
@@ -39,6 +38,7 @@ from pipeline.sources.source import (
 _MOST = 1_000
 # To tell the form, so many files are looked at, and no label that is larger.
 _PEEK = 16
+_HEAD = 4 * 2**20
 _LARGEST_PEEK = 2**16
 
 
@@ -57,7 +57,7 @@ def recognises(path: Path, head: bytes) -> bool:
         return False
     try:
         return any(_tells(list(sample)) for _, sample in groupby(_peek(path), key=lambda member: key_of(member.path)))
-    except (tarfile.TarError, ValueError, IndexError, struct.error, *DAMAGED):
+    except BROKEN:
         return False
 
 
@@ -174,7 +174,8 @@ def _tells(sample: Sequence[Member]) -> bool:
 
 def _peek(path: Path) -> Iterator[Member]:
     """Read the first files of a tar, and what is in those that may hold a label."""
-    with decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as archive:
+    head = io.BytesIO(beginning(path, _HEAD))
+    with tarfile.open(fileobj=head, mode="r:", errors="surrogateescape") as archive:
         for info in islice(filter(tarfile.TarInfo.isreg, archive), _PEEK):
             name = clean_path(readable_name(info.name))
             if not ending_of(name):  # left by an operating system, most likely

@@ -1,6 +1,7 @@
 """Clusters, overlap and conflicts against plain Python sets."""
 
 from collections import defaultdict
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.dedup import clusters as clusters_module
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import index_table, sort_index
 from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
@@ -56,6 +58,29 @@ def test_clusters_are_groups_of_equal_pictures(rows: Rows, random: object) -> No
     assert clusters.select("cluster_id", "image_id").rows() == expected
     shuffled = index.sample(fraction=1, shuffle=True, seed=random.randrange(2**31))  # type: ignore[attr-defined] # hypothesis' own Random
     assert cluster_by_keys(shuffled.lazy()).collect().equals(clusters)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["exact", "sign"]), st.integers(-2, 2), st.integers(0, 1)), max_size=30),
+    st.sampled_from([(1, 8), (2, 8), (1, 1), (100_000, 8)]),
+)
+def test_clusters_need_rule_key_and_signature_whatever_is_looked_up_at_once(
+    rows: list[tuple[str, int, int]], at_once: tuple[int, int]
+) -> None:
+    made = [
+        {"rule": rule, "key": key, "signature": signature, "image_id": bytes([n]), "label": "A"}
+        for n, (rule, key, signature) in enumerate(rows)
+    ]
+    schema = {"rule": pl.String, "key": pl.Int64, "signature": pl.Int64, "image_id": pl.Binary, "label": pl.String}
+    index = pl.DataFrame(made, schema=schema).with_columns(dataset=pl.lit("d"), split=pl.lit("s"))
+    groups = defaultdict(list)
+    for n, row in enumerate(rows):
+        groups[row].append(bytes([n]))
+    expected = sorted((rule, ids[0], i) for (rule, *_), ids in groups.items() if len(ids) > 1 for i in ids)
+    with patch.multiple(clusters_module, _KEYS=at_once[0], _PASSES=at_once[1]):
+        found = cluster_by_keys(index.lazy()).collect()
+    assert found.select("rule", "cluster_id", "image_id").rows() == expected
+    assert found.columns == ["cluster_id", "image_id", "label", "dataset", "split", "rule"]
 
 
 @given(IMAGES)

@@ -57,7 +57,7 @@ CASES: dict[str, Case] = {
     "a source without split": (RecipeError, "give it a split", {"source": {"uri": "in", "split": None}}),
     "a lake in its source": (
         RecipeError,
-        "lies inside the source in: .* another folder",
+        "source in: lake.root .* lies inside it: .* another folder",
         {"lake": {"root": "in/lake"}},
     ),
     "a lake that is a file": (LakeError, "cannot be written to .* another folder", {"lake": {"root": "odd.bin"}}),
@@ -178,6 +178,19 @@ def test_a_full_disk_at_any_moment(kilobytes: int, base: Path, tiny_disk: Callab
     build(fresh, engine=LocalEngine(1))
     for table in ("images", "index", "clusters", "splits", "shards", "rejects"):
         assert Lake(disk / "lake").scan(table).collect().equals(Lake(base / "fresh").scan(table).collect()), table
+
+
+def test_a_baseline_whose_roles_are_of_two_sizes_says_so(base: Path) -> None:
+    as_folder(base / "small", {f"{name}/x.png": encoded(pictures(1, size=(2, 3))[0]) for name in "AB"})
+    asked = recipe(
+        base,
+        {"uri": "in"},
+        {"uri": "small", "split": "test"},
+        split=[{**SPLIT, "test": {"from": "test"}}],
+        baseline=[{"model": "logistic", "split": "main", "train_sizes": [10]}],
+    )
+    with pytest.raises(BaselineError, match="train images have 784 values each, its test images 6. Set decode.size"):
+        build(asked, engine=LocalEngine(1))
 
 
 def test_the_command_says_one_line_and_exits_with_1(base: Path) -> None:

@@ -13,7 +13,7 @@ from making import as_folder, as_tar, files_of, recipe
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError, SplitError
 from pipeline.flow.build import Built, build, plan
-from pipeline.flow.ingest import run_ingest
+from pipeline.flow.ingest import Read, run_ingest
 from pipeline.flow.inspect import status, vacuum
 from pipeline.flow.work import Load
 from pipeline.handle import Lake
@@ -61,7 +61,7 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
     read: list[str] = []
     real = run_ingest
 
-    def spy(root: str, job: Any, plan_: Any, engine: Any, progress: Any) -> None:
+    def spy(root: str, job: Any, plan_: Any, engine: Any, progress: Any) -> Read:
         class Spy:
             def map(self, function: Any, items: Any) -> Any:
                 def seen(items: Any) -> Any:
@@ -72,7 +72,7 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
 
                 return engine.map(function, seen(items))
 
-        real(root, job, plan_, Spy(), progress)
+        return real(root, job, plan_, Spy(), progress)
 
     monkeypatch.setattr("pipeline.flow.build.run_ingest", spy)
     make(base)

@@ -17,6 +17,7 @@ from pipeline.flow.inspect import vacuum
 from pipeline.flow.synth import synth
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
+from pipeline.lake.leftovers import delete_leftovers
 
 COMMAND = Path(sys.executable).with_name("imagelake")
 TABLES = ("images", "rejects", "shards", "index", "clusters", "splits")
@@ -60,8 +61,8 @@ def recipe_at(base: Path, root: str) -> Path:
     return file
 
 
-def rows_of(root: Path) -> dict[str, pl.DataFrame]:
-    lake = Lake(root)
+def rows_of(root: Path, release: int | None = None) -> dict[str, pl.DataFrame]:
+    lake = Lake(root, release)
     return {name: lake.scan(name).collect() for name in TABLES}
 
 
@@ -77,8 +78,10 @@ def kill_rounds(base: Path, rounds: int, seed: int) -> None:
     started = time.monotonic()
     assert start(recipe).wait() == 0
     span = time.monotonic() - started
+    releases: dict[int, dict[str, pl.DataFrame]] = {}
     for number in range(rounds):
         before, release = rows_of(base / "lake"), Lake(base / "lake").release
+        releases[release] = before
         as_folder(base / "test", {f"A/new{number}.png": files_of(1, seed=100 + number)["A/00000.png"]})
         os.utime(base / "train.tar.gz", ns=(number + 1, number + 1))
         build = start(recipe)
@@ -89,6 +92,8 @@ def kill_rounds(base: Path, rounds: int, seed: int) -> None:
             assert same(rows_of(base / "lake"), before), f"round {number}: the lake reads otherwise than before"
         assert all(not check.faults for check in verify(str(base / "lake")))
     assert start(recipe).wait() == 0
+    assert delete_leftovers(str(base / "lake")) == []
+    assert all(same(rows_of(base / "lake", release), rows) for release, rows in releases.items())
     fresh = recipe_at(base, "fresh")
     assert start(fresh).wait() == 0
     assert same(rows_of(base / "lake"), rows_of(base / "fresh"))
@@ -121,5 +126,6 @@ def test_the_very_first_build_killed_leaves_no_half_lake(tmp_path: Path) -> None
             continue
         assert all(not check.faults for check in verify(str(tmp_path / "lake")))
     assert start(recipe).wait() == 0
+    assert delete_leftovers(str(tmp_path / "lake")) == []
     assert start(recipe_at(tmp_path, "fresh")).wait() == 0
     assert same(rows_of(tmp_path / "lake"), rows_of(tmp_path / "fresh"))
