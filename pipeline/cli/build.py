@@ -1,20 +1,32 @@
 """imagelake build."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from pipeline.cli.show import as_json, show_json
-from pipeline.flow.build import ENGINES, Built, build
-from pipeline.recipe import read_recipe
+from pipeline.cli.options import as_json
+from pipeline.flow.early import ENGINE_NAMES, start_workers
+
+if TYPE_CHECKING:
+    from pipeline.flow.build import Built
 
 
 @click.command("build")
 @click.argument("recipe", type=click.Path())
-@click.option("--engine", type=click.Choice(list(ENGINES)), default="local", help="Where to run.", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(ENGINE_NAMES), default=ENGINE_NAMES[0], help="Where to run.", show_default=True
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
 @click.option("--prune", is_flag=True, help="Drop what the lake has and the recipe does not name.")
 @as_json
 def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_: bool) -> None:
     """Build every stage that is out of date, for every source and split in RECIPE."""
+    start_workers(workers)
+    # Not at the top: while this process imports, the workers' own imports are under way.
+    from pipeline.cli.show import show_json  # noqa: PLC0415
+    from pipeline.flow.build import ENGINES, build  # noqa: PLC0415
+    from pipeline.recipe import read_recipe  # noqa: PLC0415
+
     built = build(read_recipe(recipe), engine=ENGINES[engine](workers), prune=prune)
     if json_:
         show_json({**vars(built), "done": [item._asdict() for item in built.done]})
@@ -22,7 +34,7 @@ def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_
         show_built(built)
 
 
-def show_built(built: Built) -> None:
+def show_built(built: "Built") -> None:
     """Print what a build did, one line a unit of work, and last what the lake holds now and how fast that was."""
     for item in built.done:
         click.echo(f"{item.stage:>10}  {item.unit}: {item.reason}")

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.cli.build import show_built
-from pipeline.cli.show import as_json, show_frame, show_json
+from pipeline.cli.options import as_json
+from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.demo import demo
 
 

@@ -2,7 +2,8 @@
 
 import click
 
-from pipeline.cli.show import as_json, show_frame, show_json
+from pipeline.cli.options import as_json
+from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.inspect import history
 
 

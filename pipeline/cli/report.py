@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.show import as_json, show_json
+from pipeline.cli.options import as_json
+from pipeline.cli.show import show_json
 from pipeline.flow.publish import write_report
 
 

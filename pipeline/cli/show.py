@@ -8,8 +8,6 @@ from typing import Any
 import click
 import polars as pl
 
-as_json = click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
-
 _ID_BYTES = 16
 
 

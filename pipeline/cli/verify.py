@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from pipeline.cli.show import as_json, show_json
+from pipeline.cli.options import as_json
+from pipeline.cli.show import show_json
 from pipeline.flow.verify import verify
 
 

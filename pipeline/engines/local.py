@@ -31,7 +31,7 @@ class LocalEngine:
 
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.workers = workers or len(os.sched_getaffinity(0))
-        self._preload = list(preload)
+        self._preload = tuple(preload)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Yield `function(item)` for every item, in the order of the items.
@@ -48,7 +48,7 @@ class LocalEngine:
         """
         source = iter(items)
         # Before the first items are read: the server of processes does its imports meanwhile.
-        context = self._context() if self.workers > 1 else None
+        context = start_server(self.workers, self._preload)
         first = list(islice(source, 2))
         items = chain(first, source)
         if context is None or len(first) < 2:  # noqa: PLR2004
@@ -66,13 +66,25 @@ class LocalEngine:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _context(self) -> multiprocessing.context.ForkServerContext:
-        # Not fork: Polars and Arrow hold threads and locks that do not survive it.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(self._preload)
-        with _interrupts_ignored():
-            forkserver.ensure_running()
-        return context
+
+def start_server(workers: int | None, preload: Sequence[str]) -> multiprocessing.context.ForkServerContext | None:
+    """Start the process that starts workers, where it is not running yet; nobody waits for its imports.
+
+    Args:
+        workers: how many workers there will be; None for one on every core that this process may use.
+        preload: modules that workers start with.
+
+    Returns:
+        Where to make a pool; None with one worker, whose work is done in this process.
+    """
+    if (workers or len(os.sched_getaffinity(0))) == 1:
+        return None
+    # Not fork: Polars and Arrow hold threads and locks that do not survive it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    with _interrupts_ignored():
+        forkserver.ensure_running()
+    return context
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted_rules
+from pipeline.flow.early import ENGINE_NAMES, PRELOAD
 from pipeline.flow.ingest import NOTHING_READ, check_classes, check_files, plan_ingest, run_ingest
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
@@ -62,11 +63,11 @@ class Built:
 
 def local_engine(workers: int | None = None) -> LocalEngine:
     """Make the local engine, with what workers need already imported."""
-    return LocalEngine(workers, preload=["pipeline.flow.work", "imagecodecs._png"])
+    return LocalEngine(workers, preload=PRELOAD)
 
 
-# By the name that `--engine` gives; each takes the number of workers.
-ENGINES: dict[str, Callable[[int | None], Engine]] = {"local": local_engine}
+# By the names that `--engine` gives; each takes the number of workers.
+ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (local_engine,), strict=True))
 
 
 def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) -> Built:
