@@ -19,7 +19,9 @@ from pipeline.sources.window import Window
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
-_REGULAR, _PAX = b"0\0", ord("x")
+_PAX = ord("x")
+# What the eleven octal digits of a size are worth.
+_PLACES = 8.0 ** np.arange(10, -1, -1)
 # A PAX header that says only when a file was touched, as tar and Python write one before every file.
 _TIMES = re.compile(rb"(\d+) [mac]time=-?[0-9.]+\n")
 # The usual form of the checksum: six octal digits and a NUL.
@@ -90,56 +92,56 @@ def _run(window: Window, at: int, *, content: bool) -> tuple[Run, int]:
         The run, empty where the first header is not plain, and the position behind it.
     """
     data, start = window.data, window.start
-    nothing = Run([], [], []), at
     if start % _BLOCK:
-        return nothing
-    blocks, sizes, following = _chain(data, at - start, content=content)
-    if not blocks:
-        return nothing
-    headers = np.frombuffer(data, np.uint8, len(data) // _BLOCK * _BLOCK).reshape(-1, _BLOCK)[
-        np.array(blocks) // _BLOCK
-    ]
+        return Run([], [], []), at
+    blocks = np.frombuffer(data, np.uint8, len(data) // _BLOCK * _BLOCK).reshape(-1, _BLOCK)
+    first = (at - start) // _BLOCK
+    met, sizes, following = _chain(blocks[first:], len(data) - first * _BLOCK if content else None)
+    if not met:
+        return Run([], [], []), at
+    headers = blocks[first:][met]
     good = _whole(headers)
     if not good.all():
         keep = int(good.argmin())
-        following, headers, sizes, blocks = blocks[keep], headers[:keep], sizes[:keep], blocks[:keep]
+        following, headers, sizes, met = met[keep], headers[:keep], sizes[:keep], met[:keep]
     files = headers[:, 156] != _PAX
     if len(files) and not files[-1]:  # the PAX header of a file that is not of the run
-        following = blocks[-1]
-    names = _names(headers[files])
-    positions = np.flatnonzero(files).tolist()
-    contents = [start + blocks[position] + _BLOCK for position in positions]
-    return Run(names, [sizes[position] for position in positions], contents), start + following
+        following = met[-1]
+    contents = at + (np.array(met)[files] + 1) * _BLOCK
+    return Run(_names(headers[files]), sizes[files].tolist(), contents.tolist()), at + following * _BLOCK
 
 
-def _chain(data: bytes, begin: int, *, content: bool) -> tuple[list[int], list[int], int]:
-    """Go from size to size: offsets and sizes of the headers met, and the offset behind the last.
+def _chain(blocks: NDArray[np.uint8], end: int | None) -> tuple[list[int], NDArray[np.int64], int]:
+    """Go from size to size: the headers met and their sizes, and the block behind the last.
 
-    Stops before the first that is neither a regular file nor a PAX header of times, or does not fit into the data.
+    Every block is read as if it were a header, all at once, so that a step is no more than a look into a list. Stops
+    before the first header that is neither a regular file's nor a PAX header of times.
+
+    Args:
+        blocks: (n, 512) uint8, the first of them a header.
+        end: where content has to end; None where it may lie anywhere.
     """
-    blocks: list[int] = []
-    sizes: list[int] = []
-    end = len(data)
-    try:
-        while begin + _BLOCK <= end:
-            kind, size = data[begin + 156], data[begin + 124 : begin + 135]
-            if not size.isdigit():
-                break
-            length = int(size, 8)
-            if kind == _PAX:
-                if not _only_times(data[begin + _BLOCK : begin + _BLOCK + length], length):
-                    break
-            elif kind not in _REGULAR or (content and begin + _BLOCK + length > end):
-                break
-            blocks.append(begin)
-            sizes.append(length)
-            begin += _BLOCK + (length + _BLOCK - 1) // _BLOCK * _BLOCK
-    except ValueError:  # an 8 or a 9
-        pass
-    return blocks, sizes, begin
+    digits = blocks[:, 124:135] - np.uint8(ord("0"))
+    numbers = digits.max(axis=1) < 8  # noqa: PLR2004 - octal; what is below "0" wraps around to more
+    # Exact: eleven octal digits are far below 2**53.
+    sizes = (digits.astype(np.float64) @ _PLACES).astype(np.int64)
+    here = np.arange(len(blocks))
+    if end is not None:
+        numbers &= (here + 1) * _BLOCK + sizes <= end
+    kinds = blocks[:, 156]
+    plain = (numbers & ((kinds == ord("0")) | (kinds == 0))).tolist()
+    times = (numbers & (kinds == _PAX)).tolist()
+    behind = (here + 1 + (sizes + _BLOCK - 1) // _BLOCK).tolist()
+    met: list[int] = []
+    at = 0
+    while at < len(blocks) and (plain[at] or (times[at] and _only_times(blocks[at + 1 :], sizes[at]))):
+        met.append(at)
+        at = behind[at]
+    return met, sizes[met], at
 
 
-def _only_times(records: bytes, length: int) -> bool:
+def _only_times(blocks: NDArray[np.uint8], length: int) -> bool:
+    records = blocks[: -(-length // _BLOCK)].tobytes()[:length]
     found = list(_TIMES.finditer(records))
     return sum(len(m[0]) for m in found) == length > 0 and all(int(m[1]) == len(m[0]) for m in found)
 
@@ -151,7 +153,7 @@ def _whole(headers: NDArray[np.uint8]) -> NDArray[np.bool_]:
     added = headers.sum(axis=1, dtype=np.uint32) - field.sum(axis=1, dtype=np.uint32) + np.uint32(8 * ord(" "))
     digits = ((added[:, None] >> _SUM_DIGITS) & 7) + ord("0")
     right = (digits == field[:, :6]).all(axis=1) & (field[:, 6] == 0)
-    ended = np.isin(headers[:, 135], (0, ord(" ")))
+    ended = (headers[:, 135] == 0) | (headers[:, 135] == ord(" "))
     # In a header that is not POSIX's the prefix may be something else.
     posix = (headers[:, 257:263] == np.frombuffer(b"ustar\0", np.uint8)).all(axis=1)
     last = np.count_nonzero(headers[:, :100], axis=1) - 1
