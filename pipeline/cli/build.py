@@ -1,11 +1,13 @@
 """imagelake build."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import as_json
 from pipeline.flow.early import ENGINE_NAMES, start_workers
+from pipeline.recipe import read_recipe
 
 if TYPE_CHECKING:
     from pipeline.flow.build import Built
@@ -21,13 +23,14 @@ if TYPE_CHECKING:
 @as_json
 def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_: bool) -> None:
     """Build every stage that is out of date, for every source and split in RECIPE."""
-    start_workers(workers)
+    asked = read_recipe(recipe)
+    if not Path(asked.root).exists():  # there will be work; in a lake that is there, often none
+        start_workers(workers)
     # Not at the top: while this process imports, the workers' own imports are under way.
     from pipeline.cli.show import show_json  # noqa: PLC0415
     from pipeline.flow.build import ENGINES, build  # noqa: PLC0415
-    from pipeline.recipe import read_recipe  # noqa: PLC0415
 
-    built = build(read_recipe(recipe), engine=ENGINES[engine](workers), prune=prune)
+    built = build(asked, engine=ENGINES[engine](workers), prune=prune)
     if json_:
         show_json({**vars(built), "done": [item._asdict() for item in built.done]})
     else:

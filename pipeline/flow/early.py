@@ -11,7 +11,7 @@ PRELOAD = ("pipeline.flow.work", "imagecodecs._png")
 def start_workers(workers: int | None = None) -> None:
     """Start what will start the worker processes: it does its imports while this process does its own.
 
-    Nobody waits for it. Where there is nothing to do, it ends with this process.
+    Nobody waits for it. Only for builds that have work to do: it holds stdout open until its imports are done.
 
     Args:
         workers: how many there will be; None for one a core. With one, the work is done in this process.
