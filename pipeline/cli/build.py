@@ -26,9 +26,8 @@ def command(recipe: str, engine: str, workers: int | None, *, prune: bool, json_
     asked = read_recipe(recipe)
     if not Path(asked.root).exists():  # there will be work; in a lake that is there, often none
         start_workers(workers)
-    # Not at the top: while this process imports, the workers' own imports are under way.
-    from pipeline.cli.show import show_json  # noqa: PLC0415
-    from pipeline.flow.build import ENGINES, build  # noqa: PLC0415
+    from pipeline.cli.show import show_json  # noqa: PLC0415 - slow to import: workers do their imports meanwhile
+    from pipeline.flow.build import ENGINES, build  # noqa: PLC0415 - likewise
 
     built = build(asked, engine=ENGINES[engine](workers), prune=prune)
     if json_:

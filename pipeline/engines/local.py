@@ -51,7 +51,7 @@ class LocalEngine:
         context = start_server(self.workers, self._preload)
         first = list(islice(source, 2))
         items = chain(first, source)
-        if context is None or len(first) < 2:  # noqa: PLR2004
+        if context is None or len(first) < 2:  # noqa: PLR2004 - a pool for one item is slower than none
             yield from map(function, items)
             return
         pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker)

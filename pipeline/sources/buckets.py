@@ -90,7 +90,7 @@ def names_below(uri: str, *, deep: bool) -> list[str]:
     Raises:
         SourceError: the bucket cannot be asked.
     """
-    from pyarrow.fs import FileSelector  # noqa: PLC0415
+    from pyarrow.fs import FileSelector  # noqa: PLC0415 - slow to import
 
     place = _place(uri)
     with _asking(uri):

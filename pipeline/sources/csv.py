@@ -206,7 +206,7 @@ def _frame(data: bytes, layout: _Layout) -> pl.DataFrame:
 
 def _is_pixel(value: str) -> bool:
     # Python refuses to read a number of thousands of digits.
-    return value.isdecimal() and int(value.lstrip("0")[:4] or "0") <= 255  # noqa: PLR2004
+    return value.isdecimal() and int(value.lstrip("0")[:4] or "0") <= 255  # noqa: PLR2004 - the largest pixel
 
 
 def _fault(line: bytes, layout: _Layout) -> str:
