@@ -6,7 +6,7 @@
 from schemas import clusters, images, index, pairs, rejects, releases, scores, shards, splits
 from schemas.table import Table, column
 
-VERSION = 1
+VERSION = 2
 
 TABLES: dict[str, Table] = {
     table.name: table

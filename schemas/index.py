@@ -18,6 +18,13 @@ TABLE = Table(
             ),
             column("key", pa.int64(), "blocking key: only images that share it are compared"),
             column("signature", pa.int64(), "what is compared once keys agree; for hash rules the other 64 bits"),
+            column(
+                "vector",
+                pa.binary(),
+                "what a rule that compares numbers reads of the image; null for rules decided by keys",
+                unit="as the rule defines it",
+                null=True,
+            ),
             IMAGE_ID,
             LABEL,
             RULE,

@@ -28,6 +28,13 @@ TABLE = Table(
                 unit="16 bytes",
                 null=True,
             ),
+            column(
+                "reason",
+                pa.string(),
+                "why the row was dropped: overlap (its cluster is in a role that keeps it), repeat (again in its own "
+                "role), conflict (its cluster has several labels)",
+                null=True,
+            ),
             column("split_name", pa.string(), "name of the split in the recipe"),
         ]
     ),

@@ -46,6 +46,7 @@ def score(spec: BaselinePart, train: Examples, tests: Mapping[str, Examples]) ->
                     "split_name": spec.split,
                     "train_size": size,
                     "eval_on": eval_on,
+                    "rule": None,
                     "metric": "accuracy",
                     "value": float(np.mean(predict(test.pixels) == test.labels)),
                     "seed": spec.seed,

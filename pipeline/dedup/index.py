@@ -8,7 +8,7 @@ import schemas
 from pipeline.dedup.rules import Rule
 
 # Raise when a rule's keys come out differently for the same pixels: every lake then indexes its images anew.
-KEYS_VERSION = "1"
+KEYS_VERSION = "2"
 
 
 def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArray[np.uint8]) -> pa.Table:
@@ -28,7 +28,8 @@ def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArr
     words = np.ascontiguousarray(rule.keys(pixels)).view(">i8").astype(np.int64)
     key, signature = words[:, 0], words[:, 1]
     bucket = ((key >> np.int64(56)) & np.int64(0xFF)).astype(np.int16)
-    columns = [pa.array(bucket), pa.array(key), pa.array(signature), image_ids, labels]
+    vector = pa.nulls(len(key), pa.binary())
+    columns = [pa.array(bucket), pa.array(key), pa.array(signature), vector, image_ids, labels]
     return pa.Table.from_arrays(columns, schema=schemas.TABLES["index"].file_schema)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -180,9 +180,12 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
 
 
 def ensure_table(root: str, name: str) -> DeltaTable:
-    """Open a table, making it empty first where it is missing."""
+    """Open a table, making it empty first where it is missing, and adding columns it was made without."""
     declared = schemas.TABLES[name]
-    return open_table(root, name) or DeltaTable.create(
+    table = open_table(root, name)
+    if table is not None:
+        return _with_new_columns(table, declared.schema)
+    return DeltaTable.create(
         f"{root}/{name}",
         declared.schema,
         mode="ignore",
@@ -192,6 +195,16 @@ def ensure_table(root: str, name: str) -> DeltaTable:
         configuration=_CONFIGURATION,
         raise_if_key_not_exists=False,
     )
+
+
+def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
+    """Add the columns that a table of an older imagelake lacks: they are null in the rows it has."""
+    known = {field.name for field in table.schema().fields}
+    lacking = [field for field in Schema.from_arrow(schema).fields if field.name not in known]
+    if lacking:
+        table.alter.add_columns(lacking)
+        table.alter.set_table_properties({_SCHEMA_KEY: str(schemas.VERSION)}, raise_if_not_exists=False)
+    return table
 
 
 def _add(part: Part, now: int) -> AddAction:

@@ -15,7 +15,7 @@ import schemas
 from pipeline.errors import DiskFullError
 
 # Values that hardly repeat: a dictionary of them is built in vain.
-_UNIQUE = {"image_id", "content_hash", "pixels", "path", "key", "signature", "left_id", "right_id"}
+_UNIQUE = {"image_id", "content_hash", "pixels", "path", "key", "signature", "vector", "left_id", "right_id"}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ def scan_table(
         hive_partitioning=bool(table.partition_by),
         hive_schema={key: pl.String() for key in table.partition_by} or None,
         glob=False,
+        # Files of an older imagelake lack the columns that came since.
+        missing_columns="insert",
     ).select(table.schema.names)
 
 
@@ -100,14 +102,16 @@ def query(connection: "duckdb.DuckDBPyConnection", text: str) -> "duckdb.DuckDBP
 def _define(connection: "duckdb.DuckDBPyConnection", name: str, found: list[str]) -> None:
     table = schemas.TABLES[name]
     columns = ", ".join(f'"{column}"' for column in table.schema.names)
+    connection.register(f"empty_{name}", table.schema.empty_table())
     if not found:
-        connection.register(f"empty_{name}", table.schema.empty_table())
         connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM "empty_{name}"')  # noqa: S608 - own names
         return
     listed = ", ".join(map(_quote, found))
     types = ", ".join(f"{_quote(key)}: 'VARCHAR'" for key in table.partition_by)
     hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
-    connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM read_parquet([{listed}]{hive})')  # noqa: S608 - quoted
+    # Files of an older imagelake lack the columns that came since: they get them from a table without rows.
+    rows = f'SELECT * FROM read_parquet([{listed}]{hive}) UNION ALL BY NAME SELECT * FROM "empty_{name}"'  # noqa: S608 - quoted
+    connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({rows})')  # noqa: S608 - own names
 
 
 def _quote(text: str) -> str:

@@ -28,10 +28,11 @@ def sanitize(spec: SplitPart, rows: pl.DataFrame, clusters: Mapping[str, pl.Data
         kept=pl.lit(value=True),
         dropped_by=pl.lit(None, pl.String),
         dropped_for=pl.lit(None, pl.Binary),
+        reason=pl.lit(None, pl.String),
     )
     for rule in spec.sanitize:
         state = _apply(state, rule, clusters[rule], alone=spec.within == "first")
-    return state.select("role", "rank", "image_id", "label_index", "kept", "dropped_by", "dropped_for")
+    return state.select("role", "rank", "image_id", "label_index", "kept", "dropped_by", "dropped_for", "reason")
 
 
 def _apply(state: pl.DataFrame, rule: str, clusters: pl.DataFrame, *, alone: bool) -> pl.DataFrame:
@@ -46,13 +47,15 @@ def _apply(state: pl.DataFrame, rule: str, clusters: pl.DataFrame, *, alone: boo
         )
     )
     loses = pl.col("image_id") != pl.col("keeper") if alone else pl.col("role") != pl.col("keeper_role")
-    dropped = together.filter(loses).select("image_id", "keeper")
+    lost = pl.when(pl.col("role") == pl.col("keeper_role")).then(pl.lit("repeat")).otherwise(pl.lit("overlap"))
+    dropped = together.filter(loses).select("image_id", "keeper", lost=lost)
     return (
         state.join(dropped, on="image_id", how="left", maintain_order="left")
         .with_columns(
             kept=pl.col("kept") & pl.col("keeper").is_null(),
             dropped_by=pl.when(pl.col("keeper").is_not_null()).then(pl.lit(rule)).otherwise("dropped_by"),
             dropped_for=pl.coalesce("keeper", "dropped_for"),
+            reason=pl.coalesce("lost", "reason"),
         )
-        .drop("keeper")
+        .drop("keeper", "lost")
     )

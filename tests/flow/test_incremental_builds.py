@@ -24,7 +24,7 @@ TRAIN = {"name": "main", "train": {"from": "train"}}
 BOTH = {"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}
 LOGISTIC = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
 
-RUN = "logistic on main (d15128)"
+RUN = "logistic on main (3e2504)"
 
 
 @pytest.fixture

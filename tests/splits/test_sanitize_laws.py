@@ -14,7 +14,7 @@ SPECS = st.builds(
         {"name": "m", "keep": keep, "within": within, "sanitize": rules, "train": {"from": "t"}}
     ),
     st.permutations(ROLES),
-    st.sampled_from(["keep", "first"]),
+    st.sampled_from(["all", "first"]),
     st.lists(st.sampled_from(["exact", "sign"]), unique=True, min_size=1),
 )
 Rows = list[tuple[str, int, int]]
@@ -79,7 +79,7 @@ def test_every_dropped_row_names_a_rule_and_an_image_of_its_cluster(spec: SplitP
 @given(SPECS, ROWS)
 def test_the_first_role_to_keep_loses_nothing_to_others(spec: SplitPart, rows: Rows) -> None:
     result, _ = apply(spec, rows)
-    if spec.within == "keep":
+    if spec.within == "all":
         assert result.filter(role=spec.keep[0])["kept"].all()
 
 
@@ -94,7 +94,7 @@ def test_nothing_is_dropped_without_need(spec: SplitPart, rows: Rows) -> None:
         keeper = min(inside["role"], key=spec.keep.index)
         kept = inside.filter("kept")
         assert kept["role"].unique().to_list() == [keeper]
-        assert len(kept) == (len(inside.filter(role=keeper)) if spec.within == "keep" else 1)
+        assert len(kept) == (len(inside.filter(role=keeper)) if spec.within == "all" else 1)
 
 
 def test_without_a_rule_everything_is_kept() -> None:

@@ -1,0 +1,143 @@
+"""The recipe: what a build reads and makes, as TOML, checked before anything runs.
+
+Unknown keys are errors that name the nearest known key, and one error lists every fault of the recipe.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.errors import RecipeError
+from pipeline.faults import say_faults
+from pipeline.hashing import digest_of
+from pipeline.recipe.part import ROLES, Part
+from pipeline.recipe.parts import (
+    BaselinePart,
+    DecodePart,
+    DedupPart,
+    EmbeddingPart,
+    Format,
+    LakePart,
+    SourcePart,
+)
+from pipeline.recipe.split import RolePart, SplitPart
+
+__all__ = [
+    "ROLES",
+    "BaselinePart",
+    "DecodePart",
+    "DedupPart",
+    "EmbeddingPart",
+    "Format",
+    "LakePart",
+    "Recipe",
+    "RolePart",
+    "SourcePart",
+    "SplitPart",
+    "parse_recipe",
+    "read_recipe",
+]
+
+
+class Recipe(Part):
+    """A whole recipe. `base` is the folder that its relative paths start from, `file` where it was read, if it was."""
+
+    lake: LakePart
+    source: tuple[SourcePart, ...] = Field(min_length=1)
+    decode: DecodePart = DecodePart()
+    embedding: tuple[EmbeddingPart, ...] = ()
+    dedup: DedupPart = DedupPart()
+    split: tuple[SplitPart, ...] = ()
+    baseline: tuple[BaselinePart, ...] = ()
+    base: Path = Field(default=Path(), exclude=True)
+    file: Path | None = Field(default=None, exclude=True)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the recipe's meaning: spelling, order of keys and comments do not matter."""
+        return digest_of(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def root(self) -> str:
+        """Where the lake is: an absolute folder, or a URI as written."""
+        return self.lake.root if "://" in self.lake.root else str((self.base / self.lake.root).resolve())
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        faults = [
+            *_repeated("split", [part.name for part in self.split]),
+            *_repeated("rule", list(self.dedup.rules)),
+            *_repeated("embedding", [part.name for part in self.embedding]),
+        ]
+        roles = {part.name: part.roles for part in self.split}
+        faults += [
+            f"baseline '{part.model}' needs split '{part.split}' to have the roles train and test"
+            for part in self.baseline
+            if part.split in roles and not {"train", "test"} <= set(roles[part.split])
+        ]
+        if len(set(self.baseline)) != len(self.baseline):
+            faults.append("two baselines are the same")
+        faults += [
+            f"split '{part.name}' {does} '{rule}', which is not among dedup.rules {list(self.dedup.rules)}"
+            for part in self.split
+            for does, rules in (("sanitizes by", part.sanitize), ("groups by", part.groups))
+            for rule in rules
+            if rule not in self.dedup.rules
+        ]
+        faults += [
+            f"baseline '{part.model}' trains on split '{part.split}', which no [[split]] defines"
+            for part in self.baseline
+            if part.split not in {split.name for split in self.split}
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe; its relative paths start from the file's folder.
+
+    Raises:
+        RecipeError: the file is missing, is no TOML, or has faults; all faults are listed.
+    """
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no such recipe. Give the path of a TOML file, such as data/demo.toml.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{file}: not valid TOML: {error}. Mend the line and run again.") from error
+    return parse_recipe(values, base=file.resolve().parent, file=file)
+
+
+def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = None) -> Recipe:
+    """Check a recipe that is already a dict.
+
+    Args:
+        values: what the TOML says.
+        base: the folder that relative paths start from.
+        file: where the values were read, if anywhere; errors name it.
+
+    Raises:
+        RecipeError: naming every fault at once.
+    """
+    try:
+        return Recipe.model_validate({**values, "base": base, "file": file and file.resolve()})
+    except ValidationError as error:
+        faults = say_faults(error, Recipe)
+        raise RecipeError(f"{file or 'recipe'}: {faults}{'' if faults.endswith('?') else '.'}") from None
+
+
+def _repeated(what: str, names: list[str]) -> list[str]:
+    return [f"two {what}s are called '{name}'" for name in sorted({n for n in names if names.count(n) > 1})]

@@ -1,0 +1,103 @@
+"""The tables of a recipe, but for the splits: what is read, how it is decoded and compared, what is trained."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from pipeline.recipe.part import Count, Name, Part, Size, Words
+
+Format = Literal[
+    "folder", "tar", "zip", "webdataset", "list", "idx", "csv", "parquet", "npz", "mat", "cifar", "digits", "glyphs"
+]
+
+
+class LakePart(Part):
+    """`[lake]`: where the tables are."""
+
+    root: Annotated[str, StringConstraints(min_length=1)]
+
+
+class SourcePart(Part):
+    """`[[source]]`: one place images come from, and what must be true of it."""
+
+    uri: str
+    dataset: Name
+    split: Name | None = None
+    format: Format | None = None
+    images: str | None = None
+    labels: str | None = None
+    transposed: bool | None = None
+    truncated: Literal["refuse", "keep"] | None = None
+    classes: Count | None = None
+    min_per_class: Count | None = None
+    bytes: Count | None = None
+    digest: Annotated[str, StringConstraints(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]{32,128}$")] | None = None
+    rows: Count | None = None
+    seed: int | None = None
+
+
+class DecodePart(Part):
+    """`[decode]`: the canonical picture.
+
+    `size` is (height, width); without it every size is taken as it is. `mode` is L (gray) or RGB. A picture of another
+    size or mode is rejected, or resized and converted. Transparent pixels are laid over `background` when converted.
+    """
+
+    size: tuple[Count, Count] | None = None
+    mode: Literal["L", "RGB"] = "L"
+    on_mismatch: Literal["reject", "resize"] = "reject"
+    background: Annotated[int, Field(ge=0, le=255)] = 255
+    max_pixels: Annotated[int, Field(ge=1, le=500_000_000)] = 64_000_000
+    max_bytes: Count = 256 * 2**20
+
+    @property
+    def channels(self) -> int:
+        """1 for L, 3 for RGB."""
+        return 1 if self.mode == "L" else 3
+
+
+class EmbeddingPart(Part):
+    """`[[embedding]]`: vectors that the user brings, one an image, for rules such as "embedding:NAME:0.9".
+
+    A Parquet file has the image's path in column `path` (or its id in `image_id`) and the vector in column `column`. A
+    .npy file has one row an image: row i belongs to the path on line i of the text file `paths`, or without one to the
+    image whose path is the number i, as sources made of rows have it.
+    """
+
+    name: Name
+    uri: str
+    dataset: Name
+    split: Name | None = None
+    column: str = "embedding"
+    paths: str | None = None
+
+
+class DedupPart(Part):
+    """`[dedup]`: the rules to index and cluster by, as DESIGN spells them, and how pairs become clusters.
+
+    `clusters` says how a rule with pairs makes clusters of them: "components" puts together whatever a chain of pairs
+    connects, "stars" only images that are paired with one representative. A rule that finds more than `max_pairs`
+    pairs is too loose to be of use, and stops the build.
+    """
+
+    rules: Words = ("exact",)
+    clusters: Literal["components", "stars"] = "components"
+    max_pairs: Count = 50_000_000
+
+
+class BaselinePart(Part):
+    """`[[baseline]]`: a model to train and score on a split.
+
+    `seeds` trains it so many times, with the seeds from `seed` on, each on its own sample of the train role.
+    `train_on = "original"` leaves in the train role what sanitizing dropped: what the scores gain by it is what leakage
+    does.
+    """
+
+    model: Literal["logistic"]
+    split: Name
+    train_sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = ("all",)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seeds: Count = 1
+    train_on: Literal["sanitized", "original"] = "sanitized"
+    c: Annotated[float, Field(gt=0)] = 1.0
+    max_iter: Count = 100
