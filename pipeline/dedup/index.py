@@ -5,16 +5,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.dedup.rules import Rule
+from pipeline.dedup.rules import Entries, Rule
+from pipeline.rows import from_binary, to_binary
 
 # Raise when a rule's keys come out differently for the same pixels: every lake then indexes its images anew.
 KEYS_VERSION = "2"
 
 
 def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArray[np.uint8]) -> pa.Table:
-    """Compute the keys of a batch of images under a rule.
-
-    A 16-byte key becomes two 64-bit words: `key` to block by and `signature` to compare; both equal means equal keys.
+    """Index a batch of images under a rule.
 
     Args:
         rule: the rule.
@@ -25,12 +24,24 @@ def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArr
     Returns:
         Rows of the index table without its partition columns, in the order of the pixels.
     """
-    words = np.ascontiguousarray(rule.keys(pixels)).view(">i8").astype(np.int64)
-    key, signature = words[:, 0], words[:, 1]
-    bucket = ((key >> np.int64(56)) & np.int64(0xFF)).astype(np.int16)
-    vector = pa.nulls(len(key), pa.binary())
-    columns = [pa.array(bucket), pa.array(key), pa.array(signature), vector, image_ids, labels]
+    return table_of(rule.index(pixels), image_ids, labels)
+
+
+def table_of(entries: Entries, image_ids: pa.Array, labels: pa.Array) -> pa.Table:
+    """Write entries as rows of the index table without its partition columns, in their order."""
+    count, width = entries.vector.shape
+    bucket = ((entries.key >> np.int64(56)) & np.int64(0xFF)).astype(np.int16)
+    vector = to_binary(entries.vector) if width else pa.nulls(count, pa.binary())
+    columns = [pa.array(bucket), pa.array(entries.key), pa.array(entries.signature), vector, image_ids, labels]
     return pa.Table.from_arrays(columns, schema=schemas.TABLES["index"].file_schema)
+
+
+def entries_of(rows: pa.Table) -> Entries:
+    """Read entries back from rows of the index table, in their order; all vectors are of one width, or none is."""
+    key, signature = (rows[name].to_numpy() for name in ("key", "signature"))
+    vector = pa.concat_arrays(rows["vector"].chunks) if rows.num_rows else pa.array([], pa.binary())
+    width = 0 if vector.null_count == len(vector) else len(vector[0].as_py())
+    return Entries(key, signature, from_binary(vector, width) if width else np.empty((len(key), 0), np.uint8))
 
 
 def sort_index(tables: list[pa.Table]) -> pa.Table:

@@ -1,9 +1,10 @@
 """Perceptual hashes: 64 bits a picture, close in Hamming distance where pictures look alike.
 
-Exact by construction. Every sum is a sum of whole numbers whose partial sums all fit the float they are kept in (2^24 in
-float32, 2^53 in float64), so it comes out the same in any order: for every BLAS, batch size, number of threads and machine.
-The one division is by IEEE 754, which rounds correctly everywhere. A hash is therefore a pure function of height, width
-and gray values.
+Exact: from the pixels to the bits all is whole numbers, without a division and without BLAS. A hash is a pure function
+of a picture's height, width and gray values: the same in every batch, on every machine and with any number of threads.
+(BLAS would be exact too, but its threads wait for one another: 20 times as long where workers keep all cores busy.)
+
+The hashes follow the ideas named below, not the bits of any library: those depend on how it rounds when it resizes.
 
 References:
     C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010: the DCT hash.
@@ -11,44 +12,41 @@ References:
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Words = NDArray[np.uint64]
+Matrix = NDArray[np.int64]
 
-# The DCT sees 32 x 32 cells, each a mean in 1/256 of a gray level, and keeps its 8 x 8 lowest frequencies.
+# The DCT is of 32 x 32 cells; a hash is of its 8 x 8 lowest frequencies.
 _SIDE = 32
 _KEPT = 8
-_LEVELS = 256
-# The basis in units of 2^-15: 256 * 255 * (sum of |basis| over a row, below 2^18)^2 is below 2^52.
-_BASIS_UNIT = 2**15
+# The basis is in units of 2^-11, so that pictures of up to 2^28 pixels have sums below 2^63.
+_BASIS_UNIT = 2**11
 
 # Weights of red, green and blue in 1/65536, and half of that to round: Pillow's own.
 _LUMA = (19595, 38470, 7471)
 _LUMA_HALF = 2**15
 _LUMA_SHIFT = 16
 
-# Sums below these bounds are exact in the float.
-_EXACT = ((np.float32, 2**24), (np.float64, 2**53))
-# Bytes of work at a time, so that it stays in the processor's cache.
-_CACHED = 2**19
+_WHITE = 255
+# Bytes of gray pixels worked on at a time, so that what is made of them stays in the processor's cache.
+_CACHED = 2**17
 
 
 def dct_hashes(pixels: Pixels) -> Words:
-    """Hash pictures by the signs of their low frequencies (pHash).
+    """Hash pictures by which of their low frequencies are strong (pHash).
 
-    Gray (`gray`); the means of 32 x 32 cells (`_cell_sums`), rounded down to 1/256 of a gray level; the orthonormal
-    DCT-II of these, its basis rounded to 2^-15; the 8 x 8 coefficients of the lowest frequencies. A bit is 1 where its
-    coefficient is above the median of the 63 that are not the DC term. Bits are in the order of (vertical, horizontal)
-    frequency, the most significant first; that one is the DC term's, compared like the others: 1 for nearly all pictures.
+    The picture is made gray (`gray`) and resized to 32 x 32 by area (`_area_weights`). Of the orthonormal DCT-II of
+    that, its basis rounded to 2^-11, the 8 x 8 lowest frequencies are kept. A bit is 1 where the coefficient is above
+    the median of the 63 that are not the DC term. Bits are in the order of vertical, then horizontal frequency, the
+    most significant first. That one is the DC term's, compared like the others: 1 but for black and few other pictures.
 
-    At most 31 of the other bits are 1, and exactly 31 where no coefficient equals the median: distances between pictures
-    are nearly always even. A constant picture hashes to 2^63, a black one to 0.
+    Of the other bits at most 31 are 1, and exactly 31 where no two coefficients are equal: distances are mostly even.
+    A constant picture hashes to 2^63, a black one to 0.
 
     Args:
         pixels: (n, height, width, channels) uint8, height and width 1 or more; see `gray` for channels.
@@ -57,27 +55,25 @@ def dct_hashes(pixels: Pixels) -> Words:
         (n,) uint64, in the order of the pixels.
 
     Raises:
-        ValueError: a side is 0, or a picture has so many pixels that sums would not be exact (2^37).
+        ValueError: a side is 0, or a picture has more than about 2^28 pixels, so that sums would not be exact.
     """
-    basis = _basis().astype(np.float64)
-
-    def bits(sums: NDArray[Any]) -> NDArray[np.bool_]:
-        means = sums.astype(np.float64)
-        means *= _LEVELS
-        means /= pixels.shape[1] * pixels.shape[2]
-        np.floor(means, out=means)
-        found = _two_sided(basis, means, basis).reshape(-1, _KEPT * _KEPT)
-        median = np.partition(found[:, 1:], _KEPT * _KEPT // 2 - 1, axis=1)[:, _KEPT * _KEPT // 2 - 1]
-        return np.asarray(found > median[:, None])
-
-    return _hashes(pixels, (_SIDE, _SIDE), bits)
+    height, width = pixels.shape[1:3]
+    down, across = _basis() @ _area_weights(_SIDE, height), _basis() @ _area_weights(_SIDE, width)
+    middle = (_KEPT * _KEPT - 1) // 2
+    words = np.empty(len(pixels), np.uint64)
+    for part in _blocks(pixels):
+        found = _two_sided(down, gray(pixels[part]), across).reshape(-1, _KEPT * _KEPT)
+        median = np.partition(found[:, 1:], middle, axis=1)[:, middle]
+        words[part] = _packed(found > median[:, None])
+    return words
 
 
 def gradient_hashes(pixels: Pixels) -> Words:
     """Hash pictures by where they grow lighter from left to right (dHash).
 
-    Gray (`gray`); the sums of 8 x 9 cells (`_cell_sums`), not rounded; a bit is 1 where the cell to the right is
-    lighter. Bits are in the order of rows, then columns, the most significant first. A constant picture hashes to 0.
+    The picture is made gray (`gray`) and resized to 8 rows of 9 by area (`_area_weights`); a bit is 1 where the right
+    of two neighbours is lighter. Bits are in the order of rows, then columns, the most significant first. A constant
+    picture hashes to 0.
 
     Args:
         pixels: (n, height, width, channels) uint8, height and width 1 or more; see `gray` for channels.
@@ -86,9 +82,15 @@ def gradient_hashes(pixels: Pixels) -> Words:
         (n,) uint64, in the order of the pixels.
 
     Raises:
-        ValueError: a side is 0, or a picture has so many pixels that sums would not be exact (2^37).
+        ValueError: a side is 0, or a picture has so many pixels that sums would not be exact (over 2^54).
     """
-    return _hashes(pixels, (_KEPT, _KEPT + 1), lambda sums: sums[:, :, 1:] > sums[:, :, :-1])
+    height, width = pixels.shape[1:3]
+    down, across = _area_weights(_KEPT, height), _area_weights(_KEPT + 1, width)
+    words = np.empty(len(pixels), np.uint64)
+    for part in _blocks(pixels):
+        means = _two_sided(down, gray(pixels[part]), across)
+        words[part] = _packed(means[:, :, 1:] > means[:, :, :-1])
+    return words
 
 
 def gray(pixels: Pixels) -> Pixels:
@@ -111,64 +113,76 @@ def gray(pixels: Pixels) -> Pixels:
     return (total >> np.uint32(_LUMA_SHIFT)).astype(np.uint8)
 
 
-def _hashes(pixels: Pixels, cells: tuple[int, int], bits: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> Words:
-    """Hash block by block: `bits` turns (n, rows, columns) sums of cells into n * 64 bits."""
-    n, height, width = pixels.shape[:3]
-    bound = _LEVELS * 255 * height * width
-    if not 0 < bound < _EXACT[-1][1]:
-        raise ValueError(f"pictures of {height} x {width} pixels have no perceptual hash: 1 to 2^37 pixels do")
-    words = np.empty(n, np.uint64)
-    step = max(1, _CACHED // (8 * max(height * width, math.prod(cells))))
-    for start in range(0, n, step):
-        found = bits(_cell_sums(gray(pixels[start : start + step]), cells))
-        packed = np.packbits(found.reshape(len(found), -1), axis=1)
-        words[start : start + step] = packed.view(">u8")[:, 0]
-    return words
+def _blocks(pixels: Pixels) -> list[slice]:
+    """Cut a batch so that a block of gray pictures fits the cache."""
+    step = max(1, _CACHED // math.prod(pixels.shape[1:3]))
+    return [slice(start, start + step) for start in range(0, len(pixels), step)]
 
 
-def _cell_sums(pictures: Pixels, cells: tuple[int, int]) -> NDArray[Any]:
-    """Resize by area: a cell's sum of the pixels it covers, a pixel that it covers in part counting in part.
+def _packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack (n, ...) bits, 64 a picture, the first to the most significant: (n,) uint64."""
+    return np.packbits(bits.reshape(len(bits), -1), axis=1).view(">u8")[:, 0].astype(np.uint64)
 
-    In units of one pixel's area / (rows * columns): every weight is a whole number, and a cell's weights add up to
-    height * width, so that sum / (height * width) is the cell's mean.
+
+def _two_sided(left: Matrix, pictures: Pixels, right: Matrix) -> Matrix:
+    """Compute `left @ picture @ right.T` of every picture, exactly.
+
+    Pictures become the innermost axis, so that the loops of `einsum` run along it; for whole numbers it calls no BLAS.
 
     Args:
+        left: (rows, height) int64.
         pictures: (n, height, width) uint8.
-        cells: (rows, columns).
+        right: (columns, width) int64.
 
     Returns:
-        (n, rows, columns) float32 or float64, the smaller in which all sums are exact.
+        (n, rows, columns) int64.
     """
-    height, width = pictures.shape[1:]
-    kind = next(kind for kind, exact in _EXACT if 255 * height * width < exact)
-    down, across = _area_weights(cells[0], height), _area_weights(cells[1], width)
-    return _two_sided(down.astype(kind), pictures.astype(kind), across.astype(kind))
+    n, height, width = pictures.shape
+    most = _WHITE * int(np.abs(left).sum(axis=1).max())
+    first, second = _holding(most), _holding(most * int(np.abs(right).sum(axis=1).max()))
+    turned = np.ascontiguousarray(pictures.reshape(n, height * width).T).reshape(height, width, n)
+    half = np.einsum("rh,hwn->rwn", left.astype(first), turned.astype(first))
+    whole = np.einsum("cw,rwn->rcn", right.astype(second), half.astype(second))
+    values = whole.astype(np.int64).reshape(-1, n)
+    return np.ascontiguousarray(values.T).reshape(n, len(left), len(right))
 
 
-def _two_sided(left: NDArray[Any], middle: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    """Compute `left @ middle[i] @ right.T` for every i, by two large products instead of 2 n small ones."""
-    n, rows, columns = middle.shape
-    half = (middle.reshape(n * rows, columns) @ right.T).reshape(n, rows, len(right))
-    turned = np.ascontiguousarray(half.transpose(0, 2, 1)).reshape(n * len(right), rows)
-    return (turned @ left.T).reshape(n, len(right), len(left)).transpose(0, 2, 1)
+def _holding(bound: int) -> type[np.int32] | type[np.int64]:
+    """Choose the smaller type that holds sums of at most this size: int32 is about four times as fast."""
+    if bound > np.iinfo(np.int64).max:
+        raise ValueError("a picture has too many pixels for an exact perceptual hash; make it smaller, to 2^28 pixels")
+    return np.int32 if bound <= np.iinfo(np.int32).max else np.int64
 
 
 @lru_cache(maxsize=64)
-def _area_weights(cells: int, size: int) -> NDArray[np.int64]:
-    """Tell how much of each pixel lies in each cell: (cells, size) int64 in 1/cells of a pixel, rows sum to size."""
+def _area_weights(cells: int, size: int) -> Matrix:
+    """Resize by area, along one axis: tell how much of each pixel lies in each cell.
+
+    In 1/cells of a pixel, so that every weight is a whole number: cell c covers pixels c * size / cells to
+    (c + 1) * size / cells, one at its border in part. It works for any size, more pixels than cells or fewer.
+
+    Args:
+        cells: how many cells the axis is cut into.
+        size: how many pixels it has.
+
+    Returns:
+        (cells, size) int64; rows sum to size, columns to cells.
+    """
+    if size < 1:
+        raise ValueError("a picture of no pixels has no perceptual hash")
     cell, pixel = np.arange(cells)[:, None], np.arange(size)[None, :]
-    end = np.minimum((cell + 1) * size, (pixel + 1) * cells)
-    return np.asarray(np.maximum(end - np.maximum(cell * size, pixel * cells), 0))
+    start, end = np.maximum(cell * size, pixel * cells), np.minimum((cell + 1) * size, (pixel + 1) * cells)
+    return np.asarray(np.maximum(end - start, 0), np.int64)
 
 
 @lru_cache(maxsize=1)
-def _basis() -> NDArray[np.int64]:
-    """Make the first 8 rows of the orthonormal DCT-II of 32 values, in 2^-15: (8, 32) int64.
+def _basis() -> Matrix:
+    """Make the first 8 rows of the orthonormal DCT-II of 32 values, in units of 2^-11: (8, 32) int64.
 
-    Rows but the first sum to 0 exactly: their values come in pairs of opposite sign, and are rounded alike. No value
-    lies so near to a half that a library's cosine could round it to another number; a golden test holds them.
+    Every row but the first sums to 0 exactly: its values are in pairs of opposite sign, and rounded alike. None is
+    within 0.01 of a half, so that no library's cosine can round it to another number; a golden test holds them.
     """
     frequency, place = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None, :]
     waves = np.cos(np.pi * ((2 * place + 1) * frequency % (4 * _SIDE)) / (2 * _SIDE))
     scale = np.where(frequency == 0, math.sqrt(1 / _SIDE), math.sqrt(2 / _SIDE))
-    return np.rint(waves * scale * _BASIS_UNIT).astype(np.int64)
+    return np.asarray(np.rint(waves * scale * _BASIS_UNIT), np.int64)

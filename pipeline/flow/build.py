@@ -1,6 +1,6 @@
 """A build, from sources to a release: each step does what is out of date; with nothing to do, nothing is committed.
 
-sources -> decode -> [images, rejects] -> dedup -> [index, clusters] -> splits -> [splits] -> arrays -> baselines
+sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> splits -> [splits] -> arrays -> baselines
 -> [scores] -> release -> report
 """
 
@@ -20,6 +20,7 @@ from pipeline.errors import LakeError
 from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted_rules
 from pipeline.flow.early import ENGINE_NAMES, PRELOAD
 from pipeline.flow.ingest import NOTHING_READ, check_classes, check_files, plan_ingest, run_ingest
+from pipeline.flow.pair import run_pairs
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
 from pipeline.flow.state import Todo, undo_half_commits
@@ -115,9 +116,10 @@ def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progre
     elif new_recipe:
         check_classes(root, plan, [], plan.shards)
 
-    # images -> index -> clusters
+    # images -> index -> pairs -> clusters
     run_index(root, rules, engine, progress)
-    done += run_clusters(root, rules, progress)
+    run_pairs(root, rules, recipe.dedup.max_pairs, progress)
+    done += run_clusters(root, rules, recipe.dedup.clusters, progress)
 
     # images, clusters -> splits
     splits = split_units(root, recipe, prune=prune)
@@ -146,7 +148,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     change = bool(found)
     rules = wanted_rules(root, recipe, prune=prune)
     splits = split_units(root, recipe, prune=prune)
-    clusters = plan_clusters(root, rules, images_change=change)
+    clusters = plan_clusters(root, rules, recipe.dedup.clusters, images_change=change)
     drawn = plan_splits(root, splits, images_change=change)
     runs = plan_runs(root, recipe, prune=prune, redrawn={item.unit for item in drawn})
     return [*found, *clusters, *drawn, *runs]

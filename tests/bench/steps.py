@@ -38,7 +38,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     # A build clusters by all rules in one commit; here each has its own, to stand beside its counterpart.
     for position, rule in enumerate(recipe.dedup.rules, start=1):
         with watch(f"overlap, {rule}"):
-            run_clusters(root, recipe.dedup.rules[:position])
+            run_clusters(root, recipe.dedup.rules[:position], "components")
     with watch("splits"):
         splits = split_units(root, recipe, prune=False)
         run_splits(root, recipe, splits)

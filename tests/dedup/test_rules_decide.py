@@ -17,8 +17,13 @@ BATCHES = st.tuples(st.integers(2, 12), st.integers(1, 5), st.integers(1, 5), st
 )
 
 
+def keys_of(name: str, pixels: np.ndarray) -> np.ndarray:
+    entries = parse_rule(name).index(pixels)
+    return np.stack([entries.key, entries.signature], axis=1).astype(">i8").view(np.uint8)
+
+
 def same(name: str, pixels: np.ndarray) -> np.ndarray:
-    keys = parse_rule(name).keys(pixels)
+    keys = keys_of(name, pixels)
     return np.asarray((keys[:, None, :] == keys[None, :, :]).all(axis=2))
 
 
@@ -26,7 +31,7 @@ def same(name: str, pixels: np.ndarray) -> np.ndarray:
 def test_exact_is_equality(pixels: np.ndarray) -> None:
     flat = pixels.reshape(len(pixels), -1)
     assert np.array_equal(same("exact", pixels), (flat[:, None] == flat[None]).all(axis=2))
-    assert np.array_equal(parse_rule("exact").keys(pixels), content_hashes(pixels))
+    assert np.array_equal(keys_of("exact", pixels), content_hashes(pixels))
 
 
 @given(BATCHES)
@@ -52,9 +57,7 @@ def test_maxpool_is_equality_of_block_maxima(pixels: np.ndarray, k: int) -> None
 @given(st.sampled_from(["exact", "sign", "maxpool:2"]))
 def test_pictures_of_another_shape_are_never_the_same(name: str) -> None:
     flat = np.zeros(16, np.uint8)
-    keys = [
-        parse_rule(name).keys(flat.reshape(shape)).tobytes() for shape in [(1, 4, 4, 1), (1, 2, 8, 1), (1, 8, 2, 1)]
-    ]
+    keys = [keys_of(name, flat.reshape(shape)).tobytes() for shape in [(1, 4, 4, 1), (1, 2, 8, 1), (1, 8, 2, 1)]]
     assert len(set(keys)) == len(keys)
 
 

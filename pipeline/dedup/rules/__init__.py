@@ -1,7 +1,7 @@
 """What counts as the same picture: one file per rule, the choice a dict.
 
-A rule turns a batch of pixels into blocking keys. Only images that share a key can be the same picture. All rules here
-are decided by their keys: equal keys are the whole of the rule, and nothing is left to verify.
+A rule turns a batch of pixels into entries of the index. For exact, sign and maxpool the entries are blocking keys, and
+equal keys are the whole of the rule. The others compare: entries give candidates, and a score decides; none is missed.
 """
 
 import difflib
@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.rules import exact, maxpool, sign
+from pipeline.dedup.rules import cosine, exact, maxpool, sign, words
+from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries
 from pipeline.errors import RecipeError
+
+__all__ = ["Candidates", "Comparison", "Entries", "Rule", "parse_rule"]
 
 Pixels = NDArray[np.uint8]
 
@@ -26,18 +29,27 @@ class Rule:
 
     Attributes:
         name: as the recipe spells it, such as "maxpool:4".
-        keys: pixels of one shape to 16-byte keys, a pure function of each row.
+        index: pictures of one shape, (n, height, width, channels) uint8, to what the index holds of them; a pure
+            function of each picture.
+        comparison: how images are compared; None where equal keys and signatures are the whole of the rule.
     """
 
     name: str
-    keys: Keys
+    index: Callable[[Pixels], Entries]
+    comparison: Comparison | None = None
 
 
-_FAMILIES: dict[str, Callable[[str | None], Keys]] = {
+# By family: what equal keys decide, and what compares.
+_KEYED: dict[str, Callable[[str | None], Keys]] = {
     "exact": exact.rule,
     "sign": sign.rule,
     "maxpool": maxpool.rule,
 }
+_COMPARED: dict[str, Callable[[str | None], Comparison]] = {
+    "hamming": words.rule,
+    "cosine": cosine.rule,
+}
+_SPELLED = "exact, sign, maxpool:k, hamming:d, cosine:t"
 
 
 def parse_rule(name: str) -> Rule:
@@ -49,12 +61,26 @@ def parse_rule(name: str) -> Rule:
     Raises:
         RecipeError: no such rule, or a parameter that it does not take; the nearest name is given.
     """
-    family, _, parameter = name.partition(":")
-    if family not in _FAMILIES:
-        near = difflib.get_close_matches(family, _FAMILIES, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise RecipeError(f"unknown rule '{name}'; {hint}Known rules: exact, sign, maxpool:k.")
+    family, colon, written = name.partition(":")
+    parameter = written if colon else None
     try:
-        return Rule(name, _FAMILIES[family](parameter if ":" in name else None))
+        if family in _KEYED:
+            return Rule(name, _entries_of(_KEYED[family](parameter)))
+        if family in _COMPARED:
+            comparison = _COMPARED[family](parameter)
+            return Rule(name, comparison.index, comparison)
     except ValueError as error:
         raise RecipeError(f"rule '{name}': {error}.") from None
+    near = difflib.get_close_matches(family, [*_KEYED, *_COMPARED], n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise RecipeError(f"unknown rule '{name}'; {hint}Known rules: {_SPELLED}.")
+
+
+def _entries_of(keys: Keys) -> Callable[[Pixels], Entries]:
+    """See a 16-byte key as two 64-bit words: `key` to block by and `signature` to compare."""
+
+    def entries(pixels: Pixels) -> Entries:
+        both = np.ascontiguousarray(keys(pixels)).view(">i8").astype(np.int64)
+        return Entries(both[:, 0], both[:, 1], np.empty((len(both), 0), np.uint8))
+
+    return entries

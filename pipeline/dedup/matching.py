@@ -1,0 +1,138 @@
+"""index -> pairs: candidates of one block of images against another, and the pairs that verification leaves."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+import schemas
+from pipeline.dedup.joins.stripes import in_order
+from pipeline.dedup.rules import Comparison, Entries
+from pipeline.rows import to_binary
+
+Ids = NDArray[np.uint8]
+Places = NDArray[np.int64]
+
+# Reads pixels of images of one shape, by id and in the order asked for: (n, height, width, channels) uint8.
+ReadPixels = Callable[[Ids], NDArray[np.uint8]]
+
+# Candidates gathered before their pixels are read, and bytes of pixels held to verify them.
+_GATHERED = 2**21
+_PIXEL_BYTES = 2**28
+_SCORED_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images of the index under one rule.
+
+    Attributes:
+        image_ids: (n, 16) uint8, each once.
+        entries: what the index holds of them, in the same order.
+    """
+
+    image_ids: Ids
+    entries: Entries
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def match(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels) -> Iterator[pa.Table]:
+    """Find all pairs between two blocks, or inside one.
+
+    Args:
+        rule: the rule.
+        left: a block of images.
+        right: another, of other images; None to pair the left block with itself.
+        read_pixels: reads pixels of candidates; other pixels are not asked for.
+
+    Yields:
+        left_id, right_id (binary, left_id < right_id) and score (float32), each pair once; closest first in each table,
+        ties by ids. Memory beside the blocks is bounded, whatever is found.
+    """
+    other = left if right is None else right
+    for i, j, scores in _scored(rule, left, right, read_pixels):
+        if len(i):
+            yield _table(left.image_ids[i], other.image_ids[j], scores)
+
+
+def _scored(
+    rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels
+) -> Iterator[tuple[Places, Places, NDArray[np.float32]]]:
+    """Gather candidates until there are enough of them to be worth a reading of pixels."""
+    other = left if right is None else right
+    waiting: list[tuple[Places, Places]] = []
+    for found in rule.candidates(left.entries, None if right is None else right.entries):
+        if found.score is not None:
+            yield found.left, found.right, found.score
+            continue
+        waiting.append((found.left, found.right))
+        if sum(len(i) for i, _ in waiting) >= _GATHERED:
+            yield from _verified(rule, left, other, waiting, read_pixels)
+            waiting = []
+    if waiting:
+        yield from _verified(rule, left, other, waiting, read_pixels)
+
+
+def _verified(
+    rule: Comparison, left: Block, right: Block, found: list[tuple[Places, Places]], read_pixels: ReadPixels
+) -> Iterator[tuple[Places, Places, NDArray[np.float32]]]:
+    i, j = np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+    # Candidates share their key, which tells the shape.
+    keys = left.entries.key[i]
+    for key in np.unique(keys):
+        alike = np.flatnonzero(keys == key)
+        one_image = read_pixels(left.image_ids[i[alike[:1]]]).nbytes
+        for a, b in _within_memory(i[alike], j[alike], max(4, _PIXEL_BYTES // max(1, one_image))):
+            scores = _score(rule, (left.image_ids[a], right.image_ids[b]), read_pixels)
+            reached = scores >= np.float32(rule.least)
+            yield a[reached], b[reached], scores[reached]
+
+
+def _within_memory(i: Places, j: Places, most: int) -> Iterator[tuple[Places, Places]]:
+    """Cut candidates so that few images take part in each piece; a piece is ordered by its left side."""
+    for rows in _pieces(i, most // 2):
+        for columns in _pieces(j[rows], most // 2):
+            piece = rows[columns]
+            yield i[piece], j[piece]
+
+
+def _pieces(images: Places, most: int) -> Iterator[Places]:
+    """Cut positions into runs of at most so many different images."""
+    order = np.argsort(images, kind="stable")
+    rank = np.cumsum(np.diff(images[order], prepend=-1) != 0) - 1
+    yield from np.split(order, np.searchsorted(rank, np.arange(most, int(rank[-1]) + 1, most)))
+
+
+def _score(rule: Comparison, ids: tuple[Ids, Ids], read_pixels: ReadPixels) -> NDArray[np.float32]:
+    """Score pairs of images, (p, 16) ids on either side: pixels of each are read once."""
+    places, wanted = _numbered(np.concatenate(ids))
+    pixels = read_pixels(wanted)
+    a, b = places[: len(ids[0])], places[len(ids[0]) :]
+    step = max(1, _SCORED_BYTES // max(1, pixels[:1].nbytes))
+    slices = [slice(start, start + step) for start in range(0, len(a), step)]
+    parts = in_order(lambda part: rule.verify(pixels[a[part]], pixels[b[part]]), slices)
+    return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+def _numbered(ids: Ids) -> tuple[Places, Ids]:
+    """Number rows of bytes: the number of each, and the different rows."""
+    words = np.ascontiguousarray(ids).view(np.uint64)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.cumsum(first) - 1
+    return places, ids[order[first]]
+
+
+def _table(left: Ids, right: Ids, scores: NDArray[np.float32]) -> pa.Table:
+    a, b = (np.ascontiguousarray(ids).view(">u8") for ids in (left, right))
+    swapped = (a[:, 0] > b[:, 0]) | ((a[:, 0] == b[:, 0]) & (a[:, 1] > b[:, 1]))
+    low, high = np.where(swapped[:, None], right, left), np.where(swapped[:, None], left, right)
+    columns = [to_binary(low), to_binary(high), pa.array(scores)]
+    table = pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema)
+    return table.sort_by([("score", "descending"), ("left_id", "ascending"), ("right_id", "ascending")])

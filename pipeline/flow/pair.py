@@ -1,0 +1,194 @@
+"""index -> pairs: compare what is new with itself and with everything else, under every rule that compares.
+
+The pairs table remembers the version of the index it was made from; files of the index are never changed, so the files
+that came since are the new images, and those that went are the ones whose pairs go.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+import schemas
+from pipeline.arrays.gather import gather
+from pipeline.arrays.locate import locate
+from pipeline.dedup.index import KEYS_VERSION, entries_of
+from pipeline.dedup.matching import Block, Ids, match
+from pipeline.dedup.rules import Comparison, parse_rule
+from pipeline.errors import LakeError
+from pipeline.flow.state import shards_digest, stale, unit_digest
+from pipeline.lake.commits import Meta, commit, files, read_meta, versions
+from pipeline.lake.parts import Part, open_part
+from pipeline.lake.reading import file_names, scan_table
+from pipeline.progress import SILENT, Progress
+from pipeline.rows import from_binary, to_binary
+
+# Images held on either side while blocks are compared.
+_BLOCK = 2**18
+# Appended files of a rule, beyond which they are written as one again.
+_FILES = 64
+_COLUMNS = ["image_id", "key", "signature", "vector"]
+
+
+class Change(NamedTuple):
+    """What happened to the index of a rule since its pairs were found: files of the index table.
+
+    Attributes:
+        added: not compared yet.
+        stayed: compared with one another.
+        left: whether any other is gone.
+    """
+
+    added: Sequence[Part]
+    stayed: Sequence[Part]
+    left: bool
+
+
+def pair_units(root: str, rules: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By rule that compares, the fingerprint of the pairs that the lake's shards give."""
+    state = shards_digest(scan_table(root, "shards", None).collect())
+    compared = [rule for rule in rules if parse_rule(rule).comparison]
+    return {rule: {"fingerprint": unit_digest("dedup", [rule, KEYS_VERSION], state)} for rule in compared}
+
+
+def run_pairs(root: str, rules: Iterable[str], most: int, progress: Progress = SILENT) -> bool:
+    """Bring the pairs of every rule that compares up to date, in one commit.
+
+    Cost grows with the new images times all images, not with the square of all; of old images only those pixels are
+    read that verification asks for.
+
+    Args:
+        root: the lake's folder.
+        rules: the rules that are wanted.
+        most: pairs that a rule may find.
+        progress: where to show it.
+
+    Returns:
+        Whether anything was committed.
+
+    Raises:
+        LakeError: a rule finds more pairs than that; nothing was committed.
+    """
+    units = pair_units(root, rules)
+    held = read_meta(root, "pairs")
+    todo = stale("dedup", units, held)
+    if not todo:
+        return False
+    made: list[Part] = []
+    rewritten = {item.unit for item in todo if item.unit not in units}
+    for rule in (item.unit for item in todo if item.unit in units):
+        change = _change(root, rule, held)
+        old = [part for part in files(root, "pairs") if part.partition["rule"] == rule]
+        again = change.left or len(old) >= _FILES
+        kept = _surviving(root, rule, change) if again else iter(())
+        rewritten |= {rule} if again else set()
+        progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
+        found = _found(root, rule, change, progress)
+        made += _write(root, rule, chain(kept, found), most - (0 if again else sum(part.rows for part in old)))
+    meta = Meta("dedup", units, {"index": versions(root)["index"]})
+    commit(root, "pairs", made, lambda partition: partition["rule"] in rewritten, meta)
+    return True
+
+
+def _change(root: str, rule: str, held: Meta) -> Change:
+    now = [part for part in files(root, "index") if part.partition["rule"] == rule]
+    known = set()
+    if rule in held.units:
+        then = files(root, "index", held.inputs["index"])
+        known = {part.path for part in then if part.partition["rule"] == rule}
+    paths = {part.path for part in now}
+    return Change(
+        [part for part in now if part.path not in known],
+        [part for part in now if part.path in known],
+        bool(known - paths),
+    )
+
+
+def _found(root: str, rule: str, change: Change, progress: Progress) -> Iterator[pa.Table]:
+    """Compare every block of new images with itself, with the new ones behind it, and with the old ones."""
+    comparison = parse_rule(rule).comparison
+    if comparison is None:
+        raise AssertionError(f"rule {rule} compares nothing")
+    read = _reader(root)
+    added, stayed = _blocks(change.added), _blocks(change.stayed)
+    for number, parts in enumerate(added):
+        block = _read(root, parts)
+        yield from match(comparison, block, None, read)
+        for others in [*added[number + 1 :], *stayed]:
+            yield from _match_all(comparison, block, _read(root, others), read)
+        progress.advance(len(block))
+
+
+def _match_all(
+    comparison: Comparison, block: Block, other: Block, read: Callable[[Ids], np.ndarray]
+) -> Iterator[pa.Table]:
+    """Compare two blocks, the smaller one on the left."""
+    small, large = (block, other) if len(block) <= len(other) else (other, block)
+    yield from match(comparison, small, large, read)
+
+
+def _blocks(parts: Sequence[Part]) -> list[list[Part]]:
+    blocks: list[list[Part]] = []
+    rows = _BLOCK
+    for part in parts:
+        if rows + part.rows > _BLOCK:
+            blocks.append([])
+            rows = 0
+        blocks[-1].append(part)
+        rows += part.rows
+    return blocks
+
+
+def _read(root: str, parts: Sequence[Part]) -> Block:
+    names = {f"{root}/index/{part.path}" for part in parts}
+    rows = pl.scan_parquet(sorted(names), hive_partitioning=False, glob=False).select(_COLUMNS).collect().to_arrow()
+    ids = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in rows["image_id"].chunks])
+    return Block(from_binary(ids, 16), entries_of(rows))
+
+
+def _reader(root: str) -> Callable[[Ids], np.ndarray]:
+    names = file_names(root, "images", None)
+
+    def read(image_ids: Ids) -> np.ndarray:
+        wanted = pl.Series("image_id", to_binary(np.ascontiguousarray(image_ids)))
+        pixels = gather(locate(names, wanted))
+        return pixels if pixels.ndim == 4 else pixels[..., None]  # noqa: PLR2004 - gray has no channel axis there
+
+    return read
+
+
+def _surviving(root: str, rule: str, change: Change) -> Iterator[pa.Table]:
+    """Read the pairs whose two images are still what they were."""
+    names = [f"{root}/index/{part.path}" for part in change.stayed]
+    if not names:
+        return
+    ids = pl.scan_parquet(names, hive_partitioning=False, glob=False).select("image_id")
+    pairs = scan_table(root, "pairs", None, lambda partition: partition["rule"] == rule).drop("rule")
+    both = pairs.join(ids, left_on="left_id", right_on="image_id", how="semi").join(
+        ids, left_on="right_id", right_on="image_id", how="semi"
+    )
+    rows = both.collect().sort("score", "left_id", "right_id", descending=[True, False, False]).to_arrow()
+    yield rows.cast(schemas.TABLES["pairs"].file_schema)
+
+
+def _write(root: str, rule: str, tables: Iterable[pa.Table], most: int) -> list[Part]:
+    with open_part(root, "pairs", {"rule": rule}) as writer:
+        count = 0
+        for table in tables:
+            count += len(table)
+            if count > most:
+                raise LakeError(_too_many(rule))
+            if len(table):
+                writer.write(table)
+        part = writer.close()
+    return [] if part is None else [part]
+
+
+def _too_many(rule: str) -> str:
+    return (
+        f"rule '{rule}' finds more pairs than dedup.max_pairs allows: it is too loose for these images, or one picture "
+        "is there very often (rule exact tells). Make the rule stricter, or raise dedup.max_pairs in the recipe."
+    )
