@@ -82,9 +82,22 @@ def start_server(workers: int | None, preload: Sequence[str]) -> multiprocessing
     # Not fork: Polars and Arrow hold threads and locks that do not survive it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with _interrupts_ignored():
+    with _interrupts_ignored(), _one_blas_thread():
         forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Let what is started here inherit a BLAS of one thread: there is a worker on every core already."""
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 @contextmanager

@@ -72,8 +72,7 @@ def commit_shards(
 
     commit(root, "images", [item.images for item in made if item.images], gone, meta)
     # What is in the index already was made by whatever version made it, and its commit goes on saying so.
-    held = read_meta(root, "index").units.get("keys", {"fingerprint": KEYS_VERSION})
-    index = Meta("ingest", {**unit, "keys": held})
+    index = Meta("ingest", {"keys": {"fingerprint": KEYS_VERSION}, **read_meta(root, "index").units, **unit})
     commit(root, "index", list(chain.from_iterable(item.index for item in made)), gone, index)
     _commit_rejects(root, made, replaced, meta)
     part = write_part(root, "shards", {}, shards.to_arrow().cast(schemas.TABLES["shards"].schema))

@@ -17,8 +17,10 @@ from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.flow.cluster import plan_clusters, run_clusters, run_index, wanted_rules
+from pipeline.flow.cluster import plan_clusters, run_clusters, wanted_rules, ways_to_cluster
 from pipeline.flow.early import ENGINE_NAMES, PRELOAD
+from pipeline.flow.embed import compared_rules, find_embeddings
+from pipeline.flow.index import run_index
 from pipeline.flow.ingest import NOTHING_READ, check_classes, check_files, plan_ingest, run_ingest
 from pipeline.flow.pair import run_pairs
 from pipeline.flow.publish import write_report
@@ -107,19 +109,27 @@ def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progre
     # sources -> images, rejects, index
     plan = plan_ingest(root, recipe, found, prune=prune)
     rules = wanted_rules(root, recipe, prune=prune)
+    embeddings = find_embeddings(root, recipe, rules)
+    compared = compared_rules(rules, embeddings)
     new_recipe = _recipe_changed(root, recipe)
     check_files(plan, every=new_recipe)
     done, read = plan.todo, NOTHING_READ
     if done:
         progress.stage("decode", rejects=True)
-        read = run_ingest(root, Job(root, recipe.decode, rules), plan, engine, progress)
+        read = run_ingest(
+            root,
+            Job(root, recipe.decode, tuple(rule for rule in rules if rule not in embeddings)),
+            plan,
+            engine,
+            progress,
+        )
     elif new_recipe:
         check_classes(root, plan, [], plan.shards)
 
     # images -> index -> pairs -> clusters
-    run_index(root, rules, engine, progress)
-    run_pairs(root, rules, recipe.dedup.max_pairs, progress)
-    done += run_clusters(root, rules, recipe.dedup.clusters, progress)
+    run_index(root, rules, engine, progress, embeddings)
+    run_pairs(root, compared, recipe.dedup.max_pairs, progress)
+    done += run_clusters(root, rules, ways_to_cluster(recipe, compared), progress)
 
     # images, clusters -> splits
     splits = split_units(root, recipe, prune=prune)
@@ -148,7 +158,8 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     change = bool(found)
     rules = wanted_rules(root, recipe, prune=prune)
     splits = split_units(root, recipe, prune=prune)
-    clusters = plan_clusters(root, rules, recipe.dedup.clusters, images_change=change)
+    ways = ways_to_cluster(recipe, compared_rules(rules, find_embeddings(root, recipe, rules)))
+    clusters = plan_clusters(root, rules, ways, images_change=change)
     drawn = plan_splits(root, splits, images_change=change)
     runs = plan_runs(root, recipe, prune=prune, redrawn={item.unit for item in drawn})
     return [*found, *clusters, *drawn, *runs]

@@ -1,7 +1,7 @@
-"""index -> clusters: index images under rules that are new, cluster under rules whose input changed."""
+"""index, pairs -> clusters: cluster under rules whose input changed, and tell what became of the clusters before."""
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import polars as pl
@@ -11,17 +11,15 @@ from pipeline.dedup.changes import cluster_changes, say_changes
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import KEYS_VERSION
 from pipeline.dedup.linked import link
-from pipeline.dedup.rules import parse_rule
-from pipeline.engines import Engine
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
-from pipeline.flow.work import ShardFile, index_shard
-from pipeline.lake.commits import Meta, commit, files, read_meta, versions
+from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import Part, write_part
 from pipeline.lake.reading import scan_table
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe
 
-Method = Literal["components", "stars"]
+_METHODS: dict[str, Literal["components", "stars"]] = {"components": "components", "stars": "stars"}
+_NO_WAYS: Mapping[str, Sequence[str]] = MappingProxyType({})
 _ROWS = schemas.TABLES["clusters"].schema
 
 
@@ -31,74 +29,43 @@ def wanted_rules(root: str, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*recipe.dedup.rules, *held]))
 
 
-def cluster_units(root: str, rules: Iterable[str], method: Method) -> dict[str, dict[str, Any]]:
+def ways_to_cluster(recipe: Recipe, compared: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """By rule that compares, how its pairs become clusters, and the fingerprint of the user's vectors, if any."""
+    return {rule: (recipe.dedup.clusters, *filter(None, [vectors])) for rule, vectors in compared.items()}
+
+
+def cluster_units(root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
     """By rule, the fingerprint of the clusters that the lake's shards give, and how pairs become clusters."""
     state = shards_digest(scan_table(root, "shards", None).collect())
-    specs = {rule: [rule, KEYS_VERSION, method if parse_rule(rule).comparison else "keys"] for rule in rules}
+    specs = {rule: [rule, KEYS_VERSION, *ways.get(rule, ["keys"])] for rule in rules}
     return {rule: {"spec": spec, "fingerprint": unit_digest("dedup", spec, state)} for rule, spec in specs.items()}
 
 
-def plan_clusters(root: str, rules: Iterable[str], method: Method, *, images_change: bool) -> list[Todo]:
+def plan_clusters(
+    root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]], *, images_change: bool
+) -> list[Todo]:
     """Tell which rules the next build would cluster by, and why."""
     rules = list(rules)
     changed = dict.fromkeys(rules, "images change") if images_change else None
-    return stale("dedup", cluster_units(root, rules, method), read_meta(root, "clusters"), changed=changed)
+    return stale("dedup", cluster_units(root, rules, ways), read_meta(root, "clusters"), changed=changed)
 
 
-def run_index(root: str, rules: tuple[str, ...], engine: Engine, progress: Progress = SILENT) -> bool:
-    """Index every image under every rule, and drop the index of rules no longer wanted.
-
-    Reads the pixels of images that lack a rule, and nothing where none does.
-
-    Args:
-        root: the lake's folder.
-        rules: the rules that are wanted.
-        engine: where to run.
-        progress: where to show it.
-
-    Returns:
-        Whether anything was committed.
-    """
-    meta = read_meta(root, "index")
-    current = meta.units.get("keys", {"fingerprint": KEYS_VERSION})["fingerprint"] == KEYS_VERSION
-    held = {
-        (p["rule"], p["dataset"], p["split"], p["shard"])
-        for p in (part.partition for part in files(root, "index") if current)
-    }
-    lacking = [
-        (part, without)
-        for part in files(root, "images")
-        if (without := tuple(rule for rule in rules if (rule, *part.partition.values()) not in held))
-    ]
-    dropped = {rule for rule, *_ in held} - set(rules)
-    if current and not lacking and not dropped:
-        return False
-    made: list[Part] = []
-    missing = [ShardFile(f"{root}/images/{part.path}", part.partition, without) for part, without in lacking]
-    progress.stage("index", sum(part.rows for part, _ in lacking))
-    for parts in engine.map(partial(index_shard, root), missing):
-        made += parts
-        progress.advance(parts[0].rows)
-    units = {**meta.units, "keys": {"fingerprint": KEYS_VERSION}}
-    done = Meta("index", units, {"images": versions(root)["images"]})
-    commit(root, "index", made, lambda partition: not current or partition["rule"] in dropped, done)
-    return True
-
-
-def run_clusters(root: str, rules: Iterable[str], method: Method, progress: Progress = SILENT) -> list[Todo]:
+def run_clusters(
+    root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]] = _NO_WAYS, progress: Progress = SILENT
+) -> list[Todo]:
     """Cluster under every rule whose index changed, in one commit.
 
     Args:
         root: the lake's folder.
         rules: the rules that are wanted.
-        method: how pairs become clusters.
+        ways: by rule that compares, how its pairs become clusters, and the fingerprint of the user's vectors, if any.
         progress: where to show it.
 
     Returns:
         What was done, why, and what became of the clusters that were there; empty where nothing was out of date, and
         then nothing was committed.
     """
-    units = cluster_units(root, rules, method)
+    units = cluster_units(root, rules, ways)
     held = read_meta(root, "clusters")
     todo = stale("dedup", units, held)
     if not todo:
@@ -107,7 +74,7 @@ def run_clusters(root: str, rules: Iterable[str], method: Method, progress: Prog
     changes: dict[str, dict[str, int]] = {}
     for rule in (item.unit for item in todo if item.unit in units):
         progress.step(f"cluster by {rule}")
-        rows = _clusters(root, rule, method)
+        rows = _clusters(root, rule, units[rule]["spec"][2])
         if rule in held.units:
             changes[rule] = cluster_changes(_of_rule(root, "clusters", rule).collect(), rows)
         part = write_part(root, "clusters", {"rule": rule}, rows.to_arrow().cast(_ROWS))
@@ -131,12 +98,12 @@ def _told(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
     return item._replace(reason=f"{item.reason}; clusters: {say_changes(changes[item.unit])}")
 
 
-def _clusters(root: str, rule: str, method: Method) -> pl.DataFrame:
+def _clusters(root: str, rule: str, method: str) -> pl.DataFrame:
     """Make the rows of the clusters table of one rule, ordered."""
     index = _of_rule(root, "index", rule)
-    if parse_rule(rule).comparison is None:
+    if method == "keys":
         return cluster_by_keys(index).collect()
-    linked = link(_of_rule(root, "pairs", rule).select("left_id", "right_id").collect(), method)
+    linked = link(_of_rule(root, "pairs", rule).select("left_id", "right_id").collect(), _METHODS[method])
     known = index.select("image_id", "label", "dataset", "split", "rule")
     return (
         known.join(linked.lazy(), on="image_id")

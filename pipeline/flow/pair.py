@@ -4,7 +4,7 @@ The pairs table remembers the version of the index it was made from; files of th
 that came since are the new images, and those that went are the ones whose pairs go.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -47,14 +47,16 @@ class Change(NamedTuple):
     left: bool
 
 
-def pair_units(root: str, rules: Iterable[str]) -> dict[str, dict[str, Any]]:
+def pair_units(root: str, compared: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """By rule that compares, the fingerprint of the pairs that the lake's shards give."""
     state = shards_digest(scan_table(root, "shards", None).collect())
-    compared = [rule for rule in rules if parse_rule(rule).comparison]
-    return {rule: {"fingerprint": unit_digest("dedup", [rule, KEYS_VERSION], state)} for rule in compared}
+    return {
+        rule: {"fingerprint": unit_digest("dedup", [rule, KEYS_VERSION, vectors], state)}
+        for rule, vectors in compared.items()
+    }
 
 
-def run_pairs(root: str, rules: Iterable[str], most: int, progress: Progress = SILENT) -> bool:
+def run_pairs(root: str, compared: Mapping[str, str], most: int, progress: Progress = SILENT) -> bool:
     """Bring the pairs of every rule that compares up to date, in one commit.
 
     Cost grows with the new images times all images, not with the square of all; of old images only those pixels are
@@ -62,7 +64,7 @@ def run_pairs(root: str, rules: Iterable[str], most: int, progress: Progress = S
 
     Args:
         root: the lake's folder.
-        rules: the rules that are wanted.
+        compared: the rules that are wanted and compare, each with the fingerprint of the user's vectors, if any.
         most: pairs that a rule may find.
         progress: where to show it.
 
@@ -72,7 +74,7 @@ def run_pairs(root: str, rules: Iterable[str], most: int, progress: Progress = S
     Raises:
         LakeError: a rule finds more pairs than that; nothing was committed.
     """
-    units = pair_units(root, rules)
+    units = pair_units(root, compared)
     held = read_meta(root, "pairs")
     todo = stale("dedup", units, held)
     if not todo:

@@ -15,7 +15,8 @@ import pipeline.report  # noqa: F401 - as above
 from pipeline import sources
 from pipeline.dedup.overlap import overlap_matrix
 from pipeline.flow.build import local_engine, remembered
-from pipeline.flow.cluster import run_clusters, run_index
+from pipeline.flow.cluster import run_clusters
+from pipeline.flow.index import run_index
 from pipeline.flow.ingest import plan_ingest, run_ingest
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import run_splits, split_units
@@ -38,7 +39,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     # A build clusters by all rules in one commit; here each has its own, to stand beside its counterpart.
     for position, rule in enumerate(recipe.dedup.rules, start=1):
         with watch(f"overlap, {rule}"):
-            run_clusters(root, recipe.dedup.rules[:position], "components")
+            run_clusters(root, recipe.dedup.rules[:position])
     with watch("splits"):
         splits = split_units(root, recipe, prune=False)
         run_splits(root, recipe, splits)

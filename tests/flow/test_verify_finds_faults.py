@@ -51,7 +51,7 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
     "an image twice": ("images", lambda rows: pl.concat([rows, rows.head(1)]), "image ids are unique"),
     "a wrong key": ("index", lambda rows: rows.with_columns(pl.col("key") + 1), "pixels, ids and index keys"),
     "a lost key": ("index", lambda rows: rows.tail(-1), "pixels, ids and index keys"),
-    "a lost cluster": ("clusters", lambda rows: rows.tail(-2), "clusters follow from the index"),
+    "a lost cluster": ("clusters", lambda rows: rows.tail(-2), "clusters follow from index and pairs"),
     "a rank with a gap": ("splits", lambda rows: rows.with_columns(pl.col("rank") * 2), "splits name images"),
     "an unknown image": (
         "splits",

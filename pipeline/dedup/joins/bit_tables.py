@@ -26,7 +26,7 @@ _BITS = 64
 # Pairs compared by one call of numpy: their words, what differs and how much fit a core's cache.
 _CELLS = 2**15
 # Pairs compared by one job, at least one row of them: bounds the memory that its finds can take.
-_CANDIDATES = 2**21
+_CANDIDATES = 2**20
 # Buckets side by side, below which one at a time is faster: numpy's inner loops would be short.
 _COLUMNS = 16
 # Sizes of buckets that are worked on together lie between two neighbours of these.

@@ -61,7 +61,7 @@ class Cosine:
         key = np.full(len(pixels), shape_key(pixels.shape[1:]), dtype=np.int64)
         vector = describe(pixels)
         # A constant picture is told by this alone: its vector is zero.
-        varied = vector.any(axis=1).astype(np.int64)
+        varied: Places = np.asarray(vector.any(axis=1), dtype=np.int64)
         return Entries(key, varied, vector.view(np.uint8))
 
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:

@@ -13,6 +13,7 @@ from pipeline.flow.verify.laws import (
     every_file_is_counted,
     ids_are_unique,
     no_cluster_straddles,
+    pairs_are_of_images,
     splits_name_images,
 )
 from pipeline.flow.verify.pixels import pixels_hash
@@ -23,6 +24,7 @@ _CHECKS: tuple[Callable[[Lake], Check], ...] = (
     every_file_is_counted,
     ids_are_unique,
     clusters_follow_from_index,
+    pairs_are_of_images,
     splits_name_images,
     no_cluster_straddles,
     drops_have_reasons,

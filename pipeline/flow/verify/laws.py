@@ -3,9 +3,12 @@
 import polars as pl
 
 from pipeline.dedup.clusters import cluster_by_keys
+from pipeline.dedup.linked import link
 from pipeline.flow.verify.check import MOST, Check
 from pipeline.handle import Lake
 from pipeline.lake.commits import read_meta
+
+_FROM = {"keys": "index"}
 
 
 def every_file_is_counted(lake: Lake) -> Check:
@@ -37,14 +40,34 @@ def ids_are_unique(lake: Lake) -> Check:
 
 
 def clusters_follow_from_index(lake: Lake) -> Check:
-    """Group the index again and compare."""
+    """Group the index again, link the pairs again, and compare with the clusters."""
     clusters = lake.scan("clusters").collect()
-    same = cluster_by_keys(lake.scan("index")).collect().equals(clusters)
-    return Check(
-        "clusters follow from the index",
-        len(clusters),
-        [] if same else ["clusters differ from those of the index"],
-    )
+    faults = []
+    for rule, unit in sorted(read_meta(lake.root, "clusters", lake.versions["clusters"]).units.items()):
+        method = unit.get("spec", ["", "", "keys"])[2]
+        found = clusters.filter(rule=rule)
+        if method == "keys":
+            same = cluster_by_keys(lake.scan("index").filter(rule=rule)).collect().equals(found)
+        else:
+            pairs = lake.scan("pairs").filter(rule=rule).select("left_id", "right_id").collect()
+            same = link(pairs, method).equals(found.select("cluster_id", "image_id"))
+        faults += [] if same else [f"clusters of rule {rule} differ from those of its {_FROM.get(method, 'pairs')}"]
+    return Check("clusters follow from index and pairs", len(clusters), faults)
+
+
+def pairs_are_of_images(lake: Lake) -> Check:
+    """Every pair is of two different images of the lake, the smaller id first, and is there once."""
+    pairs = lake.scan("pairs").select("rule", "left_id", "right_id").collect()
+    ids = lake.scan("images").select("image_id").collect()
+    faults = []
+    for side in ("left_id", "right_id"):
+        lost = len(pairs.join(ids, left_on=side, right_on="image_id", how="anti"))
+        faults += [f"{lost} pairs name an image in {side} that is not in the lake"] if lost else []
+    wrong = pairs.select((pl.col("left_id") >= pl.col("right_id")).sum()).item()
+    twice = len(pairs) - pairs.n_unique()
+    faults += [f"{wrong} pairs do not have the smaller id first"] if wrong else []
+    faults += [f"{twice} pairs are there twice"] if twice else []
+    return Check("pairs are of two images of the lake, each once", len(pairs), faults)
 
 
 def splits_name_images(lake: Lake) -> Check:

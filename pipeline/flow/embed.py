@@ -1,0 +1,128 @@
+"""The user's vectors -> index: rules named embedding:NAME:t are indexed from a file, not from pixels."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.dedup.index import sort_index, table_of
+from pipeline.dedup.rules import embedding, parse_rule
+from pipeline.errors import RecipeError, SourceError
+from pipeline.flow.state import SHARD_KEY
+from pipeline.hashing import digest_of
+from pipeline.lake.commits import read_meta
+from pipeline.lake.parts import Part, write_part
+from pipeline.lake.reading import scan_table
+from pipeline.recipe import EmbeddingPart, Recipe
+from pipeline.sources.embeddings import read_embedding
+
+Vectors = NDArray[np.float32]
+
+
+class Embeddings(NamedTuple):
+    """The files behind one name.
+
+    Attributes:
+        parts: the recipe's `[[embedding]]` of that name, with absolute paths.
+        fingerprint: digest of what they say and of their files' sizes and times.
+    """
+
+    parts: tuple[EmbeddingPart, ...]
+    fingerprint: str
+
+    def covers(self, partition: Mapping[str, str]) -> bool:
+        """Tell whether images of a shard have vectors here."""
+        return any(
+            part.dataset == partition["dataset"] and part.split in (None, partition["split"]) for part in self.parts
+        )
+
+
+def name_of(rule: str) -> str | None:
+    """Name the embedding that a rule compares by; None for rules that read pixels."""
+    comparison = parse_rule(rule).comparison
+    return comparison.name if isinstance(comparison, embedding.Embedding) else None
+
+
+def find_embeddings(root: str, recipe: Recipe, rules: Iterable[str]) -> dict[str, Embeddings]:
+    """By rule that compares by one, the embedding as the recipe, or else the lake, knows it.
+
+    Raises:
+        RecipeError: a rule names an embedding that neither knows.
+    """
+    named: dict[str, list[EmbeddingPart]] = {}
+    for part in recipe.embedding:
+        named.setdefault(part.name, []).append(_absolute(part, recipe.base))
+    held = read_meta(root, "index").units.get("embeddings", {}).get("parts", {})
+    found = {}
+    for rule, name in ((rule, name) for rule in rules if (name := name_of(rule))):
+        parts = named.get(name) or [EmbeddingPart.model_validate(part) for part in held.get(name, ())]
+        if not parts:
+            raise RecipeError(f"rule '{rule}' compares by embedding '{name}', which no [[embedding]] defines.")
+        found[rule] = Embeddings(tuple(parts), digest_of([_state(part) for part in parts]))
+    return found
+
+
+def compared_rules(rules: Iterable[str], found: Mapping[str, Embeddings]) -> dict[str, str]:
+    """By rule that compares, the fingerprint of the vectors it compares by, where the user brought them."""
+    return {rule: found[rule].fingerprint if rule in found else "" for rule in rules if parse_rule(rule).comparison}
+
+
+def remembered(found: Mapping[str, Embeddings]) -> dict[str, Any]:
+    """What the index keeps of embeddings: how to read them again, and by rule what was read."""
+    parts = {found[rule].parts[0].name: [part.model_dump() for part in found[rule].parts] for rule in found}
+    return {"parts": parts, "fingerprint": {rule: item.fingerprint for rule, item in found.items()}}
+
+
+def index_embedding(root: str, rule: str, found: Embeddings, lacking: Iterable[Mapping[str, str]]) -> list[Part]:
+    """Index shards by the user's vectors.
+
+    Raises:
+        SourceError: a file cannot be read, or an image of these shards has no vector.
+    """
+    wanted = pl.DataFrame([dict(part) for part in lacking], schema=dict.fromkeys(SHARD_KEY, pl.String))
+    made: list[Part] = []
+    for part in found.parts:
+        within = {"dataset": part.dataset} | ({"split": part.split} if part.split else {})
+        mine = wanted.filter(**within)
+        if len(mine):
+            made += _index_part(root, rule, part, mine)
+    return made
+
+
+def _index_part(root: str, rule: str, part: EmbeddingPart, shards: pl.DataFrame) -> list[Part]:
+    column, names, vectors = read_embedding(part, Path())
+    rows = (
+        scan_table(root, "images", None)
+        .select("image_id", "path", "label", *SHARD_KEY)
+        .join(shards.lazy(), on=SHARD_KEY, how="semi")
+        .join(pl.LazyFrame({column: names}).with_row_index("row"), on=column, how="left")
+        .sort(*SHARD_KEY, "image_id")
+        .collect()
+    )
+    without = rows.filter(pl.col("row").is_null())
+    if len(without):
+        raise SourceError(
+            f"embedding '{part.name}': {part.uri} has no vector for {len(without)} of {len(rows)} images, the first is "
+            f"{without.select(pl.format('{} of {}/{}', 'path', 'dataset', 'split')).item(0, 0)}. Bring vectors for all."
+        )
+    made = []
+    for (dataset, split, shard), group in rows.partition_by(SHARD_KEY, as_dict=True, maintain_order=True).items():
+        ids, labels = (group[name].to_arrow() for name in ("image_id", "label"))
+        entries = embedding.entries(vectors[group["row"].to_numpy()])
+        table = table_of(entries, ids.cast("binary"), labels.cast("string"))
+        partition = {"rule": rule, "dataset": dataset, "split": split, "shard": shard}
+        made.append(write_part(root, "index", partition, sort_index([table])))
+    return [item for item in made if item is not None]
+
+
+def _absolute(part: EmbeddingPart, base: Path) -> EmbeddingPart:
+    paths = None if part.paths is None else str((base / part.paths).resolve())
+    return part.model_copy(update={"uri": str((base / part.uri).resolve()), "paths": paths})
+
+
+def _state(part: EmbeddingPart) -> list[Any]:
+    files = [Path(name) for name in (part.uri, part.paths) if name]
+    return [part.model_dump(), [[f.stat().st_size, f.stat().st_mtime_ns] if f.exists() else None for f in files]]
