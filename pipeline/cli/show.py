@@ -9,6 +9,8 @@ import click
 import polars as pl
 
 _ID_BYTES = 16
+# What would move the cursor, break the line or turn the direction of writing.
+_UNPRINTABLE = r"[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]"
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
@@ -24,7 +26,7 @@ def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
         .then(pl.col(pl.Binary).bin.slice(0, _ID_BYTES).bin.encode("hex") + "…")
         .otherwise(pl.col(pl.Binary).bin.encode("hex"))
         .name.keep(),
-        pl.col(pl.String).str.replace_all(r"\p{Cc}", "\ufffd"),
+        pl.col(pl.String).str.replace_all(_UNPRINTABLE, "\ufffd"),
     )
     with pl.Config(
         tbl_rows=rows,

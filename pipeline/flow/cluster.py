@@ -10,7 +10,6 @@ import schemas
 from pipeline.dedup.changes import cluster_changes, say_changes
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import KEYS_VERSION
-from pipeline.dedup.linked import link
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import Part, write_part
@@ -103,6 +102,8 @@ def _clusters(root: str, rule: str, method: str) -> pl.DataFrame:
     index = _of_rule(root, "index", rule)
     if method == "keys":
         return cluster_by_keys(index).collect()
+    from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for builds that cluster
+
     linked = link(_of_rule(root, "pairs", rule).select("left_id", "right_id").collect(), _METHODS[method])
     known = index.select("image_id", "label", "dataset", "split", "rule")
     return (

@@ -1,4 +1,4 @@
-"""The charts of the report: accuracy over train size, and images per class."""
+"""The charts of the report: accuracy over train size, what leakage does to it, and images per class."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ _TICK_DISTANCE = 1.5  # neighbours on the log axis closer than this factor would
 
 
 def accuracy_chart(curve: dict[str, Any]) -> str:
-    """Draw accuracy over train size, one line for each part of the test role.
+    """Draw accuracy over train size, one line for each part of the test role, with its 95 % intervals.
 
     Args:
         curve: one entry of `accuracy_curves`.
@@ -40,6 +40,9 @@ def accuracy_chart(curve: dict[str, Any]) -> str:
             if points:
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, color=color, marker=marker, markersize=5, linestyle=dash, label=label)
+            ranges = [(p["train_size"], *p["ends"][name]) for p in curve["points"] if p["ends"][name] is not None]
+            if ranges:
+                axes.vlines(*zip(*ranges, strict=True), color=color, linewidth=1.1)
         sizes = [p["train_size"] for p in curve["points"]]
         axes.set_xscale("log")
         axes.set_xlim(min(sizes) / 1.2, max(sizes) * 1.2)
@@ -52,6 +55,38 @@ def accuracy_chart(curve: dict[str, Any]) -> str:
         axes.grid(color=GRID, linewidth=0.8)
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
         return inline_svg(figure, f"Accuracy over train size of {curve['model']}")
+
+
+def leakage_chart(measured: dict[str, Any]) -> str:
+    """Draw, rule by rule, accuracy on the sanitized and the overlap part against that on the original test role.
+
+    Args:
+        measured: one entry of `leakage_by_size`.
+
+    Returns:
+        An SVG element: points with their 95 % intervals, the strictest rule on top.
+    """
+    rules, original = measured["rules"], measured["original"]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(3.9, 1.0 + 0.5 * len(rules)), layout="constrained")
+        axes: Axes = figure.subplots()
+        axes.axvspan(original["low"], original["high"], color=ORIGINAL, alpha=0.16, linewidth=0)
+        axes.axvline(original["mean"], color=ORIGINAL, linewidth=1.4, label="original")
+        for name, shift in (("sanitized", -0.15), ("overlap", 0.15)):
+            color, marker = _CURVES[name][:2]
+            found = [(row + shift, rule[name]) for row, rule in enumerate(rules) if rule[name] is not None]
+            rows, means = [row for row, _ in found], [score["mean"] for _, score in found]
+            axes.hlines(rows, [s["low"] for _, s in found], [s["high"] for _, s in found], color=color, linewidth=1.6)
+            axes.plot(means, rows, color=color, marker=marker, markersize=6, linestyle="", label=name)
+        axes.set_yticks(range(len(rules)), [shorten(rule["rule"] or "the split's own", 24) for rule in rules])
+        axes.set_ylim(len(rules) - 0.5, -0.5)
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel("accuracy")
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+        return inline_svg(figure, f"What leakage does to accuracy with {measured['train_size']} training images")
 
 
 def balance_chart(source: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ def render_html(summary: dict[str, Any]) -> str:
     for write in (
         wording.number,
         wording.percent,
+        wording.points,
         wording.decimal,
         wording.moment,
         wording.span,
@@ -43,11 +44,14 @@ def render_html(summary: dict[str, Any]) -> str:
     ):
         env.filters[write.__name__] = write
     env.filters["meaning"] = meaning
+    env.globals["ends"] = wording.ends
     page = env.get_template("report.html.j2")
     accuracy = map(charts.accuracy_chart, summary["accuracy"])
+    leakage = [charts.leakage_chart(curve["leakage"][0]) if curve["leakage"] else "" for curve in summary["accuracy"]]
     balance = map(charts.balance_chart, summary["classes"])
     return page.render(
         summary,
         accuracy_charts=[Markup(svg) for svg in accuracy],  # noqa: S704 - own SVG, names escaped in it
+        leakage_charts=[Markup(svg) for svg in leakage],  # noqa: S704 - own SVG, names escaped in it
         balance_charts=[Markup(svg) for svg in balance],  # noqa: S704 - own SVG, names escaped in it
     )

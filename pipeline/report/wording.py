@@ -15,6 +15,21 @@ def percent(value: float | None, digits: int = 1) -> str:
     return _MISSING if value is None else f"{value * 100:.{digits}f} %"
 
 
+def points(value: float | None) -> str:
+    """Write a difference of two shares of one in percentage points, with its sign."""
+    if value is None:
+        return _MISSING
+    # Rounded first, so that nothing is never less than nothing.
+    return f"{round(value * 100, 2) + 0:+.2f}".replace("-", "\N{MINUS SIGN}").replace("+0.00", "0.00")
+
+
+def ends(low: float, high: float, digits: int = 1) -> str:
+    """Write the two ends of an interval of shares of one, in percent or percentage points, without the unit."""
+    return " to ".join(
+        f"{round(end * 100, digits) + 0:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (low, high)
+    )
+
+
 def decimal(value: float | None) -> str:
     """Write a mean or a standard deviation, with a real minus sign."""
     return _MISSING if value is None else f"{value:.4f}".replace("-", "\N{MINUS SIGN}")

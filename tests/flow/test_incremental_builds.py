@@ -49,7 +49,7 @@ def test_a_changed_file_runs_everything_behind_it_and_says_why(base: Path) -> No
     as_folder(base / "train", {"A/new.png": files_of(1, seed=7)["A/00000.png"]})
     assert done(make(base)) == [
         ("ingest", "d/train (train)", "1 of 1 shards changed, 0 gone"),
-        ("dedup", "exact", "what it reads changed"),
+        ("dedup", "exact", "what it reads changed; clusters: no change"),
         ("splits", "main", "what it reads changed"),
         ("baselines", RUN, "what it reads changed"),
     ]
@@ -79,12 +79,15 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
     assert read == ["test"]
 
 
-def test_a_new_rule_reads_pixels_once_and_leaves_images_alone(base: Path) -> None:
+def test_a_new_rule_reads_pixels_once_leaves_images_alone_and_is_measured(base: Path) -> None:
     first = make(base)
     before = versions(first.root)
-    assert done(make(base, rules=("exact", "sign"))) == [("dedup", "sign", "new")]
+    assert done(make(base, rules=("exact", "sign"))) == [
+        ("dedup", "sign", "new"),
+        ("baselines", RUN, "what it reads changed"),
+    ]
     after = versions(first.root)
-    assert {name for name in after if after[name] != before[name]} == {"index", "clusters", "releases"}
+    assert {name for name in after if after[name] != before[name]} == {"index", "clusters", "scores", "releases"}
     fresh = Lake(first.root).scan("index").collect()
     assert sorted(fresh["rule"].unique()) == ["exact", "sign"]
     assert len(fresh) == 120
@@ -197,7 +200,7 @@ def test_runs_are_known_by_what_they_are_not_by_where_they_stand(base: Path) -> 
     assert done(dropped) == [("baselines", RUN, "no longer asked for")]
     scores = Lake(dropped.root).scan("scores").collect()
     assert scores["seed"].unique().to_list() == [5]
-    assert scores.select("run_id", "train_size", "eval_on").is_unique().all()
+    assert scores.select("run_id", "train_size", "eval_on", "rule", "metric").is_unique().all()
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,10 +220,10 @@ def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: p
 
 def test_keys_of_another_version_are_computed_anew(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(base)
-    for module in ("pipeline.flow.cluster", "pipeline.flow.adopt"):
-        monkeypatch.setattr(f"{module}.KEYS_VERSION", "2")
+    for module in ("index", "cluster", "adopt"):
+        monkeypatch.setattr(f"pipeline.flow.{module}.KEYS_VERSION", "another")
     before = versions(str(base / "lake"))["index"]
-    assert ("dedup", "exact", "what it reads changed") in done(make(base))
+    assert ("dedup", "exact", "its settings changed; clusters: no change") in done(make(base))
     assert versions(str(base / "lake"))["index"] == before + 1
     assert Lake(base / "lake").scan("index").collect().height == 60
     assert make(base).done == ()

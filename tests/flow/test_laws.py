@@ -219,7 +219,7 @@ def test_law_5_a_build_with_nothing_to_do_commits_nothing_and_decodes_nothing(
         raise AssertionError("a pixel was opened")
 
     monkeypatch.setattr(ingest, "ingest_shard", opened)
-    monkeypatch.setattr("pipeline.flow.cluster.index_shard", opened)
+    monkeypatch.setattr("pipeline.flow.index.index_shard", opened)
     monkeypatch.setattr("pipeline.handle.gather", opened)
     assert plan(recipe_) == []
     second = build(recipe_, engine=LocalEngine(1))

@@ -312,7 +312,7 @@ def scored(release: int, size: int, eval_on: str, value: float, **changes: objec
     return {**row, **more, "release": release, **changes}
 
 
-def test_accuracy_is_that_of_the_newest_release() -> None:
+def test_every_run_has_its_curve_and_the_newest_release_comes_first() -> None:
     rows = [scored(1, 50, "original", 0.1), scored(1, 9, "original", 0.2), scored(2, 50, "overlap", 0.99)]
     rows += [scored(2, 50, "original", 0.6), scored(2, 50, "sanitized", 0.5)]
     rows += [
@@ -322,12 +322,15 @@ def test_accuracy_is_that_of_the_newest_release() -> None:
     ]
     rows += [scored(1, 50, "original", 0.4, split_name="other"), scored(3, 50, "original", 1.0, metric="loss")]
     given = summary_of(toy() | {"scores": table("scores", rows)})
-    main, other = given["accuracy"]
+    main, old, other = given["accuracy"]
     assert (main["model"], main["split_name"], main["release"]) == ("logistic", "main", 2)
+    unmeasured = {"seeds": None, "ends": {"original": None, "sanitized": None, "overlap": None}}
     assert main["points"] == [
-        {"train_size": 50, "original": 0.6, "sanitized": 0.5, "overlap": 0.99},
-        {"train_size": 1000, "original": 0.9, "sanitized": 0.75, "overlap": None},
+        {"train_size": 50, "original": 0.6, "sanitized": 0.5, "overlap": 0.99, **unmeasured},
+        {"train_size": 1000, "original": 0.9, "sanitized": 0.75, "overlap": None, **unmeasured},
     ]
+    assert (main["leakage"], main["train_dropped"]) == ([], None)
+    assert (old["split_name"], old["release"], [point["train_size"] for point in old["points"]]) == ("main", 1, [9, 50])
     assert (other["release"], other["points"][0]["sanitized"]) == (1, None)
     best = given["headline"]["accuracy"]
     assert (best["train_size"], best["original"], best["drop"]) == (1000, 0.9, pytest.approx(0.15))

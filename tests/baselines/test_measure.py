@@ -1,0 +1,170 @@
+"""Rows of the scores table: laws that hold for any model, and a leak that was planted."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.baselines.intervals import newcombe, wilson
+from pipeline.baselines.measure import Fit, measure
+from pipeline.baselines.parts import name_parts
+from pipeline.baselines.samples import draw_samples
+from pipeline.baselines.score import Examples, score
+from pipeline.recipe import BaselinePart
+
+Key = tuple[str, str | None, str]
+CASES = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**32 - 1), st.booleans())
+
+
+def measured(fits: list[Fit], kept: Any, seen: Any, *, resampled: bool = False) -> dict[Key, float]:
+    """Measure on two ways to tell the overlap; the rows over all seeds."""
+    rows = measure(fits, name_parts(kept, {"exact": seen}), resampled=resampled, train_dropped=9)
+    return {(row["eval_on"], row["rule"], row["metric"]): row["value"] for row in rows}
+
+
+def drawn(count: int, seeds: int, seed: int) -> tuple[list[Fit], NDArray[np.bool_], NDArray[np.bool_]]:
+    rng = np.random.default_rng(seed)
+    fits = [Fit(number, 0.5, rng.random(count) < rng.random()) for number in range(seeds)]
+    return fits, rng.random(count) < 0.7, rng.random(count) < 0.3
+
+
+@given(CASES)
+def test_original_is_the_weighted_mean_of_sanitized_and_overlap(case: tuple[int, int, int, bool]) -> None:
+    """Exactly, in images: what a share counts comes out whole."""
+    count, seeds, seed, resampled = case
+    fits, kept, seen = drawn(count, seeds, seed)
+    for rule, fit in product((None, "exact"), fits):
+        rows = list(measure([fit], name_parts(kept, {"exact": seen}), resampled=resampled, train_dropped=0))
+        found = {(row["eval_on"], row["rule"], row["metric"]): row["value"] for row in rows}
+        images = [found[eval_on, rule, "images"] for eval_on in ("sanitized", "overlap")]
+        shares = [found.get((eval_on, rule, "accuracy"), 0.0) for eval_on in ("sanitized", "overlap")]
+        right = [round(share * of) for share, of in zip(shares, images, strict=True)]
+        assert sum(images) == found["original", None, "images"] == count
+        assert sum(right) == fit.correct.sum() == round(found["original", None, "accuracy"] * count)
+        assert found["original", None, "accuracy"] == sum(right) / count
+
+
+@given(CASES)
+def test_estimates_lie_in_their_intervals(case: tuple[int, int, int, bool]) -> None:
+    count, seeds, seed, resampled = case
+    fits, kept, seen = drawn(count, seeds, seed)
+    found = measured(fits, kept, seen, resampled=resampled)
+    for (eval_on, rule, metric), value in found.items():
+        if metric.endswith("_mean"):
+            stem = metric.removesuffix("_mean")
+            low, high = (found[eval_on, rule, f"{stem}_{end}"] for end in ("low", "high"))
+            assert (-1 if stem == "leak" else 0) <= low <= value + 1e-12
+            assert value - 1e-12 <= high <= 1
+
+
+@given(CASES)
+def test_the_leak_is_original_less_sanitized_of_the_same_seed(case: tuple[int, int, int, bool]) -> None:
+    count, seeds, seed, resampled = case
+    fits, kept, seen = drawn(count, seeds, seed)
+    rows = list(measure(fits, name_parts(kept, {"exact": seen}), resampled=resampled, train_dropped=0))
+    leaks = {(row["rule"], row["seed"]): row["value"] for row in rows if row["metric"] == "leak"}
+    for rule, rest in ((None, kept), ("exact", ~seen)):
+        expected = {(rule, fit.seed): fit.correct.mean() - fit.correct[rest].mean() for fit in fits if rest.any()}
+        assert {key: value for key, value in leaks.items() if key[0] == rule} == expected
+
+
+def test_one_seed_has_the_intervals_of_its_test_images() -> None:
+    fit = Fit(0, 1.0, np.array([True] * 9 + [False] + [True] * 3 + [False] * 7))
+    seen = np.arange(20) < 10
+    found = measured([fit], np.ones(20, dtype=np.bool_), seen)
+    assert found["original", None, "seeds"] == 1
+    among = wilson(0.6, 20)
+    for names in (("accuracy_low", "accuracy_high"), ("wilson_low", "wilson_high")):
+        assert [found["original", None, name] for name in names] == [among.low, among.high]
+    gap = newcombe(0.9, 10, 0.3, 10)
+    assert found["original", "exact", "leak"] == found["original", "exact", "leak_mean"] == pytest.approx(0.3)
+    assert [found["original", "exact", f"leak_{end}"] for end in ("low", "high")] == [gap.low / 2, gap.high / 2]
+    assert [found["original", None, f"leak_{end}"] for end in ("mean", "low", "high")] == [0, 0, 0]
+
+
+def test_several_seeds_have_the_interval_over_them_and_that_of_the_images() -> None:
+    fits = [Fit(seed, 2.0, np.arange(10) < right) for seed, right in enumerate((6, 7, 8))]
+    found = measured(fits, np.arange(10) < 5, np.zeros(10, dtype=np.bool_))
+    assert found["original", None, "seeds"] == 3
+    half = 4.302653 * 0.1 / 3**0.5
+    assert found["original", None, "accuracy_mean"] == pytest.approx(0.7)
+    assert found["original", None, "accuracy_low"] == pytest.approx(0.7 - half)
+    assert found["original", None, "accuracy_high"] == pytest.approx(0.7 + half)
+    assert found["original", None, "wilson_low"] == pytest.approx(wilson(0.7, 10).low)
+    assert found["original", None, "train_dropped"] == 9
+    assert found["overlap", "exact", "images"] == 0
+    assert ("overlap", "exact", "accuracy_mean") not in found
+
+
+def test_two_seeds_on_the_whole_role_have_no_spread_to_measure() -> None:
+    fits = [Fit(seed, 2.0, np.arange(10) < right) for seed, right in enumerate((6, 9))]
+    found = measured(fits, np.ones(10, dtype=np.bool_), np.arange(10) < 3, resampled=True)
+    assert found["original", None, "seeds"] == 1
+    assert found["original", None, "accuracy_mean"] == 0.6
+    assert found["original", None, "accuracy_low"] == wilson(0.6, 10).low
+
+
+def test_nothing_sanitized_has_no_leak() -> None:
+    fit = Fit(0, 1.0, np.ones(4, dtype=np.bool_))
+    found = measured([fit], np.ones(4, dtype=np.bool_), np.ones(4, dtype=np.bool_))
+    assert ("original", "exact", "leak") not in found
+    assert found["sanitized", "exact", "images"] == 0
+
+
+def planted(seeds: int, size: int | str) -> list[dict[str, Any]]:
+    """Learn random labels of random pictures: nothing but having seen a picture helps."""
+    rng = np.random.default_rng(1)
+    train = rng.normal(size=(300, 400)).astype(np.float32)
+    labels = rng.integers(0, 2, 300)
+    copies = rng.permutation(300)[:100]
+    test = np.concatenate([train[copies], rng.normal(size=(300, 400)).astype(np.float32)])
+    answers = np.concatenate([labels[copies], rng.integers(0, 2, 300)])
+    spec = BaselinePart.model_validate(
+        {"model": "logistic", "split": "main", "train_sizes": [size], "seeds": seeds, "train_on": "original"}
+    )
+    samples = draw_samples(spec, rng.integers(0, 256, (300, 16), dtype=np.uint8))
+    predictions: list[int] = []
+
+    def pixels(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        predictions.append(len(rows))
+        return test[rows]
+
+    parts = name_parts(np.ones(400, dtype=np.bool_), {"exact": np.arange(400) < 100})
+    made = list(score(spec, samples, Examples(lambda rows: train[rows], labels), Examples(pixels, answers), parts))
+    assert predictions == [400]
+    return made
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_a_planted_leak_is_measured(seeds: int) -> None:
+    rows = planted(seeds, "all")
+    found = {(row["eval_on"], row["rule"], row["metric"]): row["value"] for row in rows if row["seed"] == 0}
+    assert found["overlap", "exact", "accuracy_mean"] == 1
+    assert found["sanitized", "exact", "accuracy_mean"] == pytest.approx(0.5, abs=0.09)
+    leak, low = (found["original", "exact", f"leak_{end}"] for end in ("mean", "low"))
+    assert leak == pytest.approx(0.125, abs=0.03)
+    assert low > 0
+
+
+def test_equal_seeds_give_equal_rows_and_other_seeds_others() -> None:
+    first, second = (
+        [{name: value for name, value in row.items() if name != "seconds"} for row in planted(3, 100)] for _ in range(2)
+    )
+    assert first == second
+    assert {row["seed"] for row in first if row["metric"] == "accuracy"} == {0, 1, 2}
+    overlap = [
+        row["value"]
+        for row in first
+        if (row["eval_on"], row["metric"], row["rule"]) == ("overlap", "accuracy", "exact")
+    ]
+    assert len(set(overlap)) > 1
+
+
+def test_without_test_images_nothing_is_scored() -> None:
+    spec = BaselinePart.model_validate({"model": "logistic", "split": "main"})
+    nothing = Examples(lambda rows: np.empty((len(rows), 4), np.float32), np.empty(0, np.int64))
+    assert list(score(spec, [], nothing, nothing, [])) == []
