@@ -8,7 +8,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.dedup.joins.stripes import in_order
 from pipeline.dedup.rules import Comparison, Entries
 from pipeline.rows import to_binary
 
@@ -21,7 +20,6 @@ ReadPixels = Callable[[Ids], NDArray[np.uint8]]
 # Candidates gathered before their pixels are read, and bytes of pixels held to verify them.
 _GATHERED = 2**21
 _PIXEL_BYTES = 2**28
-_SCORED_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,7 @@ def _pieces(images: Places, most: int) -> Iterator[Places]:
 def _score(rule: Comparison, ids: tuple[Ids, Ids], read_pixels: ReadPixels) -> NDArray[np.float32]:
     """Score pairs of images, (p, 16) ids on either side: pixels of each are read once."""
     places, wanted = _numbered(np.concatenate(ids))
-    pixels = read_pixels(wanted)
-    a, b = places[: len(ids[0])], places[len(ids[0]) :]
-    step = max(1, _SCORED_BYTES // max(1, pixels[:1].nbytes))
-    slices = [slice(start, start + step) for start in range(0, len(a), step)]
-    parts = in_order(lambda part: rule.verify(pixels[a[part]], pixels[b[part]]), slices)
-    return np.concatenate([np.empty(0, np.float32), *parts])
+    return rule.verify(read_pixels(wanted), places[: len(ids[0])], places[len(ids[0]) :])
 
 
 def _numbered(ids: Ids) -> tuple[Places, Ids]:

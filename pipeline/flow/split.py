@@ -1,38 +1,61 @@
 """images, clusters -> splits: draw and sanitize every split whose settings or input changed."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import xxhash
 
 import schemas
-from pipeline.errors import SplitError
+from pipeline.errors import NoReleaseError, SplitError
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
+from pipeline.lake.releases import release_versions
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.splits.draw import draw_roles, from_source
-from pipeline.splits.sanitize import sanitize
+from pipeline.splits.groups.draw import Drawn, draw_groups
+from pipeline.splits.groups.stay import Before
+from pipeline.splits.sanitize import sanitize, straddling
+
+# Labels of a role whose deviation a commit names, the largest deviations first: commits stay small.
+_LABELS = 20
+
+
+class _Made(NamedTuple):
+    """A split as drawn and sanitized, and what there is to tell about it, as the commit keeps it."""
+
+    rows: pl.DataFrame
+    told: dict[str, Any]
 
 
 def split_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
-    """By split, its fingerprint and how it is drawn: the recipe's splits, and unless pruned those the lake has."""
+    """By split, its fingerprint and how it is drawn: the recipe's splits, and unless pruned those the lake has.
+
+    What a split was before is no part of it, though a split with groups goes on from there: else a build would make the
+    next one draw again.
+    """
     held = {} if prune else {name: unit["spec"] for name, unit in read_meta(root, "splits").units.items()}
     specs = {**held, **{part.name: part.model_dump(mode="json", by_alias=True) for part in recipe.split}}
     shards = scan_table(root, "shards", None).collect()
-    clusters = read_meta(root, "clusters").units
+    # Only what a rule's clusters are, and not what their commit tells besides.
+    clusters = {rule: {"fingerprint": u["fingerprint"]} for rule, u in read_meta(root, "clusters").units.items()}
     return {
         name: {
             "spec": spec,
             "fingerprint": unit_digest(
-                "splits", spec, [_pools(spec, shards), [clusters.get(rule) for rule in spec["sanitize"]]]
+                "splits", spec, [_pools(spec, shards), [clusters.get(rule) for rule in _rules(spec)]]
             ),
         }
         for name, spec in specs.items()
     }
+
+
+def _rules(spec: Mapping[str, Any]) -> list[str]:
+    """List the rules that a split reads clusters of; lakes of imagelake 0.1 know no groups."""
+    return [*spec["sanitize"], *spec.get("groups", ())]
 
 
 def _pools(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
@@ -59,39 +82,68 @@ def run_splits(
         progress: where to show it.
 
     Returns:
-        What was done, and why; empty where nothing was out of date, and then nothing was committed.
+        What was done, and why, with what there is to tell about it: how far splits with groups are from what was asked,
+        which images moved, what protected datasets leak. Empty where nothing was out of date, and then nothing was
+        committed.
 
     Raises:
         SplitError: a split asks for more than there is.
     """
-    todo = stale("splits", units, read_meta(root, "splits"))
+    known = read_meta(root, "splits")
+    todo = stale("splits", units, known)
     if not todo:
         return []
     asked = {part.name for part in recipe.split}
     images = scan_table(root, "images", None).select("image_id", "label", "dataset", "split", "content_hash").collect()
     touched = {item.unit for item in todo}
-    drawn: dict[str, pl.DataFrame] = {}
+    drawn: dict[str, _Made] = {}
     for name in (name for name in units if name in touched):
         progress.step(f"draw split {name}")
         drawn[name] = _draw(root, name, units[name]["spec"], images, asked)
     parts = [
         write_part(root, "splits", {"split_name": name}, rows.to_arrow().cast(schemas.TABLES["splits"].file_schema))
-        for name, rows in drawn.items()
+        for name, (rows, _) in drawn.items()
     ]
-    known = read_meta(root, "splits").units
     made = {
-        name: {**unit, "rows": _digest(drawn[name], images) if name in drawn else known[name]["rows"]}
+        name: {**unit, "rows": _digest(drawn[name].rows, images), **drawn[name].told}
+        if name in drawn
+        else {**known.units[name], **unit}
         for name, unit in units.items()
     }
     held = versions(root)
     meta = Meta("splits", made, {name: held[name] for name in ("images", "clusters") if name in held})
     commit(root, "splits", [part for part in parts if part], lambda p: p["split_name"] in touched, meta)
-    return todo
+    return [item._replace(reason="; ".join([item.reason, *tell(made.get(item.unit, {}))])) for item in todo]
 
 
-def _draw(root: str, name: str, spec: Mapping[str, Any], images: pl.DataFrame, asked: Collection[str]) -> pl.DataFrame:
+def tell(unit: Mapping[str, Any]) -> list[str]:
+    """Say in words what a commit's metadata tell about a split; nothing where all is as it was asked for.
+
+    Args:
+        unit: of the splits table's commit. Keys that may be there, with groups: `deviation`, by role the images
+            `asked` and `got` and `labels` (label, asked, got; the largest deviations), and `moves` (moved, forced,
+            left; None where the split was drawn anew). With protected datasets: `straddling`, a list of rule,
+            datasets, clusters and rows.
+    """
+    words = [
+        f"{role} got {role_['got']:,} of {role_['asked']:,} images"
+        for role, role_ in unit.get("deviation", {}).items()
+        if role_["got"] != role_["asked"]
+    ]
+    moved = unit.get("moves") or {}
+    if moved.get("moved"):
+        words.append(f"{moved['moved']:,} images moved to another role, {moved['forced']:,} of them by new links")
+    if moved.get("left"):
+        words.append(f"{moved['left']:,} images left the split")
+    return words + [
+        f"{torn['clusters']:,} clusters of {torn['rule']} stay in two roles: {', '.join(torn['datasets'])} is protected"
+        for torn in unit.get("straddling", [])
+    ]
+
+
+def _draw(root: str, name: str, spec: Mapping[str, Any], images: pl.DataFrame, asked: Collection[str]) -> _Made:
     try:
-        return _rows(root, spec, images)
+        return _make(root, spec, images.drop("content_hash"))
     except SplitError as error:
         if images.is_empty():
             raise SplitError(f"{error} {_all_rejected(root)}") from error
@@ -108,12 +160,69 @@ def _all_rejected(root: str) -> str:
     return f"All {len(rejects)} files were rejected, the first ('{path}') as {reason}: {detail}."
 
 
-def _rows(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> pl.DataFrame:
+def _make(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
     part = SplitPart.model_validate(spec)
-    clusters = {
-        rule: scan_table(root, "clusters", None).filter(pl.col("rule") == rule).collect() for rule in part.sanitize
+    clusters = {rule: _of_rule(root, "clusters", rule, "cluster_id", "image_id") for rule in part.sanitize}
+    whole = {rule: _components(root, rule) for rule in part.groups}
+    told: dict[str, Any] = {}
+    if part.groups:
+        drawn = draw_groups(part, images, whole, _before(root, part.name))
+        rows, told = drawn.rows, _account(drawn)
+    else:
+        rows = draw_roles(part, images)
+    made = sanitize(part, rows, clusters)
+    if part.protected:
+        told["straddling"] = straddling(part, rows, made, {**clusters, **whole}).to_dicts()
+    return _Made(made, told)
+
+
+def _components(root: str, rule: str) -> pl.DataFrame:
+    """Read the clusters of a rule for groups; stars leave pairs between them, so there the pairs themselves are linked.
+
+    Every star lies within one component: what cannot leak by these cannot by those.
+    """
+    if "stars" in read_meta(root, "clusters").units.get(rule, {}).get("spec", ()):
+        from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for splits with groups of stars
+
+        return link(_of_rule(root, "pairs", rule, "left_id", "right_id"), "components")
+    return _of_rule(root, "clusters", rule, "cluster_id", "image_id")
+
+
+def _of_rule(root: str, table: str, rule: str, *columns: str) -> pl.DataFrame:
+    return scan_table(root, table, None, lambda partition: partition["rule"] == rule).select(columns).collect()
+
+
+def _before(root: str, name: str) -> Before | None:
+    """Read a split as of the newest release: what a build that never finished has drawn is not gone on from."""
+    try:
+        _, held = release_versions(root)
+    except NoReleaseError:
+        return None
+    version = held["splits"]
+    unit = read_meta(root, "splits", version).units.get(name)
+    if unit is None:
+        return None
+    rows = scan_table(root, "splits", version, lambda partition: partition["split_name"] == name)
+    return Before(
+        SplitPart.model_validate(unit["spec"]), rows.select("image_id", "role", "dropped_by", "reason").collect()
+    )
+
+
+def _account(drawn: Drawn) -> dict[str, Any]:
+    """Say in few words what came of a draw, as `tell` reads it."""
+    off = drawn.deviation.with_columns(off=(pl.col("got") - pl.col("asked")).abs())
+    worst = off.filter(pl.col("off") > 0).sort("off", descending=True, maintain_order=True)
+    return {
+        "deviation": {
+            role: {
+                "asked": asked,
+                "got": got,
+                "labels": worst.filter(role=role).select("label", "asked", "got").head(_LABELS).rows(),
+            }
+            for role, asked, got in off.group_by("role", maintain_order=True).agg(pl.sum("asked", "got")).rows()
+        },
+        "moves": drawn.moves and drawn.moves._asdict(),
     }
-    return sanitize(part, draw_roles(part, images.drop("content_hash")), clusters)
 
 
 def _digest(rows: pl.DataFrame, images: pl.DataFrame) -> str:

@@ -19,8 +19,9 @@ root = "lake"
 [decode]
 size = [28, 28]
 [dedup]
-rules = ["exact", "sign", "maxpool:4"]
+rules = {rules}
 """
+RULES = ("exact", "sign", "maxpool:4")
 _SOURCE = """
 [[source]]
 uri = {uri}
@@ -50,14 +51,14 @@ class Build(NamedTuple):
         return int(self.told["images"] + self.told["rejects"])
 
 
-def write_recipe(folder: Path, sources: Sequence[Path]) -> Path:
+def write_recipe(folder: Path, sources: Sequence[Path], rules: Sequence[str] = RULES, more: str = "") -> Path:
     """Write the recipe of a lake in `folder`; an archive's split is its name."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
         _SOURCE.format(uri=json.dumps(str(file)), split=json.dumps(file.name.partition(".")[0])) for file in sources
     ]
     recipe = folder / "recipe.toml"
-    recipe.write_text(_HEAD + "".join(parts), encoding="utf-8")
+    recipe.write_text(_HEAD.format(rules=json.dumps(rules)) + "".join(parts) + more, encoding="utf-8")
     return recipe
 
 

@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
     "a drop without reason": (
         "splits",
         lambda rows: rows.with_columns(dropped_by=pl.lit(None, pl.String)),
-        "every dropped row names its rule and image",
+        "every dropped row names its rule, its image and its reason",
     ),
 }
 

@@ -10,7 +10,7 @@ References:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -53,23 +53,20 @@ class Table:
         left: the left words.
         right: the right words; `left` itself where words are joined with themselves.
         buckets: (4, k) int64, buckets with pairs, ordered by size: start and size left, start and size right.
-        earlier: masks of the bands before the last chosen one that were not chosen.
+        tops: the top bit of every band before the last chosen one that was not chosen.
+        rests: all bits but the top one of every band.
     """
 
     left: _Side
     right: _Side
     buckets: Places
-    earlier: list[np.uint64]
+    tops: np.uint64
+    rests: np.uint64
 
     @property
     def itself(self) -> bool:
         """Tell whether words are joined with themselves."""
         return self.left is self.right
-
-    def candidates(self) -> int:
-        """Count the pairs that share a bucket."""
-        _, left, _, right = self.buckets
-        return int((left * (left - 1) // 2).sum() if self.itself else (left * right).sum())
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,9 @@ def make_table(left: Words, right: Words | None, bands: int, chosen: tuple[int, 
         buckets = np.stack([a.starts[met], a.sizes[met], b.starts[at[met]], b.sizes[at[met]]])
     steps = _steps(buckets)
     by_size = np.argsort((steps[0] * len(_LADDER) + steps[1]).astype(np.uint16), kind="stable")
-    skipped = [spans[band] for band in range(max(chosen, default=0)) if band not in chosen]
-    return Table(a, b, buckets[:, by_size], [np.uint64((2**width - 1) << low) for low, width in skipped])
+    tops = [1 << (edge - 1) for edge in edges[1:]]
+    skipped = sum(tops[band] for band in range(max(chosen, default=0)) if band not in chosen)
+    return Table(a, b, buckets[:, by_size], np.uint64(skipped), ~np.uint64(sum(tops)))
 
 
 def jobs_of(table: Table, distance: int) -> Iterator[Job]:
@@ -162,10 +160,11 @@ def run(job: Job) -> Found:
     left_start, left_size, right_start, right_size = table.buckets[:, job.buckets]
     count, wide = len(left_size), int(right_size.max())
     at, differing = _near_cells(job, wide)
-    new = np.ones(len(at), np.bool_)
-    for mask in table.earlier:
-        new &= (differing & mask) != 0
-    at, differing = at[new], differing[new]
+    if table.tops:
+        # Adding its rest to a band carries into its top bit where the band is not zero, and never further.
+        reached = (((differing & table.rests) + table.rests) | differing) & table.tops
+        new = np.flatnonzero(reached == table.tops)
+        at, differing = at[new], differing[new]
     cell, column = np.divmod(at, count)
     row, across = np.divmod(cell, wide)
     # Short buckets were filled up with their last word.
@@ -175,6 +174,15 @@ def run(job: Job) -> Found:
     column, row, across = column[real], row[real], across[real]
     left, right = table.left.ids[left_start[column] + row], table.right.ids[right_start[column] + across]
     return left, right, np.bitwise_count(differing[real])
+
+
+def weigh(table: Table, distance: int) -> tuple[int, int]:
+    """Count what a table costs: pairs that share a bucket, and those that are near, whether they count in it or not."""
+    _, left, _, right = table.buckets
+    candidates = (left * (left - 1) // 2).sum() if table.itself else (left * right).sum()
+    every = replace(table, tops=np.uint64(0))
+    near = sum(len(run(job)[0]) for job in jobs_of(every, distance))
+    return int(candidates), near
 
 
 def _near_cells(job: Job, wide: int) -> tuple[Places, Words]:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.bit_tables import Found, Places, Words, jobs_of, make_table, run, spread_bits
+from pipeline.dedup.joins.bit_tables import Found, Places, Words, jobs_of, make_table, run, spread_bits, weigh
 
 # Places in left and right, and the distance.
 Block = tuple[Places, Places, NDArray[np.uint8]]
@@ -25,10 +25,10 @@ _BLOCK = 2**20
 _MOST_THREADS = 4
 _MOST_SHARED = 3
 
-# Seconds, measured on an AMD EPYC: to make a table, to put a word into it, to compare two words and handle the finds.
-_PER_TABLE, _PER_WORD, _PER_CANDIDATE = 4e-3, 2e-8, 1e-9
-# How many candidates there will be is estimated from this many words and tables.
-_SAMPLE, _SAMPLE_TABLES = 2**14, 6
+# Seconds, measured on an AMD EPYC: a table, a word in it, a pair compared in it, a pair found near in it.
+_PER_TABLE, _PER_WORD, _PER_PAIR, _PER_NEAR = 4e-3, 2e-8, 8e-10, 1.5e-8
+# How many pairs will be compared and found is estimated from this many words and tables.
+_SAMPLE, _SAMPLE_TABLES = 2**12, 6
 # A prime: its multiples modulo n run through all places, in an order that has to do with nothing.
 _SCATTER = 2654435761
 
@@ -51,7 +51,7 @@ def near_words(left: Words, right: Words | None, distance: int, *, shared: int |
 
     Complete: bands of bits are chosen so that no near pair can miss (`bit_tables`), and candidates are compared in
     full. Equal words are joined once and expanded afterwards. Streamed, in an order that depends on the words alone,
-    not on the number of threads. Memory: MEMORY.
+    not on the number of threads. Memory: about 250 bytes a word, and at most some 150 MB a thread (of four) for pairs.
 
     Args:
         left: (n,) uint64, fewer than 2^32 distinct words, in any order.
@@ -119,13 +119,10 @@ def _cheapest(left: Words, right: Words | None, distance: int) -> int:
     def seconds(shared: int) -> float:
         bands = _bands(distance, shared)
         tables = math.comb(bands, shared)
-        every = -(-tables // _SAMPLE_TABLES)
-        some = [
-            make_table(few, fewer, bands, chosen)
-            for chosen in islice(combinations(range(bands), shared), 0, None, every)
-        ]
-        candidates = scale * tables / len(some) * sum(table.candidates() for table in some)
-        return tables * (_PER_TABLE + _PER_WORD * words) + _PER_CANDIDATE * candidates
+        some = islice(combinations(range(bands), shared), 0, None, -(-tables // _SAMPLE_TABLES))
+        weights = [weigh(make_table(few, fewer, bands, chosen), distance) for chosen in some]
+        pairs = sum(_PER_PAIR * compared + _PER_NEAR * near for compared, near in weights) / len(weights)
+        return tables * (_PER_TABLE + _PER_WORD * words + scale * pairs)
 
     return min(range(_MOST_SHARED + 1), key=seconds)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.stripes import in_order
+from pipeline.dedup.joins.stripes import in_order, one_blas_thread
 
 Vectors = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -27,7 +27,7 @@ Places = NDArray[np.int64]
 # A block of products is one megabyte of float32: it is made and searched without leaving the cache.
 _ROWS, _COLUMNS = 256, 1024
 _STRIPE = 1024
-_SAMPLE = 1024
+_SAMPLE = 512
 _PREFIXES = (4, 8, 12, 16, 24, 32, 48, 64, 96)
 # Nanoseconds, in proportion, of a product of one more dimension, of a product at all, and of a pair looked at in full.
 _A_DIMENSION, _A_PRODUCT, _A_LOOK = 0.016, 0.12, 250.0
@@ -83,18 +83,26 @@ def rounding(dimensions: int) -> float:
 
 
 def _sides(left: Vectors, right: Vectors | None, cut: float) -> tuple[Side, Side]:
-    """Choose the basis and the number of its dimensions by a sample, and write both sides in it."""
-    samples = [_sample(left), _sample(left if right is None else right)]
+    """Write both sides in a basis chosen by a sample."""
+    with one_blas_thread():
+        basis = _choose(_sample(left), _sample(left if right is None else right), cut)
+    one = Side(left, _shorten(left, basis))
+    return one, one if right is None else Side(right, _shorten(right, basis))
+
+
+def _choose(left: Vectors, right: Vectors, cut: float) -> NDArray[np.float64]:
+    """Make the basis of two samples, of as many dimensions as promise the least work."""
+    samples = [left, right]
     basis = _principal(np.concatenate(samples))
+    turned = [rows.astype(np.float64) @ basis for rows in samples]
     width = left.shape[1]
     best, least = width, np.inf
     for k in sorted({k for k in _PREFIXES if k < width} | {width}):
-        a, b = (_shorten(rows, basis[:, :k]) for rows in samples)
+        a, b = (_with_rest(rows[:, :k], np.einsum("ij,ij->i", rows[:, k:], rows[:, k:])) for rows in turned)
         cost = _A_PRODUCT + _A_DIMENSION * k + _A_LOOK * float(np.mean(a @ b.T >= cut))
         if cost < least:
             best, least = k, cost
-    one = Side(left, _shorten(left, basis[:, :best]))
-    return one, one if right is None else Side(right, _shorten(right, basis[:, :best]))
+    return basis[:, :best]
 
 
 def _sample(rows: Vectors) -> Vectors:
@@ -110,15 +118,21 @@ def _principal(rows: Vectors) -> NDArray[np.float64]:
 
 def _shorten(rows: Vectors, basis: NDArray[np.float64]) -> Vectors:
     """Write vectors in the first columns of a basis, with the length of what is left, in float64, rounded once."""
-    out = np.empty((len(rows), basis.shape[1] + 1), dtype=np.float32)
-    for start in range(0, len(rows), _STRIPE):
+
+    def part(start: int) -> Vectors:
         wide = rows[start : start + _STRIPE].astype(np.float64)
         first = wide @ basis
-        rest = np.einsum("ij,ij->i", wide, wide) - np.einsum("ij,ij->i", first, first)
-        part = out[start : start + _STRIPE]
-        part[:, :-1] = first
-        # The difference errs by a few units of float64: a root of 1e-12 more is at least the true length.
-        part[:, -1] = np.sqrt(np.maximum(rest, 0.0) + 1e-12) * (1 + 2 * _UNIT_ROUNDOFF)
+        return _with_rest(first, np.einsum("ij,ij->i", wide, wide) - np.einsum("ij,ij->i", first, first))
+
+    return np.concatenate(list(in_order(part, range(0, len(rows), _STRIPE))))
+
+
+def _with_rest(first: NDArray[np.float64], rest: NDArray[np.float64]) -> Vectors:
+    """Add to coordinates the length of what they leave out, given its square, which errs by a few units of float64."""
+    out = np.empty((len(first), first.shape[1] + 1), dtype=np.float32)
+    out[:, :-1] = first
+    # A root of 1e-12 more than the square is at least the true length.
+    out[:, -1] = np.sqrt(np.maximum(rest, 0.0) + 1e-12) * (1 + 2 * _UNIT_ROUNDOFF)
     return out
 
 

@@ -55,5 +55,5 @@ class Comparison(Protocol):
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find candidates between two sides, each once; for `right` None among the left, with left < right."""
 
-    def verify(self, left: Pixels, right: Pixels) -> NDArray[np.float32]:
-        """Score candidates by their pixels, (p, height, width, channels) uint8 each, row by row."""
+    def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
+        """Score candidates by their pixels: (m, height, width, channels) uint8, and positions in them, (p,) each."""

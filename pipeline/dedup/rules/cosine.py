@@ -7,7 +7,8 @@ The score of two pictures x, y of equal shape with n values is, from exact integ
 which is the inner product of their mean-centred unit vectors. A pair is where it is t or more.
 Nothing else decides: all that is done in float32 or with bounds only leaves out pairs that cannot reach t, with every
 rounding error accounted for in the bound, so no pair at t is lost. A constant picture has no direction: its score
-is 1 with constant pictures of its shape and 0 with all others. Pictures of unlike shape are never a pair.
+is 0 with every picture, and it is in no pair (a thousand blank pictures are one cluster of rule exact). Pictures of
+unlike shape are never a pair.
 
 The index holds of every picture the first coordinates in a cosine basis (DCT-II, low frequencies first) and the length
 of the rest; their inner product bounds the score from above. They are made of exact integers, see
@@ -16,19 +17,23 @@ of the rest; their inner product bounds the score from above. They are made of e
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.dedup.joins.stripes import in_order
 from pipeline.dedup.joins.vectors import near_vectors
 from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels, Places
 from pipeline.dedup.rules.lowpass import WIDTH, describe, shape_key, slack
-from pipeline.hashing import flat
+from pipeline.hashing import flat, pixel_sums
 
 _LEAST, _MOST = 0.80, 1.0
 # Products of 8-bit values fit 16 bits; so many of them fit 32.
 _FITS = (2**32 - 1) // 255**2
 _CACHED = 2**19
+
+Doubles = NDArray[np.float64]
 
 
 def rule(parameter: str | None) -> "Cosine":
@@ -68,34 +73,36 @@ class Cosine:
         """Find every pair whose bound reaches the least score, shape by shape."""
         other = left if right is None else right
         for key in np.intersect1d(left.key, other.key).tolist():
-            for varied in (0, 1):
-                one = _where(left, key, varied)
-                two = None if right is None else _where(right, key, varied)
-                found = self._near(left, one, right, two, key) if varied else _all_of(one, two)
-                across = one if two is None else two
-                for i, j in found:
-                    yield Candidates(one[i], across[j], None)
+            one = _where(left, key)
+            two = one if right is None else _where(right, key)
+            a = _vectors(left.vector[one])
+            b = None if right is None else _vectors(right.vector[two])
+            for i, j in near_vectors(a, b, self.least - slack(key)):
+                yield Candidates(one[i], two[j], None)
 
-    def verify(self, left: Pixels, right: Pixels) -> NDArray[np.float32]:
-        """Score pairs of pictures, row by row.
+    def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
+        """Score pairs of pictures; see `correlations`.
 
         Returns:
-            (p,) float32, -1 to 1; below `least` for every pair that is none, whatever float32 makes of it.
+            (p,) float32, -1 to 1; -1 for every pair that is none, whatever float32 makes of its score.
         """
-        scores = correlations(left, right)
-        out = scores.astype(np.float32)
-        out[scores < self.least] = -1.0
-        return out
-
-    def _near(
-        self, left: Entries, one: Places, right: Entries | None, two: Places | None, key: int
-    ) -> Iterator[tuple[Places, Places]]:
-        a = _vectors(left.vector[one])
-        b = None if right is None or two is None else _vectors(right.vector[two])
-        yield from near_vectors(a, b, self.least - slack(key))
+        known = _moments(pixels)
+        step = max(1, _CACHED // max(1, pixels[:1].nbytes))
+        slices = [slice(start, start + step) for start in range(0, len(left), step)]
+        parts = in_order(lambda part: _correlations(pixels, known, left[part], right[part]), slices)
+        scores = np.concatenate([np.empty(0), *parts])
+        return np.where(scores < self.least, np.float32(-1), scores.astype(np.float32))
 
 
-def correlations(left: Pixels, right: Pixels) -> NDArray[np.float64]:
+class _Moments(NamedTuple):
+    """Of n pictures: sums of values, n times their variance, and whether they are constant; (n,) float64 and bool."""
+
+    sums: Doubles
+    spread: Doubles
+    constant: NDArray[np.bool_]
+
+
+def correlations(left: Pixels, right: Pixels) -> Doubles:
     """Score pairs of pictures by the rule's formula.
 
     Args:
@@ -105,28 +112,28 @@ def correlations(left: Pixels, right: Pixels) -> NDArray[np.float64]:
     Returns:
         (p,) float64, -1 to 1 up to rounding.
     """
-    a, b = flat(left), flat(right)
-    out = np.empty(len(a), dtype=np.float64)
-    step = max(1, _CACHED // max(1, a.shape[1]))
-    for start in range(0, len(a), step):
-        part = slice(start, start + step)
-        out[part] = _correlations(a[part], b[part])
-    return out
+    both = np.concatenate([left, right])
+    rows = np.arange(len(left))
+    return _correlations(both, _moments(both), rows, rows + len(left))
 
 
-def _correlations(a: Pixels, b: Pixels) -> NDArray[np.float64]:
-    n = np.float64(a.shape[1])
-    sx, sy = (rows.sum(axis=1, dtype=np.int64).astype(np.float64) for rows in (a, b))
-    across = _inner(a, b) - sx * sy / n
-    x, y = _inner(a, a) - sx * sx / n, _inner(b, b) - sy * sy / n
-    flat_x, flat_y = (rows.max(axis=1) == rows.min(axis=1) for rows in (a, b))
-    either = flat_x | flat_y
-    length = np.sqrt(np.where(either, 1.0, x) * np.where(either, 1.0, y))
-    scores: NDArray[np.float64] = np.where(either, (flat_x & flat_y).astype(np.float64), across / length)
+def _moments(pixels: Pixels) -> _Moments:
+    rows = flat(pixels)
+    sums, squares = (part.astype(np.float64) for part in pixel_sums(pixels))
+    constant = rows.max(axis=1) == rows.min(axis=1)
+    return _Moments(sums, squares - sums * sums / np.float64(rows.shape[1]), constant)
+
+
+def _correlations(pixels: Pixels, known: _Moments, i: Places, j: Places) -> Doubles:
+    rows = flat(pixels)
+    across = _inner(rows[i], rows[j]) - known.sums[i] * known.sums[j] / np.float64(rows.shape[1])
+    constant = known.constant[i] | known.constant[j]
+    length = np.sqrt(np.where(constant, 1.0, known.spread[i]) * np.where(constant, 1.0, known.spread[j]))
+    scores: Doubles = np.where(constant, 0.0, across / length)
     return scores
 
 
-def _inner(a: Pixels, b: Pixels) -> NDArray[np.float64]:
+def _inner(a: Pixels, b: Pixels) -> Doubles:
     """Sum the products of two rows, exactly."""
     total = np.zeros(len(a), dtype=np.float64)
     for start in range(0, a.shape[1], _FITS):
@@ -135,20 +142,10 @@ def _inner(a: Pixels, b: Pixels) -> NDArray[np.float64]:
     return total
 
 
-def _where(entries: Entries, key: int, varied: int) -> Places:
-    return np.flatnonzero((entries.key == key) & (entries.signature == varied))
+def _where(entries: Entries, key: int) -> Places:
+    """Find the pictures of a shape that are not constant."""
+    return np.flatnonzero((entries.key == key) & (entries.signature != 0))
 
 
 def _vectors(rows: Pixels) -> NDArray[np.float32]:
     return np.ascontiguousarray(rows).view(np.float16).reshape(len(rows), WIDTH).astype(np.float32)
-
-
-def _all_of(one: Places, two: Places | None) -> Iterator[tuple[Places, Places]]:
-    """Pair all with all, a block of the left at a time."""
-    count = len(one) if two is None else len(two)
-    step = max(1, 2**20 // max(1, count))
-    for start in range(0, len(one), step):
-        rows = np.arange(start, min(start + step, len(one)))
-        i, j = np.repeat(rows, count), np.tile(np.arange(count), len(rows))
-        later = i < j if two is None else np.ones(len(i), dtype=bool)
-        yield i[later], j[later]

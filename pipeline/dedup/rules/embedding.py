@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dedup.joins.vectors import near_vectors
-from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels
+from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels, Places
 
 _CACHED = 2**20
 # What scaling to length 1 and rounding to float32 can add to a product of two vectors.
@@ -61,7 +61,7 @@ class Embedding:
             reached = scores >= self.least
             yield Candidates(i[reached], j[reached], scores[reached].astype(np.float32))
 
-    def verify(self, left: Pixels, right: Pixels) -> NDArray[np.float32]:
+    def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
         """Never asked for: the vectors decide."""
         raise NotImplementedError
 

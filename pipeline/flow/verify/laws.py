@@ -87,19 +87,20 @@ def splits_name_images(lake: Lake) -> Check:
 
 
 def no_cluster_straddles(lake: Lake) -> Check:
-    """Law 4: in a sanitized split no cluster of the chosen rules has kept rows in two roles."""
+    """Law 4: in a sanitized split no cluster of the chosen rules has kept rows in two roles, but for protected ones."""
     specs = {name: unit["spec"] for name, unit in read_meta(lake.root, "splits", lake.versions["splits"]).units.items()}
     faults = []
     kept = lake.scan("splits").filter("kept").select("split_name", "image_id", "role")
     for name, spec in sorted(specs.items()):
-        for rule in spec["sanitize"]:
+        safe = pl.col("dataset").is_in(spec.get("protected", []))
+        for rule in dict.fromkeys([*spec["sanitize"], *spec.get("groups", [])]):
             over = (
                 lake.scan("clusters")
                 .filter(pl.col("rule") == rule)
                 .join(kept.filter(split_name=name), on="image_id")
                 .group_by("cluster_id")
-                .agg(roles=pl.col("role").n_unique())
-                .filter(pl.col("roles") > 1)
+                .agg(roles=pl.col("role").n_unique(), protected=safe.all())
+                .filter((pl.col("roles") > 1) & ~pl.col("protected"))
                 .collect()
             )
             if len(over):
@@ -108,12 +109,12 @@ def no_cluster_straddles(lake: Lake) -> Check:
 
 
 def drops_have_reasons(lake: Lake) -> Check:
-    """Law 8: every dropped row names the rule and the image it was dropped for."""
+    """Law 8: every dropped row names the rule, the image it was dropped for, and why."""
     dropped = lake.scan("splits").filter(~pl.col("kept"))
-    bare = dropped.filter(pl.col("dropped_by").is_null() | pl.col("dropped_for").is_null())
+    bare = dropped.filter(pl.any_horizontal(pl.col("dropped_by", "dropped_for", "reason").is_null()))
     count = bare.select(pl.len()).collect().item()
     return Check(
-        "every dropped row names its rule and image",
+        "every dropped row names its rule, its image and its reason",
         dropped.select(pl.len()).collect().item(),
         [f"{count} rows do not"] if count else [],
     )

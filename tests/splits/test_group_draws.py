@@ -1,0 +1,249 @@
+"""Splits of whole groups: what never happens, and how close to what was asked they come."""
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.errors import SplitError
+from pipeline.recipe import ROLES, SplitPart
+from pipeline.splits.draw import quotas
+from pipeline.splits.groups.draw import Drawn, draw_groups
+from pipeline.splits.sanitize import sanitize, straddling
+
+RULES = ("exact", "sign")
+
+
+class Image(NamedTuple):
+    """An image, and its cluster under each rule: 0 is no cluster."""
+
+    label: str | None = "A"
+    split: str = "train"
+    exact: int = 0
+    sign: int = 0
+    dataset: str = "a"
+
+
+CLUSTERS = st.sampled_from([0] * 9 + list(range(1, 8)))
+IMAGES = st.lists(
+    st.builds(
+        Image,
+        st.sampled_from(["A", "A", "B", None]),
+        st.sampled_from(["train", "train", "test"]),
+        CLUSTERS,
+        CLUSTERS,
+        st.sampled_from(["a", "b"]),
+    ),
+    min_size=8,
+    max_size=40,
+).map(lambda found: found + [Image(*of) for of in product("AB", ("train", "train", "test"), (0,), (0,), "aab")])
+ASKS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.sampled_from([0.1, 0.25, 0.5, 0.8]).map(lambda share: {"share": share}),
+    st.integers(2, 5).map(lambda size: {"size": size}),
+    st.just({}),
+)
+SPECS = st.builds(
+    lambda keep, protected, seed, roles: {"keep": keep, "protected": protected, "seed": seed, **roles},
+    st.permutations(ROLES),
+    st.sampled_from([[], ["a"], ["a", "b"]]),
+    st.integers(0, 99),
+    st.fixed_dictionaries(
+        {
+            role: st.builds(
+                lambda source, ask: {"from": source, **ask},
+                st.sampled_from(["train", "train", "test", "a/train"]),
+                ASKS,
+            )
+            for role in ROLES
+        }
+    ),
+)
+
+
+def name(i: int) -> bytes:
+    return np.random.default_rng(i).bytes(16)
+
+
+def spec_of(**keys: Any) -> SplitPart:
+    return SplitPart.model_validate({"name": "m", "groups": RULES, **keys})
+
+
+def frames(images: list[Image]) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    rows = pl.DataFrame(
+        [(name(i), image.label, image.dataset, image.split) for i, image in enumerate(images)],
+        schema={"image_id": pl.Binary, "label": pl.String, "dataset": pl.String, "split": pl.String},
+        orient="row",
+    )
+    clusters = {
+        rule: pl.DataFrame(
+            [(name(i), getattr(image, rule)) for i, image in enumerate(images) if getattr(image, rule)],
+            schema={"image_id": pl.Binary, "cluster_id": pl.Int64},
+            orient="row",
+        )
+        for rule in RULES
+    }
+    return rows, clusters
+
+
+def draw(spec: SplitPart, images: list[Image]) -> Drawn:
+    return draw_groups(spec, *frames(images))
+
+
+def try_draw(keys: dict[str, Any], images: list[Image]) -> tuple[SplitPart, Drawn]:
+    """Draw, or give the example up where it asks for what cannot be."""
+    spec = spec_of(**keys)
+    try:
+        return spec, draw(spec, images)
+    except SplitError:
+        assume(condition=False)
+        raise
+
+
+def groups_of(images: list[Image]) -> list[set[int]]:
+    """Join images one cluster after the other."""
+    groups: list[set[int]] = [{i} for i in range(len(images))]
+    for rule in RULES:
+        for cluster in {getattr(image, rule) for image in images} - {0}:
+            members = {i for i, image in enumerate(images) if getattr(image, rule) == cluster}
+            joined = set().union(*(group for group in groups if group & members))
+            groups = [group for group in groups if not group & members] + [joined]
+    return groups
+
+
+@given(SPECS, IMAGES)
+def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, Any], images: list[Image]) -> None:
+    sources = {keys[role]["from"] for role in ROLES}
+    images = [image for image in images if {image.split, f"{image.dataset}/{image.split}"} & sources]
+    spec, drawn = try_draw(keys, images)
+    rows = {row["image_id"]: row for row in drawn.rows.iter_rows(named=True)}
+    for group in groups_of(images):
+        inside = [rows[name(i)] for i in group if name(i) in rows]
+        assert len(inside) in (0, len(group))
+        kept = [row for row in inside if row["kept"]]
+        assert bool(kept) == bool(inside)
+        assert len({row["role"] for row in kept}) <= 1 or {row["dataset"] for row in kept} <= set(spec.protected)
+        assert all(row["kept"] for row in inside if row["dataset"] in spec.protected)
+    torn = straddling(spec, drawn.rows, drawn.rows, frames(images)[1])
+    assert torn.is_empty() or spec.protected
+
+
+@given(SPECS, IMAGES)
+def test_rows_are_drawn_from_their_source_and_every_dropped_one_says_why(
+    keys: dict[str, Any], images: list[Image]
+) -> None:
+    spec, drawn = try_draw(keys, images)
+    place = {name(i): i for i in range(len(images))}
+    rows = {row["image_id"]: row for row in drawn.rows.iter_rows(named=True)}
+    for row in rows.values():
+        assert spec.roles[row["role"]].source_split in {row["split"], f"{row['dataset']}/{row['split']}"}
+        if row["kept"]:
+            assert (row["dropped_by"], row["dropped_for"], row["reason"]) == (None, None, None)
+            continue
+        keeper = rows[row["dropped_for"]]
+        assert row["reason"] == "overlap"
+        assert keeper["kept"]
+        assert keeper["role"] != row["role"]
+        mine, theirs = images[place[row["image_id"]]], images[place[row["dropped_for"]]]
+        shared = [rule for rule in RULES if getattr(mine, rule) == getattr(theirs, rule) > 0]
+        assert getattr(mine, row["dropped_by"]) > 0
+        assert row["dropped_by"] in shared or not shared
+    ranks = drawn.rows.group_by("role").agg(pl.col("rank").sort())
+    assert all(found.to_list() == list(range(len(found))) for found in ranks["rank"])
+
+
+@given(SPECS, IMAGES, st.integers(0, 2**32))
+def test_the_order_of_images_and_clusters_does_not_matter(keys: dict[str, Any], images: list[Image], seed: int) -> None:
+    spec, drawn = try_draw(keys, images)
+    rows, clusters = frames(images)
+    shuffled = {rule: rows.sample(fraction=1, shuffle=True, seed=seed) for rule, rows in clusters.items()}
+    again = draw_groups(spec, rows.sample(fraction=1, shuffle=True, seed=seed), shuffled)
+    assert again.rows.equals(drawn.rows)
+    assert again.deviation.equals(drawn.deviation)
+
+
+@given(st.lists(st.sampled_from("AABC"), min_size=30, max_size=80), st.integers(0, 99))
+def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: int) -> None:
+    images = [Image(label) for label in labels]
+    shares = {"train": 0.7, "valid": 0.1, "test": 0.2}
+    drawn = draw(spec_of(seed=seed, **{r: {"from": "train", "share": s} for r, s in shares.items()}), images)
+    assert len(drawn.rows) == len(images)
+    assert drawn.deviation["asked"].equals(drawn.deviation["got"].alias("asked"))
+    for role, label, _, got in drawn.deviation.rows():
+        assert abs(got - shares[role] * labels.count(label)) < 2
+    sized = draw(spec_of(seed=seed, train={"from": "train"}, test={"from": "train", "size": 5}), images * 3)
+    assert sorted(sized.deviation.filter(role="test")["got"]) == sorted(quotas(5, sorted(set(labels))).values())
+    assert len(sized.rows) == 3 * len(images)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from("AAB")), min_size=10, max_size=40), st.integers(0, 99))
+def test_groups_of_one_label_miss_what_was_asked_by_half_the_largest_at_most(
+    groups: list[tuple[int, str]], seed: int
+) -> None:
+    images = [Image(label, exact=n + 1) for n, (size, label) in enumerate(groups) for _ in range(size)]
+    roles = {"train": {"from": "train", "share": 0.6}, "test": {"from": "train", "share": 0.2}}
+    _, drawn = try_draw({"seed": seed, **roles}, images)
+    for _, label, asked, got in drawn.deviation.rows():
+        assert 2 * abs(asked - got) <= max(size for size, of in groups if of == label)
+
+
+def test_classes_keep_their_proportion_and_large_groups_find_a_place() -> None:
+    images = [Image(exact=1)] * 500 + [Image("AB"[i % 5 // 4]) for i in range(500)]
+    shares = {"train": 0.8, "valid": 0.1, "test": 0.1}
+    for seed in range(10):
+        drawn = draw(spec_of(seed=seed, **{r: {"from": "train", "share": s} for r, s in shares.items()}), images)
+        assert drawn.deviation.rows() == [
+            ("train", "A", 720, 720),
+            ("train", "B", 80, 80),
+            ("valid", "A", 90, 90),
+            ("valid", "B", 10, 10),
+            ("test", "A", 90, 90),
+            ("test", "B", 10, 10),
+        ]
+
+
+def test_a_large_group_is_in_a_sample_as_often_as_a_small_one() -> None:
+    images = [Image(exact=1 + i // 20) for i in range(400)] + [Image() for _ in range(600)]
+    spec = {"train": {"from": "train", "size": 200}}
+    drawn = pl.concat(draw(spec_of(seed=seed, **spec), images).rows for seed in range(100))
+    assert 65 < drawn["image_id"].is_in([name(i) for i in range(400)]).sum() / 100 < 95  # 80 of 200
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(("train", "valid", "test"), "train"), (("test", "valid", "train"), "test")]
+)
+def test_a_group_of_two_sources_goes_to_the_first_role_that_keeps(keep: tuple[str, ...], kept: str) -> None:
+    images = [Image(split="train", exact=1), Image(split="test", exact=1), Image(split="train"), Image(split="test")]
+    drawn = draw(spec_of(keep=keep, train={"from": "train"}, test={"from": "test"}), images)
+    assert drawn.rows.filter("kept").filter(pl.col("image_id").is_in([name(0), name(1)]))["role"].to_list() == [kept]
+    assert drawn.deviation.rows() == [
+        ("train", "A", 2, 1 + (kept == "train")),
+        ("test", "A", 2, 1 + (kept == "test")),
+    ]
+
+
+def test_sanitizing_goes_on_from_what_groups_left() -> None:
+    images = [Image(split="train", exact=1), Image(split="test", exact=1), Image(sign=2), Image(split="test", sign=2)]
+    spec = spec_of(groups="exact", sanitize="sign", train={"from": "train"}, test={"from": "test"})
+    rows, clusters = frames(images)
+    drawn = draw_groups(spec, rows, clusters)
+    result = sanitize(spec, drawn.rows, clusters)
+    assert sorted(result.drop_nulls("dropped_by")["dropped_by"]) == ["exact", "sign"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"),
+    [
+        ({"train": {"from": "train", "size": 11}}, "train asks for 11 images from 'train', more than its classes"),
+        ({"train": {"from": "nowhere"}}, "takes from 'nowhere', which has no images"),
+        ({"train": {"from": "train", "share": 0.7}, "test": {"from": "train", "share": 0.7}}, "add up to 1.4"),
+        ({"train": {"from": "train"}, "test": {"from": "train"}}, "test takes all of 'train', but the other roles"),
+        ({"train": {"from": "train", "size": 2}}, "train gets nothing: no group .* largest has 10 images"),
+    ],
+)
+def test_what_cannot_be_is_an_error(roles: dict[str, Any], said: str) -> None:
+    with pytest.raises(SplitError, match=said):
+        draw(spec_of(**roles), [Image(exact=1)] * 10)
