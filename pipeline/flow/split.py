@@ -170,7 +170,8 @@ def _make(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
         rows, told = drawn.rows, _account(drawn)
     else:
         rows = draw_roles(part, images)
-    made = sanitize(part, rows, clusters)
+    pairs = {rule: _of_rule(root, "pairs", rule, "left_id", "right_id") for rule in part.sanitize if _stars(root, rule)}
+    made = sanitize(part, rows, clusters, pairs)
     if part.protected:
         told["straddling"] = straddling(part, rows, made, {**clusters, **whole}).to_dicts()
     return _Made(made, told)
@@ -181,11 +182,15 @@ def _components(root: str, rule: str) -> pl.DataFrame:
 
     Every star lies within one component: what cannot leak by these cannot by those.
     """
-    if "stars" in read_meta(root, "clusters").units.get(rule, {}).get("spec", ()):
+    if _stars(root, rule):
         from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for splits with groups of stars
 
         return link(_of_rule(root, "pairs", rule, "left_id", "right_id"), "components")
     return _of_rule(root, "clusters", rule, "cluster_id", "image_id")
+
+
+def _stars(root: str, rule: str) -> bool:
+    return "stars" in read_meta(root, "clusters").units.get(rule, {}).get("spec", ())
 
 
 def _of_rule(root: str, table: str, rule: str, *columns: str) -> pl.DataFrame:

@@ -5,10 +5,12 @@ contradict one another go (`conflicts.py`), then those that two roles share or o
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import polars as pl
 
 from pipeline.recipe import SplitPart
+from pipeline.splits.across import reaching_across
 from pipeline.splits.conflicts import contradicting
 from pipeline.splits.overlaps import overlapping
 
@@ -20,7 +22,12 @@ _NOTHING_DROPPED = {
 }
 
 
-def sanitize(spec: SplitPart, rows: pl.DataFrame, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def sanitize(
+    spec: SplitPart,
+    rows: pl.DataFrame,
+    clusters: Mapping[str, pl.DataFrame],
+    pairs: Mapping[str, pl.DataFrame] = MappingProxyType({}),
+) -> pl.DataFrame:
     """Mark which rows of a split are kept.
 
     Only rows of this split count, and of them only those that are kept so far: what a cluster holds besides does not.
@@ -32,6 +39,8 @@ def sanitize(spec: SplitPart, rows: pl.DataFrame, clusters: Mapping[str, pl.Data
         spec: the recipe's `[[split]]`.
         rows: what `draw_roles` or `draw_groups` returned; what the latter has dropped stays so.
         clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.sanitize`.
+        pairs: by rule whose pairs reach from one cluster into another, rows of the pairs table (left_id and right_id
+            are read): after its clusters, no pair is left in two roles either.
 
     Returns:
         Rows of the splits table without its partition column, in the order of `rows`. Everything is kept where the
@@ -47,6 +56,8 @@ def sanitize(spec: SplitPart, rows: pl.DataFrame, clusters: Mapping[str, pl.Data
         if spec.conflicts != "keep":
             state = _mark(state, rule, contradicting(spec, _together(state, clusters[rule])))
         state = _mark(state, rule, overlapping(spec, _together(state, clusters[rule])))
+        if rule in pairs:
+            state = _mark(state, rule, reaching_across(spec, state.filter("kept"), pairs[rule]))
     return state.select("role", "rank", "image_id", "label_index", *_NOTHING_DROPPED)
 
 
