@@ -3,7 +3,7 @@
 `TABLES` maps a table's name to its `Table`. A lake written by a newer `VERSION` than this one is refused on opening.
 """
 
-from schemas import clusters, images, index, pairs, rejects, releases, scores, shards, splits
+from schemas import bases, clusters, images, index, pairs, rejects, releases, scores, shards, splits
 from schemas.table import Table, column
 
 VERSION = 2
@@ -15,6 +15,7 @@ TABLES: dict[str, Table] = {
         rejects.TABLE,
         shards.TABLE,
         index.TABLE,
+        bases.TABLE,
         pairs.TABLE,
         clusters.TABLE,
         splits.TABLE,

@@ -17,6 +17,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.dedup.resize import area_weights, two_sided
+
 Pixels = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 Matrix = NDArray[np.int64]
@@ -32,7 +34,6 @@ _LUMA = (19595, 38470, 7471)
 _LUMA_HALF = 2**15
 _LUMA_SHIFT = 16
 
-_WHITE = 255
 # Bytes of gray pixels worked on at a time, so that what is made of them stays in the processor's cache.
 _CACHED = 2**17
 
@@ -40,7 +41,7 @@ _CACHED = 2**17
 def dct_hashes(pixels: Pixels) -> Words:
     """Hash pictures by which of their low frequencies are strong (pHash).
 
-    The picture is made gray (`gray`) and resized to 32 x 32 by area (`_area_weights`). Of the orthonormal DCT-II of
+    The picture is made gray (`gray`) and resized to 32 x 32 by area (`area_weights`). Of the orthonormal DCT-II of
     that, its basis rounded to 2^-11, the 8 x 8 lowest frequencies are kept. A bit is 1 where the coefficient is above
     the median of the 63 that are not the DC term. Bits are in the order of vertical, then horizontal frequency, the
     most significant first. That one is the DC term's, compared like the others: 1 but for black and few other pictures.
@@ -58,11 +59,11 @@ def dct_hashes(pixels: Pixels) -> Words:
         ValueError: a side is 0, or a picture has more than about 2^28 pixels, so that sums would not be exact.
     """
     height, width = pixels.shape[1:3]
-    down, across = _basis() @ _area_weights(_SIDE, height), _basis() @ _area_weights(_SIDE, width)
+    down, across = _basis() @ area_weights(_SIDE, height), _basis() @ area_weights(_SIDE, width)
     middle = (_KEPT * _KEPT - 1) // 2
     words = np.empty(len(pixels), np.uint64)
     for part in _blocks(pixels):
-        found = _two_sided(down, gray(pixels[part]), across).reshape(-1, _KEPT * _KEPT)
+        found = two_sided(down, gray(pixels[part]), across).reshape(-1, _KEPT * _KEPT)
         median = np.partition(found[:, 1:], middle, axis=1)[:, middle]
         words[part] = _packed(found > median[:, None])
     return words
@@ -71,7 +72,7 @@ def dct_hashes(pixels: Pixels) -> Words:
 def gradient_hashes(pixels: Pixels) -> Words:
     """Hash pictures by where they grow lighter from left to right (dHash).
 
-    The picture is made gray (`gray`) and resized to 8 rows of 9 by area (`_area_weights`); a bit is 1 where the right
+    The picture is made gray (`gray`) and resized to 8 rows of 9 by area (`area_weights`); a bit is 1 where the right
     of two neighbours is lighter. Bits are in the order of rows, then columns, the most significant first. A constant
     picture hashes to 0.
 
@@ -85,10 +86,10 @@ def gradient_hashes(pixels: Pixels) -> Words:
         ValueError: a side is 0, or a picture has so many pixels that sums would not be exact (over 2^54).
     """
     height, width = pixels.shape[1:3]
-    down, across = _area_weights(_KEPT, height), _area_weights(_KEPT + 1, width)
+    down, across = area_weights(_KEPT, height), area_weights(_KEPT + 1, width)
     words = np.empty(len(pixels), np.uint64)
     for part in _blocks(pixels):
-        means = _two_sided(down, gray(pixels[part]), across)
+        means = two_sided(down, gray(pixels[part]), across)
         words[part] = _packed(means[:, :, 1:] > means[:, :, :-1])
     return words
 
@@ -122,57 +123,6 @@ def _blocks(pixels: Pixels) -> list[slice]:
 def _packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Pack (n, ...) bits, 64 a picture, the first to the most significant: (n,) uint64."""
     return np.packbits(bits.reshape(len(bits), -1), axis=1).view(">u8")[:, 0].astype(np.uint64)
-
-
-def _two_sided(left: Matrix, pictures: Pixels, right: Matrix) -> Matrix:
-    """Compute `left @ picture @ right.T` of every picture, exactly.
-
-    Pictures become the innermost axis, so that the loops of `einsum` run along it; for whole numbers it calls no BLAS.
-
-    Args:
-        left: (rows, height) int64.
-        pictures: (n, height, width) uint8.
-        right: (columns, width) int64.
-
-    Returns:
-        (n, rows, columns) int64.
-    """
-    n, height, width = pictures.shape
-    most = _WHITE * int(np.abs(left).sum(axis=1).max())
-    first, second = _holding(most), _holding(most * int(np.abs(right).sum(axis=1).max()))
-    turned = np.ascontiguousarray(pictures.reshape(n, height * width).T).reshape(height, width, n)
-    half = np.einsum("rh,hwn->rwn", left.astype(first), turned.astype(first))
-    whole = np.einsum("cw,rwn->rcn", right.astype(second), half.astype(second))
-    values = whole.astype(np.int64).reshape(-1, n)
-    return np.ascontiguousarray(values.T).reshape(n, len(left), len(right))
-
-
-def _holding(bound: int) -> type[np.int32] | type[np.int64]:
-    """Choose the smaller type that holds sums of at most this size: int32 is about four times as fast."""
-    if bound > np.iinfo(np.int64).max:
-        raise ValueError("a picture has too many pixels for an exact perceptual hash; make it smaller, to 2^28 pixels")
-    return np.int32 if bound <= np.iinfo(np.int32).max else np.int64
-
-
-@lru_cache(maxsize=64)
-def _area_weights(cells: int, size: int) -> Matrix:
-    """Resize by area, along one axis: tell how much of each pixel lies in each cell.
-
-    In 1/cells of a pixel, so that every weight is a whole number: cell c covers pixels c * size / cells to
-    (c + 1) * size / cells, one at its border in part. It works for any size, more pixels than cells or fewer.
-
-    Args:
-        cells: how many cells the axis is cut into.
-        size: how many pixels it has.
-
-    Returns:
-        (cells, size) int64; rows sum to size, columns to cells.
-    """
-    if size < 1:
-        raise ValueError("a picture of no pixels has no perceptual hash")
-    cell, pixel = np.arange(cells)[:, None], np.arange(size)[None, :]
-    start, end = np.maximum(cell * size, pixel * cells), np.minimum((cell + 1) * size, (pixel + 1) * cells)
-    return np.asarray(np.maximum(end - start, 0), np.int64)
 
 
 @lru_cache(maxsize=1)

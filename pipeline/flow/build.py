@@ -128,7 +128,7 @@ def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progre
 
     # images -> index -> pairs -> clusters
     run_index(root, rules, engine, progress, embeddings)
-    run_pairs(root, compared, recipe.dedup.max_pairs, progress)
+    run_pairs(root, compared, recipe.dedup, progress)
     done += run_clusters(root, rules, ways_to_cluster(recipe, compared), progress)
 
     # images, clusters -> splits

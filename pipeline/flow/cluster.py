@@ -29,8 +29,9 @@ def wanted_rules(root: str, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
 
 
 def ways_to_cluster(recipe: Recipe, compared: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """By rule that compares, how its pairs become clusters, and the fingerprint of the user's vectors, if any."""
-    return {rule: (recipe.dedup.clusters, *filter(None, [vectors])) for rule, vectors in compared.items()}
+    """By rule that compares, how its pairs become clusters, of what, and the fingerprint of the user's vectors."""
+    named = recipe.dedup.clusters, recipe.dedup.between
+    return {rule: (*named, *filter(None, [vectors])) for rule, vectors in compared.items()}
 
 
 def cluster_units(root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:

@@ -76,12 +76,14 @@ class DedupPart(Part):
     """`[dedup]`: the rules to index and cluster by, as DESIGN spells them, and how pairs become clusters.
 
     `clusters` says how a rule with pairs makes clusters of them: "components" puts together whatever a chain of pairs
-    connects, "stars" only images that are paired with one representative. A rule that finds more than `max_pairs`
+    connects, "stars" only images that are paired with one representative. `between = "splits"` compares only images of
+    different source splits, which is all that leaks need, and quicker. A rule that finds more than `max_pairs`
     pairs is too loose to be of use, and stops the build.
     """
 
     rules: Words = ("exact",)
     clusters: Literal["components", "stars"] = "components"
+    between: Literal["all", "splits"] = "all"
     max_pairs: Count = 50_000_000
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.rules import cosine, embedding, exact, maxpool, sign, words
+from pipeline.dedup.rules import cosine, embedding, exact, maxpool, photo, sign, words
 from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries
 from pipeline.errors import RecipeError
 
@@ -48,9 +48,10 @@ _KEYED: dict[str, Callable[[str | None], Keys]] = {
 _COMPARED: dict[str, Callable[[str | None], Comparison]] = {
     "hamming": words.rule,
     "cosine": cosine.rule,
+    "photo": photo.rule,
     "embedding": embedding.rule,
 }
-_SPELLED = "exact, sign, maxpool:k, hamming:d, cosine:t, embedding:NAME:t"
+_SPELLED = "exact, sign, maxpool:k, hamming:d, cosine:t, photo:t, embedding:NAME:t"
 
 
 def parse_rule(name: str) -> Rule:

@@ -1,0 +1,1 @@
+"""What rule photo sees of a picture: a thumbnail, a decorrelated descriptor of it, and a second look at pairs."""
