@@ -104,36 +104,33 @@ def _pictures(entries: Entries) -> Pixels:
 
 
 def _scores(left: Entries, right: Entries, cosine: NDArray[np.float64], view: Places) -> Floats:
-    """Look at pairs, always from the same one of the two, so that the score does not depend on their order."""
-    turned = (left.key > right.key) | ((left.key == right.key) & (left.signature > right.signature))
+    """Look at pairs from both sides and take the better look: which of the two comes first does not matter."""
     a, b = _pictures(left), _pictures(right)
-    ordered = (np.where(turned[:, None, None, None], b, a), np.where(turned[:, None, None, None], a, b))
-    start, mirrored = _starts(view, turned)
+    there, back = _starts(view)
 
     def scored(at: int) -> Floats:
         part = slice(at, at + _LOOKED_AT)
-        return look(ordered[0][part], ordered[1][part], start[part], mirrored[part])
+        one = look(a[part], b[part], there[part, :4], there[part, 4] > 0)
+        other = look(b[part], a[part], back[part, :4], back[part, 4] > 0)
+        return np.maximum(one, other)
 
     shares = np.concatenate([np.empty(0, np.float32), *in_order(scored, range(0, len(cosine), _LOOKED_AT))])
     equal = (left.key == right.key) & (left.signature == right.signature)
     return np.where(equal, np.float32(1), (2 * shares + cosine.astype(np.float32)) / np.float32(3))
 
 
-def _starts(view: Places, turned: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Tell from the view that brought two pictures nearest how the first lies on the second."""
+def _starts(view: Places) -> tuple[Floats, Floats]:
+    """Tell from the view that brought two pictures nearest how the left lies on the right, and the right on the left.
+
+    Returns:
+        Two of (p, 5) float32: how to look at the one to see the other, see `warp.warped`, and whether it is mirrored.
+    """
     views = np.array([(0.0, 0.0, 1.0, 0.0), *VIEWS], dtype=np.float32)
     of_right = view > len(VIEWS)
-    seen = views[np.where(of_right, view - len(VIEWS), view)]
-    forward = of_right == turned
-    across, down, size, mirrored = seen.T
+    across, down, size, mirrored = views[np.where(of_right, view - len(VIEWS), view)].T
     sign = np.where(mirrored > 0, np.float32(1), np.float32(-1))
-    start = np.stack(
-        [
-            np.where(forward, across, sign * across / size),
-            np.where(forward, down, -down / size),
-            np.where(forward, np.log(size), -np.log(size)),
-            np.where(forward, np.log(size), -np.log(size)),
-        ],
-        axis=1,
-    )
-    return start.astype(np.float32), mirrored > 0
+    log = np.log(size)
+    seen = np.stack([across, down, log, log, mirrored], axis=1)
+    undone = np.stack([sign * across / size, -down / size, -log, -log, mirrored], axis=1)
+    turned = of_right[:, None]
+    return np.where(turned, undone, seen), np.where(turned, seen, undone)
