@@ -84,7 +84,7 @@ class DedupPart(Part):
     rules: Words = ("exact",)
     clusters: Literal["components", "stars"] = "components"
     between: Literal["all", "splits"] = "all"
-    max_pairs: Count = 50_000_000
+    max_pairs: Count = 20_000_000
 
 
 class BaselinePart(Part):

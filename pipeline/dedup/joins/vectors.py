@@ -54,7 +54,7 @@ def near_vectors(left: Vectors, right: Vectors | None, threshold: float) -> Iter
     has one of at least `threshold - 2 * rounding(d)`. Whoever needs the exact set looks at what is found again.
 
     Args:
-        left: (n, d) float32, no longer than 1 (and a half of `rounding`).
+        left: (n, d) float32, no longer than 1, or by a thousandth at most.
         right: (m, d) float32 likewise; None for the left side itself.
         threshold: above 0.
 
@@ -77,7 +77,8 @@ def rounding(dimensions: int) -> float:
     """Bound what float32 can do to a bound or to an inner product of vectors no longer than 1.
 
     Coordinates are rounded once from float64 (u = 2^-24 of the vector's length), a product of d of them in any order
-    of summation errs by at most d u / (1 - d u), the length of the rest is rounded up.
+    of summation errs by at most d u / (1 - d u), the length of the rest is rounded up. Twice that leaves room for
+    vectors that are a little longer.
     """
     return 2.0 * (dimensions + 4) * _UNIT_ROUNDOFF
 

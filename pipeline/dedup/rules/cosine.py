@@ -1,18 +1,21 @@
 """cosine:t: the correlation of the pixels is t or more. Mean-centred, so brightness and contrast do not matter.
 
-The score of two pictures x, y of equal shape with n values is, from exact integer sums and in float64,
+The score of two pictures x, y of equal shape with n values is
 
-    (Sxy - Sx Sy / n) / sqrt((Sxx - Sx Sx / n) (Syy - Sy Sy / n))
+    (n Sxy - Sx Sy) / sqrt((n Sxx - Sx Sx) (n Syy - Sy Sy))
 
-which is the inner product of their mean-centred unit vectors. A pair is where it is t or more.
+where the three brackets are exact whole numbers (up to 2^24 values a picture; beyond, they are float64), and the rest
+is float64: product, root and quotient, rounded once each. It is the inner product of the pictures' mean-centred
+unit vectors, and where that is t exactly, as it can be for 0.8, it comes out as t. A pair is where it is t or more.
 Nothing else decides: all that is done in float32 or with bounds only leaves out pairs that cannot reach t, with every
-rounding error accounted for in the bound, so no pair at t is lost. A constant picture has no direction: its score
-is 0 with every picture, and it is in no pair (a thousand blank pictures are one cluster of rule exact). Pictures of
-unlike shape are never a pair.
+rounding error accounted for in the bound, so no pair at t is lost.
+
+A constant picture has no direction: its score is 0 with every picture, and it is in no pair (a thousand blank pictures
+are one cluster of rule exact). Pictures of unlike shape are never a pair.
 
 The index holds of every picture the first coordinates in a cosine basis (DCT-II, low frequencies first) and the length
-of the rest; their inner product bounds the score from above. They are made of exact integers, see
-`lowpass`, so they are the same on any machine and in any batch.
+of the rest; their inner product bounds the score from above. They are made of exact integers, see `lowpass`, so they
+are the same on any machine and in any batch.
 """
 
 from collections.abc import Iterator
@@ -32,6 +35,8 @@ _LEAST, _MOST = 0.80, 1.0
 # Products of 8-bit values fit 16 bits; so many of them fit 32.
 _FITS = (2**32 - 1) // 255**2
 _CACHED = 2**19
+# Of so many values, n^2 times a covariance, n^2 255^2 / 4 at most, fits 63 bits.
+_EXACT = 2**24
 
 Doubles = NDArray[np.float64]
 
@@ -95,9 +100,9 @@ class Cosine:
 
 
 class _Moments(NamedTuple):
-    """Of n pictures: sums of values, n times their variance, and whether they are constant; (n,) float64 and bool."""
+    """Of n pictures of m values: their sums, m^2 times their variances, and whether they are constant; (n,) each."""
 
-    sums: Doubles
+    sums: Places
     spread: Doubles
     constant: NDArray[np.bool_]
 
@@ -119,23 +124,31 @@ def correlations(left: Pixels, right: Pixels) -> Doubles:
 
 def _moments(pixels: Pixels) -> _Moments:
     rows = flat(pixels)
-    sums, squares = (part.astype(np.float64) for part in pixel_sums(pixels))
-    constant = rows.max(axis=1) == rows.min(axis=1)
-    return _Moments(sums, squares - sums * sums / np.float64(rows.shape[1]), constant)
+    sums, squares = pixel_sums(pixels)
+    spread = _less(rows.shape[1], squares, sums, sums)
+    return _Moments(sums, spread, rows.max(axis=1) == rows.min(axis=1))
 
 
 def _correlations(pixels: Pixels, known: _Moments, i: Places, j: Places) -> Doubles:
     rows = flat(pixels)
-    across = _inner(rows[i], rows[j]) - known.sums[i] * known.sums[j] / np.float64(rows.shape[1])
+    across = _less(rows.shape[1], _inner(rows[i], rows[j]), known.sums[i], known.sums[j])
     constant = known.constant[i] | known.constant[j]
     length = np.sqrt(np.where(constant, 1.0, known.spread[i]) * np.where(constant, 1.0, known.spread[j]))
     scores: Doubles = np.where(constant, 0.0, across / length)
     return scores
 
 
-def _inner(a: Pixels, b: Pixels) -> Doubles:
+def _less(count: int, products: Places, left: Places, right: Places) -> Doubles:
+    """Compute count * products - left * right: exactly, and then rounded once, where the result fits 63 bits."""
+    if count <= _EXACT:
+        # Whatever wraps around on the way has wrapped back.
+        return (count * products - left * right).astype(np.float64)
+    return count * products.astype(np.float64) - left.astype(np.float64) * right.astype(np.float64)
+
+
+def _inner(a: Pixels, b: Pixels) -> Places:
     """Sum the products of two rows, exactly."""
-    total = np.zeros(len(a), dtype=np.float64)
+    total = np.zeros(len(a), dtype=np.int64)
     for start in range(0, a.shape[1], _FITS):
         part = slice(start, start + _FITS)
         total += np.multiply(a[:, part], b[:, part], dtype=np.uint16).sum(axis=1, dtype=np.uint32)

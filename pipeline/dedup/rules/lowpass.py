@@ -70,13 +70,12 @@ def _describe(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
     shape = pixels.shape[1:]
     n = prod(shape)
     values = flat(pixels).astype(np.float64)
-    sums, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)
     varied = values.max(axis=1) != values.min(axis=1)
-    length = np.sqrt(np.where(varied, squares - sums * sums / n, 1.0))
     # Small whole numbers first, the fraction of the mean after: the sums in between stay exact.
-    middle = np.rint(sums / n)
-    values -= middle[:, None]
-    coordinates = _coordinates(values.reshape(pixels.shape)) - (sums / n - middle)[:, None] * _of_ones(shape)
+    values -= np.rint(values.sum(axis=1) / n)[:, None]
+    sums, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)
+    length = np.sqrt(np.where(varied, squares - sums * sums / n, 1.0))
+    coordinates = _coordinates(values.reshape(pixels.shape)) - (sums / n)[:, None] * _of_ones(shape)
     rounded = (coordinates / length[:, None]).astype(np.float16)
     out = np.zeros((len(pixels), WIDTH), dtype=np.float16)
     out[:, : rounded.shape[1]] = rounded
@@ -135,8 +134,12 @@ def _chosen(shape: Shape) -> NDArray[np.int64]:
 
 
 def _bits(shape: Shape) -> int:
-    """Bits of the row and column bases, so that every sum stays below 2^53: values take 9, colours 2."""
-    return int(min(20, (53 - 9 - _MIX_BITS - log2(prod(shape))) // 2))
+    """Bits of the row and column bases, so that every sum stays below 2^53.
+
+    By Cauchy-Schwarz a sum of h w values of at most 2^8 with weights of length 1 is at most 2^8 sqrt(h w), and so is
+    any part of it; colours take 2 bits, and one is to spare.
+    """
+    return int(min(20, (53 - 8 - _MIX_BITS - 1 - log2(shape[0] * shape[1]) / 2) // 2))
 
 
 @lru_cache(maxsize=64)
