@@ -7,7 +7,9 @@ _MEANING = {
     "sign": "every pixel on the same side of mid-gray: 127 and below, or 128 and above",
     "maxpool": "equal brightest pixels in every {0} x {0} block",
     "hamming": "64-bit perceptual hashes that differ in at most {0} bits",
-    "cosine": "cosine between the pixels of {0} or above",
+    "cosine": "correlation between the pixels of {0} or above",
+    "photo": "the same photograph, perhaps shifted, cropped, mirrored or recoloured, with a score of {0} or above",
+    "embedding": "cosine between the vectors you brought ({0}) at least that",
 }
 
 
