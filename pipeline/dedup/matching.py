@@ -81,17 +81,19 @@ def _verified(
     i, j = np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
     # Candidates share their key, which tells the shape.
     keys = left.entries.key[i]
-    for key in np.unique(keys):
+    for key in np.unique(left.entries.key):
         alike = np.flatnonzero(keys == key)
+        if not len(alike):
+            continue
         one_image = read_pixels(left.image_ids[i[alike[:1]]]).nbytes
         for a, b in _within_memory(i[alike], j[alike], max(4, _PIXEL_BYTES // max(1, one_image))):
-            scores = _score(rule, (left.image_ids[a], right.image_ids[b]), read_pixels)
+            scores = _score(rule, (left, a), (right, b), read_pixels)
             reached = scores >= np.float32(rule.least)
             yield a[reached], b[reached], scores[reached]
 
 
 def _within_memory(i: Places, j: Places, most: int) -> Iterator[tuple[Places, Places]]:
-    """Cut candidates so that few images take part in each piece; a piece is ordered by its left side."""
+    """Cut candidates so that few images take part in each piece."""
     for rows in _pieces(i, most // 2):
         for columns in _pieces(j[rows], most // 2):
             piece = rows[columns]
@@ -100,26 +102,42 @@ def _within_memory(i: Places, j: Places, most: int) -> Iterator[tuple[Places, Pl
 
 def _pieces(images: Places, most: int) -> Iterator[Places]:
     """Cut positions into runs of at most so many different images."""
-    order = np.argsort(images, kind="stable")
-    rank = np.cumsum(np.diff(images[order], prepend=-1) != 0) - 1
-    yield from np.split(order, np.searchsorted(rank, np.arange(most, int(rank[-1]) + 1, most)))
+    number, count = _numbered(images)
+    if count <= most:
+        yield np.arange(len(images))
+        return
+    order = np.argsort(number, kind="stable")
+    yield from np.split(order, np.searchsorted(number[order], np.arange(most, count, most)))
 
 
-def _score(rule: Comparison, ids: tuple[Ids, Ids], read_pixels: ReadPixels) -> NDArray[np.float32]:
-    """Score pairs of images, (p, 16) ids on either side: pixels of each are read once."""
-    places, wanted = _numbered(np.concatenate(ids))
-    return rule.verify(read_pixels(wanted), places[: len(ids[0])], places[len(ids[0]) :])
+def _score(
+    rule: Comparison, one: tuple[Block, Places], two: tuple[Block, Places], read_pixels: ReadPixels
+) -> NDArray[np.float32]:
+    """Score pairs of images, each given as its block and place: pixels of each are read once."""
+    (left, i), (right, j) = one, two
+    if left is right:
+        number, _ = _numbered(np.concatenate([i, j]))
+        ids = left.image_ids[_different(np.concatenate([i, j]))]
+        return rule.verify(read_pixels(ids), number[: len(i)], number[len(i) :])
+    a, count = _numbered(i)
+    b, _ = _numbered(j)
+    ids = np.concatenate([left.image_ids[_different(i)], right.image_ids[_different(j)]])
+    return rule.verify(read_pixels(ids), a, b + count)
 
 
-def _numbered(ids: Ids) -> tuple[Places, Ids]:
-    """Number rows of bytes: the number of each, and the different rows."""
-    words = np.ascontiguousarray(ids).view(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
-    places = np.empty(len(order), dtype=np.int64)
-    places[order] = np.cumsum(first) - 1
-    return places, ids[order[first]]
+def _different(images: Places) -> Places:
+    """List the different places, ascending: sorting would take longer."""
+    there = np.zeros(int(images.max(initial=-1)) + 1, dtype=bool)
+    there[images] = True
+    return np.flatnonzero(there)
+
+
+def _numbered(images: Places) -> tuple[Places, int]:
+    """Number images in the order of their places: the number of each, and how many different ones there are."""
+    different = _different(images)
+    number = np.empty(int(images.max(initial=-1)) + 1, dtype=np.int64)
+    number[different] = np.arange(len(different))
+    return number[images], len(different)
 
 
 def _table(left: Ids, right: Ids, scores: NDArray[np.float32]) -> pa.Table:

@@ -68,7 +68,7 @@ def _parts(options: argparse.Namespace, work: Path) -> Iterator[Shown]:
     wanted = options.only or PARTS
     drawn = glyphs(options.data, options.rows)
     if {"overlap", "cosine", "hamming"} & set(wanted):
-        split = dedup_lake.SPLIT.format(train=min(TRAIN, options.rows // 3), test=min(TEST, options.rows // 60))
+        split = dedup_lake.SPLIT.format(train=min(TRAIN, options.rows * 2 // 5), test=min(TEST, options.rows // 50))
         build(write_recipe(work / "lake", [drawn.train, drawn.test], ("exact", "sign", "hamming:0"), split))
         lake = Lake(work / "lake" / "lake")
     if "overlap" in wanted:
