@@ -76,24 +76,49 @@ def remembered(found: Mapping[str, Embeddings]) -> dict[str, Any]:
     return {"parts": parts, "fingerprint": {rule: item.fingerprint for rule, item in found.items()}}
 
 
-def index_embedding(root: str, rule: str, found: Embeddings, lacking: Iterable[Mapping[str, str]]) -> list[Part]:
+def index_embedding(
+    root: str, rule: str, found: Embeddings, lacking: Iterable[Mapping[str, str]], *, beside: bool
+) -> list[Part]:
     """Index shards by the user's vectors.
 
+    Args:
+        root: the lake's folder.
+        rule: the rule.
+        found: the files of its embedding.
+        lacking: shards to index.
+        beside: whether what the index holds of the rule already stays.
+
     Raises:
-        SourceError: a file cannot be read, or an image of these shards has no vector.
+        SourceError: a file cannot be read, an image of these shards has no vector, or vectors are of unlike length.
     """
     wanted = pl.DataFrame([dict(part) for part in lacking], schema=dict.fromkeys(SHARD_KEY, pl.String))
     made: list[Part] = []
+    width = _width(root, rule) if beside else None
     for part in found.parts:
-        within = {"dataset": part.dataset} | ({"split": part.split} if part.split else {})
-        mine = wanted.filter(**within)
+        mine = wanted.filter(**({"dataset": part.dataset} | ({"split": part.split} if part.split else {})))
         if len(mine):
-            made += _index_part(root, rule, part, mine)
+            read = read_embedding(part, Path())
+            new = read[2].shape[1]
+            if width not in (None, new):
+                raise SourceError(
+                    f"embedding '{part.name}': {part.uri} has vectors of {new} numbers, others of that name have "
+                    f"{width}. Bring vectors of one model."
+                )
+            width = new
+            made += _index_part(root, rule, part, mine, read)
     return made
 
 
-def _index_part(root: str, rule: str, part: EmbeddingPart, shards: pl.DataFrame) -> list[Part]:
-    column, names, vectors = read_embedding(part, Path())
+def _width(root: str, rule: str) -> int | None:
+    held = scan_table(root, "index", None, lambda partition: partition["rule"] == rule)
+    width: int | None = held.select(pl.min("key")).collect().item()
+    return width
+
+
+def _index_part(
+    root: str, rule: str, part: EmbeddingPart, shards: pl.DataFrame, read: tuple[str, pl.Series, Vectors]
+) -> list[Part]:
+    column, names, vectors = read
     rows = (
         scan_table(root, "images", None)
         .select("image_id", "path", "label", *SHARD_KEY)
@@ -102,6 +127,7 @@ def _index_part(root: str, rule: str, part: EmbeddingPart, shards: pl.DataFrame)
         .sort(*SHARD_KEY, "image_id")
         .collect()
     )
+    _check_splits(part, rows)
     without = rows.filter(pl.col("row").is_null())
     if len(without):
         raise SourceError(
@@ -116,6 +142,17 @@ def _index_part(root: str, rule: str, part: EmbeddingPart, shards: pl.DataFrame)
         partition = {"rule": rule, "dataset": dataset, "split": split, "shard": shard}
         made.append(write_part(root, "index", partition, sort_index([table])))
     return [item for item in made if item is not None]
+
+
+def _check_splits(part: EmbeddingPart, rows: pl.DataFrame) -> None:
+    """Refuse a vector that would be of several images: their paths are equal, in different splits."""
+    twice = rows.filter(pl.col("row").is_not_null() & pl.col("row").is_duplicated())
+    if len(twice):
+        path, splits = twice["path"][0], sorted(twice.filter(path=twice["path"][0])["split"].unique())
+        raise SourceError(
+            f"embedding '{part.name}': {part.uri} has one vector for path '{path}', which splits "
+            f"{', '.join(splits)} all have. Give it a split, and each split a file."
+        )
 
 
 def _absolute(part: EmbeddingPart, base: Path) -> EmbeddingPart:

@@ -54,7 +54,11 @@ def run_index(
     }
     if state.current and not (lacking or dropped or stale or any(uncovered.values())):
         return False
-    made = [part for rule, found in embeddings.items() for part in index_embedding(root, rule, found, uncovered[rule])]
+    made = [
+        part
+        for rule, found in embeddings.items()
+        for part in index_embedding(root, rule, found, uncovered[rule], beside=rule not in dropped)
+    ]
     missing = [ShardFile(f"{root}/images/{part.path}", part.partition, without) for part, without in lacking]
     progress.stage("index", sum(part.rows for part, _ in lacking))
     for parts in engine.map(partial(index_shard, root), missing):

@@ -91,8 +91,10 @@ def run_pairs(root: str, compared: Mapping[str, str], settings: DedupPart, progr
         kept = _surviving(root, rule, change) if again else iter(())
         rewritten |= {rule} if again else set()
         progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
-        pairings = _pairings(change, _rows_at_once(root, change), apart=settings.between == "splits")
-        found = _found(root, bound_rule(root, rule, change.added), pairings, progress)
+        found: Iterator[pa.Table] = iter(())
+        if change.added:
+            pairings = _pairings(change, _rows_at_once(root, change), apart=settings.between == "splits")
+            found = _found(root, bound_rule(root, rule, change.added), pairings, progress)
         made += _write(
             root, rule, chain(kept, found), settings.max_pairs - (0 if again else sum(part.rows for part in old))
         )
@@ -150,8 +152,6 @@ def _found(
 
 def _rows_at_once(root: str, change: Change) -> int:
     """Tell how many images a block may have: fewer where their vectors are long."""
-    if not change.added:
-        return _BLOCK
     first = pl.scan_parquet(f"{root}/index/{change.added[0].path}", hive_partitioning=False, glob=False)
     width = first.select(pl.col("vector").bin.size()).head(1).collect().item() or 0
     return min(_BLOCK, _BLOCK_BYTES // max(1, width))

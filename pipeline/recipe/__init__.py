@@ -70,7 +70,7 @@ class Recipe(Part):
         faults = [
             *_repeated("split", [part.name for part in self.split]),
             *_repeated("rule", list(self.dedup.rules)),
-            *_repeated("embedding", [part.name for part in self.embedding]),
+            *_competing(self.embedding),
         ]
         roles = {part.name: part.roles for part in self.split}
         faults += [
@@ -137,6 +137,17 @@ def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = N
     except ValidationError as error:
         faults = say_faults(error, Recipe)
         raise RecipeError(f"{file or 'recipe'}: {faults}{'' if faults.endswith('?') else '.'}") from None
+
+
+def _competing(embeddings: tuple[EmbeddingPart, ...]) -> list[str]:
+    """Find vectors that would be of the same images: a name may have several files, for different splits."""
+    return [
+        f"two embeddings are called '{one.name}' for the same images of dataset '{one.dataset}': give each its split"
+        for at, one in enumerate(embeddings)
+        for other in embeddings[:at]
+        if (one.name, one.dataset) == (other.name, other.dataset)
+        and (one.split == other.split or None in (one.split, other.split))
+    ]
 
 
 def _repeated(what: str, names: list[str]) -> list[str]:

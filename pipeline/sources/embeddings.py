@@ -30,8 +30,8 @@ def read_embedding(part: EmbeddingPart, base: Path) -> tuple[str, pl.Series, NDA
     try:
         column, names, vectors = _read_npy(part, file, base) if file.suffix == ".npy" else _read_parquet(part, file)
     except FileNotFoundError as error:
-        raise SourceError(f"embedding '{part.name}': {error.filename} is not there. Mend its path.") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
+        raise SourceError(f"embedding '{part.name}': {error.filename or file} is not there. Mend its path.") from None
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         raise SourceError(
             f"embedding '{part.name}': {file} cannot be read ({' '.join(str(error).split())})."
         ) from error
@@ -55,7 +55,9 @@ def _read_npy(part: EmbeddingPart, file: Path, base: Path) -> tuple[str, pl.Seri
         names = (base / part.paths).read_text(encoding="utf-8").splitlines()
     if len(names) != len(vectors):
         raise ValueError(f"{len(vectors)} rows, but {part.paths} has {len(names)} lines")
-    return "path", pl.Series("path", names, dtype=pl.String), np.asarray(vectors, dtype=np.float32)
+    # What is too large for float32 becomes infinite, which the caller tells.
+    with np.errstate(over="ignore"):
+        return "path", pl.Series("path", names, dtype=pl.String), np.asarray(vectors, dtype=np.float32)
 
 
 def _read_parquet(part: EmbeddingPart, file: Path) -> tuple[str, pl.Series, NDArray[np.float32]]:

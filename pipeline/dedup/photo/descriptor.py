@@ -25,8 +25,10 @@ _NUMBERS = _CELLS * _CELLS * CHANNELS
 _QUIET = 25.0
 # Components with less variance than this share of the largest are not raised further: they are noise.
 _FLOOR = 1e-3
-# Products of equal shape give a row the same result wherever it stands: descriptors are made so many at a time.
+# Pictures worked on at a time, so that what is made of them stays in the cache.
 _BATCH = 128
+# Units in which pictures (no longer than 2) and components are whole numbers: products of 768 stay below 2^53.
+_PICTURE_UNIT, _COMPONENT_UNIT = 2.0**20, 2.0**21
 
 
 class View(NamedTuple):
@@ -98,13 +100,14 @@ def describe(pictures: Pixels, basis: Basis) -> Floats:
         their `VIEWS` in this order.
     """
     out = np.empty((1 + len(VIEWS), len(pictures), COMPONENTS), dtype=np.float32)
+    components = basis.components.astype(np.float64)
+    whole = np.rint(components * (_COMPONENT_UNIT / max(float(np.abs(components).max(initial=0)), 1e-30)))
     for start in range(0, len(pictures), _BATCH):
-        part = pictures[start : start + _BATCH]
-        padded = np.zeros((_BATCH, SIDE, SIDE, CHANNELS), dtype=np.float32)
-        padded[: len(part)] = part
+        part = pictures[start : start + _BATCH].astype(np.float32)
         for number, view in enumerate((PLAIN, *VIEWS)):
-            described = _coarse(_seen(padded, view)) - basis.mean
-            out[number, start : start + _BATCH] = _unit(np.matmul(described, basis.components), padded)[: len(part)]
+            # Whole numbers, whose sums are exact in any order: BLAS gives a row other bits at another place.
+            rows = np.rint((_coarse(_seen(part, view)) - basis.mean).astype(np.float64) * _PICTURE_UNIT)
+            out[number, start : start + _BATCH] = _unit((rows @ whole).astype(np.float32), part)
     return out
 
 

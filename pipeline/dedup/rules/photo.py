@@ -1,7 +1,7 @@
 """photo:t: the same photograph, perhaps shifted, cropped, mirrored, recoloured or compressed, by a score of t or more.
 
 Candidates are all pairs whose descriptors (whitened principal components of a thumbnail, see `photo.descriptor`) have a
-cosine of 0.6 or more, as they are or by a view of one of them; none is missed. Each is looked at again: one thumbnail
+cosine of 0.55 or more, as they are or by a view of one of them; none is missed. Each is looked at again: one thumbnail
 is laid over the other, and the share of structure that they have in common is measured (`photo.look`). The score is
 
     (2 * share + cosine) / 3
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.stripes import in_order
+from pipeline.dedup.joins.stripes import in_order, one_blas_thread
 from pipeline.dedup.joins.views import best_products, near_by_views
 from pipeline.dedup.photo.descriptor import VIEWS, Basis, describe, fit
 from pipeline.dedup.photo.look import look
@@ -69,7 +69,8 @@ class Photo:
 
     def fit(self, sample: Entries) -> bytes:
         """Fit a basis to a sample of the index."""
-        return fit(_pictures(sample)).to_bytes()
+        with one_blas_thread():
+            return fit(_pictures(sample)).to_bytes()
 
     def using(self, basis: bytes) -> "Photo":
         """Take a basis that was fitted before."""

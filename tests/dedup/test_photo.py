@@ -1,0 +1,196 @@
+"""What rule photo sees of a picture: exact thumbnails, and descriptors that do not depend on the rest of the batch."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.dedup.photo.descriptor import COMPONENTS, VIEWS, Basis, describe, fit
+from pipeline.dedup.photo.look import look
+from pipeline.dedup.photo.thumbnails import SIDE, thumbnails
+from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules.photo import Photo
+from pipeline.errors import RecipeError
+
+Pixels = NDArray[np.uint8]
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def textured(seed: int, n: int, side: int = SIDE) -> Pixels:
+    """Sums of random smooth fields and an edge: (n, side, side, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = [rng.normal(size=(n, cells, cells, 3)) * cells**-0.7 for cells in (2, 4, 8, 16)]
+    fields = sum(part.repeat(side // part.shape[1], 1).repeat(side // part.shape[1], 2) for part in coarse)
+    along, place = rng.normal(size=(2, n, 1, 1)), np.arange(side) - side / 2
+    edge = along[0] * place[:, None] + along[1] * place > rng.normal(size=(n, 1, 1)) * 4
+    return np.asarray(np.clip(128 + 50 * (fields + edge[..., None]), 0, 255), np.uint8)
+
+
+BASIS = fit(textured(99, 400))
+
+
+def area_means(picture: Pixels) -> NDArray[np.float64]:
+    """Resize one channel by area to (32, 32), by cutting every pixel into 32 x 32 parts."""
+    height, width = picture.shape
+    parts = picture.repeat(SIDE, axis=0).repeat(SIDE, axis=1)
+    means: NDArray[np.float64] = parts.reshape(SIDE, height, SIDE, width).mean(axis=(1, 3), dtype=np.float64)
+    return means
+
+
+@settings(max_examples=25)
+@given(SEEDS, st.integers(1, 70), st.integers(1, 50), st.sampled_from([1, 3]), st.sampled_from([2, 4, 256]))
+def test_a_thumbnail_is_the_mean_over_areas_rounded_half_up(
+    seed: int, h: int, w: int, channels: int, most: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, most, (2, h, w, channels), dtype=np.uint8)
+    made = thumbnails(pixels)
+    assert made.dtype == np.uint8
+    assert made.shape == (2, SIDE, SIDE, 3)
+    for picture, seen in zip(pixels, made, strict=True):
+        for channel in range(3):
+            wanted = np.floor(area_means(picture[:, :, min(channel, channels - 1)]) + 0.5)
+            assert np.array_equal(seen[:, :, channel], wanted)
+
+
+def test_halves_are_rounded_up_and_the_brightest_white_stays() -> None:
+    columns = np.tile(np.array([[0, 1], [254, 255]], np.uint8), (SIDE, SIDE))
+    made = thumbnails(columns[None, :, :, None])
+    assert (made == 128).all()
+    assert (thumbnails(np.tile(np.array([1, 2], np.uint8), (1, SIDE, SIDE))[..., None]) == 2).all()
+    assert (thumbnails(np.full((1, 50, 70, 3), 255, np.uint8)) == 255).all()
+
+
+@settings(max_examples=15)
+@given(SEEDS, st.integers(1, 70), st.integers(1, 50), st.integers(0, 8))
+def test_one_thumbnail_equals_that_of_a_batch(seed: int, h: int, w: int, n: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, h, w, 3), dtype=np.uint8)
+    many = thumbnails(pixels)
+    assert len(many) == n
+    for k in range(n):
+        assert np.array_equal(thumbnails(pixels[k : k + 1])[0], many[k])
+
+
+def test_a_batch_of_several_pieces_equals_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 40, 41, 3), dtype=np.uint8)
+    whole = thumbnails(pixels)
+    monkeypatch.setattr("pipeline.dedup.photo.thumbnails._CACHED", 2 * 40 * 41)
+    assert np.array_equal(thumbnails(pixels), whole)
+
+
+def test_a_picture_of_the_thumbnails_size_stays_as_it_is_and_gray_is_colour() -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 3), dtype=np.uint8)
+    assert np.array_equal(thumbnails(colour), colour)
+    turned = colour[:, :, ::-1]
+    assert thumbnails(turned).flags.c_contiguous
+    gray = colour[..., :1]
+    assert np.array_equal(thumbnails(gray), gray.repeat(3, axis=3))
+    assert np.array_equal(thumbnails(gray), thumbnails(gray.repeat(3, axis=3)))
+
+
+@pytest.mark.parametrize("n", [2, 127, 130])
+def test_a_descriptor_does_not_depend_on_the_others_or_on_their_order(n: int) -> None:
+    pictures = textured(n, n)
+    rng = np.random.default_rng(n)
+    many, order = describe(pictures, BASIS), rng.permutation(n)
+    assert many.shape == (1 + len(VIEWS), n, COMPONENTS)
+    assert many.dtype == np.float32
+    assert np.array_equal(describe(pictures[order], BASIS), many[:, order])
+    for k in rng.integers(0, n, 2):
+        assert np.array_equal(describe(pictures[k : k + 1], BASIS), many[:, k : k + 1])
+
+
+def test_descriptors_are_of_length_one_and_those_of_constants_zero() -> None:
+    pictures = textured(1, 9)
+    pictures[2], pictures[5], pictures[7] = 0, 255, np.array([10, 200, 30])
+    length = np.linalg.norm(describe(pictures, BASIS).astype(np.float64), axis=2)
+    constant = np.isin(np.arange(9), [2, 5, 7])
+    assert (length[:, constant] == 0).all()
+    assert np.abs(length[:, ~constant] - 1).max() < 1e-6
+
+
+def near_constants() -> Pixels:
+    """Pictures with next to no contrast: one pixel, one channel or a little noise off, in any light."""
+    rng = np.random.default_rng(2)
+    made = rng.choice([0, 1, 127, 254, 255], (60, 1, 1, 1)).repeat(SIDE, 1).repeat(SIDE, 2).repeat(3, 3)
+    made[np.arange(20), rng.integers(0, SIDE, 20), rng.integers(0, SIDE, 20), rng.integers(0, 3, 20)] ^= 1
+    made[20:40] ^= rng.integers(0, 2, (20, SIDE, SIDE, 3))
+    made[40:] ^= (np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 2)[None, :, :, None]
+    return np.asarray(made, np.uint8)
+
+
+@pytest.mark.parametrize("basis", [BASIS, fit(near_constants()), fit(np.zeros((3, SIDE, SIDE, 3), np.uint8))])
+def test_next_to_no_contrast_is_no_nan(basis: Basis) -> None:
+    pictures = near_constants()
+    made = describe(pictures, basis)
+    length = np.linalg.norm(made.astype(np.float64), axis=2)
+    assert np.isfinite(made).all()
+    assert ((length == 0) | (np.abs(length - 1) < 1e-6)).all()
+    start = np.zeros((len(pictures), 4), np.float32)
+    seen = look(pictures, pictures[::-1].copy(), start, np.arange(len(pictures)) % 2 == 0)
+    assert ((seen >= 0) & (seen <= 1)).all()
+
+
+@pytest.mark.parametrize("n", [1, 5, 100])
+def test_a_basis_of_few_pictures_works_and_reads_as_it_was_written(n: int) -> None:
+    pictures = textured(3, n + 4)
+    basis = fit(pictures[:n])
+    again = Basis.from_bytes(basis.to_bytes())
+    assert len(basis.to_bytes()) == 4 * 768 * 97
+    assert again.mean.shape == (768,)
+    assert again.components.shape == (768, COMPONENTS)
+    for one, other in zip(basis, again, strict=True):
+        assert np.array_equal(one, other)
+        assert other.dtype == np.float32
+    made = describe(pictures, again)
+    assert np.array_equal(made, describe(pictures, basis))
+    assert np.isfinite(made).all()
+
+
+def test_components_are_of_variance_one_and_strangers_to_one_another() -> None:
+    sample = textured(4, 1500)
+    x = sample.astype(np.float64)
+    rows = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+    rows -= rows.mean(axis=(1, 2), keepdims=True)
+    rows = rows.reshape(len(rows), -1)
+    rows /= np.sqrt((rows**2).sum(axis=1, keepdims=True) + 25)
+    basis = fit(sample)
+    made = (rows - basis.mean) @ basis.components.astype(np.float64)
+    spread = made.T @ made / len(made)
+    assert np.abs(spread - np.diag(np.diag(spread))).max() < 1e-3
+    assert np.abs(np.diag(spread)[:20] - 1).max() < 1e-3
+    assert np.diag(spread).max() < 1 + 1e-3
+
+
+@settings(max_examples=5)
+@given(SEEDS)
+def test_a_second_look_does_not_depend_on_the_other_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    left, right = textured(seed, 40), textured(seed + 1, 40)
+    right[::2] = np.roll(left[::2], 1, axis=2)
+    start = rng.normal(size=(40, 4)).astype(np.float32) * np.array([1, 1, 0.1, 0.1], np.float32)
+    mirrored = rng.random(40) < 0.3
+    many, order = look(left, right, start, mirrored), rng.permutation(40)
+    assert np.array_equal(look(left[order], right[order], start[order], mirrored[order]), many[order])
+    for k in range(0, 40, 7):
+        part = slice(k, k + 1)
+        assert np.array_equal(look(left[part], right[part], start[part], mirrored[part]), many[part])
+    assert ((many >= 0) & (many <= 1)).all()
+
+
+def test_the_index_holds_thumbnails_and_equal_ones_share_key_and_signature() -> None:
+    rule = parse_rule("photo:0.4").comparison
+    assert isinstance(rule, Photo)
+    pictures = textured(5, 6, 64)
+    pictures[4] = pictures[1]
+    entries = rule.index(pictures)
+    assert np.array_equal(entries.vector.reshape(-1, SIDE, SIDE, 3), thumbnails(pictures))
+    assert len({*zip(entries.key.tolist(), entries.signature.tolist(), strict=True)}) == 5
+    assert (entries.key[4], entries.signature[4]) == (entries.key[1], entries.signature[1])
+
+
+@pytest.mark.parametrize("name", ["photo", "photo:", "photo:0", "photo:-1", "photo:1.01", "photo:nan", "photo:near"])
+def test_a_least_score_that_is_none_is_an_error(name: str) -> None:
+    with pytest.raises(RecipeError, match="it takes the least score, above 0 and up to 1; write photo:0.5"):
+        parse_rule(name)

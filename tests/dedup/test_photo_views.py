@@ -1,0 +1,250 @@
+"""Rule photo: copies of photographs are found however they were handled, whichever comes first; strangers are not."""
+
+import io
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import encoded
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from pipeline.dedup.joins import views
+from pipeline.dedup.joins.vectors import rounding
+from pipeline.dedup.joins.views import best_products, near_by_views
+from pipeline.dedup.rules import Entries, parse_rule
+from pipeline.dedup.rules.photo import Photo
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Pairs = dict[tuple[int, int], bytes]
+
+SEEDS = st.integers(0, 2**32 - 1)
+# So small that a few dozen vectors make many stripes and blocks; and as they are.
+SMALL: dict[str, Any] = {"_ROWS": 3, "_COLUMNS": 5, "_STRIPE": 7}
+LARGE: dict[str, Any] = {name: getattr(views, name) for name in SMALL}
+
+
+class Crop(NamedTuple):
+    """A square of a photograph, in pixels of it; any fraction will do."""
+
+    photo: str
+    y: float
+    x: float
+    side: float
+
+    def seen(self, size: int = 64) -> Pixels:
+        """Scale it to (size, size, 3)."""
+        box = (self.x, self.y, self.x + self.side, self.y + self.side)
+        return np.asarray(photograph(self.photo).resize((size, size), Image.Resampling.BOX, box=box))
+
+    def moved(self, down: float, across: float) -> "Crop":
+        """Shift it by pixels of its thumbnail."""
+        step = self.side / 32
+        return self._replace(y=self.y + down * step, x=self.x + across * step)
+
+
+@lru_cache
+def photograph(name: str) -> Image.Image:
+    return Image.fromarray(load_sample_image(name))
+
+
+@lru_cache
+def unlike_crops() -> list[Crop]:
+    """Crops with some texture that have no pixel in common, even when moved or enlarged a little."""
+    rng, tile = np.random.default_rng(1), 84
+    places = [
+        (name, y, x) for name in ("china.jpg", "flower.jpg") for y in range(0, 336, tile) for x in range(0, 588, tile)
+    ]
+    made = [Crop(name, y + rng.uniform(5, 10), x + rng.uniform(5, 10), rng.uniform(56, 67)) for name, y, x in places]
+    return [crop for crop in made if np.abs(np.diff(crop.seen().astype(float), axis=0)).mean() > 4]
+
+
+@lru_cache
+def fitted(least: float = 0.4) -> Photo:
+    """Rule photo with a basis from a thousand crops."""
+    rng = np.random.default_rng(2)
+    sides = rng.uniform(60, 200, 1000)
+    names = [str(name) for name in rng.choice(["china.jpg", "flower.jpg"], 1000)]
+    crops = [Crop(n, rng.uniform(0, 427 - s), rng.uniform(0, 640 - s), s) for n, s in zip(names, sides, strict=True)]
+    rule = parse_rule(f"photo:{least}").comparison
+    assert isinstance(rule, Photo)
+    return rule.using(rule.fit(rule.index(np.stack([crop.seen(32) for crop in crops]))))
+
+
+def pairs_of(rule: Photo, left: Entries, right: Entries | None) -> Pairs:
+    """Pairs with the bytes of their scores; each is there once, and of a side itself i < j."""
+    found: Pairs = {}
+    for part in rule.candidates(left, right):
+        assert part.score is not None
+        assert part.score.dtype == np.float32
+        for i, j, score in zip(part.left.tolist(), part.right.tolist(), part.score, strict=True):
+            assert right is not None or i < j
+            assert (i, j) not in found
+            found[i, j] = score.tobytes()
+    return found
+
+
+def scores(found: Pairs) -> dict[tuple[int, int], float]:
+    return {pair: float(np.frombuffer(score, np.float32)[0]) for pair, score in found.items()}
+
+
+def jpeg(crop: Crop) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(encoded(crop.seen(), "JPEG", quality=50))))
+
+
+def in_other_light(crop: Crop) -> Pixels:
+    return np.asarray(np.clip(crop.seen() * 0.7 + 30, 0, 255), np.uint8)
+
+
+def enlarged(crop: Crop) -> Pixels:
+    return crop._replace(y=crop.y + crop.side / 20, x=crop.x + crop.side / 20, side=crop.side * 0.9).seen()
+
+
+HANDLED: dict[str, Callable[[Crop], Pixels]] = {
+    "coded as JPEG": jpeg,
+    "shifted down and left by 1": lambda crop: crop.moved(1, -1).seen(),
+    "shifted up by 1": lambda crop: crop.moved(-1, 0).seen(),
+    "shifted left by 2": lambda crop: crop.moved(0, -2).seen(),
+    "shifted down by 2": lambda crop: crop.moved(2, 0).seen(),
+    "mirrored": lambda crop: crop.seen()[:, ::-1],
+    "enlarged by 10 %": enlarged,
+    "in other light": in_other_light,
+    "of another size": lambda crop: crop.seen(48),
+    "mirrored and coded as JPEG": lambda crop: jpeg(crop)[:, ::-1],
+}
+
+
+def described(rng: np.random.Generator, n: int, d: int, seen: int) -> Floats:
+    """Unit vectors and as many views, around few centres, some zero: (seen, n, d)."""
+    rows = rng.normal(size=(4, d))[rng.integers(0, 4, n)] + rng.normal(size=(seen, n, d)) * rng.choice(
+        [0.01, 0.3, 2], (n, 1)
+    )
+    rows[:, rng.random(n) < 0.1] = 0
+    length = np.linalg.norm(rows, axis=2, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
+
+
+def brute(left: Floats, right: Floats) -> NDArray[np.float64]:
+    """The best product of every pair, in float64: (n, m)."""
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    return np.asarray(np.max([*(one @ b[0].T for one in a), *(a[0] @ other.T for other in b)], axis=0))
+
+
+def joined(left: Floats, right: Floats | None, threshold: float) -> set[tuple[int, int]]:
+    parts = list(near_by_views(left, right, threshold))
+    found = [(i, j) for part in parts for i, j in zip(part[0].tolist(), part[1].tolist(), strict=True)]
+    assert len(set(found)) == len(found), "a pair twice"
+    assert right is not None or all(i < j for i, j in found)
+    stripes = [i // views._STRIPE for i, _ in found]  # noqa: SLF001 - the order that is promised is by stripes
+    assert stripes == sorted(stripes)
+    return set(found)
+
+
+@settings(max_examples=40)
+@given(SEEDS, st.integers(0, 60), st.integers(1, 100), st.integers(1, 7), st.sampled_from([SMALL, LARGE]))
+def test_no_pair_is_missed_and_none_is_far_below(seed: int, n: int, d: int, seen: int, sizes: dict[str, Any]) -> None:
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(0, 40))
+    left, right = described(rng, n, d, seen), described(rng, m, d, seen)
+    for other in (None, right):
+        best = brute(left, left if other is None else other)
+        best = np.where(np.tri(n, dtype=bool), -np.inf, best) if other is None else best
+        # At a pair's own product, where every rounding counts, and anywhere.
+        own = best[np.isfinite(best) & (best > 0.05)]
+        for threshold in [float(rng.uniform(0.1, 1)), *(rng.choice(own, 2).tolist() if len(own) else [])]:
+            with patch.multiple(views, **sizes):
+                found = joined(left, other, threshold)
+            assert not {(int(i), int(j)) for i, j in np.argwhere(best >= threshold)} - found
+            assert all(best[pair] >= threshold - 2 * rounding(d) - 1e-12 for pair in found)
+
+
+def test_several_stripes_and_blocks_as_they_are() -> None:
+    rng = np.random.default_rng(3)
+    left, right = described(rng, 2100, 8, 3), described(rng, 1100, 8, 3)
+    near = {(int(i), int(j)) for i, j in np.argwhere(np.triu(brute(left, left), 1) >= 0.999)}
+    assert near
+    assert not near - joined(left, None, 0.999)
+    across = {(int(i), int(j)) for i, j in np.argwhere(brute(left, right) >= 0.999)}
+    found = joined(left, right, 0.999)
+    assert not across - found
+    assert found == {(i, j) for j, i in joined(right, left, 0.999)}
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.integers(1, 40), st.integers(1, 100))
+def test_the_best_product_is_that_of_the_view_it_names_and_of_either_order(seed: int, n: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = described(rng, n, d, 7), described(rng, n, d, 7)
+    best, which = best_products(a, b)
+    turned, which_turned = best_products(b, a)
+    assert np.abs(best - np.diagonal(brute(a, b))).max() < 1e-12
+    assert np.array_equal(best, turned)
+    # 0 is no view; 1 to 6 are of the left, 7 to 12 of the right.
+    other = np.where(which == 0, 0, (which + 5) % 12 + 1)
+    unique = (np.abs(best) > 0) & (d > 1)
+    assert np.array_equal(which_turned[unique], other[unique])
+
+
+@pytest.mark.parametrize("handled", HANDLED)
+def test_handled_copies_are_found_and_rank_above_strangers(handled: str) -> None:
+    crops = unlike_crops()
+    assert len(crops) > 15
+    copies = fitted().index(np.stack([HANDLED[handled](crop) for crop in crops]))
+    originals = fitted().index(np.stack([crop.seen() for crop in crops]))
+    found = scores(pairs_of(fitted(), originals, copies))
+    loose = scores(pairs_of(fitted(0.01), originals, copies))
+    of_copies = {pair for pair in found if pair[0] == pair[1]}
+    assert len(of_copies) == len(crops)
+    strangers = [score for (i, j), score in loose.items() if i != j]
+    assert min(found[pair] for pair in of_copies) > max([0.4, *strangers])
+    assert set(found) == of_copies
+
+
+def originals_and_copies() -> tuple[Entries, Entries]:
+    crops = unlike_crops()
+    moved = [HANDLED[handled](crop) for crop in crops for handled in HANDLED if handled != "of another size"]
+    sides = (np.stack([crop.seen() for crop in crops]), np.stack(moved))
+    left, right = (fitted().index(side) for side in sides)
+    return left, right
+
+
+def test_the_order_of_two_sides_changes_no_score() -> None:
+    rule, (left, right) = fitted(0.05), originals_and_copies()
+    found = pairs_of(rule, left, right)
+    assert len(found) > 150
+    assert pairs_of(rule, right, left) == {(j, i): score for (i, j), score in found.items()}
+
+
+def test_what_else_is_compared_and_in_which_order_changes_no_score() -> None:
+    rule, (left, right) = fitted(0.05), originals_and_copies()
+    found, n = pairs_of(rule, left, right), len(left.key)
+    key, signature = np.concatenate([left.key, right.key]), np.concatenate([left.signature, right.signature])
+    both = Entries(key, signature, np.concatenate([left.vector, right.vector]))
+    itself = pairs_of(rule, both, None)
+    assert {(i, j - n): score for (i, j), score in itself.items() if i < n <= j} == found
+    order = np.random.default_rng(4).permutation(len(both.key))
+    shuffled = pairs_of(rule, both.take(order), None)
+    back = {(int(min(order[[i, j]])), int(max(order[[i, j]]))): score for (i, j), score in shuffled.items()}
+    assert back == itself
+    for pair in list(itself)[::60]:
+        assert pairs_of(rule, both.take(np.array(pair)), None) == {(0, 1): itself[pair]}
+
+
+def test_equal_thumbnails_score_one_and_constants_are_no_pair() -> None:
+    rule = fitted(0.01)
+    same = np.stack([unlike_crops()[0].seen(64)] * 3)
+    assert set(scores(pairs_of(rule, rule.index(same), None)).values()) == {1.0}
+    assert set(scores(pairs_of(fitted(1.0), rule.index(same), None)).values()) == {1.0}
+    constant = np.full((4, 32, 32, 3), [[[[0]]], [[[0]]], [[[90]]], [[[255]]]], np.uint8)
+    assert not pairs_of(rule, rule.index(constant), None)
+    assert not pairs_of(rule, rule.index(constant), rule.index(same))
+    none = rule.index(same).take(slice(0, 0))
+    assert not pairs_of(rule, none, None)
+    assert not pairs_of(rule, none, rule.index(same))
