@@ -20,6 +20,11 @@ ReadPixels = Callable[[Ids], NDArray[np.uint8]]
 # Candidates gathered before their pixels are read, and bytes of pixels held to verify them.
 _GATHERED = 2**21
 _PIXEL_BYTES = 2**28
+# Pairs in a table, at least, but for the last one.
+_TABLE = 2**18
+
+# Positions in the left and in the right block, and scores.
+Scored = tuple[Places, Places, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,31 @@ def match(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadP
         ties by ids. Memory beside the blocks is bounded, whatever is found.
     """
     other = left if right is None else right
-    for i, j, scores in _scored(rule, left, right, read_pixels):
-        if len(i):
-            yield _table(left.image_ids[i], other.image_ids[j], scores)
+    for i, j, scores in _gathered(_scored(rule, left, right, read_pixels)):
+        yield _table(left.image_ids[i], other.image_ids[j], scores)
 
 
-def _scored(
-    rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels
-) -> Iterator[tuple[Places, Places, NDArray[np.float32]]]:
+def _gathered(found: Iterator[Scored]) -> Iterator[Scored]:
+    """Put small finds together: joins hand out what they find as they find it."""
+    waiting: list[Scored] = []
+    count = 0
+    for part in found:
+        if len(part[0]):
+            waiting.append(part)
+            count += len(part[0])
+        if count >= _TABLE:
+            yield _together(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield _together(waiting)
+
+
+def _together(parts: list[Scored]) -> Scored:
+    i, j, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return i, j, scores
+
+
+def _scored(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels) -> Iterator[Scored]:
     """Gather candidates until there are enough of them to be worth a reading of pixels."""
     other = left if right is None else right
     waiting: list[tuple[Places, Places]] = []
@@ -77,7 +99,7 @@ def _scored(
 
 def _verified(
     rule: Comparison, left: Block, right: Block, found: list[tuple[Places, Places]], read_pixels: ReadPixels
-) -> Iterator[tuple[Places, Places, NDArray[np.float32]]]:
+) -> Iterator[Scored]:
     i, j = np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
     # Candidates share their key, which tells the shape.
     keys = left.entries.key[i]

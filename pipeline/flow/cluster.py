@@ -11,7 +11,7 @@ from pipeline.dedup.changes import cluster_changes, say_changes
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import KEYS_VERSION
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
-from pipeline.lake.commits import Meta, commit, read_meta, versions
+from pipeline.lake.commits import Meta, commit, files, read_meta, versions
 from pipeline.lake.parts import Part, write_part
 from pipeline.lake.reading import scan_table
 from pipeline.progress import SILENT, Progress
@@ -74,14 +74,15 @@ def run_clusters(
     changes: dict[str, dict[str, int]] = {}
     for rule in (item.unit for item in todo if item.unit in units):
         progress.step(f"cluster by {rule}")
-        rows = _clusters(root, rule, units[rule]["spec"][2])
+        rows = _clusters(root, rule, units[rule]["spec"], held)
         if rule in held.units:
             changes[rule] = cluster_changes(_of_rule(root, "clusters", rule).collect(), rows)
         part = write_part(root, "clusters", {"rule": rule}, rows.to_arrow().cast(_ROWS))
         parts += [] if part is None else [part]
     touched = {item.unit for item in todo}
     made = {rule: {**unit, **_counted(rule, changes, held)} for rule, unit in units.items()}
-    meta = Meta("dedup", made, {"index": versions(root)["index"]})
+    now = versions(root)
+    meta = Meta("dedup", made, {name: now[name] for name in ("index", "pairs") if name in now})
     commit(root, "clusters", parts, lambda p: _rule(p) in touched, meta)
     return [_told(item, changes) for item in todo]
 
@@ -98,14 +99,14 @@ def _told(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
     return item._replace(reason=f"{item.reason}; clusters: {say_changes(changes[item.unit])}")
 
 
-def _clusters(root: str, rule: str, method: str) -> pl.DataFrame:
+def _clusters(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.DataFrame:
     """Make the rows of the clusters table of one rule, ordered."""
     index = _of_rule(root, "index", rule)
-    if method == "keys":
+    if spec[2] == "keys":
         return cluster_by_keys(index).collect()
     from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for builds that cluster
 
-    linked = link(_of_rule(root, "pairs", rule).select("left_id", "right_id").collect(), _METHODS[method])
+    linked = link(_links(root, rule, spec, held).select("left_id", "right_id").collect(), _METHODS[spec[2]])
     known = index.select("image_id", "label", "dataset", "split", "rule")
     return (
         known.join(linked.lazy(), on="image_id")
@@ -113,6 +114,28 @@ def _clusters(root: str, rule: str, method: str) -> pl.DataFrame:
         .sort("cluster_id", "image_id")
         .select(schemas.TABLES["clusters"].schema.names)
     )
+
+
+def _links(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.LazyFrame:
+    """Read the pairs of a rule; where some were only added, those, and for the others the clusters that they made.
+
+    A component is as well connected by its first image with each other as by all its pairs.
+    """
+    pairs = _of_rule(root, "pairs", rule)
+    if spec[2] != "components" or held.units.get(rule, {}).get("spec") != list(spec) or "pairs" not in held.inputs:
+        return pairs
+    then, now = (
+        {part.path for part in files(root, "pairs", version) if _rule(part.partition) == rule}
+        for version in (held.inputs["pairs"], None)
+    )
+    if not then <= now:
+        return pairs
+    made = _of_rule(root, "clusters", rule).select(left_id="cluster_id", right_id="image_id")
+    known = made.filter(pl.col("left_id") != pl.col("right_id"))
+    new = [f"{root}/pairs/{path}" for path in sorted(now - then)]
+    if not new:
+        return known
+    return pl.concat([known, pl.scan_parquet(new, hive_partitioning=False, glob=False).select("left_id", "right_id")])
 
 
 def _of_rule(root: str, table: str, rule: str) -> pl.LazyFrame:
