@@ -37,6 +37,7 @@ stress: $(READY) ## slow tests: fifty builds killed at random moments, 20,000 da
 bench: $(READY)  ## the README's figures, each beside a named alternative
 	$(BIN)/python tests/bench/flow.py
 	$(BIN)/python tests/bench/ingest.py
+	$(BIN)/python tests/bench/dedup.py
 
 lock: $(READY)   ## resolve pyproject.toml again into requirements.lock
 	$(BIN)/python -m pip install --quiet uv

@@ -10,6 +10,7 @@ import schemas
 from pipeline.dedup.changes import cluster_changes, say_changes
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import KEYS_VERSION
+from pipeline.flow.links import links_of
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, files, read_meta, versions
 from pipeline.lake.parts import Part, write_part
@@ -106,7 +107,8 @@ def _clusters(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.DataF
         return cluster_by_keys(index).collect()
     from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for builds that cluster
 
-    linked = link(_links(root, rule, spec, held).select("left_id", "right_id").collect(), _METHODS[spec[2]])
+    links = links_of(rule, lambda table: _of_rule(root, table, rule), _links(root, rule, spec, held))
+    linked = link(links, _METHODS[spec[2]])
     known = index.select("image_id", "label", "dataset", "split", "rule")
     return (
         known.join(linked.lazy(), on="image_id")

@@ -8,6 +8,7 @@ import xxhash
 
 import schemas
 from pipeline.errors import NoReleaseError, SplitError
+from pipeline.flow.links import links_of
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
@@ -185,7 +186,7 @@ def _components(root: str, rule: str) -> pl.DataFrame:
     if _stars(root, rule):
         from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for splits with groups of stars
 
-        return link(_of_rule(root, "pairs", rule, "left_id", "right_id"), "components")
+        return link(links_of(rule, lambda table: _scan_rule(root, table, rule)), "components")
     return _of_rule(root, "clusters", rule, "cluster_id", "image_id")
 
 
@@ -194,7 +195,11 @@ def _stars(root: str, rule: str) -> bool:
 
 
 def _of_rule(root: str, table: str, rule: str, *columns: str) -> pl.DataFrame:
-    return scan_table(root, table, None, lambda partition: partition["rule"] == rule).select(columns).collect()
+    return _scan_rule(root, table, rule).select(columns).collect()
+
+
+def _scan_rule(root: str, table: str, rule: str) -> pl.LazyFrame:
+    return scan_table(root, table, None, lambda partition: partition["rule"] == rule)
 
 
 def _before(root: str, name: str) -> Before | None:

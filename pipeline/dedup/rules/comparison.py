@@ -52,6 +52,10 @@ class Comparison(Protocol):
     def index(self, pixels: Pixels) -> Entries:
         """Describe pictures of one shape, (n, height, width, channels) uint8: a pure function of each."""
 
+    @property
+    def equal_signatures(self) -> bool:
+        """Whether images with equal key and signature, not 0, are in one cluster without a pair."""
+
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find candidates between two sides, each once; for `right` None among the left, with left < right."""
 

@@ -10,8 +10,9 @@ unit vectors, and where that is t exactly, as it can be for 0.8, it comes out as
 Nothing else decides: all that is done in float32 or with bounds only leaves out pairs that cannot reach t, with every
 rounding error accounted for in the bound, so no pair at t is lost.
 
-A constant picture has no direction: its score is 0 with every picture, and it is in no pair (a thousand blank pictures
-are one cluster of rule exact). Pictures of unlike shape are never a pair.
+A constant picture has no direction: its score is 0 with every picture, and it is in no pair. Equal constant pictures
+are in one cluster all the same: a thousand blank ones are that, and not half a million pairs. Pictures of unlike shape
+are never a pair.
 
 The index holds of every picture the first coordinates in a cosine basis (DCT-II, low frequencies first) and the length
 of the rest; their inner product bounds the score from above. They are made of exact integers, see `lowpass`, so they
@@ -70,9 +71,14 @@ class Cosine:
         """Describe pictures of one shape: the key is the shape, the vector `WIDTH` float16."""
         key = np.full(len(pixels), shape_key(pixels.shape[1:]), dtype=np.int64)
         vector = describe(pixels)
-        # A constant picture is told by this alone: its vector is zero.
-        varied: Places = np.asarray(vector.any(axis=1), dtype=np.int64)
-        return Entries(key, varied, vector.view(np.uint8))
+        # The vector of a constant picture is zero; then its first value tells it from others, and 0 that it is none.
+        first = flat(pixels)[:, 0].astype(np.int64) + 1
+        return Entries(key, np.where(vector.any(axis=1), 0, first), vector.view(np.uint8))
+
+    @property
+    def equal_signatures(self) -> bool:
+        """Equal constant pictures are the same picture."""
+        return True
 
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find every pair whose bound reaches the least score, shape by shape."""
@@ -157,7 +163,7 @@ def _inner(a: Pixels, b: Pixels) -> Places:
 
 def _where(entries: Entries, key: int) -> Places:
     """Find the pictures of a shape that are not constant."""
-    return np.flatnonzero((entries.key == key) & (entries.signature != 0))
+    return np.flatnonzero((entries.key == key) & (entries.signature == 0))
 
 
 def _vectors(rows: Pixels) -> NDArray[np.float32]:

@@ -52,6 +52,11 @@ class Embedding:
         """Never asked for: entries come from the user's vectors, see `entries`."""
         raise NotImplementedError
 
+    @property
+    def equal_signatures(self) -> bool:
+        """No: pairs say it all."""
+        return False
+
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find every pair that reaches the least score, with its score."""
         a = _vectors(left)

@@ -76,6 +76,11 @@ class Photo:
         """Take a basis that was fitted before."""
         return replace(self, basis=Basis.from_bytes(basis))
 
+    @property
+    def equal_signatures(self) -> bool:
+        """No: pairs say it all."""
+        return False
+
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find every pair whose descriptors are near enough and whose second look reaches the least score."""
         a = self._described(left)

@@ -34,6 +34,11 @@ class Words:
         words = self.hashed.hashes(pixels).view(np.int64)
         return Entries(words, words, np.empty((len(words), 0), np.uint8))
 
+    @property
+    def equal_signatures(self) -> bool:
+        """No: pairs say it all."""
+        return False
+
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find every pair within the distance, by pigeonhole; see `joins.bits`."""
         other = None if right is None else _words(right.signature)

@@ -4,6 +4,7 @@ import polars as pl
 
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.linked import link
+from pipeline.flow.links import links_of
 from pipeline.flow.verify.check import MOST, Check
 from pipeline.handle import Lake
 from pipeline.lake.commits import read_meta
@@ -49,8 +50,8 @@ def clusters_follow_from_index(lake: Lake) -> Check:
         if method == "keys":
             same = cluster_by_keys(lake.scan("index").filter(rule=rule)).collect().equals(found)
         else:
-            pairs = lake.scan("pairs").filter(rule=rule).select("left_id", "right_id").collect()
-            same = link(pairs, method).equals(found.select("cluster_id", "image_id"))
+            links = links_of(rule, lambda table: lake.scan(table).filter(rule=rule))  # noqa: B023 - called at once
+            same = link(links, method).equals(found.select("cluster_id", "image_id"))
         faults += [] if same else [f"clusters of rule {rule} differ from those of its {_FROM.get(method, 'pairs')}"]
     return Check("clusters follow from index and pairs", len(clusters), faults)
 
