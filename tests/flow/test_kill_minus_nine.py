@@ -35,7 +35,7 @@ split = "test"
 [decode]
 size = [28, 28]
 [dedup]
-rules = ["exact", "sign", "maxpool:4"]
+rules = ["exact", "sign", "maxpool:4", "cosine:0.9", "hamming:2"]
 [[split]]
 name = "main"
 sanitize = "sign"

@@ -20,6 +20,8 @@ Block = tuple[Places, Places, NDArray[np.uint8]]
 MOST_BITS = 32
 # Pairs in a block, at most.
 _BLOCK = 2**20
+# Pairs of distinct words that are expanded at once, at least.
+_GATHERED = 2**16
 
 # Numpy lets other threads run while it computes; beyond these the main thread, which expands what they find, is full.
 _MOST_THREADS = 4
@@ -81,8 +83,27 @@ def _near_words(left: Words, right: Words | None, distance: int, shared: int | N
         yield from _repeats(ours)
     if len(ours.words) and len(theirs.words):
         others = None if right is None else spread_bits(theirs.words)
-        for found in _distinct_pairs(spread_bits(ours.words), others, distance, shared):
+        for found in _gathered(_distinct_pairs(spread_bits(ours.words), others, distance, shared)):
             yield from _expanded(ours, theirs, found)
+
+
+def _gathered(found: Iterator[Found]) -> Iterator[Found]:
+    """Put small finds together, in their order: expanding each by itself takes longer than finding it."""
+    waiting: list[Found] = []
+    count = 0
+    for part in found:
+        waiting.append(part)
+        count += len(part[0])
+        if count >= _GATHERED:
+            yield _together(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield _together(waiting)
+
+
+def _together(parts: list[Found]) -> Found:
+    left, right, bits = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return left, right, bits
 
 
 def _distinct_pairs(left: Words, right: Words | None, distance: int, shared: int | None) -> Iterator[Found]:
