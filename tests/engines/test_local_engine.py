@@ -84,7 +84,7 @@ def test_ctrl_c_is_quick_and_quiet(tmp_path: Path, delay: float) -> None:
         assert build.stderr is not None
         said = build.stderr.read()
         build.wait(timeout=60)
-    assert build.returncode == 130
+    assert build.returncode == 130, said
     assert "imagelake: stopped. The lake reads as of its last release" in said
     assert "KeyboardInterrupt" not in said
 
