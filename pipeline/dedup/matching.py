@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.dedup.rules import Comparison, Entries
+from pipeline.dedup.rules import Comparison, Entries, Verified
 from pipeline.rows import to_binary
 
 Ids = NDArray[np.uint8]
@@ -136,6 +136,8 @@ def _score(
     rule: Comparison, one: tuple[Block, Places], two: tuple[Block, Places], read_pixels: ReadPixels
 ) -> NDArray[np.float32]:
     """Score pairs of images, each given as its block and place: pixels of each are read once."""
+    if not isinstance(rule, Verified):
+        raise TypeError(f"{rule} gives candidates without a score and cannot verify them")
     (left, i), (right, j) = one, two
     if left is right:
         number, _ = _numbered(np.concatenate([i, j]))

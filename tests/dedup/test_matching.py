@@ -18,6 +18,7 @@ from pipeline.dedup.index import entries_of, table_of
 from pipeline.dedup.joins import vectors
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import Comparison, Entries, lowpass, parse_rule
+from pipeline.dedup.rules.comparison import FromPixels
 from pipeline.dedup.rules.cosine import Cosine
 from pipeline.dedup.rules.lowpass import shape_key
 from pipeline.rows import from_binary, to_binary
@@ -52,6 +53,7 @@ class Images:
         return np.stack([self.pixels[self.place[name]] for name in wanted])
 
     def block(self, rule: Comparison, places: NDArray[np.int64]) -> Block:
+        assert isinstance(rule, FromPixels)
         one = [rule.index(self.pixels[k][None]) for k in places]
         width = one[0].vector.shape[1] if one else 0
         none = Entries(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, width), np.uint8))
@@ -161,6 +163,7 @@ def test_the_index_of_a_picture_is_its_own_bit_for_bit(
     seed: int, shape: tuple[int, int, int], threads: int, name: str
 ) -> None:
     rule = comparison(name)
+    assert isinstance(rule, FromPixels)
     pixels = similar(np.random.default_rng(seed), 9, shape)
     whole = rule.index(pixels)
     with threadpool_limits(threads, "blas"), patch.object(lowpass, "_CACHED", 3 * prod(shape)):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules.comparison import FromPixels
 from pipeline.rows import from_binary
 
 pytestmark = needs_data
@@ -48,6 +49,7 @@ def matched(name: str, pixels: Pixels) -> tuple[Places, NDArray[np.float32]]:
     """What a rule finds: numbers i * 2^32 + j of all pairs, i < j, ascending, and their scores."""
     rule = parse_rule(name).comparison
     assert rule is not None
+    assert isinstance(rule, FromPixels)
     ids = np.zeros((len(pixels), 2), ">u8")
     ids[:, 1] = np.arange(len(pixels))
     block = Block(ids.view(np.uint8), rule.index(pixels))

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dedup.rules import cosine, embedding, exact, maxpool, photo, sign, words
-from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries
+from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries, FromPixels, Verified
 from pipeline.errors import RecipeError
 
-__all__ = ["Candidates", "Comparison", "Entries", "Rule", "parse_rule"]
+__all__ = ["Candidates", "Comparison", "Entries", "Rule", "Verified", "parse_rule"]
 
 Pixels = NDArray[np.uint8]
 
@@ -29,14 +29,20 @@ class Rule:
 
     Attributes:
         name: as the recipe spells it, such as "maxpool:4".
-        index: pictures of one shape, (n, height, width, channels) uint8, to what the index holds of them; a pure
-            function of each picture.
+        describe: pictures of one shape, (n, height, width, channels) uint8, to what the index holds of them; a pure
+            function of each picture. None where the user brings that.
         comparison: how images are compared; None where equal keys and signatures are the whole of the rule.
     """
 
     name: str
-    index: Callable[[Pixels], Entries]
+    describe: Callable[[Pixels], Entries] | None
     comparison: Comparison | None = None
+
+    def index(self, pixels: Pixels) -> Entries:
+        """Describe pictures of one shape; only rules that read pixels are asked to."""
+        if self.describe is None:
+            raise AssertionError(f"rule {self.name} is not indexed by pixels")
+        return self.describe(pixels)
 
 
 # By family: what equal keys decide, and what compares.
@@ -70,7 +76,7 @@ def parse_rule(name: str) -> Rule:
             return Rule(name, _entries_of(_KEYED[family](parameter)))
         if family in _COMPARED:
             comparison = _COMPARED[family](parameter)
-            return Rule(name, comparison.index, comparison)
+            return Rule(name, comparison.index if isinstance(comparison, FromPixels) else None, comparison)
     except ValueError as error:
         raise RecipeError(f"rule '{name}': {error}.") from None
     near = difflib.get_close_matches(family, [*_KEYED, *_COMPARED], n=1, cutoff=0.4)

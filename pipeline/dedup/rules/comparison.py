@@ -1,7 +1,7 @@
 """What a rule is that keys alone do not decide: entries of the index, candidates among them, and a score for each."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,15 +49,25 @@ class Comparison(Protocol):
     def least(self) -> float:
         """The score from which on two images are a pair; higher is closer."""
 
-    def index(self, pixels: Pixels) -> Entries:
-        """Describe pictures of one shape, (n, height, width, channels) uint8: a pure function of each."""
-
     @property
     def equal_signatures(self) -> bool:
         """Whether images with equal key and signature, not 0, are in one cluster without a pair."""
 
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find candidates between two sides, each once; for `right` None among the left, with left < right."""
+
+
+@runtime_checkable
+class FromPixels(Protocol):
+    """A rule whose entries are made of pixels, and not of what the user brings."""
+
+    def index(self, pixels: Pixels) -> Entries:
+        """Describe pictures of one shape, (n, height, width, channels) uint8: a pure function of each."""
+
+
+@runtime_checkable
+class Verified(Protocol):
+    """A rule whose candidates come without a score: their pixels decide."""
 
     def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
         """Score candidates by their pixels: (m, height, width, channels) uint8, and positions in them, (p,) each."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dedup.joins.vectors import near_vectors
-from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels, Places
+from pipeline.dedup.rules.comparison import Candidates, Entries
 
 _CACHED = 2**20
 # What scaling to length 1 and rounding to float32 can add to a product of two vectors.
@@ -48,10 +48,6 @@ class Embedding:
     name: str
     least: float
 
-    def index(self, pixels: Pixels) -> Entries:
-        """Never asked for: entries come from the user's vectors, see `entries`."""
-        raise NotImplementedError
-
     @property
     def equal_signatures(self) -> bool:
         """No: pairs say it all."""
@@ -65,10 +61,6 @@ class Embedding:
             scores = _products(a, b, i, j)
             reached = scores >= self.least
             yield Candidates(i[reached], j[reached], scores[reached].astype(np.float32))
-
-    def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
-        """Never asked for: the vectors decide."""
-        raise NotImplementedError
 
 
 def entries(vectors: NDArray[np.float32]) -> Entries:

@@ -93,10 +93,6 @@ class Photo:
             reached = scores >= np.float32(self.least)
             yield Candidates(i[near][reached], j[near][reached], scores[reached])
 
-    def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
-        """Never asked for: thumbnails decide."""
-        raise NotImplementedError
-
     def _described(self, entries: Entries) -> Floats:
         if self.basis is None:
             raise AssertionError("rule photo compares before its basis is fitted")

@@ -45,10 +45,6 @@ class Words:
         for i, j, bits in near_words(_words(left.signature), other, self.hashed.distance):
             yield Candidates(i, j, (1 - bits / np.float32(_BITS)).astype(np.float32))
 
-    def verify(self, pixels: Pixels, left: Places, right: Places) -> NDArray[np.float32]:
-        """Never asked for: the words decide."""
-        raise NotImplementedError
-
 
 def _words(signature: Places) -> NDArray[np.uint64]:
     return np.ascontiguousarray(signature).view(np.uint64)
