@@ -3,10 +3,10 @@
 `TABLES` maps a table's name to its `Table`. A lake written by a newer `VERSION` than this one is refused on opening.
 """
 
-from schemas import bases, clusters, images, index, pairs, rejects, releases, scores, shards, splits
+from schemas import bases, clusters, exports, images, index, misses, pairs, rejects, releases, scores, shards, splits
 from schemas.table import Table, column
 
-VERSION = 2
+VERSION = 3
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -20,7 +20,9 @@ TABLES: dict[str, Table] = {
         clusters.TABLE,
         splits.TABLE,
         scores.TABLE,
+        misses.TABLE,
         releases.TABLE,
+        exports.TABLE,
     )
 }
 

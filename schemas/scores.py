@@ -13,7 +13,19 @@ TABLE = Table(
             column("model", pa.string(), "name of the model"),
             column("split_name", pa.string(), "split that the model was trained and scored on"),
             column("train_size", pa.int64(), "training images used", unit="images"),
-            column("eval_on", pa.string(), "part of the test role: original, sanitized or overlap"),
+            column(
+                "role",
+                pa.string(),
+                "role that was measured: train (the images that were trained on), valid or test; null in rows of an "
+                "older imagelake: test",
+                null=True,
+            ),
+            column(
+                "eval_on",
+                pa.string(),
+                "part of the role: original, sanitized, overlap, or cross-validated (each image of train judged by a "
+                "model that was not trained on it)",
+            ),
             column(
                 "rule",
                 pa.string(),
@@ -21,9 +33,24 @@ TABLE = Table(
                 null=True,
             ),
             column("metric", pa.string(), "what was measured, such as accuracy"),
+            column("label", pa.string(), "class that the value is of; null: all classes", null=True),
+            column("predicted", pa.string(), "of a cell of a confusion matrix, the class that was said", null=True),
+            column(
+                "at",
+                pa.float64(),
+                "epoch or fold, counting from 1, or threshold that the value is of; null: none",
+                null=True,
+            ),
             column("value", pa.float64(), "the measured value", unit="as the metric defines it"),
             column("seed", pa.int64(), "seed of the model"),
             column("seconds", pa.float64(), "wall time of the fit", unit="seconds"),
+            column(
+                "memory",
+                pa.int64(),
+                "most memory that the process held while fitting, above what it held before; null: not measured",
+                unit="bytes",
+                null=True,
+            ),
             column("release", pa.int64(), "release the arrays were read for"),
         ]
     ),

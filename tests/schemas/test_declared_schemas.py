@@ -23,6 +23,6 @@ def test_partition_columns_are_plain_text_at_the_end(table: schemas.Table) -> No
     assert all(pa.types.is_string(field.type) for field in tail)
 
 
-def test_the_ten_tables() -> None:
-    names = "images rejects shards index bases pairs clusters splits scores releases"
+def test_the_tables() -> None:
+    names = "images rejects shards index bases pairs clusters splits scores misses releases exports"
     assert list(schemas.TABLES) == names.split()
