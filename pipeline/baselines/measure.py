@@ -1,15 +1,15 @@
-"""From which test images every fit got right to rows of the scores table: accuracies, what leaked, and their intervals.
+"""From which images of a role every fit got right to rows of scores: accuracies, what leaked, and their intervals.
 
-Metrics, all for one train size:
+Metrics, all for one train size and role:
 
-    accuracy        0 to 1, of one seed on one part of the test role
+    accuracy        0 to 1, of one seed on one part of the role
     accuracy_mean   estimate over all seeds, and accuracy_low, accuracy_high: its 95 % interval over seeds
     wilson_low      and wilson_high: 95 % interval of accuracy_mean for other test images of the same kind
     leak            -1 to 1, of one seed: accuracy on the original less that on the sanitized part, by a rule
     leak_mean       estimate over all seeds, and leak_low, leak_high: its 95 % interval over seeds, of paired
                     differences. It holds also whatever makes overlapping pictures easier or harder than others: at
                     small train sizes, where few of their twins are drawn, that is most of it.
-    images          test images in a part
+    images          images in a part
     seeds           fits that the intervals over seeds stand on; 1: no spread could be measured, and accuracy_low and
                     accuracy_high are Wilson's interval, leak_low and leak_high Newcombe's, of the test images
     train_dropped   images that may be trained on although the split's sanitizing drops them
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.baselines.effort import Effort
 from pipeline.baselines.intervals import Interval, estimate, newcombe, over_seeds, wilson
 from pipeline.baselines.parts import Part
 
@@ -32,12 +33,12 @@ class Fit(NamedTuple):
 
     Attributes:
         seed: of the fit.
-        seconds: wall time of the fit.
-        correct: (n,) bool, in the order of the test images.
+        effort: what the fit took.
+        correct: (n,) bool, in the order of the role's images.
     """
 
     seed: int
-    seconds: float
+    effort: Effort
     correct: NDArray[np.bool_]
 
 
@@ -51,7 +52,8 @@ def measure(fits: Sequence[Fit], parts: Sequence[Part], *, resampled: bool, trai
         train_dropped: images that may be trained on although sanitizing drops them.
 
     Yields:
-        eval_on, rule, metric, value, seed, seconds. Rows over all seeds have the first seed and the seconds of all.
+        eval_on, rule, metric, value, seed, seconds, memory. Rows over all seeds have the first seed, the seconds of all
+        together and the memory of the one with most.
         An empty part has its row of images alone, and no leak is measured where nothing is sanitized.
     """
     whole = _accuracies(fits, parts[0])
@@ -100,15 +102,18 @@ def _rows(
 ) -> Iterator[Row]:
     """Spell out a metric of every seed, its estimate and the ends of its interval."""
     for fit, value in zip(fits, values, strict=True):
-        yield _row(*where, metric, value, fit.seed, fit.seconds)
+        yield row_of(*where, metric, value, fit.seed, fit.effort)
     for end, value in found._asdict().items():
         yield _over_all(fits, *where, f"{metric}_{end}", value)
 
 
 def _over_all(fits: Sequence[Fit], eval_on: str, rule: str | None, metric: str, value: float) -> Row:
-    return _row(eval_on, rule, metric, value, fits[0].seed, sum(fit.seconds for fit in fits))
+    most = max((fit.effort.memory for fit in fits if fit.effort.memory is not None), default=None)
+    effort = Effort(sum(fit.effort.seconds for fit in fits), most)
+    return row_of(eval_on, rule, metric, value, fits[0].seed, effort)
 
 
-def _row(eval_on: str, rule: str | None, metric: str, value: float, seed: int, seconds: float) -> Row:  # noqa: PLR0913, PLR0917 - the columns of the table
+def row_of(eval_on: str, rule: str | None, metric: str, value: float, seed: int, effort: Effort) -> Row:  # noqa: PLR0913, PLR0917 - the columns of the table
+    """Make a row of one value: eval_on, rule, metric, value, seed, seconds, memory."""
     named = {"eval_on": eval_on, "rule": rule, "metric": metric}
-    return {**named, "value": float(value), "seed": seed, "seconds": seconds}
+    return {**named, "value": float(value), "seed": seed, **effort._asdict()}

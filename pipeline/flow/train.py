@@ -1,45 +1,37 @@
-"""splits, clusters, arrays -> scores: train and score every baseline whose settings, split or overlap changed."""
+"""splits, clusters, arrays -> scores, misses: train and score what is out of date, in its settings or its input."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import xxhash
-from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrays.gather import gather, normalise
-from pipeline.arrays.locate import locate
-from pipeline.baselines.parts import Mask, find_overlaps, name_parts
+from pipeline.baselines.parts import Mask, find_overlaps
 from pipeline.baselines.samples import Sample, draw_samples
-from pipeline.baselines.score import Examples, score
-from pipeline.errors import BaselineError
+from pipeline.baselines.score import score
+from pipeline.flow.seat import Split, read_split, seat
 from pipeline.flow.state import Todo, stale, unit_digest
-from pipeline.hashing import digest_of, flat
+from pipeline.hashing import digest_of
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
-from pipeline.lake.reading import file_names, scan_table
+from pipeline.lake.reading import polars_schema, scan_table
 from pipeline.lake.releases import newest
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import BaselinePart, Recipe
 
 Unit = Mapping[str, Any]
 
+# What may be null in every row of a run.
+_FOUND = {"rule": pl.String, "label": pl.String, "predicted": pl.String, "at": pl.Float64, "memory": pl.Int64}
 
-class Split(NamedTuple):
-    """The labelled images of a split's roles train and test: columns image_id, label_index, kept, ordered by rank."""
 
-    name: str
-    train: pl.DataFrame
-    test: pl.DataFrame
+class Made(NamedTuple):
+    """What a run adds to the tables scores and misses; without columns where it is nothing."""
 
-    def pool(self, spec: BaselinePart) -> NDArray[np.int64]:
-        """Give the positions in `train` of all images that a baseline may be trained on, in the order of the split."""
-        if spec.train_on == "original":
-            return np.arange(len(self.train))
-        return np.flatnonzero(self.train["kept"].to_numpy())
+    scores: pl.DataFrame
+    misses: pl.DataFrame
 
 
 def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
@@ -63,7 +55,7 @@ def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, 
     clusters = read_meta(root, "clusters").units
     made: dict[str, dict[str, Any]] = {}
     for name, part in asked.items():
-        spec = part.model_dump(mode="json")
+        spec = part.model_dump(mode="json", exclude_none=True)
         # Beside the digest of the overlap stands what it was made from: equal, it is not made again.
         source = digest_of([rows.get(part.split), clusters])
         held = known.get(name, {}).get("overlap", {})
@@ -75,13 +67,13 @@ def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, 
 
 def _named(recipe: Recipe) -> dict[str, BaselinePart]:
     return {
-        f"{part.model} on {part.split} ({digest_of(part.model_dump(mode='json'))[:6]})": part
+        f"{part.model} on {part.split} ({digest_of(part.model_dump(mode='json', exclude_none=True))[:6]})": part
         for part in recipe.baseline
     }
 
 
 def _overlap_unit(root: str, spec: BaselinePart, source: str) -> dict[str, Any]:
-    found = _overlaps(root, _read_split(root, spec.split), spec)
+    found = _overlaps(root, read_split(root, spec.split), spec)
     rules = {rule: xxhash.xxh3_128_hexdigest(np.packbits(rows).tobytes()) for rule, rows in found.items()}
     return {"source": source, "rules": rules}
 
@@ -114,44 +106,52 @@ def run_baselines(root: str, units: Mapping[str, Unit], progress: Progress = SIL
     if not todo:
         return []
     again = {item.unit: units[item.unit] for item in todo if item.unit in units}
-    measured: dict[str, list[dict[str, Any]]] = {}
+    made: dict[str, Made] = {}
     for split in dict.fromkeys(unit["spec"]["split"] for unit in again.values()):
         ours = {name: unit for name, unit in again.items() if unit["spec"]["split"] == split}
-        measured |= _score_split(root, split, ours, progress)
-    old = scan_table(root, "scores", None).collect().to_dicts()
-    rows: list[dict[str, Any]] = []
-    for name, unit in units.items():
-        rows += measured[name] if name in again else [row for row in old if row["run_id"] == unit["fingerprint"]]
-    part = write_part(root, "scores", {}, pa.Table.from_pylist(rows, schema=schemas.TABLES["scores"].schema))
-    held = versions(root)
-    meta = Meta("baselines", units, {name: held[name] for name in ("images", "clusters", "splits") if name in held})
-    commit(root, "scores", [part] if part else [], lambda _: True, meta)
+        made |= _score_split(root, split, ours, progress)
+    # The scores come last: they say what is up to date.
+    _commit(root, "misses", units, {name: told.misses for name, told in made.items()})
+    _commit(root, "scores", units, {name: told.scores for name, told in made.items()})
     return todo
 
 
-def _score_split(
-    root: str, name: str, units: Mapping[str, Unit], progress: Progress
-) -> dict[str, list[dict[str, Any]]]:
-    """Score all baselines of one split on one reading of its pixels; by run, its rows."""
-    split = _read_split(root, name)
+def _commit(root: str, table: str, units: Mapping[str, Unit], made: Mapping[str, pl.DataFrame]) -> None:
+    """Replace a table by the rows of all units: those that were made anew, and of the others those that it holds."""
+    columns = polars_schema(schemas.TABLES[table].schema)
+    old = scan_table(root, table, None).collect()
+    held = [made[name] if name in made else old.filter(run_id=unit["fingerprint"]) for name, unit in units.items()]
+    rows = pl.concat(
+        [columns.to_frame(), *(frame.select(columns.names()).cast(columns) for frame in held if len(frame))]
+    )
+    part = write_part(root, table, {}, rows.to_arrow().cast(schemas.TABLES[table].schema))
+    read = versions(root)
+    meta = Meta("baselines", units, {name: read[name] for name in ("images", "clusters", "splits") if name in read})
+    commit(root, table, [part] if part else [], lambda _: True, meta)
+
+
+def _score_split(root: str, name: str, units: Mapping[str, Unit], progress: Progress) -> dict[str, Made]:
+    """Score all baselines of one split on one reading of its pixels; by run, what was made."""
+    split = read_split(root, name)
     specs = {run: BaselinePart.model_validate(unit["spec"]) for run, unit in units.items()}
     samples = {run: _draw(split, spec) for run, spec in specs.items()}
     if split.test.is_empty():
-        return {run: [] for run in specs}
+        return {run: Made(pl.DataFrame(), pl.DataFrame()) for run in specs}
     needed = np.unique(np.concatenate([sample.rows for drawn in samples.values() for sample in drawn]))
-    train, test = _pixels(root, split.train[needed]), _pixels(root, split.test)
-    scored = {}
+    seated = seat(root, split, needed)
+    made = {}
     for run, spec in specs.items():
         progress.step(f"train {run}")
-        _same_shape(spec, train, test)
-        parts = name_parts(split.test["kept"].to_numpy(), _overlaps(root, split, spec))
-        dropped = int((~split.train["kept"].to_numpy()[split.pool(spec)]).sum())
         loaded = [sample._replace(rows=np.searchsorted(needed, sample.rows)) for sample in samples[run]]
-        read, asked = _examples(train, split.train[needed]), _examples(test, split.test)
-        found = score(spec, loaded, read, asked, parts, train_dropped=dropped)
-        known = {"run_id": units[run]["fingerprint"], "release": newest(root) + 1}
-        scored[run] = [{**row, **known} for row in found]
-    return scored
+        rows, missed = score(spec, loaded, seated.exam(spec, _overlaps(root, split, spec)))
+        known = {"model": spec.model, "split_name": name, "run_id": units[run]["fingerprint"]}
+        made[run] = Made(
+            *(
+                frame.with_columns(release=newest(root) + 1, **{key: pl.lit(value) for key, value in known.items()})
+                for frame in (pl.DataFrame(rows, schema_overrides=_FOUND), seated.name_misses(missed))
+            )
+        )
+    return made
 
 
 def _draw(split: Split, spec: BaselinePart) -> list[Sample]:
@@ -165,28 +165,3 @@ def _overlaps(root: str, split: Split, spec: BaselinePart) -> dict[str, Mask]:
     rules = sorted(read_meta(root, "clusters").units)
     pool = split.train["image_id"][split.pool(spec)]
     return find_overlaps(scan_table(root, "clusters", None), pool, split.test["image_id"], rules)
-
-
-def _read_split(root: str, name: str) -> Split:
-    """Read who is in train and test; empty where the split has not been drawn yet."""
-    columns = ("role", "rank", "image_id", "label_index", "kept")
-    rows = scan_table(root, "splits", None).filter(pl.col("split_name") == name).select(columns).collect()
-    rows = rows.filter(pl.col("label_index").is_not_null()).sort("role", "rank")
-    return Split(name, rows.filter(role="train"), rows.filter(role="test"))
-
-
-def _pixels(root: str, rows: pl.DataFrame) -> NDArray[np.uint8]:
-    return flat(gather(locate(file_names(root, "images", None), rows["image_id"])))
-
-
-def _examples(pixels: NDArray[np.uint8], rows: pl.DataFrame) -> Examples:
-    return Examples(lambda asked: normalise(pixels[asked]), rows["label_index"].cast(pl.Int64).to_numpy())
-
-
-def _same_shape(spec: BaselinePart, train: NDArray[np.uint8], test: NDArray[np.uint8]) -> None:
-    sizes = train.shape[1], test.shape[1]
-    if sizes[0] != sizes[1]:
-        raise BaselineError(
-            f"{spec.model} on split '{spec.split}': its train images have {sizes[0]} values each, its test images "
-            f"{sizes[1]}. Set decode.size, so that all are of one size, or take the baseline out."
-        )

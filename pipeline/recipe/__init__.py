@@ -78,6 +78,15 @@ class Recipe(Part):
             for part in self.baseline
             if part.split in roles and not {"train", "test"} <= set(roles[part.split])
         ]
+        faults += [
+            f"baseline '{part.model}' {wants} the role valid, which split '{part.split}' does not have"
+            for part in self.baseline
+            for wants, wanted in (
+                ("stops early by", part.patience is not None),
+                ("finds its threshold (without folds) on", part.precision is not None and part.folds is None),
+            )
+            if wanted and part.split in roles and "valid" not in roles[part.split]
+        ]
         if len(set(self.baseline)) != len(self.baseline):
             faults.append("two baselines are the same")
         faults += [

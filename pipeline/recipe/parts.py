@@ -1,9 +1,10 @@
 """The tables of a recipe, but for the splits: what is read, how it is decoded and compared, what is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
+from pipeline.recipe.models import BINARY, ModelName, with_defaults
 from pipeline.recipe.part import Count, Name, Part, Size, Words
 
 Format = Literal[
@@ -93,13 +94,59 @@ class BaselinePart(Part):
     `seeds` trains it so many times, with the seeds from `seed` on, each on its own sample of the train role.
     `train_on = "original"` leaves in the train role what sanitizing dropped: what the scores gain by it is what leakage
     does.
+
+    Attributes:
+        model: its name.
+        split: the split it is trained and scored on.
+        train_sizes: training images; "all" is what the train role has.
+        seed: of the first fit.
+        seeds: how many fits.
+        train_on: the sanitized train role or the original.
+        positive: a class: the model is asked whether an image is of it or not. Models for two classes need it.
+        folds: judge each training image by a model trained on the other folds, so many in all.
+        precision: with `positive`, find the threshold that gives this precision: on cross-validated scores where there
+            are folds, else on the valid role.
+        c: inverse strength of regularisation; svm-linear searches it where it is not given.
+        alpha: strength of regularisation.
+        max_iter: iterations or passes at most.
+        epochs: passes over the training images at most.
+        batch_size: images a step.
+        learning_rate: of a step.
+        patience: stop after so many epochs without a better accuracy on the valid role, and keep the best epoch.
+        candidates: how many c are tried.
+        search_size: training images that c is searched on.
+        hidden: units of the hidden layer.
     """
 
-    model: Literal["logistic"]
+    model: ModelName
     split: Name
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = ("all",)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     seeds: Count = 1
     train_on: Literal["sanitized", "original"] = "sanitized"
-    c: Annotated[float, Field(gt=0)] = 1.0
-    max_iter: Count = 100
+    positive: str | None = None
+    folds: Annotated[int, Field(ge=2, strict=True)] | None = None
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    c: Annotated[float, Field(gt=0)] | None = None
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    max_iter: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    patience: Count | None = None
+    candidates: Count | None = None
+    search_size: Size | None = None
+    hidden: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands in whatever was written
+        return with_defaults(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _asks_for_what_can_be(self) -> Self:
+        if self.model in BINARY and self.positive is None:
+            raise ValueError(f"'{self.model}' tells one class from the rest: say which, as in positive = \"5\"")
+        if self.precision is not None and self.positive is None:
+            raise ValueError('precision is of one class: say which, as in positive = "5"')
+        return self

@@ -189,7 +189,7 @@ def test_a_baseline_whose_roles_are_of_two_sizes_says_so(base: Path) -> None:
         split=[{**SPLIT, "test": {"from": "test"}}],
         baseline=[{"model": "logistic", "split": "main", "train_sizes": [10]}],
     )
-    with pytest.raises(BaselineError, match="train images have 784 values each, its test images 6. Set decode.size"):
+    with pytest.raises(BaselineError, match=r"\(train 28x28x1, test 2x3x1\). Set decode.size"):
         build(asked, engine=LocalEngine(1))
 
 

@@ -57,9 +57,12 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 def values(lake: Lake, *, train_dropped: int) -> dict[tuple[int, str, str | None, str], float]:
     """Read the rows over all seeds of the run that may be trained on so many dropped images."""
-    rows = lake.scan("scores").collect()
+    rows = lake.scan("scores").filter(pl.col("label").is_null(), role="test").collect()
     runs = rows.filter(metric="train_dropped", value=float(train_dropped))["run_id"].unique()
-    own = rows.filter(pl.col("run_id").is_in(runs.implode()), ~pl.col("metric").is_in(["accuracy", "leak"]))
+    own = rows.filter(
+        pl.col("run_id").is_in(runs.implode()),
+        ~pl.col("metric").is_in(["accuracy", "leak", "precision", "recall", "f1"]),
+    )
     keys = own.select("train_size", "eval_on", "rule", "metric")
     assert keys.is_unique().all()
     return dict(zip(keys.rows(), own["value"], strict=True))
@@ -107,7 +110,7 @@ def test_parts_are_those_of_the_clusters(lake: Lake) -> None:
 
 
 def test_original_is_the_weighted_mean_of_its_parts_for_every_seed(lake: Lake) -> None:
-    rows = lake.scan("scores").collect()
+    rows = lake.scan("scores").filter(role="test").collect()
     keys = ["run_id", "train_size", "seed"]
     counts = rows.filter(metric="images").select("run_id", "train_size", "eval_on", "rule", images="value")
     right = rows.filter(metric="accuracy").join(
@@ -128,7 +131,7 @@ def test_a_build_with_nothing_to_do_commits_nothing(tmp_path: Path, monkeypatch:
     def opened(*_: object) -> None:
         raise AssertionError("a pixel or a cluster was read")
 
-    monkeypatch.setattr("pipeline.flow.train.gather", opened)
+    monkeypatch.setattr("pipeline.flow.seat.gather", opened)
     monkeypatch.setattr("pipeline.flow.train.find_overlaps", opened)
     assert make(tmp_path).done == ()
     assert versions(first.root) == before
@@ -138,7 +141,8 @@ def test_the_first_seed_does_not_depend_on_the_others(tmp_path: Path, lake: Lake
     alone = Lake(make(planted(tmp_path), baseline=[{**ORIGINAL, "seeds": 1}]).root)
     keys = ["train_size", "eval_on", "rule", "value"]
     of_one, of_four = (
-        one.scan("scores").filter(metric="accuracy", seed=0).collect().select("run_id", *keys) for one in (alone, lake)
+        one.scan("scores").filter(metric="accuracy", seed=0, role="test").collect().select("run_id", *keys)
+        for one in (alone, lake)
     )
     run = lake.scan("scores").filter(metric="train_dropped", value=15.0).collect()["run_id"][0]
     assert of_one.select(keys).equals(of_four.filter(run_id=run).select(keys))
@@ -148,7 +152,7 @@ def test_the_same_recipe_measures_the_same(tmp_path: Path, lake: Lake) -> None:
     """Law 2, also where baselines share one reading of the pixels, and in another order."""
     again = Lake(make(planted(tmp_path), baseline=[BASELINE, ORIGINAL]).root)
     left, right = (
-        one.scan("scores").drop("seconds").collect().sort(pl.all().exclude("value"), nulls_last=True)
+        one.scan("scores").drop("seconds", "memory").collect().sort(pl.all().exclude("value"), nulls_last=True)
         for one in (again, lake)
     )
     assert left.equals(right)

@@ -1,0 +1,81 @@
+"""Fit a model once and ask it about every role; or fold by fold, about the images that it was not trained on."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.baselines.effort import Effort, measured
+from pipeline.baselines.judge import Judged, joined, judge
+from pipeline.baselines.model import Examples, Model, Task
+from pipeline.baselines.models import MODELS
+from pipeline.errors import BaselineError
+from pipeline.recipe import BaselinePart
+
+
+class Fitted(NamedTuple):
+    """A model, what it took, and by role what it says."""
+
+    seed: int
+    model: Model
+    effort: Effort
+    judged: dict[str, Judged]
+
+
+class Folded(NamedTuple):
+    """What models say of training images that they were not trained on, and how right each fold's was, 0 to 1."""
+
+    judged: Judged
+    accuracies: tuple[float, ...]
+    effort: Effort
+
+
+def fit_once(spec: BaselinePart, seed: int, task: Task, roles: Mapping[str, Examples]) -> Fitted:
+    """Fit a model and ask it about roles.
+
+    Raises:
+        BaselineError: the training images are all of one class.
+    """
+    model, effort = measured(lambda: _fit(spec, seed, task))
+    return Fitted(seed, model, effort, {role: judge(model, examples) for role, examples in roles.items()})
+
+
+def fit_folds(spec: BaselinePart, seed: int, task: Task) -> Folded:
+    """Judge every training image by a model that was trained on the other folds.
+
+    Folds have equal shares of every class and are runs of the split's order, which is random already.
+
+    Raises:
+        BaselineError: a class has fewer images than there are folds.
+
+    References:
+        scikit-learn's StratifiedKFold without shuffling, as cross_val_predict and cross_val_score use it.
+    """
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - slow to import, only for builds that fit
+
+    counts = np.bincount(task.train.labels)
+    if spec.folds is None or counts[counts > 0].min() < spec.folds:
+        raise BaselineError(
+            f"baseline '{spec.model}' on split '{spec.split}': {spec.folds} folds of {len(task.train.labels)} training "
+            f"images need {spec.folds} of each class; one has {counts[counts > 0].min()}. Ask for fewer folds or a "
+            "larger train size."
+        )
+    told, efforts = [], []
+    for seen, asked in StratifiedKFold(spec.folds).split(np.zeros(len(task.train.labels)), task.train.labels):
+        fold = task._replace(train=task.train.take(seen))
+        fitted = fit_once(spec, seed, fold, {"train": task.train.take(asked)})
+        told.append((asked, fitted.judged["train"]))
+        efforts.append(fitted.effort)
+    most = max((effort.memory for effort in efforts if effort.memory is not None), default=None)
+    accuracies = tuple(float(one.correct.mean()) for _, one in told)
+    return Folded(joined(told), accuracies, Effort(sum(effort.seconds for effort in efforts), most))
+
+
+def _fit(spec: BaselinePart, seed: int, task: Task) -> Model:
+    met = len(np.unique(task.train.labels))
+    if met < 2 and spec.model != "never":  # noqa: PLR2004 - there is nothing to tell apart
+        raise BaselineError(
+            f"baseline '{spec.model}' on split '{spec.split}': its {len(task.train.labels)} training images are of one "
+            "class. Ask for more classes or a larger train size."
+        )
+    return MODELS[spec.model](spec.model_copy(update={"seed": seed}), task)

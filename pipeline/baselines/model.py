@@ -1,0 +1,87 @@
+"""What every model is given, and what it gives back."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float32] | NDArray[np.float64]
+
+
+class Examples(NamedTuple):
+    """Pictures and their classes.
+
+    Attributes:
+        pixels: (n, height * width * channels) uint8.
+        labels: (n,) int64, 0 to classes - 1.
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+    def take(self, rows: NDArray[np.int64]) -> "Examples":
+        """Keep some of them, in the order given."""
+        return Examples(self.pixels[rows], self.labels[rows])
+
+
+class Task(NamedTuple):
+    """What to learn from.
+
+    Attributes:
+        train: to learn from.
+        valid: to stop by, where there are such examples.
+        classes: how many there are; some may not occur in `train`.
+        shape: (height, width, channels) of a picture.
+    """
+
+    train: Examples
+    valid: Examples | None
+    classes: int
+    shape: tuple[int, int, int]
+
+
+class Epoch(NamedTuple):
+    """How training stood after a pass over the training examples.
+
+    Attributes:
+        loss: mean cross-entropy over the batches of the epoch, in nats.
+        valid_accuracy: 0 to 1, or None without valid examples.
+    """
+
+    loss: float
+    valid_accuracy: float | None
+
+
+class Model(NamedTuple):
+    """What was learned.
+
+    Attributes:
+        scores: (m, features) uint8 to (m, classes): the largest is the class that the model says, of equals the first.
+        probable: whether the scores are probabilities, 0 to 1 and 1 in sum.
+        epochs: how training went, where it went by epochs.
+        chosen: settings that were searched, by name.
+    """
+
+    scores: Callable[[Pixels], Scores]
+    probable: bool
+    epochs: tuple[Epoch, ...] = ()
+    chosen: Mapping[str, float] = {}
+
+
+def spread(scores: Scores, known: Labels, classes: int) -> Scores:
+    """Widen scores of the classes that a model met to all there are: the others get no probability.
+
+    Args:
+        scores: (m, k) probabilities.
+        known: (k,) class of each column.
+        classes: how many there are.
+
+    Returns:
+        (m, classes).
+    """
+    out = np.zeros((len(scores), classes), scores.dtype)
+    out[:, known] = scores
+    return out
