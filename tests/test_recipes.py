@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib.util
 import json
 import tomllib
 from collections.abc import Iterator
@@ -45,30 +46,27 @@ def test_the_sample_recipe_finds_what_was_counted_independently(tmp_path: Path) 
     values = load("notmnist_sample")
     for source in values["source"]:
         source["uri"] = str((RECIPES / source["uri"]).resolve())
-    values["baseline"][0]["train_sizes"] = [50]
-    lake = built(values, tmp_path)
+    lake = built(quick(values), tmp_path)
     assert counts(lake) == {"train": 3_493, "test": 18_724}
     assert seen_in_train(lake) == {"exact": 297, "sign": 533, "maxpool:2": 347, "maxpool:4": 515}
     assert lake.scan("rejects").select("reason").collect().to_series().to_list() == ["empty", "empty"]
     assert len(lake.members("main", "test")) == 18_724 - 533
-    sizes = lake.scan("scores").select("train_size").unique().sort("train_size").collect().to_series().to_list()
-    assert sizes == [50]
+    assert trained(lake) == [("logistic", 100)]
 
 
 @needs_data
-def test_the_notmnist_recipe_builds_from_a_server_by_digest(
+def test_the_sign_recipe_builds_from_a_server_by_digest(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
-    values = load("notmnist")
+    values = load("notmnist_sign")
     for source, archive in zip(values["source"], ARCHIVES, strict=True):
         source["uri"] = f"{server}/{archive}"
         source["digest"] = f"sha256:{hashlib.sha256((DATA / archive).read_bytes()).hexdigest()}"
     values["source"][0]["min_per_class"] = 300
     values["split"][0]["train"]["size"] = 3_000
     values["split"][0]["valid"]["size"] = 300
-    values["baseline"][0]["train_sizes"] = [50]
-    lake = built(values, tmp_path)
+    lake = built(quick(values), tmp_path)
     assert counts(lake) == {"train": 3_493, "test": 18_724}
     roles = {role: len(lake.members("main", role, sanitized=False)) for role in ("train", "valid", "test")}
     assert roles == {"train": 3_000, "valid": 300, "test": 10_000}
@@ -76,11 +74,45 @@ def test_the_notmnist_recipe_builds_from_a_server_by_digest(
 
 
 @needs_data
+@pytest.mark.parametrize(
+    ("name", "model", "block", "once"),
+    [("notmnist_md5_softmax", "softmax-sgd", 1, False), ("notmnist_maxpool_within", "logistic", 4, True)],
+)
+def test_the_other_notmnist_recipes_build_on_the_letters_that_are_here(
+    tmp_path: Path, *, name: str, model: str, block: int, once: bool
+) -> None:
+    values = load(name)
+    for source, archive in zip(values["source"], ARCHIVES, strict=True):
+        source["uri"] = str(DATA / archive)
+    values["source"][0]["min_per_class"] = 300
+    values["split"][0]["train"]["size"] = 3_000
+    values["split"][0]["valid"]["size"] = 300
+    lake = built(quick(values), tmp_path)
+    assert trained(lake) == [(model, 100)]
+    assert len(lake.members("main", "test")) == kept_by_hand(lake, block, once=once)
+    assert measured_roles(lake) == ["test", "train", "valid"]
+
+
+@needs_data
+def test_the_five_or_not_recipe_cross_validates_two_models(tmp_path: Path) -> None:
+    values = load("mnist_five_or_not")
+    values["source"][0]["uri"] = str(DATA / "mnist")
+    lake = built(quick(values, size=3_000), tmp_path)
+    crossed = lake.scan("scores").filter(eval_on="cross-validated", metric="accuracy").collect()
+    accuracy = dict(crossed.select("model", "value").rows())
+    # No test of luck: whoever says no to everything is right as often as an image is no 5.
+    train, labels = lake.arrays("main", "train")
+    fives = int((labels[:3_000] == 5).sum())
+    assert accuracy["never"] == pytest.approx(1 - fives / 3_000, abs=1e-12)
+    assert accuracy["sgd-binary"] > accuracy["never"]
+    assert len(train) == 60_000
+
+
+@needs_data
 def test_the_mnist_recipe_finds_no_equal_digits_and_nine_under_sign(tmp_path: Path) -> None:
     values = load("mnist")
     values["source"][0]["uri"] = str(DATA / "mnist")
-    values["baseline"][0]["train_sizes"] = [50]
-    lake = built(values, tmp_path)
+    lake = built(quick(values), tmp_path)
     assert counts(lake) == {"train": 60_000, "test": 10_000}
     assert seen_in_train(lake) == {"sign": 9, "maxpool:4": 31}
     roles = {role: len(lake.members("main", role, sanitized=False)) for role in ("train", "valid", "test")}
@@ -94,8 +126,7 @@ def test_the_digit_recognizer_recipe_holds_out_a_tenth_and_keeps_every_row_to_pr
     write_csv(tmp_path / "digit_recognizer_csv" / "test.csv", images[2_000:])
     values = load("digit_recognizer")
     values["split"][0]["test"]["size"] = 200
-    values["baseline"][0]["train_sizes"] = [50]
-    lake = built(values, tmp_path)
+    lake = built(quick(values), tmp_path)
     assert counts(lake) == {"train": 2_000, "test": 500}
     train, _ = lake.arrays("main", "train", sanitized=False)
     held, held_labels = lake.arrays("main", "test", sanitized=False)
@@ -121,6 +152,43 @@ def server() -> Iterator[str]:
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+def quick(values: dict[str, Any], size: int = 100) -> dict[str, Any]:
+    """Train as little as will do, and what needs torch only where it is."""
+    known = importlib.util.find_spec("torch") is not None
+    parts = [part for part in values["baseline"] if known or part["model"] not in ("dense", "lenet")]
+    few = {
+        "softmax-sgd": {"epochs": 2},
+        "dense": {"epochs": 2},
+        "lenet": {"epochs": 2},
+        "svm-linear": {"candidates": 2},
+    }
+    return {
+        **values,
+        "baseline": [{**part, "train_sizes": [size], **few.get(part["model"], {})} for part in parts],
+    }
+
+
+def kept_by_hand(lake: Lake, block: int, *, once: bool) -> int:
+    """Count test images whose block maxima occur neither in train nor in valid, all of them or each kind once."""
+    pictures = {role: lake.arrays("main", role, sanitized=False)[0] for role in ("train", "valid", "test")}
+    side = 28 // block
+    seen = {
+        role: [row.tobytes() for row in images.reshape(-1, side, block, side, block).max(axis=(2, 4))]
+        for role, images in pictures.items()
+    }
+    known = {*seen["train"], *seen["valid"]}
+    left = [key for key in seen["test"] if key not in known]
+    return len(set(left)) if once else len(left)
+
+
+def trained(lake: Lake) -> list[tuple[str, int]]:
+    return sorted(lake.scan("scores").select("model", "train_size").unique().collect().rows())
+
+
+def measured_roles(lake: Lake) -> list[str]:
+    return lake.scan("scores").select("role").unique().sort("role").collect().to_series().to_list()
 
 
 def load(name: str) -> dict[str, Any]:
