@@ -1,5 +1,6 @@
 """The pictures a report shows: which are wanted, what is known of them, and their PNG."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -25,15 +26,22 @@ class Album:
 
     @classmethod
     def of(
-        cls, splits: pl.LazyFrame, samples: pl.Series, crossing: list[ClusterChoice], conflicts: ClusterChoice
+        cls,
+        splits: pl.LazyFrame,
+        samples: pl.Series,
+        crossing: list[ClusterChoice],
+        conflicts: ClusterChoice,
+        misses: tuple[Sequence[bytes], Sequence[bytes]] = ((), ()),
     ) -> Self:
-        """Collect what is wanted: samples, images of chosen clusters, and what those were dropped for."""
-        shown = pl.Series("image_id", [one for choice in crossing for one in choice.ids()], dtype=pl.Binary)
+        """Collect what is wanted: samples, images of chosen clusters, and what those were dropped for.
+
+        Of misses, first the test images, then the training images beside them.
+        """
+        missed, nearest = misses
+        shown = pl.Series("image_id", [*(one for choice in crossing for one in choice.ids()), *missed], dtype=pl.Binary)
         fates = splits.join(pl.LazyFrame([shown.unique()]), on="image_id", how="semi").collect()
-        disputed = pl.Series(conflicts.ids(), dtype=pl.Binary)
-        wanted = pl.concat(
-            [samples.cast(pl.Binary), shown, disputed, fates["dropped_for"].cast(pl.Binary).drop_nulls()]
-        )
+        beside = pl.Series([*conflicts.ids(), *nearest], dtype=pl.Binary)
+        wanted = pl.concat([samples.cast(pl.Binary), shown, beside, fates["dropped_for"].cast(pl.Binary).drop_nulls()])
         return cls(
             wanted.unique().alias("image_id"),
             {(row["split_name"], row["image_id"]): row for row in fates.iter_rows(named=True)},
@@ -65,6 +73,10 @@ class Album:
             for cluster in choice.shown[rule]
         ]
         return [{"rule": rule, "split_name": choice.split_name, "total": choice.totals[rule], "shown": shown}]
+
+    def picture(self, image_id: bytes | None, split_name: str | None) -> dict[str, Any] | None:
+        """Show one picture, with what sanitizing did to it in a split; None where the lake does not hold it."""
+        return None if image_id not in self.rows else self._picture(image_id, split_name)
 
     def _side(self, side: dict[str, Any], split_name: str | None) -> dict[str, Any]:
         pictures = [self._picture(one, split_name) for one in side["ids"] if one in self.rows]

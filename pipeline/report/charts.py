@@ -49,7 +49,7 @@ def accuracy_chart(curve: dict[str, Any]) -> str:
         axes.xaxis.set_major_locator(FixedLocator(_apart(sizes)))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.yaxis.set_major_formatter(FuncFormatter(percent_tick))
         axes.set_xlabel("images trained on (log scale)")
         axes.set_ylabel("accuracy")
         axes.grid(color=GRID, linewidth=0.8)
@@ -82,7 +82,7 @@ def leakage_chart(measured: dict[str, Any]) -> str:
         axes.set_ylim(len(rules) - 0.5, -0.5)
         axes.margins(x=0.06)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
         axes.set_xlabel("accuracy")
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
@@ -129,7 +129,8 @@ def _apart(sizes: list[int]) -> list[int]:
     return kept
 
 
-def _percent(value: float, _: object = None) -> str:
+def percent_tick(value: float, _: object = None) -> str:
+    """Write a share of one at a tick."""
     return f"{value * 100:.4g} %"
 
 

@@ -17,8 +17,10 @@ from pipeline.report.clusters import (
 )
 from pipeline.report.headline import find_headline
 from pipeline.report.matrices import Overlap, source_matrix, split_matrices
+from pipeline.report.misses import choose_misses, ids_of, show_misses
 from pipeline.report.rejects import count_rejects
 from pipeline.report.rules import known_rules
+from pipeline.report.runs import describe_runs
 from pipeline.report.samples import choose_samples
 from pipeline.report.sources import describe_classes, describe_sources
 from pipeline.report.splits import describe_splits
@@ -44,8 +46,8 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
 
     Returns:
         A dict that JSON can hold; pictures are PNG data URIs. Keys: lake, release, created_at, headline,
-        sources, classes, rejects, clusters, splits, overlap, crossing, conflicts, accuracy. README.md says
-        what each holds.
+        sources, classes, rejects, clusters, splits, overlap, crossing, conflicts, accuracy, runs, misses. README.md
+        says what each holds.
     """
     images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
     rules = known_rules(clusters, scan("index"))
@@ -55,7 +57,11 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
     crossing = cross_roles(clusters, images, splits, names) if names else cross_sources(clusters, images)
     conflicts = label_conflicts(clusters, images)
 
-    album = Album.of(splits, samples["image_id"], crossing, conflicts)
+    accuracy = accuracy_curves(scan("scores"))
+    runs = describe_runs(scan("scores"), accuracy)
+    misses = choose_misses(scan("misses"), runs)
+
+    album = Album.of(splits, samples["image_id"], crossing, conflicts, ids_of(misses))
     sums = sum_classes(images)
     album.fill(read_pictures(images, album.wanted))
 
@@ -74,7 +80,9 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
         },
         "crossing": _dress(crossing, album, rules),
         "conflicts": _dress([conflicts], album, rules),
-        "accuracy": accuracy_curves(scan("scores")),
+        "accuracy": accuracy,
+        "runs": runs,
+        "misses": show_misses(misses, album),
     }
     return {**summary, "headline": find_headline(summary)}
 

@@ -15,6 +15,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return _MISSING if value is None else f"{value * 100:.{digits}f} %"
 
 
+def certainty(value: float) -> str:
+    """Write a probability in whole percents, never as the 100 that it almost is."""
+    return "> 99 %" if value < 1 and round(value * 100) == 100 else f"{value * 100:.0f} %"  # noqa: PLR2004 - percent
+
+
 def points(value: float | None) -> str:
     """Write a difference of two shares of one in percentage points, with its sign."""
     if value is None:
@@ -43,6 +48,30 @@ def moment(value: str | None) -> str:
 def span(ends: list[int]) -> str:
     """Write smallest and largest as one range; empty without any."""
     return " to ".join(number(end) for end in sorted(set(ends)))
+
+
+def duration(seconds: float | None) -> str:
+    """Write how long something took, to two or three digits."""
+    if seconds is None:
+        return _MISSING
+    if seconds < 60:  # noqa: PLR2004 - from a minute on, in minutes
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits will do
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def mebibytes(value: int | None) -> str:
+    """Write an amount of memory in MiB."""
+    if value is None:
+        return _MISSING
+    return f"{value / 2**20:,.0f} MiB" if value >= 2**20 else "< 1 MiB"
+
+
+def figure(value: float) -> str:
+    """Write a number of any size to four digits, never with an exponent where it is large."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"  # noqa: PLR2004 - four digits
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def shorten(text: str, limit: int) -> str:

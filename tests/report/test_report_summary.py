@@ -283,6 +283,8 @@ def test_an_empty_lake_has_an_empty_summary() -> None:
         "crossing",
         "conflicts",
         "accuracy",
+        "runs",
+        "misses",
     ]
     assert [given[key] for key in empty] == [[]] * len(empty)
 
@@ -324,7 +326,9 @@ def test_every_run_has_its_curve_and_the_newest_release_comes_first() -> None:
     given = summary_of(toy() | {"scores": table("scores", rows)})
     main, old, other = given["accuracy"]
     assert (main["model"], main["split_name"], main["release"]) == ("logistic", "main", 2)
-    unmeasured = {"seeds": None, "ends": {"original": None, "sanitized": None, "overlap": None}}
+    nowhere = dict.fromkeys(("train", "valid", "original", "sanitized", "overlap"))
+    effort: dict[str, Any] = {"seconds": 1.0, "memory": None, "chosen": {}}
+    unmeasured = {"seeds": None, "train": None, "valid": None, "ends": nowhere, **effort}
     assert main["points"] == [
         {"train_size": 50, "original": 0.6, "sanitized": 0.5, "overlap": 0.99, **unmeasured},
         {"train_size": 1000, "original": 0.9, "sanitized": 0.75, "overlap": None, **unmeasured},

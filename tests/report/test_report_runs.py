@@ -1,0 +1,157 @@
+"""What a run tells beyond accuracy: classes, epochs, folds, thresholds, and what its fits took."""
+
+from typing import Any
+
+import pytest
+from scored import accuracy, confusion, curve, row, table
+
+from pipeline.report.accuracy import accuracy_curves
+from pipeline.report.confusion import MOST_CLASSES, PAIRS
+from pipeline.report.run_charts import threshold_chart, training_chart
+from pipeline.report.runs import describe_runs
+
+Rows = list[dict[str, Any]]
+
+
+def describe(rows: Rows, seed: int = 0) -> list[dict[str, Any]]:
+    scores = table("scores", rows).sample(fraction=1, shuffle=True, seed=seed).lazy()
+    return describe_runs(scores, accuracy_curves(scores))
+
+
+COUNTS = {("a", "a"): 3, ("a", "b"): 1, ("b", "b"): 2, ("c", "a"): 2}
+
+
+def test_classes_stand_in_a_matrix_with_what_they_are_in_rows() -> None:
+    (run,) = describe(accuracy() + confusion(COUNTS))
+    told = run["confusion"]
+    assert (run["seed"], run["images"], run["detailed"], run["train_size"]) == (5, 8, True, 100)
+    assert (told["classes"], told["images"], told["wrong"]) == (3, 8, 3)
+    assert (told["names"], told["cells"]) == (["a", "b", "c"], [[3, 1, 0], [0, 2, 0], [2, 0, 0]])
+    assert [(rate["label"], rate["f1"], rate["support"]) for rate in told["rates"]] == [
+        ("a", 0.0, 4),
+        ("b", 0.1, 2),
+        ("c", 0.2, 2),
+    ]
+    assert told["mean"] == {"precision": 0.3, "recall": 0.3, "f1": 0.3}
+    assert told["pairs"] == [
+        {"label": "c", "predicted": "a", "images": 2, "share": 1.0},
+        {"label": "a", "predicted": "b", "images": 1, "share": 0.25},
+    ]
+
+
+def test_too_many_classes_become_the_pairs_that_are_mistaken_most() -> None:
+    count = 1000
+    counts = {(f"{n:04}", f"{n:04}"): 9 for n in range(count)}
+    counts |= {(f"{n:04}", f"{(n + 1) % count:04}"): 1 + (n == 500) for n in range(count)}
+    (run,) = describe(accuracy() + confusion(counts))
+    told = run["confusion"]
+    assert (told["classes"], told["names"], told["cells"], told["pairs_total"]) == (count, [], [], count)
+    assert len(told["pairs"]) == PAIRS
+    assert [(pair["label"], pair["images"]) for pair in told["pairs"][:3]] == [("0500", 2), ("0000", 1), ("0001", 1)]
+    assert len(told["rates"]) == MOST_CLASSES
+    assert [rate["label"] for rate in told["rates"][:3]] == ["0000", "0010", "0020"]
+
+
+def test_only_the_first_fit_of_the_largest_size_and_the_whole_test_role_are_told_by_class() -> None:
+    other = {("a", "b"): 99}
+    rows = accuracy() + confusion(COUNTS) + accuracy(train_size=10) + confusion(other, train_size=10)
+    for elsewhere in ({"eval_on": "sanitized"}, {"role": "valid"}, {"role": "train"}):
+        rows += confusion(other, **elsewhere)
+    rows += [row("accuracy", 0.7, seed=1)]
+    (run,) = describe(rows)
+    assert (run["confusion"]["images"], run["seed"]) == (8, 5)
+
+
+def test_an_older_lake_tells_nothing_more() -> None:
+    blank = dict.fromkeys(("role", "memory"))
+    (run,) = describe([{**one, **blank} for one in accuracy()])
+    assert (run["detailed"], run["confusion"], run["folds"], run["epochs"], run["thresholds"]) == (
+        False,
+        None,
+        None,
+        [],
+        None,
+    )
+
+
+def test_runs_stand_as_their_curves_do() -> None:
+    rows = accuracy(release=1) + accuracy(release=2, run_id="9") + accuracy(model="dense", run_id="8")
+    assert [(run["model"], run["release"]) for run in describe(rows)] == [
+        ("dense", 4),
+        ("logistic", 2),
+        ("logistic", 1),
+    ]
+
+
+def test_epochs_are_those_of_the_first_seed() -> None:
+    rows = accuracy()
+    for seed, more in ((5, 0.0), (6, 1.0)):
+        rows += [row("epoch_loss", more + 1 / n, role="train", at=n, seed=seed) for n in (1, 2, 10)]
+        rows += [row("epoch_accuracy", 0.5, role="valid", eval_on="sanitized", at=n, seed=seed) for n in (1, 2)]
+    (run,) = describe(rows)
+    assert run["epochs"] == [
+        {"epoch": 1, "loss": 1.0, "valid_accuracy": 0.5},
+        {"epoch": 2, "loss": 0.5, "valid_accuracy": 0.5},
+        {"epoch": 10, "loss": 0.1, "valid_accuracy": None},
+    ]
+    assert "accuracy on valid" in training_chart(run)
+
+
+def test_without_a_valid_role_the_loss_is_drawn_alone() -> None:
+    (run,) = describe(accuracy() + [row("epoch_loss", 1 / n, role="train", at=n) for n in (1, 2)])
+    svg = training_chart(run)
+    assert "loss on train" in svg
+    assert "valid" not in svg
+
+
+def test_folds_are_told_with_what_they_say_together() -> None:
+    where = {"role": "train", "eval_on": "cross-validated"}
+    rows = accuracy() + confusion(COUNTS) + confusion({("a", "a"): 6}, **where)
+    rows += [row("fold_accuracy", 0.5 + n / 10, at=n, **where) for n in (1, 2, 3)] + [row("accuracy", 0.7, **where)]
+    (run,) = describe(rows)
+    folds = run["folds"]
+    assert folds["accuracies"] == [{"fold": n, "accuracy": pytest.approx(0.5 + n / 10)} for n in (1, 2, 3)]
+    assert (folds["mean"], folds["confusion"]["images"], run["confusion"]["images"]) == (0.7, 6, 8)
+
+
+def test_thresholds_are_told_place_by_place() -> None:
+    folds: dict[str, Any] = {"role": "train", "eval_on": "cross-validated"}
+    (run,) = describe(accuracy() + curve(0.8) + curve(0.7, role="valid") + curve(0.6, **folds))
+    told = run["thresholds"]
+    assert told["label"] == "5"
+    assert [(one["place"], one["average_precision"]) for one in told["curves"]] == [
+        ("cross-validated", 0.6),
+        ("valid", 0.7),
+        ("test", 0.8),
+    ]
+    assert [point["threshold"] for point in told["curves"][0]["points"]] == [-2.0, 1.0, 3.0]
+    (wanted,) = told["wanted"]
+    assert (wanted["precision"], wanted["threshold"], wanted["chosen_on"]) == (0.9, 3.0, "cross-validated")
+    assert [(one["place"], one["precision"], one["recall"]) for one in wanted["places"]][-1] == ("test", 0.8, 0.4)
+    for label in ("train, cross-validated", "valid", "test"):
+        assert label in threshold_chart(run)
+
+
+def test_without_folds_the_threshold_was_chosen_on_valid() -> None:
+    (run,) = describe(accuracy() + curve(0.8) + curve(0.7, role="valid"))
+    assert [one["chosen_on"] for one in run["thresholds"]["wanted"]] == ["valid"]
+
+
+def test_a_precision_that_is_never_reached_leaves_the_curve() -> None:
+    (run,) = describe(accuracy() + curve(0.8, wanted=None))
+    assert run["thresholds"]["wanted"] == []
+    assert threshold_chart(run).startswith("<svg")
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    rows = accuracy() + confusion(COUNTS) + curve(0.8) + [row("epoch_loss", 1 / n, role="train", at=n) for n in (1, 2)]
+    assert describe(rows, seed=1) == describe(rows, seed=2) == describe(rows, seed=3)
+
+
+def test_a_point_has_all_roles_and_what_its_fits_took() -> None:
+    rows = accuracy() + accuracy(0.9, role="train") + accuracy(0.8, role="valid")
+    rows += [row("accuracy", 0.7, seed=6, seconds=4.0, memory=2**22), row("accuracy", 0.1, eval_on="cross-validated")]
+    rows += [row("chosen_c", value, role="train", seed=seed) for seed, value in ((5, 0.5), (6, 0.25))]
+    ((point,),) = (one["points"] for one in accuracy_curves(table("scores", rows).lazy()))
+    assert (point["train"], point["valid"], point["original"], point["sanitized"]) == (0.9, 0.8, 0.75, None)
+    assert (point["seconds"], point["memory"], point["chosen"]) == (3.0, 2**22, {"c": [0.25, 0.5]})
