@@ -10,7 +10,10 @@
     ├── DiskFullError (OSError)          no space is left where the lake lives
     ├── SplitError (ValueError)          a split asks for more images than there are, or names what is not there
     ├── BaselineError (ValueError)       a baseline cannot be trained on what it was given
+    ├── MissingExtraError (ImportError)  a library that only some need is not installed
     ├── QueryError (ValueError)          SQL that DuckDB refuses, or that would write
+    ├── FeedError (ValueError)           batches cannot be made or gone on with from what was given
+    ├── PackageError (ImportError)       an optional package is not installed
     └── EngineError (RuntimeError)       a worker died
 
 Each takes exactly one argument, the message, so that it survives pickling out of a worker process. The message says
@@ -62,8 +65,20 @@ class BaselineError(ImagelakeError, ValueError):
     """A baseline cannot be trained on what it was given."""
 
 
+class MissingExtraError(ImagelakeError, ImportError):
+    """A library that only some need is not installed."""
+
+
 class QueryError(ImagelakeError, ValueError):
     """SQL that DuckDB refuses, or that would write."""
+
+
+class FeedError(ImagelakeError, ValueError):
+    """Batches cannot be made or gone on with from what was given."""
+
+
+class PackageError(ImagelakeError, ImportError):
+    """An optional package is not installed."""
 
 
 class EngineError(ImagelakeError, RuntimeError):

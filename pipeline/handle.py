@@ -1,7 +1,7 @@
 """The lake handle: what people hold when they work with a lake from Python."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, overload
 
@@ -10,17 +10,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrays.batches import batches, epoch_order
+from pipeline.arrays.batches import Batches, State
+from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.arrays.gather import gather, normalise
-from pipeline.arrays.locate import locate
+from pipeline.arrays.locate import id_matrix, locate
+from pipeline.arrays.order import Plan
 from pipeline.errors import LakeError
 from pipeline.lake.reading import connect, file_names, query, scan_table
-from pipeline.lake.releases import release_versions
+from pipeline.lake.releases import release_versions, stamp
 
 if TYPE_CHECKING:
     import duckdb
-
-_BUFFER_BYTES = 2**30
 
 
 class Lake:
@@ -37,13 +37,14 @@ class Lake:
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
         self.root = str(root)
+        self._stamp = stamp(self.root)
         self.release, self.versions = release_versions(self.root, release)
 
     @classmethod
     def working(cls, root: str) -> Self:
         """See the tables as they stand now, finished or not: for builds, not for readers."""
         lake = cls.__new__(cls)
-        lake.root, lake.release, lake.versions = root, 0, {}
+        lake.root, lake.release, lake.versions, lake._stamp = root, 0, {}, 0  # noqa: SLF001 - its own
         return lake
 
     def __repr__(self) -> str:
@@ -57,21 +58,24 @@ class Lake:
         """Scan a table.
 
         Args:
-            table: images, rejects, shards, index, pairs, clusters, splits, scores or releases.
+            table: images, rejects, shards, index, pairs, clusters, splits, scores, releases or exports. The last two
+                belong to no release: of releases this one and those before it are shown, of exports all there are.
 
         Returns:
             Every column of the table, rows in the order of their partition.
 
         Raises:
             LakeError: there is no such table; the nearest name is given.
+            NoReleaseError: vacuum gave up this release meanwhile.
         """
         if table not in schemas.TABLES:
             near = difflib.get_close_matches(table, schemas.TABLES, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise LakeError(f"no table '{table}'; {hint}Tables: {', '.join(schemas.TABLES)}.")
+        self._still_there()
         if table == "releases" and self.release:
             return scan_table(self.root, table, None).filter(pl.col("release") <= self.release)
-        return scan_table(self.root, table, self.versions.get(table))
+        return scan_table(self.root, table, self._version(table))
 
     def sql(self, text: str) -> "duckdb.DuckDBPyRelation":
         """Query all tables by name with DuckDB.
@@ -81,8 +85,21 @@ class Lake:
 
         Raises:
             QueryError: DuckDB refuses the statement.
+            NoReleaseError: vacuum gave up this release meanwhile.
         """
-        return query(connect(self.root, {"releases": None, **self.versions}), text)
+        self._still_there()
+        return query(connect(self.root, {table: self._version(table) for table in schemas.TABLES}), text)
+
+    def _version(self, table: str) -> int | None:
+        if not (self.release and schemas.TABLES[table].released):
+            return None
+        # A release of an older imagelake lacks tables that came since. As it was made, in version 0, each is empty.
+        return self.versions.get(table, 0)
+
+    def _still_there(self) -> None:
+        if self.release and (now := stamp(self.root)) != self._stamp:
+            release_versions(self.root, self.release)
+            self._stamp = now
 
     def class_names(self, split: str) -> list[str]:
         """List the class names of a split: position i names label i."""
@@ -148,33 +165,83 @@ class Lake:
         seed: int = 0,
         epoch: int = 0,
         sanitized: bool = True,
-        buffer_bytes: int = _BUFFER_BYTES,
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Hand out a role in shuffled batches: every image once, the order made by seed and epoch alone.
+        buffer_bytes: int = BUFFER_BYTES,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        state: Mapping[str, str | int | bool] | None = None,
+    ) -> Batches:
+        """Hand out an epoch of a role in shuffled batches. For several epochs, `feed` reads less.
+
+        Args:
+            split: name of the split.
+            role: train, valid or test.
+            batch_size: as `feed`.
+            seed: any integer.
+            epoch: any integer; another epoch is another order.
+            sanitized: only the rows that sanitizing kept.
+            buffer_bytes: as `feed`.
+            rank: as `feed`.
+            world_size: as `feed`.
+            drop_last: as `feed`.
+            state: what `.state()` of such an iterator told: go on with the batch after the last one handed out.
+
+        Returns:
+            An iterator of (batch, height, width[, 3]) uint8 and (batch,) int64.
+
+        Raises:
+            FeedError: the state is of other batches; what differs is named.
+            LakeError: as `arrays`.
+            ValueError: as `feed`.
+        """
+        feed = self.feed(
+            split,
+            role,
+            batch_size=batch_size,
+            seed=seed,
+            sanitized=sanitized,
+            buffer_bytes=buffer_bytes,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+        )
+        return feed.epoch(epoch, state=state)
+
+    def feed(  # noqa: PLR0913 - a training loop's own words
+        self,
+        split: str,
+        role: str,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        sanitized: bool = True,
+        buffer_bytes: int = BUFFER_BYTES,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ) -> Feed:
+        """Prepare a role for training: `feed.epoch(k)` hands out an epoch, `feed.torch()` is a PyTorch dataset.
 
         Args:
             split: name of the split.
             role: train, valid or test.
             batch_size: images in every batch but the last.
             seed: any integer.
-            epoch: any integer; another epoch is another order.
             sanitized: only the rows that sanitizing kept.
-            buffer_bytes: bytes of pixels to hold at most, one batch at least. A role larger than that is read once for
-                every buffer it fills.
-
-        Yields:
-            (batch, height, width[, 3]) uint8 and (batch,) int64.
+            buffer_bytes: bytes of pixels to hold at most. A role larger than that is shuffled in windows; see `Feed`.
+            rank: which of the `world_size` ranks this is.
+            world_size: how many ranks share an epoch; together they hand out every image once.
+            drop_last: leave out what fills no batch. Then all ranks hand out equally many batches.
 
         Raises:
             LakeError: as `arrays`.
-            ValueError: batch_size is below 1.
+            ValueError: a number is out of its range.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+        plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
         rows = self.members(split, role, sanitized=sanitized)
         where = locate(file_names(self.root, "images", self.versions.get("images")), rows["image_id"])
-        ids = np.frombuffer(b"".join(rows["image_id"].to_list()), dtype=np.uint8).reshape(-1, 16)
-        yield from batches(where, _labels(rows), epoch_order(ids, seed, epoch), batch_size, buffer_bytes)
+        about: State = {"release": self.release, "split": split, "role": role, "sanitized": bool(sanitized)}
+        return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan)
 
 
 def _labels(rows: pl.DataFrame) -> NDArray[np.int64]:

@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from feeding import Pictures, write_pictures
 from hypothesis import HealthCheck, settings
-from making import DATA, as_folder, files_of, recipe
+from making import DATA, as_folder, encoded, files_of, recipe
 from pyarrow.fs import S3FileSystem
 from s3 import KEY, SECRET, Bucket, serving
 
@@ -18,6 +20,8 @@ from pipeline.handle import Lake
 # Machines are shared and slow: how long an example takes says nothing.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+ODD_LABELS = ("A", "a", "CON", "ä b%", "_unlabelled", "..x", "x" * 120)
 
 
 @pytest.fixture(params=["one process", "two processes"])
@@ -52,6 +56,13 @@ def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 @pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """400 pictures in 4 files and 14 row groups of 1 to 90. Read only."""
+    groups = [[40, 3, 25], [90], [1, 1, 30, 20, 50], [17, 13, 60, 10, 40]]
+    return write_pictures(tmp_path_factory.mktemp("pictures"), groups)
+
+
+@pytest.fixture(scope="session")
 def notmnist_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """The real data of shared/data, small as test and the large sample as train. Read only."""
     if not DATA.exists():
@@ -68,6 +79,30 @@ def notmnist_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             split=[{"name": "main", "sanitize": "sign", "train": {"from": "train"}, "test": {"from": "test"}}],
         )
     )
+    return Lake(base / "lake")
+
+
+@pytest.fixture(scope="session")
+def rgb_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """24 train and 8 valid images in colour, 6x5, in two classes. Read only."""
+    base = tmp_path_factory.mktemp("rgb")
+    made = np.random.default_rng(0).integers(0, 256, (32, 6, 5, 3), dtype=np.uint8)
+    as_folder(base / "in", {f"{'AB'[i % 2]}/{i:02d}.png": encoded(made[i]) for i in range(32)})
+    part = {"name": "main", "train": {"from": "train", "size": 24}, "valid": {"from": "train", "size": 8}}
+    build(recipe(base, {"uri": "in"}, decode={"mode": "RGB"}, split=[part]), engine=LocalEngine(1))
+    return Lake(base / "lake")
+
+
+@pytest.fixture(scope="session")
+def mixed_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """42 train images of seven shapes under seven odd labels, three more without a label. Read only."""
+    base = tmp_path_factory.mktemp("mixed")
+    chance = np.random.default_rng(1)
+    made = [chance.integers(0, 256, (3 + i % 7, 4 + i % 5), dtype=np.uint8) for i in range(45)]
+    folders = [f"{ODD_LABELS[i % 7]}/" if i < 42 else "" for i in range(45)]
+    as_folder(base / "in", {f"{folder}{i:02d}.png": encoded(made[i]) for i, folder in enumerate(folders)})
+    part = {"name": "main", "train": {"from": "train"}}
+    build(recipe(base, {"uri": "in"}, split=[part]), engine=LocalEngine(1))
     return Lake(base / "lake")
 
 

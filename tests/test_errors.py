@@ -21,5 +21,5 @@ def test_the_tree_is_drawn_whole() -> None:
 
 
 def test_each_inherits_what_a_caller_would_catch() -> None:
-    builtin = (ValueError, LookupError, OSError, RuntimeError)
+    builtin = (ValueError, LookupError, OSError, RuntimeError, ImportError)
     assert all(issubclass(kind, builtin) for kind in CLASSES if kind is not errors.ImagelakeError)

@@ -1,54 +1,97 @@
-"""Shuffled batches: every image once an epoch, in an order made by seed and epoch alone."""
+"""Batches of an epoch, one after the other, and how far they have come."""
 
-from collections.abc import Iterator
-from math import prod
+from collections.abc import Iterator, Mapping
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.arrays.gather import gather
-from pipeline.arrays.locate import Located
-from pipeline.mixing import order_keys
+from pipeline.arrays.windows import Window
+from pipeline.errors import FeedError
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
+State = dict[str, str | int | bool]
+
+DONE = "batches_done"
 
 
-def epoch_order(image_ids: NDArray[np.uint8], seed: int, epoch: int) -> NDArray[np.int64]:
-    """Order images for an epoch.
+class Batches(Iterator[Batch]):
+    """The batches of an epoch; made by `Feed.epoch`. Every batch is an array of its own, to be written to at will.
 
     Args:
-        image_ids: (n, 16) uint8, in the order of the split.
-        seed: any integer.
-        epoch: any integer; another epoch is another order.
-
-    Returns:
-        (n,) a permutation of 0 to n - 1, uniform over all of them as far as 64-bit keys can tell.
+        parts: the batches that are left.
+        about: what the epoch is of: all that its order depends on.
+        done: batches that have been handed out before.
     """
-    return np.argsort(order_keys(image_ids, seed, f"epoch {epoch}"), kind="stable")
+
+    def __init__(self, parts: Iterator[Batch], about: Mapping[str, str | int | bool], done: int) -> None:
+        self._parts, self._about, self._done = parts, about, done
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(self._parts)
+        self._done += 1
+        return batch
+
+    def state(self) -> State:
+        """Tell how far the epoch has come, as JSON can hold it: `Feed.epoch` goes on from there."""
+        return {**self._about, DONE: self._done}
 
 
-def batches(
-    where: Located, labels: NDArray[np.int64], order: NDArray[np.int64], batch_size: int, buffer_bytes: int
-) -> Iterator[Batch]:
-    """Hand out batches in a given order.
+def done(state: Mapping[str, str | int | bool] | None, about: Mapping[str, str | int | bool]) -> int:
+    """Read from a state how many batches have been handed out; 0 without one.
 
-    Pixels are read a buffer at a time. A split larger than the buffer is read once for every buffer it fills: the order
-    is a full shuffle whatever the buffer, which is bought with reading.
+    Raises:
+        FeedError: the state is of another feed or epoch.
+    """
+    if state is None:
+        return 0
+    wrong = [
+        f"{key} is {about[key]!r}, in the state {state.get(key)!r}" for key in about if state.get(key) != about[key]
+    ]
+    if wrong:
+        raise FeedError(f"the state is of other batches: {'; '.join(wrong)}. Ask for what it was saved from.")
+    found = state.get(DONE)
+    if not isinstance(found, int) or found < 0:
+        raise FeedError(f"the state is damaged: {DONE} is {found!r}. Use one that `state()` made.")
+    return found
+
+
+def cut(held: Iterator[Window], batch_size: int) -> Iterator[Batch]:
+    """Cut windows into batches; one that begins in a window may end in another.
 
     Args:
-        where: the images of the split.
-        labels: (n,) int64, in the order of `where`.
-        order: (n,) permutation of the images.
+        held: windows, in the order in which they are handed out.
         batch_size: images in every batch but the last.
-        buffer_bytes: bytes of pixels to hold, at least those of one batch.
 
     Yields:
         (batch, height, width[, 3]) uint8 and (batch,) int64.
     """
-    per_batch = max(1, prod(where.shape) * batch_size)
-    step = max(1, buffer_bytes // per_batch) * batch_size
-    for start in range(0, len(order), step):
-        part = order[start : start + step]
-        pixels = gather(where.take(part))
-        for at in range(0, len(part), batch_size):
-            yield pixels[at : at + batch_size], labels[part[at : at + batch_size]]
+    begun: list[Batch] = []
+    missing = batch_size
+    for window in held:
+        at = 0
+        while at < len(window.order):
+            begun.append(_take(window, window.order[at : at + missing]))
+            at += missing
+            missing -= len(begun[-1][1])
+            if not missing:
+                yield _joined(begun)
+                begun, missing = [], batch_size
+        # Dropped before the next one is asked for: two windows are all that is held.
+        del window
+    if begun:
+        yield _joined(begun)
+
+
+def _take(window: Window, rows: NDArray[np.int64]) -> Batch:
+    # Faster than indexing; mode="clip" only saves a check, as rows are made here.
+    return np.take(window.pixels, rows, axis=0, mode="clip"), window.labels[rows]
+
+
+def _joined(begun: list[Batch]) -> Batch:
+    if len(begun) == 1:
+        return begun[0]
+    return np.concatenate([pixels for pixels, _ in begun]), np.concatenate([labels for _, labels in begun])

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.arrays.locate import Located
+from pipeline.arrays.locate import Located, RowGroup
 from pipeline.rows import from_binary
 
 # (p - 127.5) / 255 for every byte value: looking it up is exact and faster than computing it.
@@ -18,7 +18,8 @@ _NORMALISED = ((np.arange(256) - 127.5) / 255).astype(np.float32)
 def gather(where: Located) -> NDArray[np.uint8]:
     """Read pixels in the order asked for.
 
-    Besides the result, at most one row group a thread is held.
+    Only the row groups that hold wanted images are read, each once, in threads. Besides the result, at most one row
+    group a thread is held. Images asked for as they lie on disk (`Located.file_order`) are read fastest.
 
     Args:
         where: which images.
@@ -26,15 +27,26 @@ def gather(where: Located) -> NDArray[np.uint8]:
     Returns:
         (n, height, width) uint8 for gray, (n, height, width, 3) for RGB, 0 to 255, C-contiguous.
     """
-    width = prod(where.shape)
-    out = np.empty((len(where), width), dtype=np.uint8)
-    order = np.argsort(where.file, kind="stable")
-    edges = np.searchsorted(where.file[order], np.arange(len(where.files) + 1))
-    jobs = [(name, order[edges[n] : edges[n + 1]]) for n, name in enumerate(where.files) if edges[n] < edges[n + 1]]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    out = np.empty((len(where), prod(where.shape)), dtype=np.uint8)
+    order = where.file_order()
+    edges = np.searchsorted(where.group[order], np.arange(len(where.groups) + 1))
+    wanted = np.flatnonzero(np.diff(edges))
+    if not len(wanted):
+        return shaped(out, where.shape)
+
+    def fill(group: int) -> None:
+        places = order[edges[group] : edges[group + 1]]
+        _fill(out, where.groups[group], where.row[places], places)
+
+    with ThreadPoolExecutor(min(len(wanted), threads())) as pool:
         # list() so that an error in a thread is raised here.
-        list(pool.map(lambda job: _fill(out, job[0], where.row[job[1]], job[1], width), jobs))
+        list(pool.map(fill, wanted.tolist()))
     return shaped(out, where.shape)
+
+
+def threads() -> int:
+    """Tell how many threads read: as many as this process may use cores."""
+    return len(os.sched_getaffinity(0))
 
 
 def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -55,18 +67,16 @@ def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return _NORMALISED[pixels]
 
 
-def _fill(out: NDArray[np.uint8], name: str, rows: NDArray[np.int64], places: NDArray[np.int64], width: int) -> None:
-    by_row = np.argsort(rows, kind="stable")
-    rows, places = rows[by_row], places[by_row]
-    with pq.ParquetFile(name) as file:
-        start = 0
-        for group in range(file.num_row_groups):
-            stop = start + file.metadata.row_group(group).num_rows
-            low, high = np.searchsorted(rows, [start, stop])
-            if low < high:
-                chunks = file.read_row_group(group, columns=["pixels"]).column(0).chunks
-                # One chunk unless the group is over 2 GiB, and then row groups were not written by imagelake.
-                views = [from_binary(chunk, width) for chunk in chunks]
-                pixels = views[0] if len(views) == 1 else np.concatenate(views)
-                out[places[low:high]] = pixels[rows[low:high] - start]
-            start = stop
+def _fill(out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], places: NDArray[np.int64]) -> None:
+    """Copy ascending rows of a row group to their places."""
+    # Buffering ahead would copy the compressed group once more, and other threads read meanwhile anyway.
+    with pq.ParquetFile(group.file, pre_buffer=False) as file:
+        chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
+    # One chunk unless the group is over 2 GiB, and then row groups were not written by imagelake.
+    views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
+    pixels = views[0] if len(views) == 1 else np.concatenate(views)
+    if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
+        # mode="raise" would gather into a buffer first and copy that.
+        np.take(pixels, rows, axis=0, out=out[places[0] : places[-1] + 1], mode="clip")
+    else:
+        out[places] = pixels[rows]
