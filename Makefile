@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Not in the lock: which build fits depends on the machine. Without torch its tests are skipped, and say so.
 .venv/.torch: $(READY)
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 torchdata==0.11.0
 	@touch .venv/.torch
 
 demo: $(READY)   ## the whole flow on generated glyphs, into data/demo

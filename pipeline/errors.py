@@ -13,7 +13,6 @@
     ├── MissingExtraError (ImportError)  a library that only some need is not installed
     ├── QueryError (ValueError)          SQL that DuckDB refuses, or that would write
     ├── FeedError (ValueError)           batches cannot be made or gone on with from what was given
-    ├── PackageError (ImportError)       an optional package is not installed
     └── EngineError (RuntimeError)       a worker died
 
 Each takes exactly one argument, the message, so that it survives pickling out of a worker process. The message says
@@ -75,10 +74,6 @@ class QueryError(ImagelakeError, ValueError):
 
 class FeedError(ImagelakeError, ValueError):
     """Batches cannot be made or gone on with from what was given."""
-
-
-class PackageError(ImagelakeError, ImportError):
-    """An optional package is not installed."""
 
 
 class EngineError(ImagelakeError, RuntimeError):

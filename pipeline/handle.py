@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 import schemas
 from pipeline.arrays.batches import Batches, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
-from pipeline.arrays.gather import gather, normalise
+from pipeline.arrays.gather import gather
 from pipeline.arrays.locate import id_matrix, locate
 from pipeline.arrays.order import Plan
 from pipeline.errors import LakeError
 from pipeline.lake.reading import connect, file_names, query, scan_table
 from pipeline.lake.releases import release_versions, stamp
+from pipeline.scaling import normalise
 
 if TYPE_CHECKING:
     import duckdb

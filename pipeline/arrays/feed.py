@@ -15,7 +15,7 @@ from pipeline.arrays.gather import gather
 from pipeline.arrays.locate import Located
 from pipeline.arrays.order import Plan, epoch_order
 from pipeline.arrays.windows import Grouped, Window, grouped, windows
-from pipeline.errors import PackageError
+from pipeline.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pipeline.arrays.torch_feed import TorchFeed
@@ -119,16 +119,16 @@ class Feed:
             world_size: how many ranks there are.
 
         Raises:
-            PackageError: PyTorch is not installed.
+            MissingExtraError: PyTorch is not installed.
         """
         try:
             from pipeline.arrays.torch_feed import TorchFeed, ranks  # noqa: PLC0415 - torch is optional, and slow to load
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            raise PackageError(
-                "torch is not installed, and a dataset for its DataLoader needs it. Run: "
-                'pip install "imagelake[torch]". Feed.epoch needs no torch.'
+            raise MissingExtraError(
+                "torch is not installed, and a dataset for its DataLoader needs it. Run: pip install torch. "
+                "Feed.epoch needs no torch."
             ) from error
         return TorchFeed(Feed(self.images, ranks(self.plan, rank, world_size)), normalised=normalised)
 

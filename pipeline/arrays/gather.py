@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from pipeline.arrays.locate import Located, RowGroup
 from pipeline.rows import from_binary
 
-# (p - 127.5) / 255 for every byte value: looking it up is exact and faster than computing it.
-_NORMALISED = ((np.arange(256) - 127.5) / 255).astype(np.float32)
-
 
 def gather(where: Located) -> NDArray[np.uint8]:
     """Read pixels in the order asked for.
@@ -53,18 +50,6 @@ def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.u
     """See rows of bytes as pictures, without a copy: (n, height, width) for gray, (n, height, width, 3) for RGB."""
     height, width, channels = shape
     return rows.reshape(len(rows), height, width, *([channels] if channels > 1 else []))
-
-
-def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Scale pixels as the notMNIST notebooks do: (p - 127.5) / 255.
-
-    Args:
-        pixels: uint8 of any shape.
-
-    Returns:
-        float32 of the same shape, -0.5 to 0.5.
-    """
-    return _NORMALISED[pixels]
 
 
 def _fill(out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], places: NDArray[np.int64]) -> None:

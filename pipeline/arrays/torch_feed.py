@@ -9,8 +9,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.arrays.batches import Batch, Batches, State
 from pipeline.arrays.feed import Feed
-from pipeline.arrays.gather import normalise
 from pipeline.arrays.order import Plan
+from pipeline.scaling import normalise
 
 
 class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, and is Any to the type checker

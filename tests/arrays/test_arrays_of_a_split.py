@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from making import as_folder, encoded, pictures, recipe
 
-from pipeline.arrays.gather import gather, normalise
+from pipeline.arrays.gather import gather
 from pipeline.arrays.locate import locate
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
@@ -14,6 +14,7 @@ from pipeline.flow.build import build
 from pipeline.handle import Lake
 from pipeline.lake.reading import file_names
 from pipeline.rows import from_binary
+from pipeline.scaling import normalise
 
 
 def by_rank(lake: Lake, role: str, *, sanitized: bool) -> pl.DataFrame:
