@@ -2,9 +2,10 @@
 
 Metrics, beside those of `confusion.py` and `thresholds.py`:
 
-    epoch_loss        mean cross-entropy over the batches of an epoch, in nats; `at` is the epoch
+    epoch_loss        mean cross-entropy of an epoch's images, each when its batch had its turn, in nats; `at` is the
+                      epoch
     epoch_accuracy    0 to 1, on the valid role after an epoch
-    chosen_c          and the like: a setting that was searched
+    chosen_c          and the like: a setting that was searched, and as chosen_c_accuracy what its search gave, 0 to 1
     fold_accuracy     0 to 1, of a fold; `at` is the fold
     accuracy          with eval_on "cross-validated": the mean of the folds
 """

@@ -47,7 +47,7 @@ class Epoch(NamedTuple):
     """How training stood after a pass over the training examples.
 
     Attributes:
-        loss: mean cross-entropy over the batches of the epoch, in nats.
+        loss: mean cross-entropy of the examples, each when its batch had its turn, in nats.
         valid_accuracy: 0 to 1, or None without valid examples.
     """
 
@@ -71,17 +71,18 @@ class Model(NamedTuple):
     chosen: Mapping[str, float] = {}
 
 
-def spread(scores: Scores, known: Labels, classes: int) -> Scores:
-    """Widen scores of the classes that a model met to all there are: the others get no probability.
+def spread(scores: Scores, known: Labels, classes: int, blank: float = 0.0) -> Scores:
+    """Widen scores of the classes that a model met to all there are: it never says one of the others.
 
     Args:
-        scores: (m, k) probabilities.
+        scores: (m, k).
         known: (k,) class of each column.
         classes: how many there are.
+        blank: score of the others: no probability, or for other scores what is below them all.
 
     Returns:
         (m, classes).
     """
-    out = np.zeros((len(scores), classes), scores.dtype)
+    out = np.full((len(scores), classes), blank, scores.dtype)
     out[:, known] = scores
     return out

@@ -10,9 +10,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "softmax-sgd": {"epochs": 20, "batch_size": 128, "learning_rate": 0.1, "patience": None},
     "sgd-binary": {"alpha": 0.0001, "max_iter": 1000},
     "never": {},
-    "svm-linear": {"c": None, "candidates": 10, "search_size": 2_000},
-    "dense": {"epochs": 15, "batch_size": 128, "learning_rate": 0.001, "patience": None, "hidden": 400},
-    "lenet": {"epochs": 15, "batch_size": 128, "learning_rate": 0.001, "patience": None},
+    "svm-linear": {"c": None, "candidates": 20, "search_size": 2_000},
+    "dense": {"epochs": 30, "batch_size": 512, "learning_rate": 0.001, "patience": None, "hidden": 400},
+    "lenet": {"epochs": 8, "batch_size": 128, "learning_rate": 0.001, "patience": None},
 }
 
 # These tell one class from the rest, and so need to be told which.

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.baselines.effort import Effort
+from pipeline.baselines.exam import Exam
 from pipeline.baselines.intervals import newcombe, wilson
 from pipeline.baselines.measure import Fit, measure
+from pipeline.baselines.model import Examples
 from pipeline.baselines.parts import name_parts
 from pipeline.baselines.samples import draw_samples
-from pipeline.baselines.score import Examples, score
+from pipeline.baselines.score import Misses, score
 from pipeline.recipe import BaselinePart
 
 Key = tuple[str, str | None, str]
@@ -28,7 +31,7 @@ def measured(fits: list[Fit], kept: Any, seen: Any, *, resampled: bool = False) 
 
 def drawn(count: int, seeds: int, seed: int) -> tuple[list[Fit], NDArray[np.bool_], NDArray[np.bool_]]:
     rng = np.random.default_rng(seed)
-    fits = [Fit(number, 0.5, rng.random(count) < rng.random()) for number in range(seeds)]
+    fits = [Fit(number, Effort(0.5, 100 + number), rng.random(count) < rng.random()) for number in range(seeds)]
     return fits, rng.random(count) < 0.7, rng.random(count) < 0.3
 
 
@@ -73,7 +76,7 @@ def test_the_leak_is_original_less_sanitized_of_the_same_seed(case: tuple[int, i
 
 
 def test_one_seed_has_the_intervals_of_its_test_images() -> None:
-    fit = Fit(0, 1.0, np.array([True] * 9 + [False] + [True] * 3 + [False] * 7))
+    fit = Fit(0, Effort(1.0, None), np.array([True] * 9 + [False] + [True] * 3 + [False] * 7))
     seen = np.arange(20) < 10
     found = measured([fit], np.ones(20, dtype=np.bool_), seen)
     assert found["original", None, "seeds"] == 1
@@ -87,7 +90,7 @@ def test_one_seed_has_the_intervals_of_its_test_images() -> None:
 
 
 def test_several_seeds_have_the_interval_over_them_and_that_of_the_images() -> None:
-    fits = [Fit(seed, 2.0, np.arange(10) < right) for seed, right in enumerate((6, 7, 8))]
+    fits = [Fit(seed, Effort(2.0, None), np.arange(10) < right) for seed, right in enumerate((6, 7, 8))]
     found = measured(fits, np.arange(10) < 5, np.zeros(10, dtype=np.bool_))
     assert found["original", None, "seeds"] == 3
     half = 4.302653 * 0.1 / 3**0.5
@@ -101,7 +104,7 @@ def test_several_seeds_have_the_interval_over_them_and_that_of_the_images() -> N
 
 
 def test_two_seeds_on_the_whole_role_have_no_spread_to_measure() -> None:
-    fits = [Fit(seed, 2.0, np.arange(10) < right) for seed, right in enumerate((6, 9))]
+    fits = [Fit(seed, Effort(2.0, None), np.arange(10) < right) for seed, right in enumerate((6, 9))]
     found = measured(fits, np.ones(10, dtype=np.bool_), np.arange(10) < 3, resampled=True)
     assert found["original", None, "seeds"] == 1
     assert found["original", None, "accuracy_mean"] == 0.6
@@ -109,62 +112,111 @@ def test_two_seeds_on_the_whole_role_have_no_spread_to_measure() -> None:
 
 
 def test_nothing_sanitized_has_no_leak() -> None:
-    fit = Fit(0, 1.0, np.ones(4, dtype=np.bool_))
+    fit = Fit(0, Effort(1.0, None), np.ones(4, dtype=np.bool_))
     found = measured([fit], np.ones(4, dtype=np.bool_), np.ones(4, dtype=np.bool_))
     assert ("original", "exact", "leak") not in found
     assert found["sanitized", "exact", "images"] == 0
 
 
-def planted(seeds: int, size: int | str) -> list[dict[str, Any]]:
+def test_rows_over_all_seeds_tell_what_all_took() -> None:
+    fits, kept, seen = drawn(10, 3, 0)
+    rows = list(measure(fits, name_parts(kept, {"exact": seen}), resampled=False, train_dropped=0))
+    for row in rows:
+        took = (0.5, 100 + row["seed"]) if row["metric"] in {"accuracy", "leak"} else (1.5, 102)
+        assert (row["seconds"], row["memory"]) == took
+
+
+def planted(seeds: int, size: int | str, **changes: Any) -> tuple[list[dict[str, Any]], Misses]:
     """Learn random labels of random pictures: nothing but having seen a picture helps."""
     rng = np.random.default_rng(1)
-    train = rng.normal(size=(300, 400)).astype(np.float32)
+    train = rng.integers(0, 256, (300, 400), dtype=np.uint8)
     labels = rng.integers(0, 2, 300)
     copies = rng.permutation(300)[:100]
-    test = np.concatenate([train[copies], rng.normal(size=(300, 400)).astype(np.float32)])
+    test = np.concatenate([train[copies], rng.integers(0, 256, (300, 400), dtype=np.uint8)])
     answers = np.concatenate([labels[copies], rng.integers(0, 2, 300)])
-    spec = BaselinePart.model_validate(
-        {"model": "logistic", "split": "main", "train_sizes": [size], "seeds": seeds, "train_on": "original"}
-    )
+    asked = {"model": "logistic", "split": "main", "train_sizes": [size], "seeds": seeds, "train_on": "original"}
+    spec = BaselinePart.model_validate({**asked, **changes})
     samples = draw_samples(spec, rng.integers(0, 256, (300, 16), dtype=np.uint8))
-    predictions: list[int] = []
-
-    def pixels(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        predictions.append(len(rows))
-        return test[rows]
-
     parts = name_parts(np.ones(400, dtype=np.bool_), {"exact": np.arange(400) < 100})
-    made = list(score(spec, samples, Examples(lambda rows: train[rows], labels), Examples(pixels, answers), parts))
-    assert predictions == [400]
-    return made
+    roles = {"test": Examples(test, answers)}
+    exam = Exam(Examples(train, labels), roles, {"test": parts}, ("a", "b"), (20, 20, 1))
+    rows, misses = score(spec, samples, exam)
+    assert misses is not None
+    return rows, misses
 
 
 @pytest.mark.parametrize("seeds", [1, 5])
 def test_a_planted_leak_is_measured(seeds: int) -> None:
-    rows = planted(seeds, "all")
-    found = {(row["eval_on"], row["rule"], row["metric"]): row["value"] for row in rows if row["seed"] == 0}
+    rows, misses = planted(seeds, "all")
+    first = [row for row in rows if (row["role"], row["seed"], row["label"]) == ("test", 0, None)]
+    found = {(row["eval_on"], row["rule"], row["metric"]): row["value"] for row in first}
     assert found["overlap", "exact", "accuracy_mean"] == 1
     assert found["sanitized", "exact", "accuracy_mean"] == pytest.approx(0.5, abs=0.09)
     leak, low = (found["original", "exact", f"leak_{end}"] for end in ("mean", "low"))
     assert leak == pytest.approx(0.125, abs=0.03)
     assert low > 0
+    # What was missed is what the accuracy of the first seed does not count, and no copy is among it.
+    missed = [row for row in first if (row["metric"], row["eval_on"]) == ("accuracy", "original")]
+    assert [row["value"] for row in missed] == [(400 - len(misses.rows)) / 400]
+    assert misses.rows.min() >= 100
+    assert (misses.labels != misses.predicted).all()
+    assert misses.probability is not None
+    assert misses.probability.min() >= 0.5
 
 
 def test_equal_seeds_give_equal_rows_and_other_seeds_others() -> None:
     first, second = (
-        [{name: value for name, value in row.items() if name != "seconds"} for row in planted(3, 100)] for _ in range(2)
+        [{name: value for name, value in row.items() if name not in {"seconds", "memory"}} for row in rows]
+        for rows, _ in (planted(3, 100), planted(3, 100))
     )
     assert first == second
-    assert {row["seed"] for row in first if row["metric"] == "accuracy"} == {0, 1, 2}
+    test = [row for row in first if row["role"] == "test"]
+    assert {row["seed"] for row in test if row["metric"] == "accuracy"} == {0, 1, 2}
     overlap = [
-        row["value"]
-        for row in first
-        if (row["eval_on"], row["metric"], row["rule"]) == ("overlap", "accuracy", "exact")
+        row["value"] for row in test if (row["eval_on"], row["metric"], row["rule"]) == ("overlap", "accuracy", "exact")
     ]
     assert len(set(overlap)) > 1
 
 
-def test_without_test_images_nothing_is_scored() -> None:
+def test_confusion_counts_every_test_image_once() -> None:
+    rows, _ = planted(2, 100)
+    for role, images in (("test", 400), ("train", 100)):
+        cells = [row for row in rows if (row["role"], row["metric"], row["eval_on"]) == (role, "confusion", "original")]
+        assert sum(row["value"] for row in cells) == images
+        assert {row["label"] for row in cells} <= {"a", "b"}
+        (right,) = [
+            row["value"]
+            for row in rows
+            if (row["role"], row["metric"], row["eval_on"], row["rule"], row["seed"])
+            == (role, "accuracy", "original", None, 0)
+        ]
+        assert sum(row["value"] for row in cells if row["label"] == row["predicted"]) == round(right * images)
+
+
+def test_one_class_against_the_rest_has_folds_and_a_threshold_of_them() -> None:
+    rows, misses = planted(1, "all", positive="a", folds=3, precision=0.6)
+    assert list(misses.names) == ["not a", "a"]
+    told = {(row["role"], row["eval_on"], row["metric"]) for row in rows}
+    for metric in ("fold_accuracy", "accuracy", "confusion", "curve_precision", "average_precision"):
+        assert ("train", "cross-validated", metric) in told
+    folds = [row["value"] for row in rows if row["metric"] == "fold_accuracy"]
+    (mean,) = [row["value"] for row in rows if (row["metric"], row["eval_on"]) == ("accuracy", "cross-validated")]
+    assert len(folds) == 3
+    assert mean == pytest.approx(np.mean(folds))
+    # Chosen on the folds, and the same for the test images.
+    thresholds = {row["value"] for row in rows if row["metric"] == "threshold"}
+    assert len(thresholds) <= 1
+    chosen = [row["value"] for row in rows if (row["metric"], row["role"]) == ("precision_at", "train")]
+    assert all(value >= 0.6 for value in chosen)
+
+
+def test_without_test_images_nothing_is_missed() -> None:
     spec = BaselinePart.model_validate({"model": "logistic", "split": "main"})
-    nothing = Examples(lambda rows: np.empty((len(rows), 4), np.float32), np.empty(0, np.int64))
-    assert list(score(spec, [], nothing, nothing, [])) == []
+    nothing = Examples(np.empty((0, 4), np.uint8), np.empty(0, np.int64))
+    exam = Exam(nothing, {"test": nothing}, {"test": name_parts(np.empty(0, np.bool_), {})}, ("a", "b"), (2, 2, 1))
+    assert score(spec, [], exam) == ([], None)
+
+
+def test_a_class_that_is_not_there_cannot_be_looked_for() -> None:
+    with pytest.raises(ValueError, match="looks for class 'z', but split 'main' has a, b"):
+        planted(1, "all", positive="z")

@@ -7,13 +7,17 @@ inputs give equal models on one machine.
 from collections.abc import Callable
 
 from pipeline.baselines.model import Model, Task
-from pipeline.baselines.models import logistic, never, sgd_binary
+from pipeline.baselines.models import dense, lenet, logistic, never, sgd_binary, softmax_sgd, svm_linear
 from pipeline.recipe import BaselinePart
 
 Fit = Callable[[BaselinePart, Task], Model]
 
 MODELS: dict[str, Fit] = {
     "logistic": logistic.fit,
+    "softmax-sgd": softmax_sgd.fit,
     "sgd-binary": sgd_binary.fit,
     "never": never.fit,
+    "svm-linear": svm_linear.fit,
+    "dense": dense.fit,
+    "lenet": lenet.fit,
 }
