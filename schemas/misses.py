@@ -24,6 +24,12 @@ TABLE = Table(
                 unit="0 to 1",
                 null=True,
             ),
+            column(
+                "margin",
+                pa.float64(),
+                "how much more the model gave the class it said than the true one",
+                unit="as the model's scores: of probabilities 0 to 1",
+            ),
             column("kept", pa.bool_(), "whether the image is in the sanitized split"),
             column(
                 "nearest_id",

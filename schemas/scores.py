@@ -47,7 +47,7 @@ TABLE = Table(
             column(
                 "memory",
                 pa.int64(),
-                "most memory that the process held while fitting, above what it held before; null: not measured",
+                "most memory that the process held while fitting; null: not measured",
                 unit="bytes",
                 null=True,
             ),

@@ -56,7 +56,7 @@ def curve(average: float, *, wanted: float | None = 0.9, **where: Any) -> Rows:
 
 
 def miss(number: int, **more: Any) -> dict[str, Any]:
-    said = {"label": "a", "predicted": "b", "probability": 0.5, "kept": True}
+    said = {"label": "a", "predicted": "b", "probability": 0.5, "margin": 0.25, "kept": True}
     near = {"nearest_id": ident(0), "nearest_label": "a", "distance": 30.0}
     return {**RUN, "image_id": ident(number), **said, **near, **more}
 

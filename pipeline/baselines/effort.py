@@ -1,8 +1,8 @@
-"""What a fit costs: wall time, and the memory that the process came to hold."""
+"""What a fit costs: wall time, and the memory that the process held."""
 
-import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ class Effort(NamedTuple):
 
     Attributes:
         seconds: wall time.
-        memory: bytes that the process held at most, above what it held before; None where the system does not tell.
+        memory: bytes that the process held at most meanwhile; None where the system does not tell.
     """
 
     seconds: float
@@ -26,28 +26,19 @@ class Effort(NamedTuple):
 def measured(make: Callable[[], Made]) -> tuple[Made, Effort]:
     """Do something, and tell what it took.
 
-    Linux tells how much memory a process held at most since it was last asked to forget. Where it may not be asked, the
-    most since the start of the process serves: too little is told of what stays below an earlier height.
+    Linux tells how much memory a process held at most since it was last asked to forget. Where it may not be asked,
+    that is since the process began.
     """
-    before = _forget()
+    with suppress(OSError):
+        _RESET.write_text("5", encoding="ascii")
     started = time.perf_counter()
     made = make()
-    seconds = time.perf_counter() - started
-    held = _held("VmHWM")
-    return made, Effort(seconds, None if before is None or held is None else max(0, held - before))
+    return made, Effort(time.perf_counter() - started, _peak())
 
 
-def _forget() -> int | None:
-    try:
-        _RESET.write_text("5", encoding="ascii")
-    except OSError:  # no Linux, or not allowed
-        return None if _held("VmHWM") is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return _held("VmRSS")
-
-
-def _held(field: str) -> int | None:
+def _peak() -> int | None:
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
-    except OSError:
+    except OSError:  # no Linux
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

@@ -1,23 +1,25 @@
 """Libraries that only some models need."""
 
-from importlib import import_module
+import sys
+from importlib.util import find_spec
 
 from pipeline.errors import MissingExtraError
 from pipeline.recipe import BaselinePart
 
+# By model, what it imports when it is fitted.
+_NEEDS = {"dense": "torch", "lenet": "torch"}
 
-def need_torch(spec: BaselinePart) -> None:
-    """Make sure that torch is there.
+
+def need_extra(spec: BaselinePart) -> None:
+    """Make sure that what a model needs is installed, without importing it.
 
     Raises:
         MissingExtraError: it is not.
     """
-    try:
-        import_module("torch")
-    except ModuleNotFoundError as missing:
-        if missing.name != "torch":  # torch is there but broken: its own words tell what is wrong
-            raise
-        raise MissingExtraError(
-            f"baseline '{spec.model}' on split '{spec.split}' needs torch, which is not installed. Install it with "
-            'pip install "imagelake[torch]", or take the baseline out.'
-        ) from missing
+    needed = _NEEDS.get(spec.model)
+    if needed is None or (sys.modules[needed] if needed in sys.modules else find_spec(needed)) is not None:
+        return
+    raise MissingExtraError(
+        f"baseline '{spec.model}' on split '{spec.split}' needs {needed}, which is not installed. Install it with "
+        f"pip install {needed}, or take the baseline out."
+    )

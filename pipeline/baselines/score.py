@@ -30,6 +30,7 @@ class Misses(NamedTuple):
         labels: (m,) what they are, by the names below.
         predicted: (m,) what it says.
         probability: (m,) what it gives that, or None.
+        margin: (m,) how much more that is than it gives what they are.
         names: of the classes.
     """
 
@@ -40,6 +41,7 @@ class Misses(NamedTuple):
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     probability: NDArray[np.float64] | None
+    margin: NDArray[np.float64]
     names: Sequence[str]
 
 
@@ -115,5 +117,13 @@ def _misses(fitted: Fitted, sample: Sample, exam: Exam) -> Misses:
     rows = np.flatnonzero(~judged.correct)
     wrong = judged.take(rows)
     return Misses(
-        sample.size, sample.seed, sample.rows, rows, wrong.labels, wrong.predicted, wrong.probability, exam.names
+        sample.size,
+        sample.seed,
+        sample.rows,
+        rows,
+        wrong.labels,
+        wrong.predicted,
+        wrong.probability,
+        wrong.margin,
+        exam.names,
     )

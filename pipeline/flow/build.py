@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from pipeline import sources
+from pipeline.baselines.extras import need_extra
 from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
@@ -89,12 +90,15 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
         SourceError: a source is missing, damaged, or fails a check.
         SplitError: a split asks for more than there is.
         BaselineError: a baseline cannot be trained.
+        MissingExtraError: a baseline needs a library that is not installed.
         LakeError: the lake cannot be written.
     """
     started = time.monotonic()
     root = local_root(recipe)
     for rule in recipe.dedup.rules:
         parse_rule(rule)
+    for baseline in recipe.baseline:
+        need_extra(baseline)
     found = sources.resolve(recipe)
     with writing(root), leaving_none(root), Progress() as progress:
         built = _build(recipe, found, engine or local_engine(), progress, prune=prune)

@@ -88,6 +88,7 @@ class Seated(NamedTuple):
                 "label": asked[missed.labels],
                 "predicted": asked[missed.predicted],
                 "probability": missed.probability,
+                "margin": missed.margin,
                 "nearest_id": self.split.train["image_id"][self.needed[places]],
                 "nearest_label": np.array(self.names)[self.train.labels[places]],
                 "distance": near.distance,

@@ -29,9 +29,9 @@ def choose_misses(misses: pl.LazyFrame, runs: list[dict[str, Any]]) -> list[Miss
         One dict per run that tells what it missed, in the order of `runs`: model, split_name, release, run_id,
         train_size, wrong, of (images of the test role, or None), dropped (of the wrong ones, by sanitizing), sure
         (whether probabilities are known), nearest (how often the nearest training image bears the image's own label,
-        the said one or a third; None where none is known), and twins and others: total and shown, the surest mistakes
-        first, then the nearest, then by image_id. What is shown holds image_id and nearest_id as bytes, until
-        `show_misses` puts in pictures.
+        the said one or a third; None where none is known), and twins and others: total and shown, the clearest mistakes
+        (by margin) first, then the nearest, then by image_id. What is shown holds image_id and nearest_id as bytes,
+        until `show_misses` puts in pictures.
     """
     found = [(run, _of_run(misses, run)) for run in runs]
     missed = sum(not rows.is_empty() for _, rows in found)
@@ -76,7 +76,7 @@ def _of_run(misses: pl.LazyFrame, run: dict[str, Any]) -> pl.DataFrame:
             pl.when(nearest == names[0]).then(pl.lit(names[0])).otherwise(pl.lit(names[1]))
         )
     return rows.with_columns(nearest_class=nearest).sort(
-        "probability", "distance", "image_id", descending=[True, False, False], nulls_last=True
+        "margin", "distance", "image_id", descending=[True, False, False], nulls_last=True
     )
 
 

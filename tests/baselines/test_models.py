@@ -134,7 +134,7 @@ def test_no_global_state_is_touched(name: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", TORCH)
 def test_without_torch_the_error_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "imagelake\[torch\]"') as caught:
+    with pytest.raises(MissingExtraError, match="pip install torch") as caught:
         MODELS[name](toys.spec(name), toy(name))
     assert isinstance(caught.value, ImagelakeError)
     assert isinstance(caught.value, ImportError)

@@ -16,6 +16,7 @@ from pipeline.errors import (
     DiskFullError,
     ImagelakeError,
     LakeError,
+    MissingExtraError,
     RecipeError,
     SourceError,
     SplitError,
@@ -207,3 +208,14 @@ def test_a_split_of_nothing_but_rejects_names_the_first(base: Path) -> None:
     said = r"All 1 files were rejected, the first \('A/x.png'\) as empty: the file has no bytes"
     with pytest.raises(SplitError, match=said):
         build(recipe(base, {"uri": "empties"}, split=[SPLIT]), engine=LocalEngine(1))
+
+
+def test_a_model_without_its_library_stops_the_build_before_anything_is_read(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    split = {**SPLIT, "test": {"from": "test"}}
+    asked = recipe(base, {"uri": "nowhere"}, split=[split], baseline=[{"model": "dense", "split": "main"}])
+    with pytest.raises(MissingExtraError, match=r"'dense' on split 'main' needs torch.*pip install torch"):
+        build(asked, engine=LocalEngine(1))
+    assert not (base / "lake").exists()

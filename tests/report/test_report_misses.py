@@ -49,9 +49,9 @@ def page(given: Frames) -> str:
     return re.sub(r"\s+", " ", html)
 
 
-def test_the_surest_mistakes_come_first_then_the_nearest_then_by_id() -> None:
-    rows = [miss(7, probability=0.9), miss(6, probability=None, distance=1.0), miss(5, probability=0.9, distance=20.0)]
-    rows += [miss(4, probability=0.9), miss(3, probability=None, distance=None, nearest_id=None, nearest_label=None)]
+def test_the_clearest_mistakes_come_first_then_the_nearest_then_by_id() -> None:
+    rows = [miss(7, margin=0.9), miss(6, probability=None, distance=1.0), miss(5, margin=0.9, distance=20.0)]
+    rows += [miss(4, margin=0.9), miss(3, margin=0.1, distance=None, nearest_id=None, nearest_label=None)]
     (run,) = summary_of(frames(rows))["misses"]
     assert shown(run) == [5, 4, 7, 6, 3]
     assert run["others"]["shown"][-1]["nearest"] is None

@@ -6,7 +6,7 @@ It stands for the fully connected network of the digit recognizer notebooks.
 from math import prod
 from typing import TYPE_CHECKING, cast
 
-from pipeline.baselines.extras import need_torch
+from pipeline.baselines.extras import need_extra
 from pipeline.baselines.model import Model, Task
 from pipeline.recipe import BaselinePart
 
@@ -25,7 +25,7 @@ def fit(spec: BaselinePart, task: Task) -> Model:
         MissingExtraError: torch is not installed.
         BaselineError: there is `patience`, but no valid example.
     """
-    need_torch(spec)
+    need_extra(spec)
     from torch import nn  # noqa: PLC0415 - an optional extra, two seconds of import
 
     from pipeline.baselines.torch_fit import fit_network  # noqa: PLC0415 - it imports torch

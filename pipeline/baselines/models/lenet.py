@@ -11,7 +11,7 @@ References:
 
 from typing import TYPE_CHECKING
 
-from pipeline.baselines.extras import need_torch
+from pipeline.baselines.extras import need_extra
 from pipeline.baselines.model import Model, Task
 from pipeline.errors import BaselineError
 from pipeline.recipe import BaselinePart
@@ -41,7 +41,7 @@ def fit(spec: BaselinePart, task: Task) -> Model:
             f"baseline '{spec.model}' on split '{spec.split}' needs pictures of at least {_LEAST} x {_LEAST}; these "
             f"are {height} x {width}. Set a larger decode.size, or ask for 'dense' instead."
         )
-    need_torch(spec)
+    need_extra(spec)
     from torch import nn  # noqa: PLC0415 - an optional extra, two seconds of import
 
     from pipeline.baselines.torch_fit import fit_network  # noqa: PLC0415 - it imports torch
