@@ -7,16 +7,21 @@ from schemas.table import Table, column
 TABLE = Table(
     name="exports",
     doc="one row per export",
+    released=False,
     schema=pa.schema(
         [
-            column("export_id", pa.string(), "digest of the release, the split, the form and the target"),
-            column("release", pa.int64(), "release the export was made of: vacuum keeps it"),
+            column(
+                "export_id",
+                pa.string(),
+                "digest of release, split, form, rows and target: the same for the same export",
+            ),
+            column("release", pa.int64(), "release the export was made of: vacuum --keep-last keeps it"),
             column("split_name", pa.string(), "split that was exported"),
             column("form", pa.string(), "form of the files, such as npz"),
             column("sanitized", pa.bool_(), "whether only the rows that sanitizing kept were exported"),
             column("target", pa.string(), "folder that was written to, as it was then"),
             column("images", pa.int64(), "images in all roles", unit="images"),
-            column("digest", pa.string(), "xxh3-128 over ids, labels and roles in their order"),
+            column("digest", pa.string(), "xxh3-128 over roles, ids and labels in their order, as in export.json"),
             column("created_at", pa.timestamp("us", tz="UTC"), "when the export finished", unit="UTC"),
         ]
     ),

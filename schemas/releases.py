@@ -9,6 +9,7 @@ VERSIONS = pa.list_(pa.struct([pa.field("table", pa.string()), pa.field("version
 TABLE = Table(
     name="releases",
     doc="one row per finished build",
+    released=False,
     schema=pa.schema(
         [
             column("release", pa.int64(), "number of the release, counting from 1"),

@@ -30,12 +30,14 @@ class Table:
         doc: what one row is.
         schema: every column, the partition columns last.
         partition_by: columns that live in the folder names, not in the files.
+        released: whether a release names its version; else it is read at its newest one, whatever the release.
     """
 
     name: str
     doc: str
     schema: pa.Schema
     partition_by: tuple[str, ...] = ()
+    released: bool = True
 
     @property
     def file_schema(self) -> pa.Schema:

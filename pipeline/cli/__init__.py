@@ -16,6 +16,7 @@ _COMMANDS = {
     "status": "Show tables, rejects, and what the next build would do and why.",
     "overlap": "Show what of each role occurs in another, and label conflicts.",
     "sql": "Run one SELECT over all tables, by name.",
+    "export": "Write a split to files for other tools: arrays, Parquet, folders, tar.",
     "report": "Write the report: one HTML file that opens offline.",
     "verify": "Hash every pixel row again and check every law at rest.",
     "history": "List the releases.",

@@ -1,5 +1,6 @@
 """Look after a lake: its state, its overlap, its history, whatever SQL asks, and what may be deleted."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ from pipeline.errors import LakeError, NoReleaseError, QueryError
 from pipeline.flow.build import plan
 from pipeline.flow.state import Todo, versions_of_shards
 from pipeline.handle import Lake
-from pipeline.lake.commits import read_meta, versions
+from pipeline.lake.commits import files, read_meta, versions
+from pipeline.lake.leftovers import leaving_none
 from pipeline.lake.lock import writing
-from pipeline.lake.releases import list_releases, release_versions
+from pipeline.lake.pins import find_pins
+from pipeline.lake.releases import give_up, list_releases, newest, release_versions
 from pipeline.lake.vacuum import vacuum as delete_unneeded
 from pipeline.recipe import Recipe, parse_recipe, read_recipe
 
@@ -47,6 +50,24 @@ class Overlap(NamedTuple):
     matrix: pl.DataFrame
     repeats: pl.DataFrame
     conflicts: pl.DataFrame
+
+
+class Vacuumed(NamedTuple):
+    """What a vacuum that gives up releases did, or in a dry run would do.
+
+    Attributes:
+        deleted: files, relative to the lake's folder, sorted.
+        given_up: releases that are no longer there.
+        kept: releases that are.
+        pinned: of those kept, the ones that were asked to go, and by release who names it.
+        broken: of those given up, by force, by release who names it: it can no longer be looked into.
+    """
+
+    deleted: list[str]
+    given_up: list[int]
+    kept: list[int]
+    pinned: Mapping[int, Sequence[str]]
+    broken: Mapping[int, Sequence[str]]
 
 
 def status(root: str, recipe: Path | None = None) -> Status:
@@ -135,14 +156,56 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
         return delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=versions_of_shards(root))
 
 
+def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run: bool, force: bool) -> Vacuumed:
+    """Give up all but the newest releases, then delete files that none of the others needs.
+
+    A release that an export names, or the scores of a release that stays, is pinned and stays. Killed between the two
+    steps, the lake has the fewer releases, and the next vacuum deletes the files.
+
+    Args:
+        root: the lake's folder.
+        keep_last: how many of the newest releases stay, at least one.
+        older_than_hours: age that a file must have to go.
+        dry_run: change nothing.
+        force: give up pinned releases too.
+
+    Raises:
+        NoReleaseError: there is no lake, or no release.
+        LakeError: a build is writing to it.
+    """
+    release_versions(root)
+    with writing(root):
+        numbers: list[int] = list_releases(root)["release"].to_list()
+        older, stay = numbers[: -max(1, keep_last)], numbers[-max(1, keep_last) :]
+        pins = {number: by for number, by in find_pins(root, stay).items() if number in older}
+        gone = [number for number in older if force or number not in pins]
+        if gone and not dry_run:
+            with leaving_none(root):
+                give_up(root, gone)
+        also = versions_of_shards(root)
+        deleted = delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=also, without=gone)
+        if gone and dry_run and not older_than_hours:
+            # Giving up writes the releases table anew: nobody needs the files that it has now.
+            deleted = sorted([*deleted, *(f"releases/{part.path}" for part in files(root, "releases"))])
+    kept = [number for number in numbers if number not in gone]
+    return Vacuumed(deleted, gone, kept, {} if force else pins, pins if force else {})
+
+
 def history(root: str) -> pl.DataFrame:
     """List the releases, oldest first.
+
+    Returns:
+        Rows of the releases table, and `pinned`: what keeps a release beyond its being the newest, such as `scores of
+        4` or `export of main as npz to /data/x`; empty where nothing does.
 
     Raises:
         NoReleaseError: there is none.
     """
     release_versions(root)
-    return list_releases(root)
+    pins = find_pins(root, [newest(root)])
+    rows = list_releases(root)
+    told = pl.Series("pinned", [pins.get(number, []) for number in rows["release"]], pl.List(pl.String))
+    return rows.with_columns(told)
 
 
 def _members(lake: Lake, split: str | None) -> pl.LazyFrame:

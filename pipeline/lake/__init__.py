@@ -5,5 +5,6 @@
 - `releases`: make a set of table versions visible as one;
 - `reading`: scan a table with Polars, query all with DuckDB;
 - `leftovers`: delete what a killed or failed build wrote and never committed;
+- `pins`: which releases are named by exports and scores;
 - `vacuum`: delete what no release needs.
 """

@@ -1,7 +1,9 @@
 """Releases: sets of table versions that belong together. One row in `releases` makes a finished build visible."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,9 +11,11 @@ import pyarrow as pa
 
 import schemas
 from pipeline.errors import NoReleaseError
-from pipeline.lake.commits import Meta, commit, ensure_table, versions
+from pipeline.lake.commits import Meta, commit, ensure_table, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
+
+_GIVEN_UP = "given_up"
 
 
 def list_releases(root: str) -> pl.DataFrame:
@@ -40,7 +44,7 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
         The release's number, and version by table name.
 
     Raises:
-        NoReleaseError: there is no such release, or none at all.
+        NoReleaseError: there is no such release, it was given up, or there is none at all.
     """
     rows = list_releases(root)
     if rows.is_empty():
@@ -49,10 +53,8 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
     wanted = numbers[-1] if number is None else number
     found = rows.filter(pl.col("release") == wanted)
     if found.is_empty():
-        raise NoReleaseError(
-            f"{root} has no release {wanted}; it has {numbers[0]} to {numbers[-1]}. See: imagelake history {root}"
-        )
-    return wanted, {item["table"]: item["version"] for item in found["versions"].to_list()[0]}
+        raise NoReleaseError(_missing(root, wanted, numbers))
+    return wanted, _versions(found["versions"].to_list()[0])
 
 
 def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any]) -> int | None:
@@ -70,7 +72,7 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
     past = list_releases(root)
     for name in schemas.TABLES:
         ensure_table(root, name)
-    current = {name: version for name, version in versions(root).items() if name != "releases"}
+    current = {name: version for name, version in versions(root).items() if schemas.TABLES[name].released}
     if not past.is_empty() and release_versions(root)[1] == current and past["recipe_digest"].last() == recipe_digest:
         return None
     number = newest(root) + 1
@@ -82,11 +84,56 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
         "note": note,
     }
     part = write_part(root, "releases", {}, pa.Table.from_pylist([row], schema=schemas.TABLES["releases"].schema))
-    commit(
-        root,
-        "releases",
-        [part] if part else [],
-        lambda _: False,
-        Meta("release", {"recipe": recipe}, current),
-    )
+    units = {**read_meta(root, "releases").units, "recipe": recipe}
+    commit(root, "releases", [part] if part else [], lambda _: False, Meta("release", units, current))
     return number
+
+
+def give_up(root: str, numbers: Collection[int]) -> None:
+    """Take releases out of the lake, in one commit; their files stay until vacuum deletes them.
+
+    Args:
+        root: the lake's folder, locked.
+        numbers: releases that there are; not the newest, whose number the next one counts from.
+    """
+    rows = list_releases(root)
+    stay = rows.filter(~pl.col("release").is_in(list(numbers)))
+    if stay.is_empty() or stay["release"].last() != rows["release"].last():
+        raise ValueError("the newest release cannot be given up")
+    table = stay.to_arrow().cast(schemas.TABLES["releases"].schema)
+    part = write_part(root, "releases", {}, table)
+    units = read_meta(root, "releases").units
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    gone = {**units.get(_GIVEN_UP, {}), **{str(number): when for number in sorted(numbers)}}
+    commit(root, "releases", [part] if part else [], lambda _: True, Meta("vacuum", {**units, _GIVEN_UP: gone}))
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Spell ascending numbers in words: `1, 4 to 9`."""
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def stamp(root: str) -> int:
+    """Tell in one look whether releases may have come or gone: a number that changes when they do."""
+    try:
+        return (Path(root) / "releases" / "_delta_log").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _missing(root: str, wanted: int, numbers: list[int]) -> str:
+    listed = f"{'there are' if len(numbers) > 1 else 'there is'} {spans(numbers)}. See: imagelake history {root}"
+    when = read_meta(root, "releases").units.get(_GIVEN_UP, {}).get(str(wanted))
+    if when is None:
+        return f"{root} has no release {wanted}; {listed}"
+    return f"{root}: release {wanted} was given up by vacuum ({when[:10]}); {listed}"
+
+
+def _versions(listed: list[dict[str, Any]]) -> dict[str, int]:
+    """By table, its version; without tables that releases of some imagelakes named and that belong to none."""
+    return {
+        item["table"]: item["version"]
+        for item in listed
+        if item["table"] not in schemas.TABLES or schemas.TABLES[item["table"]].released
+    }

@@ -1,6 +1,6 @@
 """Delete files that no release needs: those of builds that were killed, and those of releases that are given up."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import schemas
@@ -9,7 +9,9 @@ from pipeline.lake.leftovers import unfinished_commits
 from pipeline.lake.releases import list_releases
 
 
-def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str, int]) -> list[str]:
+def vacuum(
+    root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str, int], without: Collection[int] = ()
+) -> list[str]:
     """Delete what no release and no running build needs.
 
     Every version that a release names stays whole, and so does the newest one. A file that no commit names may belong
@@ -20,12 +22,15 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str
         older_than_hours: age that a file must have to go.
         dry_run: only list the files.
         also: versions to keep besides, by table.
+        without: releases that do not count: they are given up, or in a dry run would be.
 
     Returns:
         Deleted files, relative to the lake's folder, sorted.
     """
     kept = [
-        {item["table"]: item["version"] for item in versions} for versions in list_releases(root)["versions"].to_list()
+        {item["table"]: item["version"] for item in versions}
+        for number, versions in list_releases(root).select("release", "versions").rows()
+        if number not in without
     ]
     deleted: list[str] = []
     for name in schemas.TABLES:

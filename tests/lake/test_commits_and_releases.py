@@ -112,7 +112,7 @@ def test_publishing_twice_commits_once(root: str) -> None:
 def test_a_release_that_is_not_there(root: str) -> None:
     put(root, "exact", b"1")
     publish(root, "digest", "", {})
-    with pytest.raises(NoReleaseError, match=r"no release 7; it has 1 to 1. See: imagelake history"):
+    with pytest.raises(NoReleaseError, match=r"no release 7; there is 1. See: imagelake history"):
         release_versions(root, 7)
 
 

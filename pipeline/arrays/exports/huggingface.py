@@ -1,0 +1,63 @@
+"""huggingface: Parquet files that `datasets.load_dataset` reads as Image and ClassLabel."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.arrays.exports.parquet import file_ends
+from pipeline.arrays.exports.pieces import PIECE_BYTES
+from pipeline.arrays.exports.png import encoded
+from pipeline.arrays.exports.selection import Role, Selection, Work
+
+# As Hugging Face names its splits.
+_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+
+def write(folder: Path, selection: Selection, work: Work) -> None:
+    """Write data/train-00000-of-00001.parquet and so on, with the features that `datasets` reads from the schema.
+
+    Columns: `image` (PNG), `label` (a ClassLabel; -1 where an image has none, as is the custom there; no such column
+    where no image of the split has one) and `image_id`. Any shapes.
+    """
+    schema = _schema(selection)
+    (folder / "data").mkdir()
+    for role in selection.roles:
+        ends = file_ends(role, PIECE_BYTES)
+        tables = _tables(role, schema, work)
+        for number, end in enumerate(ends):
+            name = f"{_SPLITS[role.name]}-{number:05d}-of-{len(ends):05d}.parquet"
+            # PNG does not shrink further.
+            with pq.ParquetWriter(folder / "data" / name, schema, compression="none") as file:
+                for stop, table in tables:
+                    file.write_table(table, row_group_size=len(table))
+                    if stop >= end:
+                        break
+
+
+def _schema(selection: Selection) -> pa.Schema:
+    features: dict[str, object] = {"image": {"_type": "Image"}}
+    fields = [pa.field("image", _IMAGE)]
+    if selection.classes:
+        features["label"] = {"names": list(selection.classes), "_type": "ClassLabel"}
+        fields.append(pa.field("label", pa.int64()))
+    features["image_id"] = {"dtype": "string", "_type": "Value"}
+    fields.append(pa.field("image_id", pa.string()))
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _tables(role: Role, schema: pa.Schema, work: Work) -> Iterator[tuple[int, pa.Table]]:
+    start = 0
+    for files in encoded(role, work):
+        rows = role.rows[start : start + len(files)]
+        names = rows["image_id"].bin.encode("hex")
+        image = pa.StructArray.from_arrays(
+            [pa.array(files, pa.binary()), (names + ".png").to_arrow().cast(pa.string())], fields=list(_IMAGE)
+        )
+        columns = {"image": image, "label": rows["label_index"].to_arrow(), "image_id": names.to_arrow()}
+        start += len(files)
+        made = [columns[name].cast(schema.field(name).type) for name in schema.names]
+        yield start, pa.Table.from_arrays(made, schema=schema)

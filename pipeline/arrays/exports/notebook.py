@@ -1,0 +1,38 @@
+"""notebook: the six arrays of the notMNIST notebooks of Udacity's course, as they are after its first assignment."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.arrays.exports.arrays import check_shapes, pixels_shape, write_array, write_header, write_pixels
+from pipeline.arrays.exports.npz import member, npz_file
+from pipeline.arrays.exports.pickled import write_pickle
+from pipeline.arrays.exports.selection import Selection, Work
+from pipeline.scaling import normalise
+
+
+def write(folder: Path, selection: Selection, work: Work, *, pickle: bool = False) -> None:
+    """Write notMNIST.npz: for train, valid and test ROLE_dataset and ROLE_labels; what a split lacks is left out.
+
+    Datasets are (n, height, width) float32, (p - 127.5) / 255; labels (n,) int32.
+
+    Args:
+        folder: where to.
+        selection: what.
+        work: told of progress.
+        pickle: write notMNIST.pickle too, the same arrays in a dict, as the notebooks' own file.
+
+    Raises:
+        LakeError: the images of a role have several shapes.
+    """
+    check_shapes(selection.roles)
+    with npz_file(folder / "notMNIST.npz") as archive:
+        for role in selection.roles:
+            with member(archive, f"{role.name}_dataset") as stream:
+                write_header(stream, pixels_shape(role), np.float32)
+                write_pixels(stream, role, work.advance, normalise)
+            with member(archive, f"{role.name}_labels") as stream:
+                write_array(stream, role.labels.astype(np.int32))
+    if pickle:
+        with (folder / "notMNIST.pickle").open("wb") as stream:
+            write_pickle(stream, selection.roles)

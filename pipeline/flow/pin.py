@@ -1,0 +1,66 @@
+"""Register an export in the lake, under the writer's lock: from then on vacuum keeps its release."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.errors import ImagelakeError, LakeError
+from pipeline.hashing import digest_of
+from pipeline.lake.lock import writing
+from pipeline.lake.pins import register_export
+from pipeline.lake.releases import release_versions
+
+# How often to look whether the lake is free.
+_EVERY_SECONDS = 0.5
+
+
+def nothing() -> None:
+    """Do nothing: for those who do not want to know that they wait."""
+
+
+def pin(root: str, told: Mapping[str, Any], on_wait: Callable[[], None] = nothing) -> str:
+    """Add a row to `exports`, waiting for as long as a build or a vacuum holds the lake.
+
+    The files are whole before this begins and stay whatever comes of it; ctrl-C ends the waiting.
+
+    Args:
+        root: the lake's folder.
+        told: what export.json holds, and `target`.
+        on_wait: called once if it has to wait.
+
+    Returns:
+        Why the release is not pinned; empty where it is.
+    """
+    names = ("release", "split", "form", "digest", "target")
+    row = {
+        "export_id": digest_of([told[name] for name in names]),
+        "split_name": told["split"],
+        **{name: told[name] for name in ("release", "form", "sanitized", "target", "images", "digest")},
+    }
+    if not os.access(root, os.W_OK):
+        return f"{root} cannot be written to"
+    try:
+        if not _registered(root, row):
+            on_wait()
+            while not _registered(root, row):
+                time.sleep(_EVERY_SECONDS)
+    except KeyboardInterrupt:
+        return "waiting for the lake's writer was ended"
+    except (ImagelakeError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _registered(root: str, row: Mapping[str, Any]) -> bool:
+    """Register an export; False where somebody else holds the lake."""
+    try:
+        with writing(root):
+            # Whoever held the lake before may have been a vacuum.
+            release_versions(root, row["release"])
+            register_export(root, row)
+    except LakeError as error:
+        if isinstance(error.__context__, BlockingIOError):
+            return False
+        raise
+    return True

@@ -1,0 +1,116 @@
+"""export, history and vacuum --keep-last, as a person runs them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from making import as_folder, files_of
+
+from pipeline import cli
+from pipeline.arrays.exports import FORMS
+from pipeline.lake.lock import writing
+
+Run = Callable[..., Result]
+RECIPE = """
+[lake]
+root = "lake"
+[[source]]
+uri = "in"
+dataset = "d"
+split = "train"
+[[split]]
+name = "main"
+train = { from = "train" }
+"""
+
+
+@pytest.fixture
+def run() -> Run:
+    def invoke(*words: object) -> Result:
+        result = CliRunner().invoke(cli._imagelake, [str(word) for word in words])  # noqa: SLF001 - the group itself
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def lake(run: Run, tmp_path: Path) -> Path:
+    """A lake of three releases."""
+    (tmp_path / "r.toml").write_text(RECIPE)
+    for number in range(3):
+        as_folder(tmp_path / "in", files_of(10, seed=number))
+        run("build", tmp_path / "r.toml", "--workers", 1)
+    return tmp_path / "lake"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_ends_with_a_line_of_what_was_written(lake: Path, run: Run, tmp_path: Path, form: str) -> None:
+    done = run("export", lake, "main", tmp_path / "out", "--to", form, "--workers", 1)
+    assert done.exit_code == 0
+    last = done.stdout.splitlines()[-1]
+    assert f"exported release 3 as {form} to {tmp_path / 'out'}: 10 images, " in last
+    assert " bytes in " in last
+    assert "test  left out" in done.stdout
+    assert done.stderr == ""
+
+
+def test_json_role_release_and_pickle(lake: Path, run: Run, tmp_path: Path) -> None:
+    words = ("--to", "notebook", "--pickle", "--role", "train", "--release", 1, "--original", "--workers", 1, "--json")
+    told = json.loads(run("export", lake, "main", tmp_path / "out", *words).stdout)
+    assert (told["release"], told["images"], told["roles"], told["unpinned"]) == (1, 10, {"train": 10}, "")
+    assert (tmp_path / "out" / "notMNIST.pickle").exists()
+    refused = run("export", lake, "main", tmp_path / "b", "--to", "npz", "--pickle")
+    assert refused.exit_code == 2
+    assert "--pickle goes with --to notebook only" in refused.stderr
+    assert run("export", lake, "main", tmp_path / "b", "--to", "zarr").exit_code == 2
+
+
+def test_an_export_pins_what_vacuum_would_give_up(lake: Path, run: Run, tmp_path: Path) -> None:
+    run("export", lake, "main", tmp_path / "one", "--to", "npz", "--release", 1, "--workers", 1)
+    run("export", lake, "main", tmp_path / "two", "--to", "npz", "--release", 2, "--workers", 1, "--no-pin")
+    assert " 1 export " in run("history", lake).stdout
+    planned = run("vacuum", lake, "--keep-last", 1, "--older-than", 0, "--dry-run").stdout
+    assert f"release 1 stays, pinned by export of main as npz to {tmp_path / 'one'}" in planned
+    assert "release 2 would be given up\n" in planned
+    assert "1 release would be given up, 2 releases kept" in planned
+    assert "release 2 is given up\n" in run("vacuum", lake, "--keep-last", 1, "--older-than", 0).stdout
+    assert [row["release"] for row in json.loads(run("history", lake, "--json").stdout)] == [1, 3]
+    forced = run("vacuum", lake, "--keep-last", 1, "--force").stdout
+    assert "release 1 is given up, though named by export of main as npz" in forced
+    assert "files younger than 24 hours stay until a later vacuum" in forced
+    with np.load(tmp_path / "one" / "main.npz") as arrays:
+        assert len(arrays["train_images"]) == 10
+
+
+def test_vacuum_as_json_and_force_alone(lake: Path, run: Run) -> None:
+    told = json.loads(run("vacuum", lake, "--keep-last", 2, "--dry-run", "--json").stdout)
+    assert told == {"deleted": [], "given_up": [1], "kept": [2, 3], "pinned": {}, "broken": {}, "dry_run": True}
+    assert json.loads(run("vacuum", lake, "--json").stdout) == {"deleted": [], "dry_run": False}
+    assert run("vacuum", lake, "--force").exit_code == 2
+    assert run("vacuum", lake, "--keep-last", 0).exit_code == 2
+
+
+def test_help_keeps_its_lines(run: Run) -> None:
+    lines = run("export", "--help").stdout.splitlines()
+    assert "  webdataset   ROLE-000000.tar with .png and .cls" in lines
+    assert "  imagelake vacuum data/demo --keep-last 3 --dry-run" in run("vacuum", "--help").stdout.splitlines()
+
+
+def test_an_export_that_is_not_pinned_says_so(
+    lake: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.flow.pin.time.sleep", interrupt)
+    with writing(str(lake)):
+        done = run("export", lake, "main", tmp_path / "out", "--to", "npz", "--workers", 1)
+    assert done.exit_code == 0
+    assert "is whole; waiting for whoever writes to" in done.stderr
+    assert "release 3 is not pinned (waiting for the lake's writer was ended): the export is whole" in done.stderr
+    assert run("export", lake, "main", tmp_path / "quiet", "--to", "npz", "--no-pin", "--workers", 1).stderr == ""
