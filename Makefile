@@ -39,10 +39,12 @@ check: $(READY) .venv/.torch  ## what CI runs: lint, types, import rule, tests
 stress: $(READY) .venv/.torch  ## slow tests: fifty builds killed at random moments, 20,000 damaged inputs
 	$(BIN)/pytest -m stress
 
-bench: $(READY)  ## the README's figures, each beside a named alternative
+bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alternative
 	$(BIN)/python tests/bench/flow.py
 	$(BIN)/python tests/bench/ingest.py
 	$(BIN)/python tests/bench/dedup.py
+	$(BIN)/python tests/bench/feed.py
+	$(BIN)/python tests/bench/models.py
 
 lock: $(READY)   ## resolve pyproject.toml again into requirements.lock
 	$(BIN)/python -m pip install --quiet uv
