@@ -15,11 +15,11 @@ __all__ = ["Lake", "open_npy"]
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562: polars and pyarrow are imported when they are asked for
     if name == "Lake":
-        from pipeline.handle import Lake  # noqa: PLC0415
+        from pipeline.handle import Lake  # noqa: PLC0415 - as said above
 
         return Lake
     if name == "open_npy":
-        from pipeline.arrays.mapped import open_npy  # noqa: PLC0415
+        from pipeline.arrays.mapped import open_npy  # noqa: PLC0415 - as said above
 
         return open_npy
     raise AttributeError(f"module 'pipeline' has no attribute '{name}'")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Run, run_command
 from feeding import Pictures, write_pictures
 from hypothesis import HealthCheck, settings
 from making import DATA, as_folder, encoded, files_of, recipe
@@ -28,6 +29,12 @@ ODD_LABELS = ("A", "a", "CON", "ä b%", "_unlabelled", "..x", "x" * 120)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Every way to run: what they make must be the same."""
     return LocalEngine(1 if request.param == "one process" else 2)
+
+
+@pytest.fixture
+def run() -> Run:
+    """The command line."""
+    return run_command
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import Run
 
 from pipeline import cli
 from pipeline.engines.local import LocalEngine
@@ -17,18 +16,6 @@ from pipeline.handle import Lake
 
 COMMAND = Path(sys.executable).with_name("imagelake")
 README = Path(__file__).parents[2] / "README.md"
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run() -> Run:
-    def invoke(*words: object) -> Result:
-        result = CliRunner().invoke(cli._imagelake, [str(word) for word in words])  # noqa: SLF001 - the group itself
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
 
 
 def test_status_shows_tables_rejects_and_what_is_next(small_lake: Lake, run: Run) -> None:

@@ -1,19 +1,16 @@
 """export, history and vacuum --keep-last, as a person runs them."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from commands import Run
 from making import as_folder, files_of
 
-from pipeline import cli
 from pipeline.arrays.exports import FORMS
 from pipeline.lake.lock import writing
 
-Run = Callable[..., Result]
 RECIPE = """
 [lake]
 root = "lake"
@@ -25,17 +22,6 @@ split = "train"
 name = "main"
 train = { from = "train" }
 """
-
-
-@pytest.fixture
-def run() -> Run:
-    def invoke(*words: object) -> Result:
-        result = CliRunner().invoke(cli._imagelake, [str(word) for word in words])  # noqa: SLF001 - the group itself
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from commands import Run
 from making import as_folder, files_of, recipe
 
 from pipeline import cli
@@ -24,18 +24,6 @@ from schemas import TABLES
 
 RULE = "cosine:0.95"
 EVIL = "A/\x1b[2J\u202egnp.png"
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run() -> Run:
-    def invoke(*words: object) -> Result:
-        result = CliRunner().invoke(cli._imagelake, [str(word) for word in words])  # noqa: SLF001 - the group itself
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

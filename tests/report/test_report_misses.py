@@ -2,11 +2,11 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import polars as pl
 import pytest
+from pages import Page
 from scored import Rows, accuracy, confusion, curve, frames_of, ident, miss, row, summary_of
 
 from pipeline.report import render_html
@@ -14,25 +14,6 @@ from pipeline.report.misses import MOST, TWIN
 from pipeline.report.wording import certainty, duration, figure, mebibytes
 
 Frames = dict[str, pl.DataFrame]
-
-
-class Page(HTMLParser):
-    """Collects tags and attributes, and holds the page to closing what it opens."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def frames(misses: Rows, scores: Rows | None = None) -> Frames:

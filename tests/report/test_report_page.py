@@ -3,42 +3,19 @@
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from pages import Page
 
 from pipeline.report import render_html, summarize
 from schemas import TABLES
 
 SCRIPT = "<script>alert(1)</script>"
 QUOTE = "\"'><img src=x onerror=alert(1)>--></svg>$\\frac{"
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """Collects tags and attributes, and holds the page to closing what it opens."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:

@@ -2,40 +2,20 @@
 
 import base64
 import io
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
+from pages import Page
 from PIL import Image
 
 from pipeline.report.review import describe_pairs, differ, render_pairs, write_score
 
 SCRIPT = "<script>alert(1)</script>"
 QUOTE = "\"'><img src=x onerror=alert(1)>-->{{ 7*7 }}"
-VOID = {"meta", "img", "br", "input"}
 Row = dict[str, Any]
-
-
-class Page(HTMLParser):
-    """Collects tags and attributes, and holds the page to closing what it opens."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def image(number: int, pixels: NDArray[np.uint8]) -> Row:
