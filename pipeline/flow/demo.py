@@ -54,7 +54,7 @@ def demo(directory: Path, *, workers: int | None = None) -> Demo:
     planted = pl.DataFrame(truth(plan_of(resolve(recipe)[0])))
     scores = (
         lake.scan("scores")
-        .filter(pl.col("rule").is_null(), metric="accuracy_mean")
+        .filter(pl.col("rule").is_null(), metric="accuracy_mean", role="test")
         .collect()
         .pivot("eval_on", index="train_size", values="value", sort_columns=True)
         .select("train_size", pl.col("original", "sanitized", "overlap").round(4))

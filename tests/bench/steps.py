@@ -73,7 +73,7 @@ def _found(lake: Lake) -> dict[str, Any]:
 
 
 def _accuracy(lake: Lake) -> dict[str, list[float]]:
-    measured = lake.scan("scores").filter(pl.col("rule").is_null(), metric="accuracy_mean")
+    measured = lake.scan("scores").filter(pl.col("rule").is_null(), metric="accuracy_mean", role="test")
     scores = measured.collect().pivot("eval_on", index="train_size", values="value").sort("train_size")
     return {str(size): parts for size, *parts in scores.select("train_size", "original", "sanitized", "overlap").rows()}
 
