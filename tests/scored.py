@@ -48,10 +48,10 @@ def curve(average: float, *, wanted: float | None = 0.9, **where: Any) -> Rows:
     more = {"label": "5", **where}
     rows = [row("average_precision", average, **more)]
     for at, precision, recall in ((-2.0, 0.1, 1.0), (3.0, 0.9, 0.4), (1.0, 0.5, 0.6)):
-        rows += [row("curve_precision", precision, at=at, **more), row("curve_recall", recall, at=at, **more)]
+        rows += [row("curve_precision", precision, point=at, **more), row("curve_recall", recall, point=at, **more)]
     if wanted is not None:
         told = {"threshold": 3.0, "precision_at": average, "recall_at": 0.4}
-        rows += [row(metric, value, at=wanted, **more) for metric, value in told.items()]
+        rows += [row(metric, value, point=wanted, **more) for metric, value in told.items()]
     return rows
 
 

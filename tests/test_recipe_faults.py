@@ -31,6 +31,21 @@ FAULTS: dict[str, dict[str, Any]] = {
     "two splits are called 'main'": {"split": [GOOD["split"][0]] * 2},
     "needs split 'main' to have the roles train and test": {"split": [{"name": "main", "train": {"from": "train"}}]},
     "baseline[0].seed": {"baseline": [{"model": "logistic", "split": "main", "seed": -1}]},
+    "'logistic' has no setting 'epochs'; its settings: c, max_iter": {
+        "baseline": [{"model": "logistic", "split": "main", "epochs": 3}]
+    },
+    "c is given, so it is not searched: take candidates out, or c": {
+        "baseline": [{"model": "svm-linear", "split": "main", "c": 1.0, "candidates": 3}]
+    },
+    "baseline[0].c": {"baseline": [{"model": "logistic", "split": "main", "c": True}]},
+    "baseline[0].learning_rate": {
+        "baseline": [{"model": "softmax-sgd", "split": "main", "learning_rate": float("inf")}]
+    },
+    "tells one class from the rest: say which": {"baseline": [{"model": "never", "split": "main"}]},
+    "precision is of one class: say which": {"baseline": [{"model": "logistic", "split": "main", "precision": 0.9}]},
+    "stops early by the role valid, which split 'main' does not have": {
+        "baseline": [{"model": "softmax-sgd", "split": "main", "patience": 2}]
+    },
     "two baselines are the same": {"baseline": [GOOD["baseline"][0]] * 2},
     "has no role": {"split": [{"name": "main"}]},
     "keep must name every role once; it misses ['test']": {

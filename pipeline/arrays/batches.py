@@ -40,21 +40,23 @@ class Batches(Iterator[Batch]):
         return {**self._about, DONE: self._done}
 
 
-def done(state: Mapping[str, str | int | bool] | None, about: Mapping[str, str | int | bool]) -> int:
-    """Read from a state how many batches have been handed out; 0 without one.
+def done(state: Mapping[str, str | int | bool] | None, about: Mapping[str, str | int | bool], most: int) -> int:
+    """Read from a state how many batches have been handed out; 0 without one. There are `most` of them.
 
     Raises:
         FeedError: the state is of another feed or epoch.
     """
     if state is None:
         return 0
+    if not isinstance(state, Mapping) or DONE not in state:
+        raise FeedError(f"the state is damaged: it has no {DONE}. Use one that `state()` made.")
     wrong = [
         f"{key} is {about[key]!r}, in the state {state.get(key)!r}" for key in about if state.get(key) != about[key]
     ]
     if wrong:
         raise FeedError(f"the state is of other batches: {'; '.join(wrong)}. Ask for what it was saved from.")
-    found = state.get(DONE)
-    if not isinstance(found, int) or found < 0:
+    found = state[DONE]
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= most:
         raise FeedError(f"the state is damaged: {DONE} is {found!r}. Use one that `state()` made.")
     return found
 

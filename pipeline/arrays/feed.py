@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -104,9 +105,9 @@ class Feed:
         Raises:
             FeedError: the state is of other batches; what differs is named.
         """
-        about = {**self.images.about, "images": self._digest, **asdict(self.plan), "epoch": int(epoch)}
-        skip = done(state, about)
-        return Batches(self._batches(int(epoch), skip), about, skip)
+        about = {**self.images.about, "images": self._digest, **asdict(self.plan), "epoch": index(epoch)}
+        skip = done(state, about, self.plan.batches(len(self.images)))
+        return Batches(self._batches(index(epoch), skip), about, skip)
 
     def torch(self, *, normalised: bool = False, rank: int | None = None, world_size: int | None = None) -> "TorchFeed":
         """Make a dataset for PyTorch's DataLoader, with `batch_size=None` there; see `TorchFeed`.

@@ -123,6 +123,8 @@ def open_npy(folder: str | Path) -> NpyFolder:
         raise FeedError(f"{file} cannot be read ({error}). Export again.") from error
     if missing := {"release", "split", "sanitized"} - (about.keys() if isinstance(about, dict) else set()):
         raise FeedError(f"{file} does not say {', '.join(sorted(missing))}. Export again.")
+    if (form := about.get("form", "npy")) != "npy":
+        raise FeedError(f"{folder} is an export of form {form}. Make one to map with: imagelake export ... --to npy")
     return NpyFolder(Path(folder), about)
 
 

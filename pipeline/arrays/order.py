@@ -33,6 +33,10 @@ class Plan:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "seed", "buffer_bytes", "rank", "world_size", "worker", "workers"):
+            if isinstance(found := getattr(self, name), bool) or not isinstance(found, int | np.integer):
+                raise ValueError(f"{name} is {found!r}; it must be a whole number")  # noqa: TRY004 - as for other values
+            object.__setattr__(self, name, int(found))  # JSON, which states go through, knows no numpy
         for name in ("batch_size", "buffer_bytes", "world_size", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")

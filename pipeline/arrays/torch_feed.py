@@ -10,6 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pipeline.arrays.batches import Batch, Batches, State
 from pipeline.arrays.feed import Feed
 from pipeline.arrays.order import Plan
+from pipeline.errors import FeedError
 from pipeline.scaling import normalise
 
 
@@ -36,6 +37,8 @@ class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, 
         self.feed, self.normalised = feed, normalised
         # Shared, so that workers that outlive an epoch (persistent_workers) hear of the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        # Shared too: workers tell that they, and not this process, know how far an iteration has come.
+        self._elsewhere = torch.zeros((), dtype=torch.bool).share_memory_()
         self._begun: Batches | None = None
         self._state: State | None = None
         # By worker: one that outlives an epoch keeps its pixels.
@@ -50,6 +53,7 @@ class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, 
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         state, self._state = self._state, None
+        self._elsewhere.fill_(get_worker_info() is not None)
         self._begun = self._feed().epoch(self.epoch, state=state)
         return map(self._as_tensors, self._begun)
 
@@ -64,9 +68,18 @@ class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, 
         self._state = None
 
     def state_dict(self) -> State:
-        """Tell how far the last iteration has come in this process; before any, that its epoch is to begin."""
+        """Tell how far the last iteration has come in this process; before any, that its epoch is to begin.
+
+        Raises:
+            FeedError: the iteration is in workers of a DataLoader, which alone know.
+        """
         if self._state is not None:
             return self._state
+        if get_worker_info() is None and self._elsewhere.item():
+            raise FeedError(
+                "the batches were handed out by workers of a DataLoader, so this process does not know how far they "
+                "are. Use torchdata's StatefulDataLoader and save its state, or num_workers=0."
+            )
         return (self._begun or self._feed().epoch(self.epoch)).state()
 
     def load_state_dict(self, state: Mapping[str, str | int | bool]) -> None:

@@ -2,11 +2,11 @@
 
 Metrics, beside those of `confusion.py` and `thresholds.py`:
 
-    epoch_loss        mean cross-entropy of an epoch's images, each when its batch had its turn, in nats; `at` is the
+    epoch_loss        mean cross-entropy of an epoch's images, each when its batch had its turn, in nats; `point` is the
                       epoch
     epoch_accuracy    0 to 1, on the valid role after an epoch
     chosen_c          and the like: a setting that was searched, and as chosen_c_accuracy what its search gave, 0 to 1
-    fold_accuracy     0 to 1, of a fold; `at` is the fold
+    fold_accuracy     0 to 1, of a fold; `point` is the fold
     accuracy          with eval_on "cross-validated": the mean of the folds
 """
 
@@ -38,9 +38,15 @@ def part_rows(fitted: Fitted, role: str, parts: Sequence[Part], names: Sequence[
 def epoch_rows(fitted: Fitted) -> Iterator[Row]:
     """Spell out how training went, and what was searched."""
     for number, epoch in enumerate(fitted.model.epochs, start=1):
-        yield {**_blank(fitted, "original"), "role": "train", "metric": "epoch_loss", "value": epoch.loss, "at": number}
+        yield {
+            **_blank(fitted, "original"),
+            "role": "train",
+            "metric": "epoch_loss",
+            "value": epoch.loss,
+            "point": number,
+        }
         if epoch.valid_accuracy is not None:
-            seen = {"role": "valid", "metric": "epoch_accuracy", "value": epoch.valid_accuracy, "at": number}
+            seen = {"role": "valid", "metric": "epoch_accuracy", "value": epoch.valid_accuracy, "point": number}
             yield {**_blank(fitted, "sanitized"), **seen}
     for name, value in fitted.model.chosen.items():
         yield {**_blank(fitted, "original"), "role": "train", "metric": f"chosen_{name}", "value": value}
@@ -50,7 +56,7 @@ def fold_rows(folded: Folded, seed: int, names: Sequence[str]) -> Iterator[Row]:
     """Spell out what cross-validation says."""
     known = {**row_of(_CROSS, None, "accuracy", 0.0, seed, folded.effort), "role": "train"}
     for number, value in enumerate(folded.accuracies, start=1):
-        yield {**known, "metric": "fold_accuracy", "value": value, "at": number}
+        yield {**known, "metric": "fold_accuracy", "value": value, "point": number}
     yield {**known, "value": float(np.mean(folded.accuracies))}
     yield from ({**known, **row} for row in confusion_rows(folded.judged, names))
 

@@ -37,7 +37,7 @@ def fit_by_epochs(spec: BaselinePart, task: Task, begin: Callable[[int], Learner
         begin: makes the learner of so many outputs.
 
     Raises:
-        BaselineError: there is `patience`, but no valid example.
+        BaselineError: there is `patience`, but no valid example; or training diverged.
     """
     if spec.patience is not None and task.valid is None:
         raise BaselineError(
@@ -55,8 +55,14 @@ def _run(spec: BaselinePart, task: Task, learner: Learner, model: Model) -> tupl
     epochs: list[Epoch] = []
     best, best_at, back = -1.0, 0, None
     for number in range(cast("int", spec.epochs)):  # the recipe fills in every setting that its model has
-        loss = _pass(spec, task.train, learner, number)
-        accuracy = None if task.valid is None else float(judge(model, task.valid).correct.mean())
+        with np.errstate(over="ignore", invalid="ignore"):  # told below, in words
+            loss = _pass(spec, task.train, learner, number)
+            accuracy = None if task.valid is None else float(judge(model, task.valid).correct.mean())
+        if not np.isfinite(loss):
+            raise BaselineError(
+                f"baseline '{spec.model}' on split '{spec.split}': training diverged in epoch {number + 1} (its loss "
+                f"is {loss}). Lower learning_rate, which is {spec.learning_rate:g}."
+            )
         epochs.append(Epoch(loss, accuracy))
         if spec.patience is None or accuracy is None:
             continue

@@ -34,10 +34,17 @@ def fit_once(spec: BaselinePart, seed: int, task: Task, roles: Mapping[str, Exam
     """Fit a model and ask it about roles.
 
     Raises:
-        BaselineError: the training images are all of one class.
+        BaselineError: the training images are all of one class, or what was learned is no numbers.
     """
     model, effort = measured(lambda: _fit(spec, seed, task))
-    return Fitted(seed, model, effort, {role: judge(model, examples) for role, examples in roles.items()})
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, in words
+        judged = {role: judge(model, examples) for role, examples in roles.items()}
+    if any(np.isnan(one.score).any() for one in judged.values()):
+        raise BaselineError(
+            f"baseline '{spec.model}' on split '{spec.split}' gives scores that are no numbers: its fit diverged. "
+            "Change its settings, or take it out."
+        )
+    return Fitted(seed, model, effort, judged)
 
 
 def fit_folds(spec: BaselinePart, seed: int, task: Task) -> Folded:

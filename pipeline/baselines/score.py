@@ -66,7 +66,7 @@ def score(spec: BaselinePart, samples: Sequence[Sample], exam: Exam) -> tuple[li
         drawn = list(group)
         fits, task = _fits(spec, drawn, asked)
         known = {"model": spec.model, "split_name": spec.split, "train_size": size}
-        blank = {"rule": None, "label": None, "predicted": None, "at": None}
+        blank = {"rule": None, "label": None, "predicted": None, "point": None}
         rows += [{**known, **blank, **row} for row in _rows(spec, fits, drawn[0], task, asked)]
         if len(asked.roles["test"].labels) and (missed is None or size > missed.size):
             missed = _misses(fits[0], drawn[0], asked)

@@ -1,11 +1,11 @@
 """Precision against recall over all thresholds of a model that tells one class from the rest.
 
-Metrics; `label` is the class, `at` the threshold: images with this score or more are said to be of the class.
+Metrics; `label` is the class, `point` the threshold: images with this score or more are said to be of the class.
 
     curve_precision     0 to 1, at some of all thresholds, evenly spread over the images of the class
     curve_recall        0 to 1, at the same
     average_precision   0 to 1, the area under the curve of all thresholds
-    threshold           the lowest that gives the wanted precision, in the unit of the model's scores; `at` is that
+    threshold           the lowest that gives the wanted precision, in the unit of the model's scores; `point` is that
                         precision. No row where no threshold gives it
     precision_at        0 to 1, at that threshold
     recall_at           0 to 1, at that threshold
@@ -86,4 +86,4 @@ def rows_for_precision(chosen_on: Judged, told_of: Judged, label: str, precision
 
 
 def _row(metric: str, value: float, label: str, at: float | None) -> Row:
-    return {"metric": metric, "value": float(value), "label": label, "at": None if at is None else float(at)}
+    return {"metric": metric, "value": float(value), "label": label, "point": None if at is None else float(at)}

@@ -1,5 +1,6 @@
 """splits, clusters, arrays -> scores, misses: train and score what is out of date, in its settings or its input."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from pipeline.recipe import BaselinePart, Recipe
 Unit = Mapping[str, Any]
 
 # What may be null in every row of a run.
-_FOUND = {"rule": pl.String, "label": pl.String, "predicted": pl.String, "at": pl.Float64, "memory": pl.Int64}
+_FOUND = {"rule": pl.String, "label": pl.String, "predicted": pl.String, "point": pl.Float64, "memory": pl.Int64}
 
 
 class Made(NamedTuple):
@@ -144,7 +145,8 @@ def _score_split(root: str, name: str, units: Mapping[str, Unit], progress: Prog
         progress.step(f"train {run}")
         loaded = [sample._replace(rows=np.searchsorted(needed, sample.rows)) for sample in samples[run]]
         rows, missed = score(spec, loaded, seated.exam(spec, _overlaps(root, split, spec)))
-        known = {"model": spec.model, "split_name": name, "run_id": units[run]["fingerprint"]}
+        settings = json.dumps(units[run]["spec"], sort_keys=True)
+        known = {"model": spec.model, "split_name": name, "run_id": units[run]["fingerprint"], "settings": settings}
         made[run] = Made(
             *(
                 frame.with_columns(release=newest(root) + 1, **{key: pl.lit(value) for key, value in known.items()})

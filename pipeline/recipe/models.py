@@ -18,6 +18,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # These tell one class from the rest, and so need to be told which.
 BINARY = ("sgd-binary", "never")
 
+_SEARCH = ("candidates", "search_size")
+
 _ALL = sorted({name for settings in SETTINGS.values() for name in settings})
 
 
@@ -28,7 +30,7 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
         values: a `[[baseline]]` as it was written.
 
     Raises:
-        ValueError: it sets what the model does not have.
+        ValueError: it sets what the model does not have, or what another setting leaves without use.
     """
     model = values.get("model")
     if not isinstance(model, str) or model not in SETTINGS:
@@ -38,5 +40,10 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
     if foreign:
         listed = ", ".join(taken) or "none"
         raise ValueError(f"'{model}' has no setting {', '.join(map(repr, foreign))}; its settings: {listed}")
+    searched = [name for name in _SEARCH if values.get(name) is not None]
+    if searched and values.get("c") is not None:
+        raise ValueError(f"c is given, so it is not searched: take {' and '.join(searched)} out, or c")
+    if model == "svm-linear" and values.get("c") is not None:
+        taken = {**taken, **dict.fromkeys(_SEARCH)}
     given = {name: value for name, value in values.items() if name not in taken or value is not None}
     return {**taken, **given}

@@ -7,6 +7,8 @@ from pydantic import Field, StringConstraints, model_validator
 from pipeline.recipe.models import BINARY, ModelName, with_defaults
 from pipeline.recipe.part import Count, Name, Part, Size, Words
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
 Format = Literal[
     "folder", "tar", "zip", "webdataset", "list", "idx", "csv", "parquet", "npz", "mat", "cifar", "digits", "glyphs"
 ]
@@ -126,13 +128,13 @@ class BaselinePart(Part):
     train_on: Literal["sanitized", "original"] = "sanitized"
     positive: str | None = None
     folds: Annotated[int, Field(ge=2, strict=True)] | None = None
-    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
-    c: Annotated[float, Field(gt=0)] | None = None
-    alpha: Annotated[float, Field(gt=0)] | None = None
+    precision: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    c: Positive | None = None
+    alpha: Positive | None = None
     max_iter: Count | None = None
     epochs: Count | None = None
     batch_size: Count | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Positive | None = None
     patience: Count | None = None
     candidates: Count | None = None
     search_size: Size | None = None

@@ -1,5 +1,6 @@
 """Accuracy over train size: on train, valid and test, and on what sanitizing makes of test; and what fits took."""
 
+import json
 from typing import Any
 
 import polars as pl
@@ -33,7 +34,7 @@ def accuracy_curves(scores: pl.LazyFrame) -> list[dict[str, Any]]:
         the test role), ends: by these names, the two ends of the 95 % interval, or None; seconds (mean of the fits),
         memory (bytes, the most of the fits) and chosen (by setting, the values that were found, ascending).
     """
-    whole = pl.col("label").is_null(), pl.col("at").is_null()
+    whole = pl.col("label").is_null(), pl.col("point").is_null()
     rows = (
         scores.filter(pl.col("value").is_finite(), *whole)
         .with_columns(pl.col("role").fill_null("test"))
@@ -59,9 +60,13 @@ def _curve(named: dict[str, Any], rows: pl.DataFrame) -> dict[str, Any]:
     test = values["test"]
     scored = sorted({size for size, _, _, metric in test if metric == "accuracy_mean"})
     dropped = [value for (_, _, _, metric), value in test.items() if metric == "train_dropped"]
+    settings = json.loads(next(iter(rows["settings"].drop_nulls().to_list()), "{}"))
     return {
         **named,
         "train_dropped": int(dropped[-1]) if dropped else None,
+        "positive": settings.get("positive"),
+        "trained_on": settings.get("train_on"),
+        "patience": settings.get("patience"),
         "points": [{**_point(values, size), **_effort(rows.filter(train_size=size))} for size in scored],
         "leakage": leakage_by_size(test),
     }

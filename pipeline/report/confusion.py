@@ -47,7 +47,7 @@ def describe_confusion(rows: pl.DataFrame) -> dict[str, Any] | None:
 
 def _by_label(rows: pl.DataFrame) -> dict[str | None, dict[str, float]]:
     found: dict[str | None, dict[str, float]] = {}
-    wanted = rows.filter(pl.col("metric").is_in([*_RATES, "support"]), pl.col("at").is_null())
+    wanted = rows.filter(pl.col("metric").is_in([*_RATES, "support"]), pl.col("point").is_null())
     for label, metric, value in wanted.select("label", "metric", "value").iter_rows():
         found.setdefault(label, {})[metric] = value
     return found

@@ -18,8 +18,9 @@ def find_headline(summary: Summary) -> dict[str, Any]:
         images, rejects, sources, rule (None without rules), redundant and conflicts (of that rule, None
         without one), overlap (split_name, role, other, images, of, after sanitizing; of sources, with
         split_name and after None, where no split is named; None where there are no two to compare), accuracy
-        (model, split_name, train_size, original, sanitized, drop; None without both scores). Where sanitizing drops no
-        test image, sanitized is by the rule, as far as it finds overlap with what the model may have been trained on.
+        (model, split_name, train_size, original, sanitized, drop, by; None without both scores). Where sanitizing drops
+        no test image, sanitized is by a rule, which `by` names, as far as it finds overlap with what the model may have
+        been trained on.
     """
     scored = _last_scored(summary)
     split = _pick(summary["overlap"]["splits"], scored)
@@ -54,8 +55,8 @@ def _by_rule(scored: Summary, rule: str | None) -> Summary:
     kept = {name: value for name, value in scored.items() if name != "rules"}
     found = [row for row in scored["rules"] if row["rule"] == rule and rule and row["images"] and row["sanitized"]]
     if not found:
-        return kept
-    return {**kept, "sanitized": found[0]["sanitized"]["mean"], "drop": found[0]["leak"]["mean"]}
+        return {**kept, "by": None}
+    return {**kept, "by": rule, "sanitized": found[0]["sanitized"]["mean"], "drop": found[0]["leak"]["mean"]}
 
 
 def _pick(splits: list[Summary], scored: Summary | None) -> Summary | None:

@@ -27,11 +27,11 @@ def choose_misses(misses: pl.LazyFrame, runs: list[dict[str, Any]]) -> list[Miss
 
     Returns:
         One dict per run that tells what it missed, in the order of `runs`: model, split_name, release, run_id,
-        train_size, wrong, of (images of the test role, or None), dropped (of the wrong ones, by sanitizing), sure
-        (whether probabilities are known), nearest (how often the nearest training image bears the image's own label,
-        the said one or a third; None where none is known), and twins and others: total and shown, the clearest mistakes
-        (by margin) first, then the nearest, then by image_id. What is shown holds image_id and nearest_id as bytes,
-        until `show_misses` puts in pictures.
+        train_size, positive, wrong, of (images of the test role, or None), dropped (of the wrong ones, by sanitizing),
+        sure (whether probabilities are known), nearest (how often the nearest training image bears the image's own
+        label, the said one or a third; None where none is known), and twins and others: total and shown, the clearest
+        mistakes (by margin) first, then the nearest, then by image_id. What is shown holds image_id and nearest_id as
+        bytes, until `show_misses` puts in pictures.
     """
     found = [(run, _of_run(misses, run)) for run in runs]
     missed = sum(not rows.is_empty() for _, rows in found)
@@ -87,7 +87,7 @@ def _choice(run: dict[str, Any], rows: pl.DataFrame, limit: int) -> Misses:
     known = rows.filter(pl.col("nearest_class").is_not_null())
     own, said = (int((known["nearest_class"] == known[name]).sum()) for name in ("label", "predicted"))
     return {
-        **{name: run[name] for name in ("model", "split_name", "release", "run_id", "train_size")},
+        **{name: run[name] for name in ("model", "split_name", "release", "run_id", "train_size", "positive")},
         "wrong": len(rows),
         "of": run["images"],
         "dropped": int((~rows["kept"]).sum()),

@@ -10,6 +10,7 @@ from pipeline.report.thresholds import describe_thresholds
 from pipeline.report.training import describe_epochs, describe_folds
 
 _LARGEST = [*RUN, "train_size"]
+_TOLD = ("positive", "patience")
 
 
 def describe_runs(scores: pl.LazyFrame, curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -20,11 +21,12 @@ def describe_runs(scores: pl.LazyFrame, curves: list[dict[str, Any]]) -> list[di
         curves: what `accuracy_curves` says; it tells which runs there are, and in what order.
 
     Returns:
-        One dict per curve, in their order: model, split_name, release, run_id, train_size, seed (of the first fit),
-        images (of the test role, None where that was not measured), detailed (whether the run was scored by an
-        imagelake that tells what was missed), confusion (of the test role), folds, epochs and thresholds; see
-        `describe_confusion`, `describe_folds`, `describe_epochs` and `describe_thresholds`. What was not measured is
-        None, or for epochs empty.
+        One dict per curve, in their order: model, split_name, release, run_id, train_size, positive (the class that is
+        asked about, or None), patience (epochs, or None), seed (of the first fit), images (of the test role, None where
+        that was not measured), detailed (whether the run was scored by an imagelake that tells what was missed),
+        confusion (of the test role), folds, epochs, best (of them by accuracy on valid, the first of equals, or None)
+        and thresholds; see `describe_confusion`, `describe_folds`, `describe_epochs` and `describe_thresholds`. What
+        was not measured is None, or for epochs empty.
     """
     named = [
         {**{name: curve[name] for name in RUN}, "train_size": curve["points"][-1]["train_size"]} for curve in curves
@@ -36,11 +38,12 @@ def describe_runs(scores: pl.LazyFrame, curves: list[dict[str, Any]]) -> list[di
         # Classes of the valid role and of parts of the test role are in the table, not on the page.
         .filter(pl.col("predicted").is_null() | pl.col("eval_on").is_in(["original", "cross-validated"]))
         .join(asked, on=_LARGEST, how="semi")
-        .sort("seed", "metric", "label", "predicted", "at", "value")
+        .sort("seed", "metric", "label", "predicted", "point", "value")
         .collect()
         .partition_by(*_LARGEST, as_dict=True)
     )
-    return [{**run, **_details(rows[tuple(run[name] for name in _LARGEST)])} for run in named]
+    told = [{**run, **{name: curve[name] for name in _TOLD}} for run, curve in zip(named, curves, strict=True)]
+    return [{**run, **_details(rows[tuple(run[name] for name in _LARGEST)])} for run in told]
 
 
 def _details(rows: pl.DataFrame) -> dict[str, Any]:
@@ -48,13 +51,16 @@ def _details(rows: pl.DataFrame) -> dict[str, Any]:
     first = rows.filter(seed=seed)
     test = first.filter(role="test", eval_on="original")
     images = test.filter(metric="images")["value"]
+    epochs = describe_epochs(first)
+    judged = [epoch for epoch in epochs if epoch["valid_accuracy"] is not None]
     return {
         "seed": seed,
         "images": int(images[0]) if len(images) else None,
         "detailed": not test.is_empty(),
         "confusion": describe_confusion(test),
         "folds": describe_folds(first.filter(role="train", eval_on="cross-validated")),
-        "epochs": describe_epochs(first),
+        "epochs": epochs,
+        "best": max(judged, key=lambda epoch: epoch["valid_accuracy"], default=None),
         "thresholds": describe_thresholds(first),
     }
 

@@ -75,5 +75,5 @@ def _threshold(at: float, found: dict[str, dict[str, dict[float, float]]]) -> di
 
 
 def _by_at(rows: pl.DataFrame, metric: str) -> dict[float, float]:
-    told = rows.filter(pl.col("metric") == metric, pl.col("at").is_not_null())
-    return dict(told.select("at", "value").iter_rows())
+    told = rows.filter(pl.col("metric") == metric, pl.col("point").is_not_null())
+    return dict(told.select("point", "value").iter_rows())

@@ -29,7 +29,7 @@ def describe_folds(rows: pl.DataFrame) -> dict[str, Any] | None:
     folds = _by_number(rows, "fold_accuracy")
     if not folds:
         return None
-    means = rows.filter(pl.col("metric") == "accuracy", pl.col("at").is_null())["value"]
+    means = rows.filter(pl.col("metric") == "accuracy", pl.col("point").is_null())["value"]
     return {
         "accuracies": [{"fold": number, "accuracy": folds[number]} for number in sorted(folds)],
         "mean": means[0] if len(means) else sum(folds.values()) / len(folds),
@@ -38,5 +38,5 @@ def describe_folds(rows: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def _by_number(rows: pl.DataFrame, metric: str) -> dict[int, float]:
-    told = rows.filter(pl.col("metric") == metric, pl.col("at").is_not_null())
-    return {int(at): value for at, value in told.select("at", "value").iter_rows()}
+    told = rows.filter(pl.col("metric") == metric, pl.col("point").is_not_null())
+    return {int(at): value for at, value in told.select("point", "value").iter_rows()}

@@ -1,4 +1,5 @@
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,13 @@ def test_a_state_of_other_batches_is_an_error_that_names_the_difference(
         feed.epoch(0, state=state)
 
 
-@pytest.mark.parametrize("done", [-1, "2", None])
+@pytest.mark.parametrize("state", ["hello", {}, {"epoch": 0}])
+def test_what_is_no_state_is_an_error(pictures: Pictures, state: Any) -> None:
+    with pytest.raises(FeedError, match="the state is damaged: it has no batches_done"):
+        feed_of(images_of(pictures, np.arange(30))).epoch(0, state=state)
+
+
+@pytest.mark.parametrize("done", [-1, "2", None, True, 10**6])
 def test_a_damaged_state_is_an_error(pictures: Pictures, done: object) -> None:
     feed = feed_of(images_of(pictures, np.arange(30)))
     with pytest.raises(FeedError, match="the state is damaged: batches_done is"):

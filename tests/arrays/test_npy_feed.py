@@ -117,3 +117,10 @@ def test_an_export_that_does_not_tell_what_it_is_of_is_an_error(exported: Path, 
     (exported / "export.json").write_text(text)
     with pytest.raises(FeedError, match=message):
         open_npy(exported)
+
+
+def test_an_export_of_another_form_is_not_opened(exported: Path) -> None:
+    about = json.loads((exported / "export.json").read_text())
+    (exported / "export.json").write_text(json.dumps({**about, "form": "npz"}))
+    with pytest.raises(FeedError, match="is an export of form npz"):
+        open_npy(exported)

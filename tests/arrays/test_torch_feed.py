@@ -99,6 +99,17 @@ def test_a_state_goes_on_in_the_next_iteration_only(pictures: Pictures, buffer: 
         feed_of(feed.images, 9, buffer_bytes=buffer).torch().load_state_dict(state)
 
 
+@pytest.mark.parametrize("start", STARTS)
+def test_what_workers_handed_out_is_not_said_not_to_have_been(pictures: Pictures, start: str) -> None:
+    dataset = feed_of(images_of(pictures, np.arange(399)), 10).torch()
+    items = iter(loader(dataset, start))
+    next(items)
+    with pytest.raises(FeedError, match="StatefulDataLoader"):
+        dataset.state_dict()
+    next(iter(dataset))
+    assert dataset.state_dict()["batches_done"] == 1
+
+
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stateful_loaders_of_torchdata_go_on(pictures: Pictures, workers: int) -> None:

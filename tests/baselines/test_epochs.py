@@ -124,3 +124,8 @@ def test_models_return_to_their_best_epoch(name: str) -> None:
     short = MODELS[name](spec.model_copy(update={"epochs": best, "patience": None}), task._replace(valid=None))
     np.testing.assert_array_equal(model.scores(odd.pixels), short.scores(odd.pixels))
     assert model.epochs[-1].loss < model.epochs[0].loss
+
+
+def test_a_fit_that_diverges_is_an_error_that_says_so() -> None:
+    with pytest.raises(BaselineError, match=r"training diverged in epoch 2 .*Lower learning_rate, which is 1e\+308"):
+        softmax_sgd.fit(toys.spec("softmax-sgd", learning_rate=1e308), toys.task())

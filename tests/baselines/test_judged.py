@@ -114,7 +114,7 @@ def test_the_threshold_for_a_precision_is_the_lowest(rows: list[tuple[int, int]]
     assert (curve.threshold[place], curve.precision[place], curve.recall[place]) == pytest.approx(enough[0])
     values = [told[metric]["value"] for metric in ("threshold", "precision_at", "recall_at")]
     assert values == pytest.approx(enough[0])
-    assert {(row["label"], row["at"]) for row in told.values()} == {("b", precision)}
+    assert {(row["label"], row["point"]) for row in told.values()} == {("b", precision)}
 
 
 def test_a_threshold_is_told_of_images_that_it_was_not_chosen_on() -> None:
@@ -128,7 +128,9 @@ def test_a_threshold_is_told_of_images_that_it_was_not_chosen_on() -> None:
 def test_a_drawn_curve_is_part_of_the_whole_one(rows: list[tuple[int, int]]) -> None:
     judged = scored(rows)
     drawn = list(curve_rows(judged, "b"))
-    points = [(one["at"], one["value"], other["value"]) for one, other in zip(drawn[:-1:2], drawn[1:-1:2], strict=True)]
+    points = [
+        (one["point"], one["value"], other["value"]) for one, other in zip(drawn[:-1:2], drawn[1:-1:2], strict=True)
+    ]
     assert {row["metric"] for row in drawn} == {"curve_precision", "curve_recall", "average_precision"}
     whole = brute(judged)
     assert all(point in [pytest.approx(one) for one in whole] for point in points)

@@ -58,7 +58,7 @@ def _accuracy(model: str, role: str, eval_on: str = "sanitized") -> Callable[[pl
 def _crossed(model: str, metric: str, label: str | None = None) -> Callable[[pl.DataFrame], pl.DataFrame]:
     def rows(scores: pl.DataFrame) -> pl.DataFrame:
         of_class = pl.col("label").is_null() if label is None else pl.col("label") == label
-        return scores.filter(of_class, model=model, eval_on="cross-validated", metric=metric).sort("at")
+        return scores.filter(of_class, model=model, eval_on="cross-validated", metric=metric).sort("point")
 
     return rows
 

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from pipeline.cli.sql import command
 from pipeline.errors import QueryError
 from pipeline.flow.inspect import run_sql
 from pipeline.handle import Lake
+from schemas import TABLES
 
 
 def test_every_table_can_be_queried_by_name(small_lake: Lake) -> None:
@@ -83,3 +85,19 @@ def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
 def test_whatever_sql_returns_is_json(small_lake: Lake, text: str, shown: object) -> None:
     result = CliRunner().invoke(command, [small_lake.root, text, "--json"])
     assert json.loads(result.stdout) == [{"x": shown}]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_can_be_named_without_quotes(small_lake: Lake, table: str) -> None:
+    columns = TABLES[table].schema.names
+    assert small_lake.sql(f"select {', '.join(columns)} from {table} order by {columns[-1]} limit 1").columns == columns
+
+
+def test_the_queries_of_the_docs_run(small_lake: Lake) -> None:
+    root = Path(__file__).parents[2]
+    told = (root / "docs" / "scores.md").read_text(encoding="utf-8").split("\n    select")[1:]
+    recipes = [file.read_text(encoding="utf-8") for file in (root / "data").glob("*.toml")]
+    told += [query for text in recipes for query in re.findall(r'imagelake sql \S+ "select([^"]*)"', text)]
+    assert len(told) >= 2
+    for query in told:
+        small_lake.sql("select" + query.replace("#", " ").split("\n\n")[0]).fetchall()

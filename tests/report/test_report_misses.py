@@ -114,9 +114,12 @@ def test_labels_stay_text_everywhere(text: str) -> None:
     folds: dict[str, Any] = {"role": "train", "eval_on": "cross-validated"}
     counts = {(text, text): 1, (text, "b"): 2}
     scores = accuracy(model=text) + confusion(counts, model=text) + confusion(counts, model=text, **folds)
-    scores += [row("fold_accuracy", 0.5, model=text, at=1, **folds), row("chosen_" + text, 1, role="train", model=text)]
+    scores += [
+        row("fold_accuracy", 0.5, model=text, point=1, **folds),
+        row("chosen_" + text, 1, role="train", model=text),
+    ]
     scores += [{**one, "label": text} for one in curve(0.8, model=text)]
-    scores += [row("epoch_loss", 1 / n, role="train", at=n, model=text) for n in (1, 2)]
+    scores += [row("epoch_loss", 1 / n, role="train", point=n, model=text) for n in (1, 2)]
     html = page(frames([miss(1, model=text, label=text, predicted=text + "b", nearest_label=text)], scores))
     tags = Page(html).tags
     assert not {tag for tag, _ in tags} & {"script", "link", "iframe"}
@@ -151,3 +154,15 @@ def test_amounts_are_written_for_people() -> None:
     ]
     assert [figure(value) for value in (233968.79, -0.012345, 0.5)] == ["233,969", "\N{MINUS SIGN}0.01235", "0.5"]
     assert [certainty(value) for value in (1.0, 0.9999, 0.974)] == ["100 %", "> 99 %", "97 %"]
+
+
+def test_a_run_says_which_class_it_asks_about_and_what_it_was_trained_on() -> None:
+    settings = json.dumps({"positive": "5", "train_on": "original"})
+    given = frames_of([], [{**one, "settings": settings} for one in [*accuracy(), row("train_dropped", 0)]])
+    summary = summary_of(given)
+    assert (summary["accuracy"][0]["positive"], summary["accuracy"][0]["trained_on"]) == ("5", "original")
+    assert summary["runs"][0]["positive"] == "5"
+    html = re.sub(r"\s+", " ", render_html(summary))
+    assert "5 or not" in html
+    assert "trained on the original train role" in html
+    assert "trained on the sanitized train role" not in html

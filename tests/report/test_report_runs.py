@@ -86,8 +86,8 @@ def test_runs_stand_as_their_curves_do() -> None:
 def test_epochs_are_those_of_the_first_seed() -> None:
     rows = accuracy()
     for seed, more in ((5, 0.0), (6, 1.0)):
-        rows += [row("epoch_loss", more + 1 / n, role="train", at=n, seed=seed) for n in (1, 2, 10)]
-        rows += [row("epoch_accuracy", 0.5, role="valid", eval_on="sanitized", at=n, seed=seed) for n in (1, 2)]
+        rows += [row("epoch_loss", more + 1 / n, role="train", point=n, seed=seed) for n in (1, 2, 10)]
+        rows += [row("epoch_accuracy", 0.5, role="valid", eval_on="sanitized", point=n, seed=seed) for n in (1, 2)]
     (run,) = describe(rows)
     assert run["epochs"] == [
         {"epoch": 1, "loss": 1.0, "valid_accuracy": 0.5},
@@ -98,7 +98,7 @@ def test_epochs_are_those_of_the_first_seed() -> None:
 
 
 def test_without_a_valid_role_the_loss_is_drawn_alone() -> None:
-    (run,) = describe(accuracy() + [row("epoch_loss", 1 / n, role="train", at=n) for n in (1, 2)])
+    (run,) = describe(accuracy() + [row("epoch_loss", 1 / n, role="train", point=n) for n in (1, 2)])
     svg = training_chart(run)
     assert "loss on train" in svg
     assert "valid" not in svg
@@ -107,7 +107,7 @@ def test_without_a_valid_role_the_loss_is_drawn_alone() -> None:
 def test_folds_are_told_with_what_they_say_together() -> None:
     where = {"role": "train", "eval_on": "cross-validated"}
     rows = accuracy() + confusion(COUNTS) + confusion({("a", "a"): 6}, **where)
-    rows += [row("fold_accuracy", 0.5 + n / 10, at=n, **where) for n in (1, 2, 3)] + [row("accuracy", 0.7, **where)]
+    rows += [row("fold_accuracy", 0.5 + n / 10, point=n, **where) for n in (1, 2, 3)] + [row("accuracy", 0.7, **where)]
     (run,) = describe(rows)
     folds = run["folds"]
     assert folds["accuracies"] == [{"fold": n, "accuracy": pytest.approx(0.5 + n / 10)} for n in (1, 2, 3)]
@@ -144,7 +144,9 @@ def test_a_precision_that_is_never_reached_leaves_the_curve() -> None:
 
 
 def test_order_of_rows_does_not_matter() -> None:
-    rows = accuracy() + confusion(COUNTS) + curve(0.8) + [row("epoch_loss", 1 / n, role="train", at=n) for n in (1, 2)]
+    rows = (
+        accuracy() + confusion(COUNTS) + curve(0.8) + [row("epoch_loss", 1 / n, role="train", point=n) for n in (1, 2)]
+    )
     assert describe(rows, seed=1) == describe(rows, seed=2) == describe(rows, seed=3)
 
 
