@@ -17,6 +17,7 @@ TABLE = Table(
             ),
             column("release", pa.int64(), "release the export was made of: vacuum --keep-last keeps it"),
             column("split_name", pa.string(), "split that was exported"),
+            column("roles", pa.string(), "roles that were exported, such as train, test"),
             column("form", pa.string(), "form of the files, such as npz"),
             column("sanitized", pa.bool_(), "whether only the rows that sanitizing kept were exported"),
             column("target", pa.string(), "folder that was written to, as it was then"),

@@ -36,6 +36,7 @@ def pin(root: str, told: Mapping[str, Any], on_wait: Callable[[], None] = nothin
     row = {
         "export_id": digest_of([told[name] for name in names]),
         "split_name": told["split"],
+        "roles": ", ".join(told["roles"]),
         **{name: told[name] for name in ("release", "form", "sanitized", "target", "images", "digest")},
     }
     if not os.access(root, os.W_OK):

@@ -58,10 +58,11 @@ def test_an_export_is_a_row_of_exports_and_no_release(lake: Lake, tmp_path: Path
     row = lake.scan("exports").collect().row(0, named=True)
     told = json.loads((tmp_path / "out" / "export.json").read_text())
     assert row["digest"] == told["digest"]
-    shown = {name: row[name] for name in ("release", "split_name", "form", "sanitized", "target", "images")}
+    shown = {name: row[name] for name in ("release", "split_name", "form", "sanitized", "target", "images", "roles")}
     assert shown == {
         "release": 1,
         "split_name": "main",
+        "roles": "train, test",
         "form": "npz",
         "sanitized": True,
         "target": str(tmp_path / "out"),

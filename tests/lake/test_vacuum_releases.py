@@ -22,6 +22,7 @@ from pipeline.lake.releases import give_up, list_releases, publish, spans
 EXPORT = {
     "export_id": "e",
     "split_name": "main",
+    "roles": "train",
     "form": "npz",
     "sanitized": True,
     "target": "/out",
