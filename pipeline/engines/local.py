@@ -113,12 +113,33 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let ctrl-C wait until this is over.
+
+    The first submit starts the workers. Interrupted in between, one that is started is in nobody's books: it takes the
+    word to stop that is meant for another, which then is waited for without end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
 def _in_order(
     pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], room: int
 ) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
     for item in items:
-        waiting.append(pool.submit(function, item))
+        with _interrupts_deferred():
+            waiting.append(pool.submit(function, item))
         if len(waiting) >= room:
             yield waiting.popleft().result()
     while waiting:

@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,21 @@ def test_ctrl_c_is_quick_and_quiet(tmp_path: Path, delay: float) -> None:
     assert build.returncode == 130, said
     assert "imagelake: stopped. The lake reads as of its last release" in said
     assert "KeyboardInterrupt" not in said
+
+
+def test_ctrl_c_while_a_worker_starts_waits_until_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: Any = ProcessPoolExecutor
+    spawn, known = pools._spawn_process, []  # noqa: SLF001 - the very moment that matters
+
+    def interrupted(pool: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        spawn(pool)
+        known.append(len(pool._processes))  # noqa: SLF001 - whom it will tell to stop
+
+    monkeypatch.setattr(pools, "_spawn_process", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(LocalEngine(2).map(abs, range(100)))
+    assert known == [1]
 
 
 def test_workers_leave_when_the_driver_is_killed(tmp_path: Path) -> None:
