@@ -32,6 +32,12 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds of this test draw no page, which takes longer than all the rest of a small one."""
+    monkeypatch.setattr("pipeline.flow.build.write_report", lambda root: Path(root) / "report.html")
+
+
+@pytest.fixture
 def run() -> Run:
     """The command line."""
     return run_command

@@ -25,6 +25,8 @@ from pipeline.flow.build import build
 from pipeline.handle import Lake
 from pipeline.lake.commits import versions
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 Case = tuple[type[ImagelakeError], str, dict[str, Any]]
 SPLIT = {"name": "main", "train": {"from": "train"}}
 

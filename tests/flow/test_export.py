@@ -28,6 +28,8 @@ from pipeline.lake.lock import writing
 from pipeline.lake.releases import newest
 from pipeline.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 
 def asked(base: Path, **parts: Any) -> Recipe:
     return recipe(

@@ -15,6 +15,8 @@ from pipeline.flow.verify import verify
 from pipeline.handle import Lake
 from pipeline.lake.commits import read_meta, versions
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SPLIT: dict[str, Any] = {
     "name": "main",
     "groups": ["exact", "sign"],

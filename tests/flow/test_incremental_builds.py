@@ -20,6 +20,8 @@ from pipeline.handle import Lake
 from pipeline.lake.commits import versions
 from pipeline.lake.lock import writing
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 TRAIN = {"name": "main", "train": {"from": "train"}}
 BOTH = {"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}
 LOGISTIC = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}

@@ -23,6 +23,8 @@ from pipeline.handle import Lake
 from pipeline.lake.commits import versions
 from pipeline.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 PARTS: dict[str, Any] = {
     "decode": {"size": [28, 28]},
     "dedup": {"rules": ["exact", "sign", "maxpool:4"]},

@@ -16,6 +16,8 @@ from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.recipe import Recipe
 from pipeline.report import summarize
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 RULES = ("exact", "sign")
 # The test role keeps what it shares with train: only the original train role knows it.
 SPLIT = {
