@@ -140,18 +140,17 @@ def _score_split(root: str, name: str, units: Mapping[str, Unit], progress: Prog
         return {run: Made(pl.DataFrame(), pl.DataFrame()) for run in specs}
     needed = np.unique(np.concatenate([sample.rows for drawn in samples.values() for sample in drawn]))
     seated = seat(root, split, needed)
-    made = {}
+    made, release = {}, newest(root) + 1
     for run, spec in specs.items():
         progress.step(f"train {run}")
         loaded = [sample._replace(rows=np.searchsorted(needed, sample.rows)) for sample in samples[run]]
         rows, missed = score(spec, loaded, seated.exam(spec, _overlaps(root, split, spec)))
         settings = json.dumps(units[run]["spec"], sort_keys=True)
-        known = {"model": spec.model, "split_name": name, "run_id": units[run]["fingerprint"], "settings": settings}
+        known = {"model": spec.model, "split_name": name, "settings": settings, "release": release}
+        known["run_id"] = units[run]["fingerprint"]
+        found = (pl.DataFrame(rows, schema_overrides=_FOUND), seated.name_misses(missed))
         made[run] = Made(
-            *(
-                frame.with_columns(release=newest(root) + 1, **{key: pl.lit(value) for key, value in known.items()})
-                for frame in (pl.DataFrame(rows, schema_overrides=_FOUND), seated.name_misses(missed))
-            )
+            *(frame.with_columns(pl.lit(value).alias(key) for key, value in known.items()) for frame in found)
         )
     return made
 

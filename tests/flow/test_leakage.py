@@ -220,3 +220,14 @@ def test_the_report_shows_it(lake: Lake) -> None:
     # The split leaves its test role whole: the headline goes by the rule.
     best = given["headline"]["accuracy"]
     assert best["drop"] == most["rules"][0]["leak"]["mean"] > 0
+
+
+def test_a_model_that_misses_nothing_has_no_rows_of_misses(tmp_path: Path) -> None:
+    for part, seed in (("train", 0), ("test", 1)):
+        shades = np.random.default_rng(seed).integers(0, 60, (20, 8, 8)).astype(np.uint8)
+        shades[1::2] += 190
+        as_folder(tmp_path / part, {f"{'AB'[n % 2]}/{n}.png": encoded(shade) for n, shade in enumerate(shades)})
+    lake = Lake(make(tmp_path, baseline=[{"model": "logistic", "split": "main"}]).root)
+    accuracy = lake.scan("scores").filter(role="test", eval_on="original", metric="accuracy").collect()
+    assert accuracy["value"].to_list() == [1]
+    assert lake.scan("misses").collect().is_empty()
