@@ -8,6 +8,7 @@
     │   ├── NoReleaseError (LookupError) nothing finished to read: no lake, no such release
     │   └── NewerLakeError               the lake was made by a newer imagelake
     ├── DiskFullError (OSError)          no space is left where the lake lives
+    ├── StorageError (OSError)           a bucket did not answer, or refused; asking again may help
     ├── SplitError (ValueError)          a split asks for more images than there are, or names what is not there
     ├── BaselineError (ValueError)       a baseline cannot be trained on what it was given
     ├── MissingExtraError (ImportError)  a library that only some need is not installed
@@ -54,6 +55,10 @@ class NewerLakeError(LakeError):
 
 class DiskFullError(ImagelakeError, OSError):
     """No space is left where the lake lives."""
+
+
+class StorageError(ImagelakeError, OSError):
+    """A bucket did not answer after several tries, or refused; a later try may succeed."""
 
 
 class SplitError(ImagelakeError, ValueError):
