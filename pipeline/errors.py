@@ -6,7 +6,8 @@
     │   └── CheckError                   a source is readable but fails a check that the recipe asks for
     ├── LakeError (ValueError)           the lake cannot be read or written
     │   ├── NoReleaseError (LookupError) nothing finished to read: no lake, no such release
-    │   └── NewerLakeError               the lake was made by a newer imagelake
+    │   ├── NewerLakeError               the lake was made by a newer imagelake
+    │   └── BusyLakeError                another build is writing to the lake
     ├── DiskFullError (OSError)          no space is left where the lake lives
     ├── StorageError (OSError)           a bucket did not answer, or refused; asking again may help
     ├── SplitError (ValueError)          a split asks for more images than there are, or names what is not there
@@ -51,6 +52,10 @@ class NoReleaseError(LakeError, LookupError):
 
 class NewerLakeError(LakeError):
     """The lake was made by a newer imagelake."""
+
+
+class BusyLakeError(LakeError):
+    """Another build is writing to the lake."""
 
 
 class DiskFullError(ImagelakeError, OSError):

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 import schemas
+from pipeline import storage
 from pipeline.arrays.batches import Batches, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.arrays.gather import gather
@@ -28,7 +29,7 @@ class Lake:
     """A lake as of one release: every reading sees the same versions, whatever is built meanwhile.
 
     Args:
-        root: the lake's folder.
+        root: the lake's place: a folder, or `s3://bucket/prefix`.
         release: number of the release; None for the newest.
 
     Raises:
@@ -37,7 +38,7 @@ class Lake:
     """
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
-        self.root = str(root)
+        self.root = storage.normal(root)
         self._stamp = stamp(self.root)
         self.release, self.versions = release_versions(self.root, release)
 
@@ -98,7 +99,7 @@ class Lake:
         return self.versions.get(table, 0)
 
     def _still_there(self) -> None:
-        if self.release and (now := stamp(self.root)) != self._stamp:
+        if self.release and (now := stamp(self.root, self._stamp)) != self._stamp:
             release_versions(self.root, self.release)
             self._stamp = now
 

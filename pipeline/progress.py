@@ -1,5 +1,6 @@
 """One bar on a terminal, nothing elsewhere: progress goes to stderr, results to stdout."""
 
+import re
 import sys
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
@@ -9,6 +10,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+# What moves the cursor, breaks the line, turns the direction of writing, cannot be seen, or is no character at all. The
+# two joiners (U+200C, U+200D) stay: words and emoji are spelled with them.
+HARMFUL = (
+    r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ud800-\udfff\U000e0000-\U000e007f"
+)
+_HARMFUL = re.compile(f"[{HARMFUL}]")
+
+
+def plain(text: str) -> str:
+    r"""Make text of strangers fit for one line of a terminal: what is more than a letter is spelled, as in \x1b.
+
+    Letters of every script stay as they are.
+    """
+    return _HARMFUL.sub(lambda found: escape(found[0]), text)
+
+
+def escape(character: str) -> str:
+    r"""Spell a character as Python does; a byte of a file name that is no UTF-8 as that byte, \xNN."""
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -24,6 +48,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self, title: str = "", total: int | None = None, *, shown: bool = True) -> None:
         self._shown = shown and sys.stderr.isatty()
+        self._quiet = not shown
         self._bar: tqdm[Any] | None = None
         self.rejects = 0
         if title:
@@ -39,11 +64,18 @@ class Progress(AbstractContextManager["Progress"]):
         """
         self.rejects = 0
         shown = "0 rejects" if rejects else None
-        self._begin(desc=title, total=total, unit=" images", unit_scale=True, postfix=shown)
+        self._begin(title, total=total, unit=" images", unit_scale=True, postfix=shown)
 
     def step(self, title: str) -> None:
         """Begin a stage that counts nothing: only its name is shown."""
-        self._begin(desc=title, bar_format="{desc}")
+        self._begin(title, bar_format="{desc}")
+
+    def waiting(self) -> None:
+        """Say, on a terminal or not, that another build is waited for: nobody should wonder why nothing happens."""
+        self._end()
+        if not self._quiet:
+            sys.stderr.write("imagelake: waiting for another build that is writing to this lake\n")
+            sys.stderr.flush()
 
     def expect(self, total: int | None) -> None:
         """Tell how many images the stage will have done in the end, as far as is known by now."""
@@ -60,13 +92,15 @@ class Progress(AbstractContextManager["Progress"]):
                 self._bar.set_postfix_str(f"{self.rejects:,} rejects", refresh=False)
             self._bar.update(images + rejects)
 
-    def _begin(self, **options: Any) -> None:  # noqa: ANN401 - tqdm's own
+    def _begin(self, title: str, **options: Any) -> None:  # noqa: ANN401 - tqdm's own
         self._end()
         if self._shown:
             from tqdm import tqdm  # noqa: PLC0415 - only those who look at it pay for it
 
             # By shards, work comes in jumps: an average over all of it tells better what is left than the last jump.
-            self._bar = tqdm(file=sys.stderr, leave=False, dynamic_ncols=True, miniters=1, smoothing=0, **options)
+            self._bar = tqdm(
+                desc=plain(title), file=sys.stderr, leave=False, dynamic_ncols=True, miniters=1, smoothing=0, **options
+            )
 
     def _end(self) -> None:
         if self._bar is not None:

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.arrays.locate import Located, RowGroup
 from pipeline.rows import from_binary
 
@@ -55,7 +55,7 @@ def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.u
 def _fill(out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], places: NDArray[np.int64]) -> None:
     """Copy ascending rows of a row group to their places."""
     # Buffering ahead would copy the compressed group once more, and other threads read meanwhile anyway.
-    with pq.ParquetFile(group.file, pre_buffer=False) as file:
+    with storage.open_parquet(group.file, pre_buffer=False) as file:
         chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
     # One chunk unless the group is over 2 GiB, and then row groups were not written by imagelake.
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]

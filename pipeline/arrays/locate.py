@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.errors import LakeError
 from pipeline.rows import from_binary
 
@@ -65,7 +65,7 @@ def locate(files: Sequence[str], image_ids: pl.Series) -> Located:
     if not files or image_ids.is_empty():
         none = np.empty(0, np.int32)
         return Located((), np.empty(0, np.int64), none, none, (0, 0, 0))
-    scanned = pl.scan_parquet(list(files), hive_partitioning=False, glob=False).select("image_id", *_SHAPE).collect()
+    scanned = storage.scan_parquet(files).select("image_id", *_SHAPE).collect()
     at = find(id_matrix(scanned["image_id"]), id_matrix(image_ids))
     if missing := np.count_nonzero(at < 0):
         raise LakeError(f"{missing} images of the split are not in the images table. Build again.")
@@ -115,6 +115,6 @@ def _shape(every: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, int, int]:
 
 def _row_groups(files: Sequence[str]) -> tuple[tuple[RowGroup, ...], NDArray[np.int64]]:
     """List the row groups and count the rows of each. Reads footers only."""
-    footers = {file: pq.read_metadata(file) for file in files}
+    footers = dict(zip(files, storage.read_footers(files), strict=True))
     groups = tuple(RowGroup(file, at) for file, footer in footers.items() for at in range(footer.num_row_groups))
     return groups, np.array([footers[file].row_group(at).num_rows for file, at in groups], dtype=np.int64)

@@ -17,7 +17,7 @@ from pipeline.flow.work import Ingested
 from pipeline.hashing import image_ids
 from pipeline.lake.commits import Meta, commit, read_meta
 from pipeline.lake.parts import Part, write_part
-from pipeline.lake.reading import polars_schema, scan_table
+from pipeline.lake.reading import polars_schema, scan_files, scan_table
 from pipeline.rows import to_binary
 
 # Whether a file can be read may change without its size or time: a shard with such a reject is never up to date.
@@ -62,7 +62,7 @@ def commit_shards(
         replaced: dataset, split and shard of those whose files go.
         retained: rows of the shards table that stay.
     """
-    shards = pl.concat([retained, _shard_rows(made, decoder)]).sort(SHARD_KEY)
+    shards = pl.concat([retained, shard_rows(made, decoder)]).sort(SHARD_KEY)
     keys = set(replaced.rows())
     unit = {"shards": {"fingerprint": shards_digest(shards)}}
     meta = Meta("ingest", unit)
@@ -111,7 +111,7 @@ def _reject_ids(rejects: pl.DataFrame) -> Iterator[NDArray[np.uint8]]:
 
 def _first_path(root: str, made: Sequence[Ingested], twice: pl.Series) -> tuple[str, str, str]:
     named = [
-        pl.scan_parquet(f"{root}/images/{item.images.path}", hive_partitioning=True, glob=False)
+        scan_files(root, "images", [item.images.path])
         .filter(pl.col("image_id").is_in(twice.implode()))
         .select("dataset", "split", "path")
         .collect()
@@ -138,7 +138,8 @@ def _commit_rejects(root: str, made: Sequence[Ingested], replaced: pl.DataFrame,
     commit(root, "rejects", parts, lambda p: (p["dataset"], p["split"]) in touched, meta)
 
 
-def _shard_rows(made: Sequence[Ingested], decoder: str) -> pl.DataFrame:
+def shard_rows(made: Sequence[Ingested], decoder: str) -> pl.DataFrame:
+    """Make the rows of the shards table for shards that were decoded."""
     rows = [
         {
             **item.partition,

@@ -12,7 +12,7 @@ from pipeline.dedup.rules import Comparison, Entries, parse_rule, photo
 from pipeline.hashing import digest_of
 from pipeline.lake.commits import Meta, commit, versions
 from pipeline.lake.parts import Part, write_part
-from pipeline.lake.reading import scan_table
+from pipeline.lake.reading import scan_files, scan_table
 from pipeline.mixing import order_keys
 from pipeline.rows import from_binary
 
@@ -40,7 +40,7 @@ def bound_rule(root: str, rule: str, added: Sequence[Part]) -> Comparison:
 
 
 def _fit(root: str, comparison: photo.Photo, added: Sequence[Part]) -> bytes:
-    sample = _sample([f"{root}/index/{part.path}" for part in added])
+    sample = _sample(scan_files(root, "index", [part.path for part in added]))
     basis = comparison.fit(sample)
     row = {"family": photo.FAMILY, "version": _VERSION, "images": len(sample.key), "basis": basis}
     part = write_part(root, "bases", {}, pa.Table.from_pylist([row], schema=schemas.TABLES["bases"].schema))
@@ -49,9 +49,8 @@ def _fit(root: str, comparison: photo.Photo, added: Sequence[Part]) -> bytes:
     return basis
 
 
-def _sample(names: Sequence[str]) -> Entries:
+def _sample(rows: pl.LazyFrame) -> Entries:
     """Draw images by their ids alone, so that their order does not matter."""
-    rows = pl.scan_parquet(list(names), hive_partitioning=False, glob=False)
     ids = rows.select("image_id").collect().to_series().sort()
     keys = order_keys(from_binary(ids.to_arrow().cast(pa.large_binary()), 16), 0, "basis of rule photo")
     drawn = ids.gather(np.argsort(keys, kind="stable")[:_SAMPLE])

@@ -7,7 +7,6 @@ sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> s
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,22 +16,23 @@ from pipeline.baselines.extras import need_extra
 from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import LakeError
+from pipeline.engines.ray import RayEngine
 from pipeline.flow.cluster import plan_clusters, run_clusters, wanted_rules, ways_to_cluster
 from pipeline.flow.early import ENGINE_NAMES, PRELOAD
 from pipeline.flow.embed import compared_rules, find_embeddings
 from pipeline.flow.index import run_index
-from pipeline.flow.ingest import NOTHING_READ, check_classes, check_files, plan_ingest, run_ingest
+from pipeline.flow.ingest import check_classes, check_files, commit_sources, plan_ingest, read_sources
 from pipeline.flow.pair import run_pairs
+from pipeline.flow.plan import Brought, IngestPlan
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
 from pipeline.flow.state import Todo, undo_half_commits
 from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
-from pipeline.lake.leftovers import leaving_none
 from pipeline.lake.lock import writing
-from pipeline.lake.releases import list_releases, newest, publish
+from pipeline.lake.releases import list_releases, publish
+from pipeline.lake.writers import registered, still_registered
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.sources import Source
@@ -59,7 +59,7 @@ class Built:
     done: tuple[Todo, ...]
     images: int
     rejects: int
-    report: Path
+    report: str
     read: int
     read_seconds: float
     seconds: float = 0.0
@@ -71,7 +71,7 @@ def local_engine(workers: int | None = None) -> LocalEngine:
 
 
 # By the names that `--engine` gives; each takes the number of workers.
-ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (local_engine,), strict=True))
+ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (local_engine, RayEngine), strict=True))
 
 
 def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) -> Built:
@@ -94,46 +94,64 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
         LakeError: the lake cannot be written.
     """
     started = time.monotonic()
-    root = local_root(recipe)
     for rule in recipe.dedup.rules:
         parse_rule(rule)
     for baseline in recipe.baseline:
         need_extra(baseline)
     found = sources.resolve(recipe)
-    with writing(root), leaving_none(root), Progress() as progress:
+    with registered(recipe.root), Progress() as progress:
         built = _build(recipe, found, engine or local_engine(), progress, prune=prune)
     return replace(built, seconds=time.monotonic() - started)
 
 
 def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progress, *, prune: bool) -> Built:
-    # what a killed build left half done
     root = recipe.root
-    undo_half_commits(root)
-
-    # sources -> images, rejects, index
+    # sources -> files that no commit names: others may build meanwhile
     plan = plan_ingest(root, recipe, found, prune=prune)
     rules = wanted_rules(root, recipe, prune=prune)
-    embeddings = find_embeddings(root, recipe, rules)
-    compared = compared_rules(rules, embeddings)
-    new_recipe = _recipe_changed(root, recipe)
-    check_files(plan, every=new_recipe)
-    done, read = plan.todo, NOTHING_READ
-    if done:
+    check_files(plan, every=_recipe_changed(root, recipe))
+    brought = None
+    if plan.todo:
         progress.stage("decode", rejects=True)
-        read = run_ingest(
-            root,
-            Job(root, recipe.decode, tuple(rule for rule in rules if rule not in embeddings)),
-            plan,
-            engine,
-            progress,
-        )
+        pixel_rules = tuple(rule for rule in rules if rule not in find_embeddings(root, recipe, rules))
+        brought = read_sources(root, Job(root, recipe.decode, pixel_rules), plan, engine, progress)
+
+    # from here on alone: what follows is made of the whole lake
+    with writing(root, progress.waiting):
+        still_registered(root)
+        done = _derive(recipe, plan, brought, engine, progress, prune=prune)
+        release = publish(root, recipe.digest, _note(done), remembered(recipe))
+        if done:
+            progress.step("write the report")
+        report = write_report(root)
+    images, rejects = Lake(root, release).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
+    read = (brought.files, brought.seconds) if brought else (0, 0.0)
+    return Built(root, release, tuple(done), images, rejects, report, *read)
+
+
+def _derive(  # noqa: PLR0913 - what a build is made of
+    recipe: Recipe, plan: IngestPlan, brought: Brought | None, engine: Engine, progress: Progress, *, prune: bool
+) -> list[Todo]:
+    root = recipe.root
+    # what a killed build left half done
+    undo_half_commits(root)
+    new_recipe = _recipe_changed(root, recipe)
+
+    # files -> images, rejects, index
+    done: list[Todo] = []
+    if brought:
+        progress.step("check and commit")
+        done = commit_sources(brought)
     elif new_recipe:
         check_classes(root, plan, [], plan.shards)
 
     # images -> index -> pairs -> clusters
+    rules = wanted_rules(root, recipe, prune=prune)
+    embeddings = find_embeddings(root, recipe, rules)
+    compared = compared_rules(rules, embeddings)
     run_index(root, rules, engine, progress, embeddings)
-    run_pairs(root, compared, recipe.dedup, progress)
-    done += run_clusters(root, rules, ways_to_cluster(recipe, compared), progress)
+    run_pairs(root, compared, recipe.dedup, progress, engine)
+    done += run_clusters(root, rules, ways_to_cluster(recipe, compared), progress, engine)
 
     # images, clusters -> splits
     splits = split_units(root, recipe, prune=prune)
@@ -141,20 +159,14 @@ def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progre
 
     # splits -> arrays -> scores
     done += run_baselines(root, run_units(root, recipe, prune=prune), progress)
-
-    # all tables -> one release -> report
     if new_recipe and not done:
         done.append(Todo("release", "recipe", "it says something new, but nothing to be made anew"))
-    publish(root, recipe.digest, _note(done), remembered(recipe))
-    if done:
-        progress.step("write the report")
-    images, rejects = Lake(root).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
-    return Built(root, newest(root), tuple(done), images, rejects, write_report(root), *read)
+    return done
 
 
 def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     """Tell what `build` would do, and why, without downloading, decoding or committing anything."""
-    root = local_root(recipe)
+    root = recipe.root
     absent = [part for part in recipe.source if not sources.is_fetched(part)]
     here = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in absent)})
     found = [Todo("ingest", part.uri, "not downloaded yet") for part in absent]
@@ -173,17 +185,6 @@ def remembered(recipe: Recipe) -> dict[str, Any]:
     """What a release keeps of its recipe, enough to build again."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"file": str(recipe.file) if recipe.file else None, "base": str(recipe.base), "values": values}
-
-
-def local_root(recipe: Recipe) -> str:
-    """Where the lake is, as a folder.
-
-    Raises:
-        LakeError: it is somewhere this imagelake cannot write to.
-    """
-    if "://" in recipe.root:
-        raise LakeError(f"{recipe.root}: this imagelake builds lakes in folders only. Set lake.root to a folder.")
-    return recipe.root
 
 
 def _recipe_changed(root: str, recipe: Recipe) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.arrays.exports import FORMS, Form, Selection, Work, digest_rows, place
 from pipeline.arrays.exports.notebook import write as write_notebook
 from pipeline.engines import Engine
@@ -97,7 +98,7 @@ def export(  # noqa: PLR0913 - the options of the command
     started = time.monotonic()
     write, place_of = _form(form, pickle=pickle), target.resolve()
     opened = Lake(lake, release)
-    if place_of.is_relative_to(Path(lake).resolve()):
+    if not storage.is_bucket(opened.root) and place_of.is_relative_to(Path(lake).resolve()):
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
     check_free(place_of)
     try:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Self
 from pipeline.dedup.index import KEYS_VERSION
 from pipeline.engines import Engine
 from pipeline.flow.embed import Embeddings, index_embedding, remembered
-from pipeline.flow.work import ShardFile, index_shard
+from pipeline.flow.work import ShardFile, as_writer, index_shard
 from pipeline.lake.commits import Meta, commit, files, read_meta, versions
+from pipeline.lake.parts import writer
 from pipeline.progress import SILENT, Progress
 
 
@@ -61,7 +62,7 @@ def run_index(
     ]
     missing = [ShardFile(f"{root}/images/{part.path}", part.partition, without) for part, without in lacking]
     progress.stage("index", sum(part.rows for part, _ in lacking))
-    for parts in engine.map(partial(index_shard, root), missing):
+    for parts in engine.map(partial(as_writer, writer(), partial(index_shard, root)), missing):
         made += parts
         progress.advance(parts[0].rows)
     units = {**state.units, "keys": {"fingerprint": KEYS_VERSION}, "embeddings": remembered(embeddings)}

@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
 
 import polars as pl
 
@@ -14,61 +13,15 @@ from pipeline.decode import decoder_name
 from pipeline.encoded import Survey
 from pipeline.engines import Engine
 from pipeline.flow.adopt import check_paths, commit_shards
+from pipeline.flow.elsewhere import carried, ingest_elsewhere
+from pipeline.flow.plan import Brought, IngestPlan, SourcePlan, settle
 from pipeline.flow.state import SHARD_KEY, Todo, key_frame
-from pipeline.flow.work import Ingested, Job, Load, ingest_shard
+from pipeline.flow.work import Ingested, Job, Load, as_writer, ingest_shard
+from pipeline.lake.parts import writer
 from pipeline.lake.reading import scan_table
 from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe
 from pipeline.sources import Source
-
-
-class SourcePlan(NamedTuple):
-    """What a build would do with one source.
-
-    Attributes:
-        source: the source.
-        reason: why it is read; empty where it is up to date.
-        wanted: keys of the shards to read; None for all.
-        gone: shards in the lake that the source no longer has.
-        images: how many files the source has, where its survey tells.
-    """
-
-    source: Source
-    reason: str
-    wanted: frozenset[str] | None
-    gone: frozenset[str]
-    images: int | None = None
-
-
-class IngestPlan(NamedTuple):
-    """What a build would do with all sources.
-
-    Attributes:
-        sources: one plan a source.
-        shards: rows of the shards table.
-        dropped: rows of the shards table whose source is pruned.
-    """
-
-    sources: Sequence[SourcePlan]
-    shards: pl.DataFrame
-    dropped: pl.DataFrame
-
-    @property
-    def todo(self) -> list[Todo]:
-        """What the next build would read or drop, and why."""
-        read = [Todo("ingest", plan.source.title, plan.reason) for plan in self.sources if plan.reason]
-        titles = self.dropped.select(pl.format("{}/{} ({})", "dataset", "split", "uri")).unique().to_series().sort()
-        return read + [Todo("ingest", title, "no longer in the recipe") for title in titles]
-
-
-class Read(NamedTuple):
-    """What was read: files, be they images or rejects now, and seconds."""
-
-    files: int
-    seconds: float
-
-
-NOTHING_READ = Read(0, 0.0)
 
 
 def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bool) -> IngestPlan:
@@ -85,20 +38,18 @@ def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bo
     return IngestPlan(plans, shards, others if prune else others.clear())
 
 
-def run_ingest(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Read:
-    """Decode what the plan names and commit images, index, rejects and shards, in this order.
-
-    Returns:
-        How many files were read, and how long that took.
+def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Brought:
+    """Decode what the plan names, into files that no commit names yet. Others may write to the lake meanwhile.
 
     Raises:
-        CheckError: a source fails a check of the recipe; nothing was committed.
-        SourceError: a source is damaged, or two of its images have one path; nothing was committed.
+        SourceError: a source is damaged.
     """
     started = time.monotonic()
     made: list[Ingested] = []
     forecast, read = _forecast(plan), deque[float | None]()
-    with closing(engine.map(partial(ingest_shard, job), _noted(_loads(plan), read))) as results:
+    ingest = ingest_shard if engine.shares_disk else ingest_elsewhere
+    work = partial(as_writer, writer(), partial(ingest, job))
+    with closing(engine.map(work, _noted(_loads(plan, engine), read))) as results:
         progress.expect(forecast.total())
         for ingested in results:
             made.append(ingested)
@@ -106,14 +57,31 @@ def run_ingest(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: 
             forecast.count((ingested.dataset, ingested.split, ingested.uri), images + rejects, read.popleft())
             progress.expect(forecast.total())
             progress.advance(images, rejects)
-    seconds = time.monotonic() - started
-    progress.step("check and commit")
+    return Brought(root, decoder_name(job.decode), plan, made, time.monotonic() - started)
+
+
+def commit_sources(brought: Brought) -> list[Todo]:
+    """Commit what was decoded: images, index, rejects and shards, in this order. The lake must be locked.
+
+    What another build committed since the plan was made stays. Where it brought the very same, this one's is dropped.
+
+    Returns:
+        What was done, and why.
+
+    Raises:
+        CheckError: a source fails a check of the recipe; nothing was committed.
+        SourceError: two images have one path; nothing was committed.
+        LakeError: another build changed one of the sources meanwhile; nothing was committed.
+    """
+    root, decoder = brought.root, brought.decoder
+    plan, made, told = settle(brought, scan_table(root, "shards", None).collect())
     replaced = _replaced(plan, made)
     retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
     check_classes(root, plan, made, retained)
     check_paths(root, made, retained)
-    commit_shards(root, decoder_name(job.decode), made, replaced, retained)
-    return Read(sum(len(item.image_ids) + len(item.rejects) for item in made), seconds)
+    if len(replaced):
+        commit_shards(root, decoder, made, replaced, retained)
+    return told
 
 
 def _forecast(plan: IngestPlan) -> Forecast:
@@ -204,10 +172,11 @@ def _of(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
     return shards.filter(dataset=source.dataset, split=source.split, uri=source.uri)
 
 
-def _loads(plan: IngestPlan) -> Iterator[Load]:
+def _loads(plan: IngestPlan, engine: Engine) -> Iterator[Load]:
     for item in plan.sources:
         if item.reason:
-            for shard in sources.read(item.source, item.wanted):
+            for read in sources.read(item.source, item.wanted):
+                shard = read if engine.shares_disk else carried(item.source, read)
                 yield Load(item.source.dataset, item.source.split, item.source.uri, shard)
 
 

@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from pipeline import storage
 from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
 from pipeline.errors import LakeError, NoReleaseError, QueryError
 from pipeline.flow.build import plan
 from pipeline.flow.state import Todo, versions_of_shards
 from pipeline.handle import Lake
 from pipeline.lake.commits import files, read_meta, versions
-from pipeline.lake.leftovers import leaving_none
 from pipeline.lake.lock import writing
 from pipeline.lake.pins import find_pins
 from pipeline.lake.releases import give_up, list_releases, newest, release_versions
 from pipeline.lake.vacuum import vacuum as delete_unneeded
+from pipeline.lake.writers import registered
 from pipeline.recipe import Recipe, parse_recipe, read_recipe
 
 
@@ -174,14 +175,13 @@ def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run
         LakeError: a build is writing to it.
     """
     release_versions(root)
-    with writing(root):
+    with registered(root), writing(root):
         numbers: list[int] = list_releases(root)["release"].to_list()
         older, stay = numbers[: -max(1, keep_last)], numbers[-max(1, keep_last) :]
         pins = {number: by for number, by in find_pins(root, stay).items() if number in older}
         gone = [number for number in older if force or number not in pins]
         if gone and not dry_run:
-            with leaving_none(root):
-                give_up(root, gone)
+            give_up(root, gone)
         also = versions_of_shards(root)
         deleted = delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=also, without=gone)
         if gone and dry_run and not older_than_hours:
@@ -223,7 +223,7 @@ def _last_recipe(root: str) -> Recipe:
     kept: dict[str, Any] = dict(read_meta(root, "releases").units["recipe"])
     if kept["file"] and Path(kept["file"]).exists():
         recipe = read_recipe(kept["file"])
-        if Path(recipe.root) == Path(root).resolve():
+        if recipe.root == storage.resolved(root):
             return recipe
     return parse_recipe(kept["values"], base=Path(kept["base"]))
 

@@ -1,18 +1,16 @@
 """Register an export in the lake, under the writer's lock: from then on vacuum keeps its release."""
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.errors import ImagelakeError, LakeError
+from pipeline import storage
+from pipeline.errors import ImagelakeError
 from pipeline.hashing import digest_of
 from pipeline.lake.lock import writing
 from pipeline.lake.pins import register_export
 from pipeline.lake.releases import release_versions
-
-# How often to look whether the lake is free.
-_EVERY_SECONDS = 0.5
+from pipeline.lake.writers import registered
 
 
 def nothing() -> None:
@@ -39,29 +37,15 @@ def pin(root: str, told: Mapping[str, Any], on_wait: Callable[[], None] = nothin
         "roles": ", ".join(told["roles"]),
         **{name: told[name] for name in ("release", "form", "sanitized", "target", "images", "digest")},
     }
-    if not os.access(root, os.W_OK):
+    if not storage.is_bucket(root) and not os.access(root, os.W_OK):
         return f"{root} cannot be written to"
     try:
-        if not _registered(root, row):
-            on_wait()
-            while not _registered(root, row):
-                time.sleep(_EVERY_SECONDS)
+        with registered(root), writing(root, on_wait):
+            # Whoever held the lake before may have been a vacuum.
+            release_versions(root, row["release"])
+            register_export(root, row)
     except KeyboardInterrupt:
         return "waiting for the lake's writer was ended"
     except (ImagelakeError, OSError) as error:
         return " ".join(str(error).split())
     return ""
-
-
-def _registered(root: str, row: Mapping[str, Any]) -> bool:
-    """Register an export; False where somebody else holds the lake."""
-    try:
-        with writing(root):
-            # Whoever held the lake before may have been a vacuum.
-            release_versions(root, row["release"])
-            register_export(root, row)
-    except LakeError as error:
-        if isinstance(error.__context__, BlockingIOError):
-            return False
-        raise
-    return True

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.dedup.overlap import overlap_matrix
 from pipeline.errors import LakeError
 from pipeline.handle import Lake
@@ -10,21 +11,22 @@ from pipeline.lake.parts import full_disk_named
 _MARK = '<meta name="imagelake-release" content="{}">'
 
 
-def write_report(root: str, out: Path | None = None) -> Path:
+def write_report(root: str, out: Path | None = None) -> str:
     """Write the report of the newest release, unless it is there already.
 
     Args:
-        root: the lake's folder.
-        out: where to; None for `report.html` in the lake's folder.
+        root: the lake's place.
+        out: where to; None for `report.html` beside the tables.
 
     Returns:
-        The file.
+        Where it is.
 
     Raises:
         NoReleaseError: the lake has no release.
+        LakeError: it cannot be written there.
     """
     lake = Lake(root)
-    file = out or Path(root) / "report.html"
+    file = str(out or f"{lake.root}/report.html")
     if out is None and _is_of(file, lake.release):
         return file
     from pipeline.report import render_html, summarize  # noqa: PLC0415 - plots and templates, only when drawn
@@ -32,22 +34,29 @@ def write_report(root: str, out: Path | None = None) -> Path:
     created = lake.scan("releases").filter(release=lake.release).select("created_at").collect().item()
     html = render_html(
         summarize(
-            lake.scan, lake=Path(root).resolve().name, release=lake.release, created_at=created, overlap=overlap_matrix
+            lake.scan, lake=storage.last_name(root), release=lake.release, created_at=created, overlap=overlap_matrix
         )
     )
+    _write(root, file, html)
+    return file
+
+
+def _write(root: str, file: str, html: str) -> None:
+    if storage.is_bucket(file):
+        storage.write(file, html.encode())
+        return
     # Renamed into place, so that a report that is there is whole.
-    draft = file.with_name(f".{file.name}.draft")
+    draft = Path(file).with_name(f".{Path(file).name}.draft")
     try:
         with full_disk_named(root):
             draft.write_text(html, encoding="utf-8")
             draft.replace(file)
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         raise LakeError(f"{file}: the report cannot be written there ({error.strerror}). Name another file.") from error
-    return file
 
 
-def _is_of(file: Path, release: int) -> bool:
-    if not file.exists():
+def _is_of(file: str, release: int) -> bool:
+    try:
+        return _MARK.format(release).encode() in storage.read_start(file, 4096)
+    except FileNotFoundError:
         return False
-    with file.open(encoding="utf-8") as stream:
-        return _MARK.format(release) in stream.read(4096)

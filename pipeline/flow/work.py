@@ -1,23 +1,26 @@
 """What runs in workers: one shard in, Parquet files out, and what the driver needs to commit them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.decode import decode_shard, rejects_table
 from pipeline.dedup.index import index_table, sort_index
 from pipeline.dedup.rules import parse_rule
 from pipeline.encoded import Encoded, Refused
-from pipeline.lake.parts import Part, open_part, write_part
+from pipeline.lake.parts import Part, open_part, write_part, writing_as
 from pipeline.recipe import DecodePart
 from pipeline.rows import from_binary
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ class Ingested:
     image_ids: NDArray[np.uint8]
 
     @property
+    def files(self) -> list[str]:
+        """Its files, relative to the lake's place."""
+        images = [f"images/{self.images.path}"] if self.images else []
+        return [*images, *(f"index/{part.path}" for part in self.index)]
+
+    @property
     def partition(self) -> dict[str, str]:
         """Partition values of the shard's files."""
         return {"dataset": self.dataset, "split": self.split, "shard": self.shard}
@@ -84,6 +93,12 @@ class ShardFile(NamedTuple):
     file: str
     partition: Mapping[str, str]
     rules: tuple[str, ...]
+
+
+def as_writer(name: str, work: Callable[[Item], Result], item: Item) -> Result:
+    """Do work for a writer: in another process, files get its name all the same."""
+    with writing_as(name):
+        return work(item)
 
 
 def ingest_shard(job: Job, load: Load) -> Ingested:
@@ -126,7 +141,7 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
 def index_shard(root: str, item: ShardFile) -> tuple[Part, ...]:
     """Index the images of a file that is already in the lake, one row group at a time."""
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in item.rules}
-    with pq.ParquetFile(item.file) as file:
+    with storage.open_parquet(item.file) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["image_id", "label", "height", "width", "channels", "pixels"])
             shape = tuple(rows[name][0].as_py() for name in ("height", "width", "channels"))

@@ -7,6 +7,7 @@ what is up to date.
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,10 +20,13 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 import schemas
+from pipeline import storage
 from pipeline.errors import LakeError, NewerLakeError
+from pipeline.lake.lock import seen
 from pipeline.lake.parts import Part, full_disk_named
 
 _SCHEMA_KEY = "imagelake.schema"
+_MARK = "imagelake.commit"
 _CONFIGURATION = {
     _SCHEMA_KEY: str(schemas.VERSION),
     # A release is read at its versions for as long as it exists, so the log is never trimmed behind its back.
@@ -54,13 +58,15 @@ def open_table(root: str, name: str, version: int | None = None) -> DeltaTable |
         LakeError: the table is damaged, or its version is gone.
     """
     location = f"{root}/{name}"
-    if not (Path(location) / "_delta_log").is_dir():
+    if not storage.is_bucket(root) and not (Path(location) / "_delta_log").is_dir():
         return None
     try:
-        table = DeltaTable(location, version=version)
+        table = DeltaTable(location, version=version, storage_options=storage.options(root))
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        if silent := storage.silent(location, error):
+            raise silent from error
         raise LakeError(
             f"{location}: the table cannot be opened ({_line(error)}). Run: imagelake verify {root}"
         ) from error
@@ -70,6 +76,8 @@ def open_table(root: str, name: str, version: int | None = None) -> DeltaTable |
             f"{root} was made by a newer imagelake (schema {made_by}; this one knows up to {schemas.VERSION}). "
             "Upgrade imagelake to read it."
         )
+    if version is None:
+        seen(root, name, table.version())
     return table
 
 
@@ -126,6 +134,7 @@ def restore(root: str, name: str, version: int) -> None:
     kept = json.dumps(asdict(read_meta(root, name, version)), sort_keys=True)
     try:
         table.restore(version, commit_properties=CommitProperties(custom_metadata={"imagelake": kept}))
+        seen(root, name, table.version(), made=True)
     except DeltaError as error:
         raise LakeError(
             f"{root}/{name}: version {version} cannot be restored ({_line(error)}). Run: imagelake verify {root}"
@@ -136,7 +145,7 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
     """Replace files of a table in one transaction.
 
     Args:
-        root: the lake's folder.
+        root: the lake's place.
         name: table name; the table is made if it is missing.
         add: files that `parts` wrote.
         remove: tells from a file's partition values whether it goes.
@@ -164,19 +173,43 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
             )
             for part in old
         ]
-        properties = CommitProperties(custom_metadata={"imagelake": json.dumps(asdict(meta), sort_keys=True)})
-        try:
-            table.create_write_transaction(
-                actions,
-                mode="append",
-                schema=table.schema(),
-                partition_by=list(schemas.TABLES[name].partition_by),
-                commit_properties=properties,
-            )
-        except DeltaError as error:
-            raise LakeError(f"{root}/{name}: the commit was refused ({_line(error)}). Build again.") from error
+        _transact(root, name, table, actions, meta)
     table.update_incremental()
+    seen(root, name, table.version(), made=True)
     return table.version()
+
+
+def _transact(root: str, name: str, table: DeltaTable, actions: Sequence[AddAction | RemoveAction], meta: Meta) -> None:
+    # A mark that no other commit has: where the answer to a commit is lost, it tells whether it was made.
+    mark = uuid.uuid4().hex
+    told = {"imagelake": json.dumps(asdict(meta), sort_keys=True), _MARK: mark}
+    try:
+        table.create_write_transaction(
+            list(actions),
+            mode="append",
+            schema=table.schema(),
+            partition_by=list(schemas.TABLES[name].partition_by),
+            # On the version that was read, or not at all: whoever was faster may have changed what this one is made of.
+            commit_properties=CommitProperties(custom_metadata=told, max_commit_retries=0),
+        )
+    except (DeltaError, OSError) as error:
+        if _was_made(root, name, table.version() + 1, mark):
+            return
+        if isinstance(error, OSError) and not storage.is_bucket(root):
+            raise
+        if silent := storage.silent(f"{root}/{name}", error):
+            raise silent from error
+        raise LakeError(f"{root}/{name}: the commit was refused ({_line(error)}). Build again.") from error
+
+
+def _was_made(root: str, name: str, version: int, mark: str) -> bool:
+    if not storage.is_bucket(root):
+        return False
+    try:
+        lines = storage.read(f"{root}/{name}/_delta_log/{version:020}.json").splitlines()
+    except FileNotFoundError:
+        return False
+    return any(json.loads(line).get("commitInfo", {}).get(_MARK) == mark for line in lines)
 
 
 def ensure_table(root: str, name: str) -> DeltaTable:
@@ -184,8 +217,10 @@ def ensure_table(root: str, name: str) -> DeltaTable:
     declared = schemas.TABLES[name]
     table = open_table(root, name)
     if table is not None:
-        return _with_new_columns(table, declared.schema)
-    return DeltaTable.create(
+        widened = _with_new_columns(table, declared.schema)
+        seen(root, name, widened.version(), made=True)
+        return widened
+    made = DeltaTable.create(
         f"{root}/{name}",
         declared.schema,
         mode="ignore",
@@ -194,7 +229,10 @@ def ensure_table(root: str, name: str) -> DeltaTable:
         description=declared.doc,
         configuration=_CONFIGURATION,
         raise_if_key_not_exists=False,
+        storage_options=storage.options(root),
     )
+    seen(root, name, made.version(), made=True)
+    return made
 
 
 def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 import schemas
 from pipeline.lake.commits import Meta, commit
-from pipeline.lake.leftovers import leaving_none
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 from pipeline.lake.releases import list_releases
@@ -23,9 +22,8 @@ def register_export(root: str, row: Mapping[str, Any]) -> None:
         row: the columns of the table, but for `created_at`.
     """
     made = {**row, "created_at": datetime.now(UTC)}
-    with leaving_none(root):
-        part = write_part(root, "exports", {}, pa.Table.from_pylist([made], schema=schemas.TABLES["exports"].schema))
-        commit(root, "exports", [part] if part else [], lambda _: False, Meta("export"))
+    part = write_part(root, "exports", {}, pa.Table.from_pylist([made], schema=schemas.TABLES["exports"].schema))
+    commit(root, "exports", [part] if part else [], lambda _: False, Meta("export"))
 
 
 def find_pins(root: str, stay: Collection[int]) -> dict[int, list[str]]:

@@ -1,12 +1,13 @@
 """Read tables: one as a Polars LazyFrame, all by name in DuckDB. Always the files of one version, in one order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
 import schemas
+from pipeline import storage
 from pipeline.errors import QueryError
 from pipeline.lake.commits import files
 
@@ -30,16 +31,31 @@ def scan_table(
     Returns:
         Every column of the table's schema; no rows where the table is missing or empty.
     """
+    parts = [part.path for part in files(root, name, version) if keep is None or keep(part.partition)]
+    if not parts:
+        return polars_schema(schemas.TABLES[name].schema).to_frame().lazy()
+    return scan_files(root, name, parts)
+
+
+def scan_files(root: str, name: str, paths: Sequence[str]) -> pl.LazyFrame:
+    """Scan some files of a table, committed or not.
+
+    Args:
+        root: the lake's place.
+        name: table name.
+        paths: at least one, relative to the table, as `Part` has them.
+
+    Returns:
+        Every column of the table's schema, rows in the order of the files.
+    """
     table = schemas.TABLES[name]
-    found = file_names(root, name, version, keep)
-    if not found:
-        return polars_schema(table.schema).to_frame().lazy()
     return pl.scan_parquet(
-        found,
+        [f"{root}/{name}/{path}" for path in paths],
         schema=polars_schema(table.file_schema),
         hive_partitioning=bool(table.partition_by),
         hive_schema={key: pl.String() for key in table.partition_by} or None,
         glob=False,
+        storage_options=storage.scan_options(root),
         # Files of an older imagelake lack the columns that came since.
         missing_columns="insert",
     ).select(table.schema.names)
@@ -71,8 +87,14 @@ def connect(root: str, table_versions: Mapping[str, int | None]) -> "duckdb.Duck
 
     connection = duckdb.connect(":memory:")
     for name, version in table_versions.items():
-        _define(connection, name, file_names(root, name, version))
-    connection.execute(f"SET allowed_directories = [{_quote(root)}]")
+        if storage.is_bucket(root):
+            # DuckDB reads no bucket without an extension that it would have to download: Polars reads it for DuckDB,
+            # and is told which columns and rows are wanted.
+            connection.register(name, scan_table(root, name, version))
+        else:
+            _define(connection, name, file_names(root, name, version))
+    if not storage.is_bucket(root):
+        connection.execute(f"SET allowed_directories = [{_quote(root)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

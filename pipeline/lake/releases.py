@@ -10,8 +10,9 @@ import polars as pl
 import pyarrow as pa
 
 import schemas
+from pipeline import storage
 from pipeline.errors import NoReleaseError
-from pipeline.lake.commits import Meta, commit, ensure_table, read_meta, versions
+from pipeline.lake.commits import Meta, commit, ensure_table, open_table, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 
@@ -57,7 +58,7 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
     return wanted, _versions(found["versions"].to_list()[0])
 
 
-def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any]) -> int | None:
+def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any]) -> int:
     """Make the tables as they stand the newest release, unless they and the recipe are those of the last one.
 
     Args:
@@ -67,15 +68,16 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
         recipe: the recipe itself, kept with the commit so that the lake tells how it is made.
 
     Returns:
-        The new release's number; None where nothing had changed and so nothing was committed.
+        The newest release's number: a new one, or where nothing has changed, and so nothing was committed, the last.
     """
     past = list_releases(root)
     for name in schemas.TABLES:
         ensure_table(root, name)
     current = {name: version for name, version in versions(root).items() if schemas.TABLES[name].released}
-    if not past.is_empty() and release_versions(root)[1] == current and past["recipe_digest"].last() == recipe_digest:
-        return None
-    number = newest(root) + 1
+    last = newest(root)
+    if last and release_versions(root)[1] == current and past["recipe_digest"].last() == recipe_digest:
+        return last
+    number = last + 1
     row = {
         "release": number,
         "versions": [{"table": name, "version": version} for name, version in sorted(current.items())],
@@ -114,10 +116,22 @@ def spans(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
-def stamp(root: str) -> int:
-    """Tell in one look whether releases may have come or gone: a number that changes when they do."""
+def stamp(root: str, known: int = 0) -> int:
+    """Tell in one look whether releases may have come or gone: a number that changes when they do.
+
+    Args:
+        root: the lake's place.
+        known: what it told before; 0 for the first time.
+    """
+    log = f"{root}/releases/_delta_log"
+    if storage.is_bucket(root):
+        # One more than the version, so that 0 is none. The next commit would have just that number.
+        if known and not storage.exists(f"{log}/{known:020}.json"):
+            return known
+        table = open_table(root, "releases")
+        return 0 if table is None else table.version() + 1
     try:
-        return (Path(root) / "releases" / "_delta_log").stat().st_mtime_ns
+        return Path(log).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 

@@ -4,9 +4,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import schemas
+from pipeline import storage
 from pipeline.lake.commits import open_table
 from pipeline.lake.leftovers import unfinished_commits
+from pipeline.lake.parts import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
+from pipeline.lake.writers import living
 
 
 def vacuum(
@@ -53,10 +56,10 @@ def vacuum(
             )
         ]
         # The lock is held, so no commit is under way, whatever its age.
-        deleted += [path.relative_to(root).as_posix() for path in unfinished_commits(root, name)]
-    # Delta names files of old versions for as long as its log does, deleted or not.
-    deleted = [path for path in deleted if (Path(root) / path).exists()]
+        deleted += unfinished_commits(root, name)
+    # Delta names files of old versions for as long as its log does, deleted or not; and files of builds that decode.
+    busy, there = living(root), set(storage.below(root))
+    deleted = [path for path in deleted if path in there and Path(path).name[:WRITER_LETTERS] not in busy]
     if not dry_run:
-        for path in deleted:
-            (Path(root) / path).unlink(missing_ok=True)
+        storage.delete(f"{root}/{path}" for path in deleted)
     return sorted(deleted)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline import storage
 from pipeline.errors import RecipeError
 from pipeline.faults import say_faults
 from pipeline.hashing import digest_of
@@ -63,7 +64,8 @@ class Recipe(Part):
     @property
     def root(self) -> str:
         """Where the lake is: an absolute folder, or a URI as written."""
-        return self.lake.root if "://" in self.lake.root else str((self.base / self.lake.root).resolve())
+        root = self.lake.root
+        return storage.normal(root) if storage.is_bucket(root) else str((self.base / root).resolve())
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:

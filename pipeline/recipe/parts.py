@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.recipe.models import BINARY, ModelName, with_defaults
 from pipeline.recipe.part import Count, Name, Part, Size, Words
@@ -18,6 +18,13 @@ class LakePart(Part):
     """`[lake]`: where the tables are."""
 
     root: Annotated[str, StringConstraints(min_length=1)]
+
+    @field_validator("root")
+    @classmethod
+    def _is_a_place(cls, root: str) -> str:
+        if "://" in root and not root.startswith("s3://"):
+            raise ValueError(f"a lake lies in a folder or at s3://bucket/prefix, not at {root}")
+        return root
 
 
 class SourcePart(Part):

@@ -18,7 +18,7 @@ from pipeline.dedup.overlap import overlap_matrix
 from pipeline.flow.build import local_engine, remembered
 from pipeline.flow.cluster import run_clusters
 from pipeline.flow.index import run_index
-from pipeline.flow.ingest import plan_ingest, run_ingest
+from pipeline.flow.ingest import commit_sources, plan_ingest, read_sources
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import run_splits, split_units
 from pipeline.flow.train import run_baselines, run_units
@@ -35,7 +35,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     with watch("read"):
         plan = plan_ingest(root, recipe, sources.resolve(recipe), prune=False)
         with Progress("decode") as progress:
-            run_ingest(root, Job(root, recipe.decode, recipe.dedup.rules), plan, engine, progress)
+            commit_sources(read_sources(root, Job(root, recipe.decode, recipe.dedup.rules), plan, engine, progress))
         run_index(root, recipe.dedup.rules, engine)
     # A build clusters by all rules in one commit; here each has its own, to stand beside its counterpart.
     for position, rule in enumerate(recipe.dedup.rules, start=1):

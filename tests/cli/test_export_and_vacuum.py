@@ -93,7 +93,7 @@ def test_an_export_that_is_not_pinned_says_so(
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.flow.pin.time.sleep", interrupt)
+    monkeypatch.setattr("pipeline.lake.lock.time.sleep", interrupt)
     with writing(str(lake)):
         done = run("export", lake, "main", tmp_path / "out", "--to", "npz", "--workers", 1)
     assert done.exit_code == 0

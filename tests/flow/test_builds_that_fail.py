@@ -69,7 +69,6 @@ CASES: dict[str, Case] = {
         "labels says nothing of a source of format folder",
         {"source": {"labels": "x"}},
     ),
-    "a lake in a bucket": (LakeError, "builds lakes in folders only", {"lake": {"root": "s3://bucket/lake"}}),
 }
 
 

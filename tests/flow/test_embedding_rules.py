@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.dedup.matching import Block, match
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError, SourceError
-from pipeline.flow import pair
+from pipeline.flow import compare, pair
 from pipeline.flow.build import Built, build
 from pipeline.flow.inspect import status
 from pipeline.flow.verify import verify
@@ -35,7 +35,7 @@ CLIP = {"name": "clip", "uri": "clip.parquet", "dataset": "d"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report, which takes longer than the build, and cut folders into several shards."""
-    monkeypatch.setattr("pipeline.flow.build.write_report", Path)
+    monkeypatch.setattr("pipeline.flow.build.write_report", str)
     monkeypatch.setattr("pipeline.sources.folder._LARGEST", 7)
 
 
@@ -187,7 +187,7 @@ class Compared:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pairs: set[frozenset[bytes]] = set()
-        monkeypatch.setattr(pair, "match", self.match)
+        monkeypatch.setattr(compare, "match", self.match)
 
     def match(self, rule: Any, left: Block, right: Block | None, read: Any) -> Iterator[pa.Table]:
         a, b = ([bytes(one) for one in side.image_ids] for side in (left, right or left))

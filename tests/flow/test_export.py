@@ -190,7 +190,7 @@ def test_a_lake_that_cannot_be_written_is_exported_and_not_pinned(
 
 
 def test_a_taken_lock_is_waited_for(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.flow.pin._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.lake.lock._EVERY", 0.01)
     whole: list[bool] = []
 
     def hold(taken: threading.Event) -> None:
@@ -216,7 +216,7 @@ def test_waiting_can_be_ended_and_the_files_stay(lake: Lake, tmp_path: Path, mon
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.flow.pin.time.sleep", interrupt)
+    monkeypatch.setattr("pipeline.lake.lock.time.sleep", interrupt)
     with writing(lake.root):
         done = run(lake, tmp_path / "out")
     assert done.unpinned == "waiting for the lake's writer was ended"

@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from making import as_folder, as_tar, files_of, recipe
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError, SplitError
 from pipeline.flow.build import Built, build, plan
-from pipeline.flow.ingest import Read, run_ingest
+from pipeline.flow.ingest import read_sources
 from pipeline.flow.inspect import status, vacuum
 from pipeline.flow.work import Load
 from pipeline.handle import Lake
@@ -61,10 +62,13 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
     make(base)
     as_folder(base / "test", {"A/00000.png": files_of(1, seed=7)["A/00000.png"]})
     read: list[str] = []
-    real = run_ingest
+    real = read_sources
 
-    def spy(root: str, job: Any, plan_: Any, engine: Any, progress: Any) -> Read:
+    def spy(root: str, job: Any, plan_: Any, engine: Any, progress: Any) -> Any:
         class Spy:
+            pieces = 1
+            shares_disk = True
+
             def map(self, function: Any, items: Any) -> Any:
                 def seen(items: Any) -> Any:
                     for item in items:
@@ -76,7 +80,7 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
 
         return real(root, job, plan_, Spy(), progress)
 
-    monkeypatch.setattr("pipeline.flow.build.run_ingest", spy)
+    monkeypatch.setattr("pipeline.flow.build.read_sources", spy)
     make(base)
     assert read == ["test"]
 
@@ -266,10 +270,14 @@ def test_a_split_of_an_earlier_recipe_that_no_longer_fits_says_how_to_drop_it(ba
     assert make(base, split=[BOTH], prune=True).release == 2
 
 
-def test_one_build_at_a_time(base: Path) -> None:
+def test_a_build_waits_for_another_and_a_vacuum_does_not(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = make(base)
-    with writing(first.root), pytest.raises(LakeError, match="another build is writing to this lake"):
-        make(base)
+    with ThreadPoolExecutor(1) as pool:
+        with writing(first.root):
+            second = pool.submit(make, base)
+            while "waiting for another build" not in capsys.readouterr().err:
+                assert not second.done()
+        assert second.result().done == ()
     with writing(first.root), pytest.raises(LakeError, match="another build is writing"):
         vacuum(first.root, older_than_hours=0, dry_run=True)
     assert Lake(first.root).scan("images").collect().height == 60

@@ -19,7 +19,7 @@ from pipeline.dedup.index import entries_of
 from pipeline.dedup.rules.cosine import Cosine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.flow import pair
+from pipeline.flow import compare, pair
 from pipeline.flow.build import Built, build
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
@@ -131,7 +131,7 @@ def sorted_rows(root: str, name: str) -> pl.DataFrame:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut folders into many shards, and leave out the report, which takes longer than the build."""
     monkeypatch.setattr("pipeline.sources.folder._LARGEST", 9)
-    monkeypatch.setattr("pipeline.flow.build.write_report", Path)
+    monkeypatch.setattr("pipeline.flow.build.write_report", str)
 
 
 def follow(steps: Sequence[Step], seed: int) -> None:
@@ -173,7 +173,7 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: set[bytes] = set()
-        monkeypatch.setattr(pair, "locate", self.locate)
+        monkeypatch.setattr(compare, "locate", self.locate)
 
     def locate(self, names: Sequence[str], image_ids: pl.Series) -> Located:
         self.ids |= set(image_ids)

@@ -104,7 +104,7 @@ def test_publishing_twice_commits_once(root: str) -> None:
     put(root, "exact", b"1")
     publish(root, "digest", "first", {})
     before = versions(root)
-    assert publish(root, "digest", "again", {}) is None
+    assert publish(root, "digest", "again", {}) == 1
     assert versions(root) == before
     assert newest(root) == len(list_releases(root)) == 1
 

@@ -1,6 +1,5 @@
 """Files that no commit names go when a build was killed; whatever any version names, and what is not ours, stays."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,17 +7,16 @@ import pytest
 
 import schemas
 from pipeline.errors import DiskFullError, LakeError
-from pipeline.lake import leftovers
+from pipeline.lake import writers
 from pipeline.lake.commits import Meta, commit, restore
-from pipeline.lake.leftovers import delete_leftovers, leaving_none
-from pipeline.lake.parts import Part, write_part
+from pipeline.lake.leftovers import delete_leftovers
+from pipeline.lake.lock import writing
+from pipeline.lake.parts import Part, write_part, writing_as
 from pipeline.lake.reading import scan_table
+from pipeline.lake.writers import living, registered, still_registered
 
 SCHEMA = schemas.TABLES["clusters"].schema
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing that catches errors catches it."""
+DEAD = "0" * 12
 
 
 @pytest.fixture
@@ -38,9 +36,21 @@ def put(root: str, rule: str, image: bytes) -> None:
 
 
 def work(root: str, error: BaseException) -> None:
-    with leaving_none(root):
+    with registered(root):
         part(root, "exact", b"of the work")
         raise error
+
+
+def marks(root: str) -> list[str]:
+    return sorted(file.name for file in (Path(root) / ".writers").iterdir())
+
+
+def left_by_a_dead_writer(root: str) -> Part:
+    """What kill -9 leaves: a mark that nobody holds, and a file in its name."""
+    (Path(root) / ".writers").mkdir(exist_ok=True)
+    (Path(root) / ".writers" / DEAD).touch()
+    with writing_as(DEAD):
+        return part(root, "exact", b"of the dead")
 
 
 def images(root: str, version: int | None = None) -> list[bytes]:
@@ -113,6 +123,7 @@ def test_a_table_whose_log_has_a_gap_is_left_alone(root: str, missing: str) -> N
     put(root, "exact", b"1")
     put(root, "sign", b"2")
     (Path(root) / "releases" / "_delta_log").mkdir(parents=True)
+    (Path(root) / "releases" / "_delta_log" / f"{0:020}.json").touch()
     for file in (Path(root) / "clusters" / "_delta_log").glob(missing):
         file.unlink()
     part(root, "exact", b"3")
@@ -129,11 +140,12 @@ def test_a_log_that_cannot_be_read_is_an_error_and_deletes_nothing(root: str) ->
 
 
 def test_work_that_ends_well_leaves_what_it_wrote_and_no_mark(root: str) -> None:
-    with leaving_none(root):
+    with registered(root) as name:
         left = part(root, "exact", b"1")
-        assert (Path(root) / ".building").exists()
+        assert marks(root) == [name]
+    assert Path(left.path).name.startswith(name)
     assert (Path(root) / "clusters" / left.path).exists()
-    assert not (Path(root) / ".building").exists()
+    assert marks(root) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -142,25 +154,52 @@ def test_work_that_fails_leaves_neither_parts_nor_a_mark(root: str, error: type[
     with pytest.raises(error):
         work(root, error())
     assert len(list(Path(root).rglob("*.parquet"))) == 1
-    assert not (Path(root) / ".building").exists()
+    assert marks(root) == []
 
 
-def test_work_that_is_killed_is_cleaned_up_after_by_the_next(root: str) -> None:
+def test_what_a_dead_writer_left_goes_with_the_next(root: str) -> None:
     put(root, "exact", b"1")
-    with pytest.raises(Killed):
-        work(root, Killed())
-    assert len(list(Path(root).rglob("*.parquet"))) == 2
-    with leaving_none(root):
-        assert len(list(Path(root).rglob("*.parquet"))) == 1
-    assert not (Path(root) / ".building").exists()
+    left = left_by_a_dead_writer(root)
+    with registered(root) as name:
+        assert not (Path(root) / "clusters" / left.path).exists()
+        assert marks(root) == [name]
+    assert images(root) == [b"1"]
+
+
+def test_what_a_living_writer_writes_stays(root: str) -> None:
+    with registered(root) as first:
+        mine = part(root, "exact", b"1")
+        dead = left_by_a_dead_writer(root)
+        with pytest.raises(ValueError, match="second"):
+            work(root, ValueError("second"))
+        assert (Path(root) / "clusters" / mine.path).exists()
+        assert not (Path(root) / "clusters" / dead.path).exists()
+        assert living(root) == {first}
+        assert marks(root) == [first]
+
+
+def test_while_somebody_commits_the_dead_wait(root: str) -> None:
+    left = left_by_a_dead_writer(root)
+    with writing(root), registered(root):
+        assert (Path(root) / "clusters" / left.path).exists()
+    with registered(root):
+        assert not (Path(root) / "clusters" / left.path).exists()
+
+
+def test_a_writer_whose_mark_is_gone_may_not_commit(root: str) -> None:
+    with registered(root) as name, writing(root):
+        still_registered(root)
+        (Path(root) / ".writers" / name).unlink()
+        with pytest.raises(LakeError, match=r"another took it for dead .*build again"):
+            still_registered(root)
 
 
 def test_without_a_mark_nothing_is_looked_through(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def looked(_: str) -> Iterator[str]:
+    def looked(*_: object) -> None:
         raise AssertionError("the lake was looked through")
 
-    monkeypatch.setattr(leftovers, "delete_leftovers", looked)
-    with leaving_none(root):
+    monkeypatch.setattr(writers, "delete_leftovers", looked)
+    with registered(root):
         pass
 
 
@@ -169,4 +208,3 @@ def test_an_error_is_not_hidden_by_a_log_that_cannot_be_read(root: str) -> None:
     (Path(root) / "clusters" / "_delta_log" / "00000000000000000002.json").write_text("{")
     with pytest.raises(DiskFullError, match="full"):
         work(root, DiskFullError("full"))
-    assert (Path(root) / ".building").exists()

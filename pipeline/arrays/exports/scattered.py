@@ -7,9 +7,9 @@ from typing import TypeAlias
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.errors import LakeError
 
 # A file and the number of a row group in it.
@@ -41,12 +41,12 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series) -> Scattered:
     Raises:
         LakeError: an id is in none of the files.
     """
-    scanned = pl.scan_parquet(list(files), row_index_name="at", hive_partitioning=False, glob=False)
+    scanned = storage.scan_parquet(files, row_index_name="at")
     wanted = pl.LazyFrame({"image_id": image_ids})
     found = wanted.join(scanned.select("image_id", "at"), on="image_id", how="left", maintain_order="left").collect()
     if missing := found["at"].null_count():
         raise LakeError(f"{missing} images of the split are not in the images table. Build again.")
-    footers = {file: pq.read_metadata(file) for file in files}
+    footers = dict(zip(files, storage.read_footers(files), strict=True))
     groups = tuple((file, n) for file, footer in footers.items() for n in range(footer.num_row_groups))
     starts = np.cumsum([0, *(footers[file].row_group(number).num_rows for file, number in groups)])
     at = found["at"].to_numpy().astype(np.int64)
@@ -79,6 +79,6 @@ def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint
 
 
 def _rows(group: Place, rows: NDArray[np.int64]) -> pa.LargeBinaryArray:
-    with pq.ParquetFile(group[0], pre_buffer=False) as file:
+    with storage.open_parquet(group[0], pre_buffer=False) as file:
         column = file.read_row_group(group[1], columns=["pixels"], use_threads=False).column(0)
     return column.cast(pa.large_binary()).take(pa.array(rows)).combine_chunks()

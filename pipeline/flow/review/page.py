@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline import storage
 from pipeline.errors import LakeError
 from pipeline.flow.review.pairs import Review
 from pipeline.handle import Lake
@@ -31,7 +32,7 @@ def write_review(root: str, review: Review, file: Path) -> Path:
 
     ids = pl.concat([review.shown["left_id"], review.shown["right_id"]])
     pictures = read_pictures(Lake(root, review.release).scan("images"), ids)
-    summary: dict[str, Any] = {**review._asdict(), "lake": Path(root).resolve().name, "shown": review.shown.to_dicts()}
+    summary: dict[str, Any] = {**review._asdict(), "lake": storage.last_name(root), "shown": review.shown.to_dicts()}
     html = render_pairs(summary, pictures)
     # Renamed into place, so that a page that is there is whole.
     draft = file.with_name(f".{file.name}.draft")

@@ -1,9 +1,9 @@
 """Open every file of a release: is it there, is it whole, does it have its table's columns?"""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import schemas
+from pipeline import storage
 from pipeline.flow.verify.check import Check
 from pipeline.handle import Lake
 from pipeline.lake.commits import files
@@ -22,7 +22,7 @@ def files_are_whole(lake: Lake) -> Check:
 
 def _fault(table: schemas.Table, file: str, rows: int) -> str:
     try:
-        with pq.ParquetFile(file) as opened:
+        with storage.open_parquet(file) as opened:
             if not opened.schema_arrow.equals(table.file_schema):
                 return f"{file}: its columns are not those of table {table.name}"
             if opened.metadata.num_rows != rows:

@@ -6,8 +6,8 @@ from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline import storage
 from pipeline.dedup.index import index_table
 from pipeline.dedup.rules import parse_rule
 from pipeline.flow.embed import name_of
@@ -41,7 +41,7 @@ def pixels_hash(lake: Lake) -> Check:
 
 
 def _row_groups(name: str) -> Iterator[pa.Table]:
-    with pq.ParquetFile(name) as file:
+    with storage.open_parquet(name) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group).combine_chunks()
 

@@ -1,0 +1,127 @@
+"""Ask a bucket: one client for each bucket and set of variables, bounded retries, errors that say what to do."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+Result = TypeVar("Result")
+
+SCHEME = "s3://"
+# Of every request: tries after the first, seconds for all of them together, seconds for each.
+TRIES, PATIENCE, SECONDS = 8, 60, 60
+# Seconds to wait before what the client itself does not dare to repeat, a write, is repeated here.
+_PAUSES = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
+# All that makes one client another, and what the client calls it.
+_NAMES = {
+    "AWS_ENDPOINT_URL": "aws_endpoint",
+    "AWS_ENDPOINT_URL_S3": "aws_endpoint",
+    "AWS_DEFAULT_REGION": "aws_region",
+    "AWS_REGION": "aws_region",
+    "AWS_ACCESS_KEY_ID": "aws_access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
+    "AWS_SESSION_TOKEN": "aws_session_token",
+    "AWS_SKIP_SIGNATURE": "aws_skip_signature",
+}
+_REFUSED = "The service refuses: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may do this"
+_SILENT = "Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error"
+_NO_ROLE = "169\\.254|credential"
+_HINTS = {
+    _NO_ROLE: "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "NoSuchBucket": "There is no such bucket: make it first, or check the name",
+    "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|permissions|403|401": _REFUSED,
+    "": "It was tried several times. Check AWS_ENDPOINT_URL{endpoint}, AWS_REGION and the network, then run again",
+}
+
+
+def settings() -> dict[str, str]:
+    """What the usual variables say, in the words that obstore, Polars and deltalake share."""
+    told = {name: os.environ[variable] for variable, name in _NAMES.items() if os.environ.get(variable)}
+    endpoint = told.get("aws_endpoint", "")
+    told.setdefault("aws_region", "us-east-1")
+    if endpoint:
+        told["aws_virtual_hosted_style_request"] = "false"
+    return told
+
+
+def store_of(place: str) -> "tuple[S3Store, str]":
+    """Find the client for a place in a bucket, and what the place is called there."""
+    bucket, _, key = place.removeprefix(SCHEME).partition("/")
+    return _client(bucket, tuple(settings().items())), key
+
+
+def ask(place: str, attempt: Callable[[], Result]) -> Result:
+    """Ask a bucket, again where the answer may change.
+
+    Args:
+        place: what is asked for, for messages.
+        attempt: does the same however often it is called.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageError: the bucket does not answer, or refuses.
+    """
+    from obstore.exceptions import BaseError, GenericError  # noqa: PLC0415 - only those who use buckets pay for it
+
+    until = time.monotonic() + PATIENCE
+    for pause in (*_PAUSES, None):
+        try:
+            return attempt()
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise _said(place, error) from error
+            raise
+        except BaseError as error:
+            final = type(error) is not GenericError or re.search(_NO_ROLE, str(error))
+            if pause is None or time.monotonic() > until or final:
+                raise _said(place, error) from error
+        time.sleep(pause)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def silent(place: str, error: Exception) -> StorageError | None:
+    """Tell whether what Polars or deltalake raised comes from a bucket that did not answer or refused.
+
+    Args:
+        place: what was asked for, for messages.
+        error: what was raised.
+
+    Returns:
+        The error to raise instead; None where it is about something else.
+    """
+    return _said(place, error) if place.startswith(SCHEME) and re.search(_SILENT, str(error)) else None
+
+
+def _said(place: str, error: Exception) -> StorageError:
+    said = " ".join(str(error).partition("Debug source")[0].split())
+    hint = next(hint for words, hint in _HINTS.items() if re.search(words, said))
+    endpoint = settings().get("aws_endpoint")
+    return StorageError(f"{place}: {hint.format(endpoint=f' (now {endpoint})' if endpoint else '')}. ({said[:300]})")
+
+
+@lru_cache(maxsize=16)
+def _client(bucket: str, told: tuple[tuple[str, str], ...]) -> "S3Store":
+    from obstore.store import S3Store  # noqa: PLC0415
+
+    config: Any = dict(told)
+    return S3Store(
+        bucket,
+        config=config,
+        client_options={
+            "timeout": timedelta(seconds=SECONDS),
+            "allow_http": config.get("aws_endpoint", "").startswith("http://"),
+        },
+        retry_config={
+            "max_retries": TRIES,
+            "retry_timeout": timedelta(seconds=PATIENCE),
+            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+        },
+    )
