@@ -164,10 +164,12 @@ def write_if(name: str, content: bytes, tag: str | None) -> Found | None:
     from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415
 
     store, key = store_of(name)
+    # Without quotes: some services compare with the bare digest, and others take either.
+    mode: Any = "create" if tag is None else {"e_tag": tag.strip('"')}
 
     def put() -> bool:
         try:
-            obstore.put(store, key, content, mode="create" if tag is None else {"e_tag": tag}, use_multipart=False)
+            obstore.put(store, key, content, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             # Where the answer to a try was lost, the next one hears that somebody was first: ourselves.
             with suppress(FileNotFoundError):

@@ -17,7 +17,8 @@ _AT_ONCE = 16
 
 def scan_parquet(names: Sequence[str], **how: Any) -> pl.LazyFrame:  # noqa: ANN401 - Polars' own options
     """Scan Parquet files by name, at least one: what they hold and nothing that their names say."""
-    return pl.scan_parquet(list(names), hive_partitioning=False, glob=False, storage_options=scan_options(names[0]), **how)
+    told = scan_options(names[0])
+    return pl.scan_parquet(list(names), hive_partitioning=False, glob=False, storage_options=told, **how)
 
 
 def read_footers(names: Sequence[str]) -> list[pq.FileMetaData]:
