@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 from commands import Run, run_command
 from feeding import Pictures, write_pictures
 from hypothesis import HealthCheck, settings
+from lake_bucket import MISSING, bucket_variables, conditional_server, make_bucket
 from making import DATA, as_folder, encoded, files_of, recipe
 from pyarrow.fs import S3FileSystem
 from s3 import KEY, SECRET, Bucket, serving
 
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
+from pipeline.engines.ray import RayEngine
 from pipeline.flow.build import build
 from pipeline.handle import Lake
 
@@ -25,16 +29,38 @@ settings.load_profile("steady")
 ODD_LABELS = ("A", "a", "CON", "ä b%", "_unlabelled", "..x", "x" * 120)
 
 
-@pytest.fixture(params=["one process", "two processes"])
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[Engine]:
+    """Ray on two cores of this machine, started once."""
+    if find_spec("ray") is None:
+        pytest.skip("ray (extra `ray`) is not installed")
+    engine = RayEngine(2)
+    assert list(engine.map(abs, [-1])) == [1]
+    yield engine
+    import_module("ray").shutdown()
+
+
+@pytest.fixture(params=["one process", "two processes", "ray"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Every way to run: what they make must be the same."""
+    if request.param == "ray":
+        ray: Engine = request.getfixturevalue("ray_here")
+        return ray
     return LocalEngine(1 if request.param == "one process" else 2)
 
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of this test draw no page, which takes longer than all the rest of a small one."""
-    monkeypatch.setattr("pipeline.flow.build.write_report", lambda root: Path(root) / "report.html")
+    monkeypatch.setattr("pipeline.flow.build.write_report", lambda root: f"{root}/report.html")
+
+
+@pytest.fixture(scope="module")
+def no_reports() -> Iterator[None]:
+    """As `no_report`, for lakes that a module builds once. Not for modules that use lakes of the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.flow.build.write_report", lambda root: f"{root}/report.html")
+        yield
 
 
 @pytest.fixture
@@ -163,3 +189,25 @@ def bucket(
     name = f"b{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
     files.create_dir(name)
     return Bucket(s3_endpoint, name, files)
+
+
+@pytest.fixture(scope="session")
+def lake_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that honours conditional writes, as lakes need."""
+    if MISSING:
+        pytest.skip(MISSING)
+    with conditional_server(tmp_path_factory.mktemp("conditional")) as address:
+        yield address
+
+
+@pytest.fixture
+def lake_bucket(
+    lake_endpoint: str,
+    s3_variables: None,  # noqa: ARG001 - comes first: it clears what others set
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Bucket:
+    """A bucket of the test's own for lakes; the environment says where it is and with which keys."""
+    for name, value in bucket_variables(lake_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return make_bucket(lake_endpoint, f"l{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")

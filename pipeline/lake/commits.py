@@ -10,29 +10,23 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 import schemas
 from pipeline import storage
-from pipeline.errors import LakeError, NewerLakeError
+from pipeline.errors import LakeError
 from pipeline.lake.lock import seen
 from pipeline.lake.parts import Part, full_disk_named
+from pipeline.lake.tables import ensure_table, once, one_line, open_table
 
-_SCHEMA_KEY = "imagelake.schema"
+# In a commit's metadata: a word that no other commit has.
 _MARK = "imagelake.commit"
-_CONFIGURATION = {
-    _SCHEMA_KEY: str(schemas.VERSION),
-    # A release is read at its versions for as long as it exists, so the log is never trimmed behind its back.
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": "interval 36500 days",
-}
 
 
 @dataclass(frozen=True)
@@ -50,37 +44,6 @@ class Meta:
     inputs: Mapping[str, int] = field(default_factory=dict)
 
 
-def open_table(root: str, name: str, version: int | None = None) -> DeltaTable | None:
-    """Open a table at its newest or a given version; None where there is none.
-
-    Raises:
-        NewerLakeError: the table was made by a newer imagelake.
-        LakeError: the table is damaged, or its version is gone.
-    """
-    location = f"{root}/{name}"
-    if not storage.is_bucket(root) and not (Path(location) / "_delta_log").is_dir():
-        return None
-    try:
-        table = DeltaTable(location, version=version, storage_options=storage.options(root))
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
-        if silent := storage.silent(location, error):
-            raise silent from error
-        raise LakeError(
-            f"{location}: the table cannot be opened ({_line(error)}). Run: imagelake verify {root}"
-        ) from error
-    made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
-    if made_by > schemas.VERSION:
-        raise NewerLakeError(
-            f"{root} was made by a newer imagelake (schema {made_by}; this one knows up to {schemas.VERSION}). "
-            "Upgrade imagelake to read it."
-        )
-    if version is None:
-        seen(root, name, table.version())
-    return table
-
-
 def versions(root: str) -> dict[str, int]:
     """Newest version of every table that exists."""
     found = {name: open_table(root, name) for name in schemas.TABLES}
@@ -92,36 +55,56 @@ def files(root: str, name: str, version: int | None = None) -> list[Part]:
     table = open_table(root, name, version)
     if table is None:
         return []
-    actions = pa.table(table.get_add_actions(flatten=True))
+    fixed = version is not None
+    return once(root, f"files of {name} at {table.version()}", lambda: _listed(root, name, table), fixed=fixed)
+
+
+def _listed(root: str, name: str, table: DeltaTable) -> list[Part]:
+    with storage.silence_named(f"{root}/{name}"):
+        actions = pa.table(table.get_add_actions(flatten=True))
     keys = schemas.TABLES[name].partition_by
-    return sorted(
-        (
-            Part(
-                unquote(row["path"]),
-                row["size_bytes"],
-                row["num_records"],
-                {k: row[f"partition.{k}"] for k in keys},
-            )
-            for row in actions.to_pylist()
-        ),
-        key=lambda part: part.path,
+    parts = (
+        Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
+        for row in actions.to_pylist()
     )
+    return sorted(parts, key=lambda part: part.path)
 
 
 def read_meta(root: str, name: str, version: int | None = None) -> Meta:
     """Read what the newest or a given commit of a table stands for; empty where there is none."""
     table = open_table(root, name, version)
-    if table is None:
-        return Meta("")
-    last = table.history(1)[0]
-    return Meta(**json.loads(last["imagelake"])) if "imagelake" in last else Meta("")
+    return Meta("") if table is None else _meta(root, name, table.version())
 
 
 def metas(root: str, name: str) -> Iterator[tuple[int, Meta]]:
     """Read what every commit of a table stands for, newest first; nothing where there is no table."""
     table = open_table(root, name)
-    for entry in table.history() if table is not None else ():
-        yield entry["version"], Meta(**json.loads(entry["imagelake"])) if "imagelake" in entry else Meta("")
+    newest = -1 if table is None else table.version()
+    for version in range(newest, -1, -1):
+        yield version, _meta(root, name, version)
+
+
+def _meta(root: str, name: str, version: int) -> Meta:
+    told = f"what was told with {name} at {version}"
+    return once(root, told, lambda: Meta(**_read_told(root, name, version)), fixed=True)
+
+
+def _read_told(root: str, name: str, version: int) -> dict[str, Any]:
+    """Read what was told with a commit; of one that only made the table or widened it, nothing but an empty stage."""
+    told: dict[str, Any] = json.loads(_commit_info(root, name, version).get("imagelake", '{"stage": ""}'))
+    return told
+
+
+def _commit_info(root: str, name: str, version: int) -> dict[str, Any]:
+    file = f"{root}/{name}/_delta_log/{version:020}.json"
+    try:
+        lines = storage.read(file).splitlines()
+        told = [json.loads(line)["commitInfo"] for line in lines if line.startswith(b'{"commitInfo"')]
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise LakeError(f"{file}: cannot be read ({one_line(error)}). Run: imagelake verify {root}") from error
+    return told[0] if told else {}
 
 
 def restore(root: str, name: str, version: int) -> None:
@@ -131,13 +114,15 @@ def restore(root: str, name: str, version: int) -> None:
         LakeError: a file of that version is gone.
     """
     table = ensure_table(root, name)
-    kept = json.dumps(asdict(read_meta(root, name, version)), sort_keys=True)
+    told = json.dumps(asdict(read_meta(root, name, version)), sort_keys=True)
     try:
-        table.restore(version, commit_properties=CommitProperties(custom_metadata={"imagelake": kept}))
+        with storage.silence_named(f"{root}/{name}"):
+            table.restore(version, commit_properties=CommitProperties(custom_metadata={"imagelake": told}))
+            table.update_incremental()
         seen(root, name, table.version(), made=True)
     except DeltaError as error:
         raise LakeError(
-            f"{root}/{name}: version {version} cannot be restored ({_line(error)}). Run: imagelake verify {root}"
+            f"{root}/{name}: version {version} cannot be restored ({one_line(error)}). Run: imagelake verify {root}"
         ) from error
 
 
@@ -174,7 +159,8 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
             for part in old
         ]
         _transact(root, name, table, actions, meta)
-    table.update_incremental()
+        with storage.silence_named(f"{root}/{name}"):
+            table.update_incremental()
     seen(root, name, table.version(), made=True)
     return table.version()
 
@@ -195,61 +181,19 @@ def _transact(root: str, name: str, table: DeltaTable, actions: Sequence[AddActi
     except (DeltaError, OSError) as error:
         if _was_made(root, name, table.version() + 1, mark):
             return
-        if isinstance(error, OSError) and not storage.is_bucket(root):
-            raise
         if silent := storage.silent(f"{root}/{name}", error):
             raise silent from error
-        raise LakeError(f"{root}/{name}: the commit was refused ({_line(error)}). Build again.") from error
+        if isinstance(error, OSError):
+            raise
+        raise LakeError(f"{root}/{name}: the commit was refused ({one_line(error)}). Build again.") from error
 
 
 def _was_made(root: str, name: str, version: int, mark: str) -> bool:
-    if not storage.is_bucket(root):
-        return False
-    try:
-        lines = storage.read(f"{root}/{name}/_delta_log/{version:020}.json").splitlines()
-    except FileNotFoundError:
-        return False
-    return any(json.loads(line).get("commitInfo", {}).get(_MARK) == mark for line in lines)
-
-
-def ensure_table(root: str, name: str) -> DeltaTable:
-    """Open a table, making it empty first where it is missing, and adding columns it was made without."""
-    declared = schemas.TABLES[name]
-    table = open_table(root, name)
-    if table is not None:
-        widened = _with_new_columns(table, declared.schema)
-        seen(root, name, widened.version(), made=True)
-        return widened
-    made = DeltaTable.create(
-        f"{root}/{name}",
-        declared.schema,
-        mode="ignore",
-        partition_by=list(declared.partition_by),
-        name=name,
-        description=declared.doc,
-        configuration=_CONFIGURATION,
-        raise_if_key_not_exists=False,
-        storage_options=storage.options(root),
-    )
-    seen(root, name, made.version(), made=True)
-    return made
-
-
-def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
-    """Add the columns that a table of an older imagelake lacks: they are null in the rows it has."""
-    known = {field.name for field in table.schema().fields}
-    lacking = [field for field in Schema.from_arrow(schema).fields if field.name not in known]
-    if lacking:
-        table.alter.add_columns(lacking)
-        table.alter.set_table_properties({_SCHEMA_KEY: str(schemas.VERSION)}, raise_if_not_exists=False)
-    return table
+    """Tell whether a commit whose answer was lost was made all the same."""
+    return storage.is_bucket(root) and _commit_info(root, name, version).get(_MARK) == mark
 
 
 def _add(part: Part, now: int) -> AddAction:
     # Delta's log spells paths percent-encoded, on top of the encoding that is in the folder's own name.
     stats = json.dumps({"numRecords": part.rows})
     return AddAction(part.path, part.size, dict(part.partition), now, data_change=True, stats=stats)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

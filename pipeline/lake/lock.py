@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import storage
 from pipeline.errors import BusyLakeError, DiskFullError, LakeError
@@ -22,6 +22,8 @@ from pipeline.lake.parts import full_disk_named
 
 # Seconds between two looks whether the lake is free.
 _EVERY = 0.2
+# The version of a table that is not there.
+MISSING = -1
 
 
 class _Hold(NamedTuple):
@@ -30,11 +32,13 @@ class _Hold(NamedTuple):
     Attributes:
         root: the lake's place.
         versions: by table, the version that it has as far as the holder knows.
+        kept: whatever else the holder knows of a table, by name: nobody else changes it.
         check: raises where the lock is lost.
     """
 
     root: str
     versions: dict[str, int]
+    kept: dict[str, Any]
     check: Callable[[], None]
 
 
@@ -59,7 +63,7 @@ def writing(root: str, on_wait: Callable[[], None] | None = None) -> Iterator[No
     while True:
         with take(root) as check:
             if check is not None:
-                before = _hold.set(_Hold(root, {}, check))
+                before = _hold.set(_Hold(root, {}, {}, check))
                 try:
                     yield
                 finally:
@@ -79,7 +83,7 @@ def seen(root: str, table: str, version: int, *, made: bool = False) -> None:
     Args:
         root: the lake's place.
         table: name of the table.
-        version: its newest version.
+        version: its newest version; `MISSING` where there is no such table.
         made: whether the holder of the lock made it itself.
 
     Raises:
@@ -97,6 +101,12 @@ def seen(root: str, table: str, version: int, *, made: bool = False) -> None:
     hold.versions[table] = version
 
 
+def kept(root: str) -> dict[str, Any] | None:
+    """What the holder of the lock keeps for itself until it lets go; nothing where the lock is not held here."""
+    hold = _hold.get()
+    return hold.kept if hold is not None and hold.root == root else None
+
+
 def made_folder(root: str) -> None:
     """Make the folder of a lake, if it is to be one.
 
@@ -106,10 +116,22 @@ def made_folder(root: str) -> None:
     """
     if storage.is_bucket(root):
         return
+    with refusal_named(root):
+        Path(root).mkdir(parents=True, exist_ok=True)
+        os.close(os.open(Path(root) / ".lock", os.O_RDWR | os.O_CREAT, 0o644))
+
+
+@contextmanager
+def refusal_named(root: str) -> Iterator[None]:
+    """Turn what a folder refuses into an error that says what to do.
+
+    Raises:
+        DiskFullError: no space is left.
+        LakeError: it cannot be written to.
+    """
     try:
         with full_disk_named(root):
-            Path(root).mkdir(parents=True, exist_ok=True)
-            os.close(os.open(Path(root) / ".lock", os.O_RDWR | os.O_CREAT, 0o644))
+            yield
     except DiskFullError:
         raise
     except OSError as error:

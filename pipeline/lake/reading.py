@@ -49,13 +49,11 @@ def scan_files(root: str, name: str, paths: Sequence[str]) -> pl.LazyFrame:
         Every column of the table's schema, rows in the order of the files.
     """
     table = schemas.TABLES[name]
-    return pl.scan_parquet(
+    return storage.scan_parquet(
         [f"{root}/{name}/{path}" for path in paths],
         schema=polars_schema(table.file_schema),
         hive_partitioning=bool(table.partition_by),
         hive_schema={key: pl.String() for key in table.partition_by} or None,
-        glob=False,
-        storage_options=storage.scan_options(root),
         # Files of an older imagelake lack the columns that came since.
         missing_columns="insert",
     ).select(table.schema.names)

@@ -12,9 +12,10 @@ import pyarrow as pa
 import schemas
 from pipeline import storage
 from pipeline.errors import NoReleaseError
-from pipeline.lake.commits import Meta, commit, ensure_table, open_table, read_meta, versions
+from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
+from pipeline.lake.tables import ensure_table, forget, open_table
 
 _GIVEN_UP = "given_up"
 
@@ -125,6 +126,8 @@ def stamp(root: str, known: int = 0) -> int:
     """
     log = f"{root}/releases/_delta_log"
     if storage.is_bucket(root):
+        if not known:
+            forget()
         # One more than the version, so that 0 is none. The next commit would have just that number.
         if known and not storage.exists(f"{log}/{known:020}.json"):
             return known

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import schemas
 from pipeline import storage
-from pipeline.lake.commits import open_table
 from pipeline.lake.leftovers import unfinished_commits
 from pipeline.lake.parts import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
+from pipeline.lake.tables import open_table
 from pipeline.lake.writers import living
 
 

@@ -7,7 +7,7 @@ AWS_ENDPOINT_URL for a service that is not Amazon's; AWS_SKIP_SIGNATURE=true to 
 Every request is repeated with growing pauses, and not for ever. Polars and deltalake are told the same (`options`).
 """
 
-from pipeline.storage.client import silent
+from pipeline.storage.client import silence_named, silent
 from pipeline.storage.objects import (
     Found,
     below,
@@ -22,7 +22,6 @@ from pipeline.storage.objects import (
     read_range,
     read_start,
     resolved,
-    scan_options,
     write,
     write_if,
 )
@@ -44,8 +43,8 @@ __all__ = [
     "read_range",
     "read_start",
     "resolved",
-    "scan_options",
     "scan_parquet",
+    "silence_named",
     "silent",
     "write",
     "write_if",

@@ -3,7 +3,8 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -98,6 +99,21 @@ def silent(place: str, error: Exception) -> StorageError | None:
         The error to raise instead; None where it is about something else.
     """
     return _said(place, error) if place.startswith(SCHEME) and re.search(_SILENT, str(error)) else None
+
+
+@contextmanager
+def silence_named(place: str) -> Iterator[None]:
+    """Turn what Polars or deltalake raise of a bucket that did not answer into an error that says what to do.
+
+    Raises:
+        StorageError: the bucket does not answer, or refuses.
+    """
+    try:
+        yield
+    except Exception as error:
+        if found := silent(place, error):
+            raise found from error
+        raise
 
 
 def _said(place: str, error: Exception) -> StorageError:

@@ -16,9 +16,10 @@ _AT_ONCE = 16
 
 
 def scan_parquet(names: Sequence[str], **how: Any) -> pl.LazyFrame:  # noqa: ANN401 - Polars' own options
-    """Scan Parquet files by name, at least one: what they hold and nothing that their names say."""
-    told = scan_options(names[0])
-    return pl.scan_parquet(list(names), hive_partitioning=False, glob=False, storage_options=told, **how)
+    """Scan Parquet files by name, at least one: by default what they hold, and nothing that their names say."""
+    options = {"hive_partitioning": False, **how, "storage_options": scan_options(names[0])}
+    # Its own way to credentials is that of another library; the variables say who asks.
+    return pl.scan_parquet(list(names), glob=False, credential_provider=None, **options)
 
 
 def read_footers(names: Sequence[str]) -> list[pq.FileMetaData]:

@@ -1,0 +1,149 @@
+"""A lake in a bucket is the lake that it would be in a folder, row for row, by every way of reading it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from commands import Run
+from making import as_folder, as_tar, files_of, recipe
+from s3 import Bucket
+
+import schemas
+from pipeline import storage
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import LakeError, NoReleaseError, StorageError
+from pipeline.flow.build import build, plan
+from pipeline.flow.inspect import history, status, vacuum
+from pipeline.flow.verify import verify
+from pipeline.handle import Lake
+from pipeline.recipe import Recipe, parse_recipe
+
+# Tables whose rows do not tell when or by which release they were made.
+SAME = [name for name in schemas.TABLES if name not in ("releases", "scores", "misses", "exports")]
+MODEL = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
+SPLIT = {"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    as_tar(tmp_path / "train.tar", files_of(60), "w")
+    as_folder(
+        tmp_path / "test", {**files_of(20, seed=1), "A/ä b%20c+d.png": files_of(1)["A/00000.png"], "B/bad.png": b""}
+    )
+    return tmp_path
+
+
+def asked(base: Path, root: str) -> Recipe:
+    return recipe(
+        base,
+        {"uri": "train.tar"},
+        {"uri": "test", "split": "test"},
+        lake={"root": root},
+        dedup={"rules": ["exact", "maxpool:4", "cosine:0.9"]},
+        split=[SPLIT],
+        baseline=[MODEL],
+    )
+
+
+def rows_of(lake: Lake) -> dict[str, pl.DataFrame]:
+    return {name: lake.scan(name).collect() for name in SAME}
+
+
+def test_a_lake_in_a_bucket_equals_one_in_a_folder(base: Path, lake_bucket: Bucket) -> None:
+    place = f"s3://{lake_bucket.name}/some/prefix"
+    made = [build(asked(base, root), engine=LocalEngine(2)) for root in ("lake", place)]
+    assert made[1].report == f"{place}/report.html"
+    here, there = (Lake(item.root) for item in made)
+    assert [rows.equals(rows_of(there)[name]) for name, rows in rows_of(here).items()] == [True] * len(SAME)
+    for role in ("train", "test"):
+        assert all(
+            np.array_equal(a, b) for a, b in zip(here.arrays("main", role), there.arrays("main", role), strict=True)
+        )
+    text = "select label, count(*) from images join splits using (image_id) group by all order by all"
+    assert here.sql(text).fetchall() == there.sql(text).fetchall()
+    assert [check for check in verify(place) if check.faults] == []
+    assert build(asked(base, place), engine=LocalEngine(1)).done == ()
+    assert plan(asked(base, place)) == []
+
+
+def test_what_changes_is_built_and_old_releases_stay(base: Path, lake_bucket: Bucket) -> None:
+    place = f"s3://{lake_bucket.name}/lake"
+    build(asked(base, place), engine=LocalEngine(1))
+    before = rows_of(Lake(place))
+    (base / "test" / "B" / "bad.png").unlink()
+    as_folder(base / "test", {"B/new.png": files_of(1, seed=7)["A/00000.png"]})
+    held = Lake(place)
+    assert build(asked(base, place), engine=LocalEngine(1)).release == 2
+    assert all(rows.equals(rows_of(Lake(place, 1))[name]) for name, rows in before.items())
+    assert all(rows.equals(rows_of(held)[name]) for name, rows in before.items())
+    build(asked(base, "lake"), engine=LocalEngine(1))
+    fresh = rows_of(Lake(base / "lake"))
+    assert all(rows.equals(fresh[name]) for name, rows in rows_of(Lake(f"{place}/")).items())
+    assert len(history(place)) == 2
+    assert status(place).todo == []
+    assert vacuum(place, older_than_hours=0, dry_run=False) == []
+
+
+def test_every_command_takes_a_bucket(base: Path, lake_bucket: Bucket, run: Run) -> None:
+    place = f"s3://{lake_bucket.name}/lake"
+    file = base / "r.toml"
+    values = {
+        "lake": {"root": place},
+        "source": [{"uri": "test", "dataset": "d", "split": "test"}],
+        "split": [{"name": "main", "test": {"from": "test"}}],
+    }
+    lines = [f'[lake]\nroot = "{place}"', '[[source]]\nuri = "test"\ndataset = "d"\nsplit = "test"']
+    lines += ['[[split]]\nname = "main"\ntest = { from = "test" }']
+    file.write_text("\n".join(lines))
+    assert parse_recipe(values, base=base).root == place
+    assert run("build", file, "--workers", 1).exit_code == 0
+    for command in (
+        ("status", place),
+        ("sql", f"{place}/", "select count(*) from images"),
+        ("overlap", place),
+        ("verify", place),
+        ("history", place),
+        ("report", place),
+        ("vacuum", place, "--keep-last", 1),
+        ("export", place, "main", base / "out", "--to", "npz", "--workers", 1),
+    ):
+        done = run(*command)
+        assert done.exit_code == 0, (command, done.stderr)
+    assert json.loads(run("history", place, "--json").stdout)[0]["pinned"] == [
+        f"export of main as npz to {(base / 'out').resolve()}"
+    ]
+
+
+def test_no_object_is_left_that_no_commit_names(base: Path, lake_bucket: Bucket) -> None:
+    place = f"s3://{lake_bucket.name}/lake"
+    build(asked(base, place), engine=LocalEngine(1))
+    (base / "train.tar").write_bytes((base / "train.tar").read_bytes()[:9000])
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        build(asked(base, place), engine=LocalEngine(1))
+    named = {name.removeprefix(f"{place}/") for name in _files_of(Lake(place))}
+    found = {path for path in storage.below(place) if path.endswith(".parquet")}
+    assert found == named
+    assert not [path for path in storage.below(place) if path.startswith(".writers")]
+
+
+def _files_of(lake: Lake) -> list[str]:
+    from pipeline.lake.reading import file_names  # noqa: PLC0415 - only here
+
+    return [file for name in schemas.TABLES for file in file_names(lake.root, name, None)]
+
+
+def test_faults_are_one_clear_error(base: Path, lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NoReleaseError, match="holds no finished build"):
+        Lake(f"s3://{lake_bucket.name}/none")
+    with pytest.raises(StorageError, match="There is no such bucket: make it first"):
+        build(asked(base, "s3://no-such-bucket-here/lake"), engine=LocalEngine(1))
+    with pytest.raises(ValueError, match="in a folder or at s3://bucket/prefix, not at gs://b/lake"):
+        asked(base, "gs://b/lake")
+    monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01,))
+    monkeypatch.setattr("pipeline.storage.client.TRIES", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for attempt in (lambda: Lake("s3://b/lake"), lambda: build(asked(base, "s3://b/lake"), engine=LocalEngine(1))):
+        with pytest.raises((StorageError, LakeError), match=r"Check AWS_ENDPOINT_URL \(now http://127.0.0.1:9\)"):
+            attempt()
