@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -60,8 +61,7 @@ def files(root: str, name: str, version: int | None = None) -> list[Part]:
 
 
 def _listed(root: str, name: str, table: DeltaTable) -> list[Part]:
-    with storage.silence_named(f"{root}/{name}"):
-        actions = pa.table(table.get_add_actions(flatten=True))
+    actions = pa.table(storage.ask(f"{root}/{name}", lambda: table.get_add_actions(flatten=True)))
     keys = schemas.TABLES[name].partition_by
     parts = (
         Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
@@ -112,14 +112,12 @@ def restore(root: str, name: str, version: int) -> None:
 
     Raises:
         LakeError: a file of that version is gone.
+        StorageError: the bucket does not answer.
     """
     table = ensure_table(root, name)
-    told = json.dumps(asdict(read_meta(root, name, version)), sort_keys=True)
+    told = asdict(read_meta(root, name, version))
     try:
-        with storage.silence_named(f"{root}/{name}"):
-            table.restore(version, commit_properties=CommitProperties(custom_metadata={"imagelake": told}))
-            table.update_incremental()
-        seen(root, name, table.version(), made=True)
+        _make(root, name, table, told, lambda properties: table.restore(version, commit_properties=properties))
     except DeltaError as error:
         raise LakeError(
             f"{root}/{name}: version {version} cannot be restored ({one_line(error)}). Run: imagelake verify {root}"
@@ -158,39 +156,52 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
             )
             for part in old
         ]
-        _transact(root, name, table, actions, meta)
-        with storage.silence_named(f"{root}/{name}"):
-            table.update_incremental()
-    seen(root, name, table.version(), made=True)
+        try:
+            _make(root, name, table, asdict(meta), partial(_transact, table, name, actions))
+        except DeltaError as error:
+            raise LakeError(f"{root}/{name}: the commit was refused ({one_line(error)}). Build again.") from error
     return table.version()
 
 
-def _transact(root: str, name: str, table: DeltaTable, actions: Sequence[AddAction | RemoveAction], meta: Meta) -> None:
-    # A mark that no other commit has: where the answer to a commit is lost, it tells whether it was made.
-    mark = uuid.uuid4().hex
-    told = {"imagelake": json.dumps(asdict(meta), sort_keys=True), _MARK: mark}
-    try:
-        table.create_write_transaction(
-            list(actions),
-            mode="append",
-            schema=table.schema(),
-            partition_by=list(schemas.TABLES[name].partition_by),
-            # On the version that was read, or not at all: whoever was faster may have changed what this one is made of.
-            commit_properties=CommitProperties(custom_metadata=told, max_commit_retries=0),
-        )
-    except (DeltaError, OSError) as error:
-        if _was_made(root, name, table.version() + 1, mark):
-            return
-        if silent := storage.silent(f"{root}/{name}", error):
-            raise silent from error
-        if isinstance(error, OSError):
-            raise
-        raise LakeError(f"{root}/{name}: the commit was refused ({one_line(error)}). Build again.") from error
+def _transact(
+    table: DeltaTable, name: str, actions: Sequence[AddAction | RemoveAction], properties: CommitProperties
+) -> None:
+    table.create_write_transaction(
+        list(actions),
+        mode="append",
+        schema=table.schema(),
+        partition_by=list(schemas.TABLES[name].partition_by),
+        commit_properties=properties,
+    )
 
 
-def _was_made(root: str, name: str, version: int, mark: str) -> bool:
-    """Tell whether a commit whose answer was lost was made all the same."""
-    return storage.is_bucket(root) and _commit_info(root, name, version).get(_MARK) == mark
+def _make(
+    root: str, name: str, table: DeltaTable, told: Mapping[str, Any], change: Callable[[CommitProperties], object]
+) -> None:
+    """Make the next version of a table, or none: whoever was faster may have changed what this one is made of.
+
+    Where the answer of a bucket is lost, the commit may have been made all the same. It carries a word that no other
+    commit has: that tells, and trying the same version again can make it only once.
+
+    Raises:
+        DeltaError: somebody was faster, or the commit is not possible.
+        StorageError: the bucket does not answer.
+    """
+    place, version, mark = f"{root}/{name}", table.version() + 1, uuid.uuid4().hex
+    properties = CommitProperties(
+        custom_metadata={"imagelake": json.dumps(told, sort_keys=True), _MARK: mark}, max_commit_retries=0
+    )
+
+    def attempt() -> None:
+        try:
+            change(properties)
+        except DeltaError:
+            if not storage.is_bucket(root) or _commit_info(root, name, version).get(_MARK) != mark:
+                raise
+
+    storage.ask(place, attempt)
+    storage.ask(place, table.update_incremental)
+    seen(root, name, table.version(), made=True)
 
 
 def _add(part: Part, now: int) -> AddAction:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 import schemas
@@ -76,8 +76,9 @@ def _opened(root: str, name: str, version: int | None) -> DeltaTable | None:
     if not storage.is_bucket(root) and not (Path(location) / "_delta_log").is_dir():
         return None
     try:
-        with storage.silence_named(location):
-            table = DeltaTable(location, version=version, storage_options=storage.options(root))
+        table = storage.ask(
+            location, lambda: DeltaTable(location, version=version, storage_options=storage.options(root))
+        )
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
@@ -95,34 +96,36 @@ def _opened(root: str, name: str, version: int | None) -> DeltaTable | None:
 
 def ensure_table(root: str, name: str) -> DeltaTable:
     """Open a table, making it empty first where it is missing, and adding columns it was made without."""
-    declared = schemas.TABLES[name]
-    table = open_table(root, name)
-    if table is not None:
-        widened = _with_new_columns(table, declared.schema)
-        seen(root, name, widened.version(), made=True)
-        return widened
-    with storage.silence_named(f"{root}/{name}"):
-        made = _created(root, name)
-    # A new table has one version. Where it has more, it is another writer's, who was faster.
-    seen(root, name, made.version(), made=made.version() == 0)
+    table = open_table(root, name) or storage.ask(f"{root}/{name}", lambda: _created(root, name))
+    widened = storage.ask(f"{root}/{name}", lambda: _with_new_columns(table, schemas.TABLES[name].schema))
+    seen(root, name, widened.version(), made=True)
     if (mine := kept(root)) is not None:
-        mine[name] = made
-    return made
+        mine[name] = widened
+    return widened
 
 
 def _created(root: str, name: str) -> DeltaTable:
+    """Make an empty table. Where the answer is lost, it is there all the same, and the next try finds it."""
     declared = schemas.TABLES[name]
-    return DeltaTable.create(
-        f"{root}/{name}",
-        declared.schema,
-        mode="ignore",
-        partition_by=list(declared.partition_by),
-        name=name,
-        description=declared.doc,
-        configuration=_CONFIGURATION,
-        raise_if_key_not_exists=False,
-        storage_options=storage.options(root),
-    )
+    try:
+        return DeltaTable.create(
+            f"{root}/{name}",
+            declared.schema,
+            mode="ignore",
+            partition_by=list(declared.partition_by),
+            name=name,
+            description=declared.doc,
+            configuration=_CONFIGURATION,
+            raise_if_key_not_exists=False,
+            storage_options=storage.options(root),
+            # Tried again by deltalake itself, a table whose answer was lost would be made twice.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    except DeltaError:
+        found = _opened(root, name, None) if storage.is_bucket(root) else None
+        if found is None:
+            raise
+        return found
 
 
 def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:

@@ -7,7 +7,7 @@ AWS_ENDPOINT_URL for a service that is not Amazon's; AWS_SKIP_SIGNATURE=true to 
 Every request is repeated with growing pauses, and not for ever. Polars and deltalake are told the same (`options`).
 """
 
-from pipeline.storage.client import silence_named, silent
+from pipeline.storage.client import ask, silence_named, silent
 from pipeline.storage.objects import (
     Found,
     below,
@@ -29,6 +29,7 @@ from pipeline.storage.parquet import open_parquet, read_footers, scan_parquet
 
 __all__ = [
     "Found",
+    "ask",
     "below",
     "delete",
     "exists",

@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.errors import StorageError
+from pipeline.errors import ImagelakeError, StorageError
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -32,13 +32,16 @@ _NAMES = {
     "AWS_SESSION_TOKEN": "aws_session_token",
     "AWS_SKIP_SIGNATURE": "aws_skip_signature",
 }
-_REFUSED = "The service refuses: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may do this"
-_SILENT = "Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error"
-_NO_ROLE = "169\\.254|credential"
+# What object_store, the library inside obstore, Polars and deltalake, says of a bucket.
+_SILENT = "Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
+_NO_BUCKET, _NO_ROLE = "NoSuchBucket", "169\\.254|redential"
+_DENIED = "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|ermission|code: 40[13]"
+# What another try does not change.
+_FINAL = f"{_NO_BUCKET}|{_NO_ROLE}|{_DENIED}"
 _HINTS = {
+    _NO_BUCKET: "There is no such bucket: make it first, or check the name",
     _NO_ROLE: "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "NoSuchBucket": "There is no such bucket: make it first, or check the name",
-    "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|permissions|403|401": _REFUSED,
+    _DENIED: "The service refuses: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may do this",
     "": "It was tried several times. Check AWS_ENDPOINT_URL{endpoint}, AWS_REGION and the network, then run again",
 }
 
@@ -60,29 +63,26 @@ def store_of(place: str) -> "tuple[S3Store, str]":
 
 
 def ask(place: str, attempt: Callable[[], Result]) -> Result:
-    """Ask a bucket, again where the answer may change.
+    """Ask a bucket, by any library, and again where it did not answer and the answer may yet come.
 
     Args:
-        place: what is asked for, for messages.
-        attempt: does the same however often it is called.
+        place: what is asked for, for messages. Where it is in a folder, it is asked once.
+        attempt: may be done twice: where an answer is lost, what was asked for may be done all the same.
 
     Raises:
         FileNotFoundError: there is no such object.
         StorageError: the bucket does not answer, or refuses.
     """
-    from obstore.exceptions import BaseError, GenericError  # noqa: PLC0415 - only those who use buckets pay for it
-
+    if not place.startswith(SCHEME):
+        return attempt()
     until = time.monotonic() + PATIENCE
     for pause in (*_PAUSES, None):
         try:
             return attempt()
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise _said(place, error) from error
-            raise
-        except BaseError as error:
-            final = type(error) is not GenericError or re.search(_NO_ROLE, str(error))
-            if pause is None or time.monotonic() > until or final:
+        except Exception as error:
+            if not _is_of_the_bucket(error):
+                raise
+            if pause is None or time.monotonic() > until or re.search(_FINAL, str(error)):
                 raise _said(place, error) from error
         time.sleep(pause)
     raise AssertionError("unreachable: the last try returns or raises")
@@ -98,7 +98,7 @@ def silent(place: str, error: Exception) -> StorageError | None:
     Returns:
         The error to raise instead; None where it is about something else.
     """
-    return _said(place, error) if place.startswith(SCHEME) and re.search(_SILENT, str(error)) else None
+    return _said(place, error) if place.startswith(SCHEME) and _is_of_the_bucket(error) else None
 
 
 @contextmanager
@@ -116,8 +116,16 @@ def silence_named(place: str) -> Iterator[None]:
         raise
 
 
+def _is_of_the_bucket(error: Exception) -> bool:
+    if isinstance(error, ImagelakeError) or type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
+        return False
+    if isinstance(error, FileNotFoundError):
+        return "NoSuchBucket" in str(error)
+    return re.search(_SILENT, str(error)) is not None
+
+
 def _said(place: str, error: Exception) -> StorageError:
-    said = " ".join(str(error).partition("Debug source")[0].split())
+    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Debug source")[0].split())
     hint = next(hint for words, hint in _HINTS.items() if re.search(words, said))
     endpoint = settings().get("aws_endpoint")
     return StorageError(f"{place}: {hint.format(endpoint=f' (now {endpoint})' if endpoint else '')}. ({said[:300]})")
