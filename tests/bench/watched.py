@@ -57,8 +57,13 @@ def run(command: Sequence[str], folder: Path | None = None, *, memory: bool = Tr
 
 def _watch(session: int, peak: list[float], done: threading.Event) -> None:
     while not done.wait(_LOOK_EVERY):
-        members = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _session(entry) == session]
-        peak[0] = max(peak[0], sum(map(_megabytes, members)))
+        peak[0] = max(peak[0], tree_megabytes(session))
+
+
+def tree_megabytes(session: int) -> float:
+    """Sum the proportional shares of memory of all processes of a session."""
+    members = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _session(entry) == session]
+    return sum(map(_megabytes, members))
 
 
 def _session(entry: Path) -> int:
