@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check stress bench lock clean
+.PHONY: help setup demo test check audit stress bench lock clean
 
 help:      ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 10
@@ -36,8 +36,17 @@ check: $(READY) .venv/.torch  ## what CI runs: lint, types, import rule, tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 -m "not stress"
 
-stress: $(READY) .venv/.torch  ## slow tests: fifty builds killed at random moments, 20,000 damaged inputs
-	$(BIN)/pytest -m stress
+# Beside the environment, not in it: what it needs is no business of imagelake's.
+.venv/audit/.ready: .ci/audit.lock $(READY)
+	$(BIN)/python -m venv --clear .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/audit.lock
+	@touch .venv/audit/.ready
+
+audit: .venv/audit/.ready  ## known vulnerabilities of pinned packages, by pip-audit
+	.venv/audit/bin/python .ci/audit.py .venv/audit/bin/pip-audit
+
+stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many writers, hostile and damaged inputs
+	$(BIN)/pytest -m stress -s
 
 bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alternative
 	$(BIN)/python tests/bench/flow.py
@@ -45,6 +54,9 @@ bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alter
 	$(BIN)/python tests/bench/dedup.py
 	$(BIN)/python tests/bench/feed.py
 	$(BIN)/python tests/bench/models.py
+	$(BIN)/python tests/bench/engines.py
+	$(BIN)/python tests/bench/verify.py
+	$(BIN)/python tests/bench/scale.py --sizes 500000
 
 lock: $(READY)   ## resolve pyproject.toml again into requirements.lock
 	$(BIN)/python -m pip install --quiet uv

@@ -1,4 +1,4 @@
-"""One bar on a terminal, nothing elsewhere: progress goes to stderr, results to stdout."""
+"""One bar on a terminal, nothing elsewhere: progress goes to stderr, results to stdout. And what may be shown there."""
 
 import re
 import sys

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import click
 
+from pipeline.cli.say import say
 from pipeline.errors import ImagelakeError
 
 _COMMANDS = {
@@ -51,18 +52,35 @@ def _imagelake() -> None:
     """Labelled image archives in; a queryable, deduplicated, leak-free lake out."""
 
 
+def _show(error: click.ClickException) -> None:
+    """Print what click prints of a usage error, line by line: its message may quote what was typed."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    if context is not None:
+        for line in (*context.get_usage().split("\n"), f"Try '{context.command_path} --help' for help.", ""):
+            say(line, err=True)
+    say(f"Error: {error.format_message()}", err=True)
+
+
 def main() -> None:
     """Run the command; what imagelake raises on purpose becomes one line and exit code 1, ctrl-C exit code 130."""
     try:
         sys.exit(_imagelake(standalone_mode=False))
     except click.Abort:
-        click.echo("imagelake: stopped. The lake reads as of its last release; build again to go on.", err=True)
+        say("imagelake: stopped. The lake reads as of its last release; build again to go on.", err=True)
         sys.exit(_INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except ImagelakeError as error:
-        click.echo(f"imagelake: {error}", err=True)
+        say(f"imagelake: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        from pipeline.storage import silent  # noqa: PLC0415 - slow to import, and hardly ever wanted
+
+        # Polars asks a bucket when a query runs, wherever that is.
+        if (said := silent("s3://...", error)) is None:
+            raise
+        say(f"imagelake: {said}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         # The reader (head, less) has seen enough.

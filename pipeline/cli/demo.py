@@ -6,6 +6,7 @@ import click
 
 from pipeline.cli.build import show_built
 from pipeline.cli.options import as_json
+from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.demo import demo
 
@@ -21,10 +22,9 @@ def command(directory: Path, workers: int | None, *, json_: bool) -> None:
         show_json({"truth": found.truth, "scores": found.scores, "report": found.built.report})
         return
     show_built(found.built)
-    click.echo("\nWhat was planted, and what the lake found:")
+    say("")
+    say("What was planted, and what the lake found:")
     show_frame(found.truth)
-    click.echo(
-        "Accuracy of logistic regression, on the test role as it was, as it is sanitized, and on what overlapped:"
-    )
+    say("Accuracy of logistic regression, on the test role as it was, as it is sanitized, and on what overlapped:")
     show_frame(found.scores)
-    click.echo(f"Open {found.built.report}")
+    say(f"Open {found.built.report}")

@@ -6,14 +6,15 @@ from typing import Any
 import click
 
 from pipeline.arrays.exports import FORMS
-from pipeline.cli.options import as_json
+from pipeline.cli.options import as_json, the_lake
+from pipeline.cli.say import say
 from pipeline.cli.show import show_json
 from pipeline.flow.export import Exported, export, export_engine
 from pipeline.recipe.part import ROLES
 
 
 @click.command("export")
-@click.argument("lake", type=click.Path())
+@the_lake
 @click.argument("split")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--to", "form", type=click.Choice(list(FORMS)), required=True, help="Form of the files.")
@@ -52,13 +53,13 @@ def command(lake: str, split: str, directory: Path, *, form: str, json_: bool, *
         engine=export_engine(asked["workers"]),
         pickle=asked["pickle"],
         pinned=not asked["no_pin"],
-        on_wait=lambda: click.echo(
+        on_wait=lambda: say(
             f"imagelake: {directory} is whole; waiting for whoever writes to {lake}, to pin its release (ctrl-C: not)",
             err=True,
         ),
     )
     if done.unpinned and not asked["no_pin"]:
-        click.echo(
+        say(
             f"imagelake: release {done.release} is not pinned ({done.unpinned}): the export is whole, but "
             "`imagelake vacuum --keep-last` may give up the release it was made of.",
             err=True,
@@ -68,10 +69,10 @@ def command(lake: str, split: str, directory: Path, *, form: str, json_: bool, *
 
 def _show(done: Exported, form: str) -> None:
     for role, images in done.roles.items():
-        click.echo(f"{role:>10}  {images:,} images")
+        say(f"{role:>10}  {images:,} images")
     for role in done.left_out:
-        click.echo(f"{role:>10}  left out: it has no images")
-    click.echo(
+        say(f"{role:>10}  left out: it has no images")
+    say(
         f"exported release {done.release} as {form} to {done.target}: {done.images:,} images, {done.files:,} files, "
         f"{done.size:,} bytes in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):,.0f} images/s)"
     )

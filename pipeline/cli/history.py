@@ -3,13 +3,13 @@
 import click
 import polars as pl
 
-from pipeline.cli.options import as_json
+from pipeline.cli.options import as_json, the_lake
 from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.inspect import history
 
 
 @click.command("history")
-@click.argument("lake", type=click.Path())
+@the_lake
 @as_json
 def command(lake: str, *, json_: bool) -> None:
     """List the releases of LAKE, oldest first: when, what pins each, from which recipe, and what its build did.

@@ -6,7 +6,8 @@ from typing import Any
 import click
 import polars as pl
 
-from pipeline.cli.options import as_json
+from pipeline.cli.options import as_json, the_lake
+from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.inspect import overlap
 from pipeline.flow.review import Question, Shapes, review_clusters, review_pairs, write_review
@@ -17,7 +18,7 @@ _SIZES = (2, 3, 4, 5, 10, 100, 1_000, 10_000, 100_000)
 
 
 @click.command("overlap")
-@click.argument("lake", type=click.Path())
+@the_lake
 @click.option("--split", help="Named split whose roles are compared; the sources' own splits by default.")
 @click.option("--rule", help="List the pairs of this rule, closest first, instead of counting.")
 @click.option("--top", type=click.IntRange(min=1), help="How many to list; 50 by default.")
@@ -60,17 +61,17 @@ def _counts(lake: str, split: str | None, *, json_: bool) -> None:
     if json_:
         show_json(found._asdict())
         return
-    click.echo("Images of a role (row) that occur in another role, or again in their own:")
+    say("Images of a role (row) that occur in another role, or again in their own:")
     show_frame(found.matrix)
-    click.echo("What repeats inside a role: clusters, images beyond the first of each, clusters with several labels:")
+    say("What repeats inside a role: clusters, images beyond the first of each, clusters with several labels:")
     show_frame(found.repeats)
     counts = found.conflicts.group_by("rule", maintain_order=True).len()
     listed = ", ".join(f"{count:,} by {rule}" for rule, count in counts.rows()) or "none"
-    click.echo(f"Label conflicts, clusters with several labels: {listed}")
+    say(f"Label conflicts, clusters with several labels: {listed}")
     if len(found.conflicts):
         first = found.conflicts.group_by("rule", maintain_order=True).head(_SHOWN).drop("cluster_id")
         show_frame(first.with_columns(pl.col("labels").list.join(" "), pl.col("paths").list.head(3).list.join(", ")))
-        click.echo(f"Shown are {_SHOWN} a rule at most; --json lists all.")
+        say(f"Shown are {_SHOWN} a rule at most; --json lists all.")
 
 
 def _pairs(lake: str, question: Question, html: Path | None, *, json_: bool) -> None:
@@ -79,11 +80,11 @@ def _pairs(lake: str, question: Question, html: Path | None, *, json_: bool) -> 
     if json_:
         show_json({**review._asdict(), "page": page} if page else review._asdict())
         return
-    click.echo(review.headline)
+    say(review.headline)
     if review.from_clusters:
-        click.echo(f"{review.rule} is decided by keys alone: its pairs were made of its clusters, every score is 1.")
+        say(f"{review.rule} is decided by keys alone: its pairs were made of its clusters, every score is 1.")
     if page:
-        click.echo(page)
+        say(page)
     elif len(review.shown):
         show_frame(
             review.shown.select(
@@ -106,15 +107,15 @@ def _clusters(shapes: Shapes, *, json_: bool) -> None:
     noun = "cluster" if shapes.clusters == 1 else "clusters"
     if not shapes.matching:
         asked_of = f"none of {shapes.clusters:,} {noun} is asked for" if shapes.clusters else "no cluster"
-        click.echo(f"{shapes.rule}: {asked_of}.")
+        say(f"{shapes.rule}: {asked_of}.")
         return
     some = f"{shapes.matching:,} of " if shapes.matching < shapes.clusters else ""
     longest = "-" if shapes.diameter is None else f"{'' if shapes.exact else 'at least '}{shapes.diameter:,}"
-    click.echo(
+    say(
         f"{shapes.rule}: {some}{shapes.clusters:,} {noun}, the largest of {shapes.largest:,} images, "
         f"the longest diameter {longest} (pairs from end to end)."
     )
-    click.echo(f"Clusters by images: {_histogram(shapes.sizes)}.")
+    say(f"Clusters by images: {_histogram(shapes.sizes)}.")
     least = pl.when("exact").then(pl.lit("")).otherwise(pl.lit("at least "))
     shown = shapes.shown.select(
         "images",
@@ -126,7 +127,7 @@ def _clusters(shapes: Shapes, *, json_: bool) -> None:
     )
     show_frame(shown, rows=len(shown))
     if len(shown) < shapes.matching:
-        click.echo(f"{len(shown):,} of {shapes.matching:,} shown, the largest first.")
+        say(f"{len(shown):,} of {shapes.matching:,} shown, the largest first.")
 
 
 def _counted(name: str) -> pl.Expr:

@@ -1,32 +1,39 @@
-"""How commands print: frames as tables for people, everything as JSON for programs."""
+"""How commands print results: frames as tables for people, everything as JSON for programs. Single lines: `say`."""
 
 import json
 import shutil
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import click
 import polars as pl
 
+from pipeline.cli.say import say
+from pipeline.progress import plain
+
 _ID_BYTES = 16
-# What would move the cursor, break the line or turn the direction of writing.
-_UNPRINTABLE = r"[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]"
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
-    """Print a value as JSON: frames as lists of rows, bytes as hexadecimal digits."""
-    click.echo(json.dumps(_without_nan(value), default=_plain, indent=2, allow_nan=False))
+    """Print a value as JSON: frames as lists of rows, bytes as hexadecimal digits.
+
+    It is ASCII without control characters, and exact: who parses it has the text of the tables.
+    """
+    text = json.dumps(_without_nan(value), default=_plain, indent=2, allow_nan=False)
+    # The one control character that JSON need not escape.
+    click.echo(text.replace("\x7f", "\\u007f"))
 
 
 def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
-    """Print a frame in full width, ids as hexadecimal digits, text without control characters."""
+    """Print a frame in full width, ids as hexadecimal digits, text as `say` has it."""
     shown = frame.with_columns(
         # Ids and hashes whole, pixels as their beginning.
         pl.when(pl.col(pl.Binary).bin.size() > _ID_BYTES)
         .then(pl.col(pl.Binary).bin.slice(0, _ID_BYTES).bin.encode("hex") + "…")
         .otherwise(pl.col(pl.Binary).bin.encode("hex"))
         .name.keep(),
-        pl.col(pl.String).str.replace_all(_UNPRINTABLE, "\ufffd"),
+        pl.col(pl.String).str.replace_many(_spelled()),
     )
     with pl.Config(
         tbl_rows=rows,
@@ -38,7 +45,16 @@ def show_frame(frame: pl.DataFrame, rows: int = 1000) -> None:
         tbl_formatting="UTF8_FULL_CONDENSED",
         thousands_separator=",",
     ):
-        click.echo(str(shown))
+        # Names of columns, and text in lists, are as they came: it is their lines that are plain.
+        for line in str(shown).split("\n"):
+            say(line)
+
+
+@lru_cache(maxsize=1)
+def _spelled() -> dict[str, str]:
+    """What `plain` makes of characters, of those that it does not leave alone."""
+    planes = (*range(0xD800), *range(0xE000, 0x10000), *range(0xE0000, 0xE0080))
+    return {char: shown for char in map(chr, planes) if (shown := plain(char)) != char}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - json's own signature

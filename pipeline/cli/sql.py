@@ -2,13 +2,13 @@
 
 import click
 
-from pipeline.cli.options import as_json
+from pipeline.cli.options import as_json, the_lake
 from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.inspect import run_sql
 
 
 @click.command("sql")
-@click.argument("lake", type=click.Path())
+@the_lake
 @click.argument("query")
 @click.option("--at", "release", type=int, help="Release to query; the newest by default.")
 @as_json

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import as_json
+from pipeline.cli.options import as_json, the_lake
+from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.inspect import status
 
 
 @click.command("status")
-@click.argument("lake", type=click.Path())
+@the_lake
 @click.option("--recipe", type=click.Path(path_type=Path), help="Recipe of the next build; the last one by default.")
 @as_json
 def command(lake: str, recipe: Path | None, *, json_: bool) -> None:
@@ -19,13 +20,11 @@ def command(lake: str, recipe: Path | None, *, json_: bool) -> None:
     if json_:
         show_json({**found._asdict(), "todo": [item._asdict() for item in found.todo or []]})
         return
-    click.echo(f"{lake}: release {found.release or 'none yet'}")
+    say(f"{lake}: release {found.release or 'none yet'}")
     show_frame(found.tables)
-    click.echo("Rejects by reason:" if len(found.rejects) else "No rejects.")
+    say("Rejects by reason:" if len(found.rejects) else "No rejects.")
     if len(found.rejects):
         show_frame(found.rejects)
-    click.echo(
-        f"The next build by {found.recipe}:" if found.todo else f"The next build by {found.recipe} has nothing to do."
-    )
+    say(f"The next build by {found.recipe}:" if found.todo else f"The next build by {found.recipe} has nothing to do.")
     for item in found.todo:
-        click.echo(f"  {item.stage:>10}  {item.unit}: {item.reason}")
+        say(f"  {item.stage:>10}  {item.unit}: {item.reason}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import as_json
+from pipeline.cli.say import say
 from pipeline.cli.show import show_json
 from pipeline.flow.synth import synth
 
@@ -34,5 +35,6 @@ def command(  # noqa: PLR0913 - one argument an option
         show_json(made)
         return
     for kind, count in made["planted"].items():
-        click.echo(f"{count:>10,}  {kind}")
-    click.echo(f"{made['files']:,} files: {', '.join(map(str, made['parts']))}\ntruth: {made['truth']}")
+        say(f"{count:>10,}  {kind}")
+    say(f"{made['files']:,} files: {', '.join(map(str, made['parts']))}")
+    say(f"truth: {made['truth']}")

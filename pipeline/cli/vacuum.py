@@ -2,13 +2,14 @@
 
 import click
 
-from pipeline.cli.options import as_json
+from pipeline.cli.options import as_json, the_lake
+from pipeline.cli.say import say
 from pipeline.cli.show import show_json
 from pipeline.flow.inspect import Vacuumed, vacuum, vacuum_releases
 
 
 @click.command("vacuum")
-@click.argument("lake", type=click.Path())
+@the_lake
 @click.option(
     "--older-than",
     type=click.IntRange(min=0),
@@ -46,17 +47,17 @@ def command(  # noqa: PLR0913 - its options
 
 def _show(done: Vacuumed, older_than: int, *, would: str, told: bool) -> None:
     for number, names in done.pinned.items():
-        click.echo(f"release {number} stays, pinned by {'; '.join(names)}")
+        say(f"release {number} stays, pinned by {'; '.join(names)}")
     for number in done.given_up:
         by = "; ".join(done.broken.get(number, []))
         broken = f", though named by {by}: what they show cannot be read again" if by else ""
-        click.echo(f"release {number} {would or 'is '}given up{broken}")
+        say(f"release {number} {would or 'is '}given up{broken}")
     for path in done.deleted:
-        click.echo(path)
-    click.echo(f"{len(done.deleted)} files {would}deleted")
+        say(path)
+    say(f"{len(done.deleted)} files {would}deleted")
     if told:
         kept, gone = (f"{len(found)} release{'s' if len(found) != 1 else ''}" for found in (done.kept, done.given_up))
         young = (
             f"; files younger than {older_than} hours stay until a later vacuum" if older_than and done.given_up else ""
         )
-        click.echo(f"{gone} {would}given up, {kept} kept{young}")
+        say(f"{gone} {would}given up, {kept} kept{young}")

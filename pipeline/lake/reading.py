@@ -1,6 +1,8 @@
 """Read tables: one as a Polars LazyFrame, all by name in DuckDB. Always the files of one version, in one order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,9 +12,26 @@ import schemas
 from pipeline import storage
 from pipeline.errors import QueryError
 from pipeline.lake.commits import files
+from pipeline.lake.confined import confine, objection, quoted
 
 if TYPE_CHECKING:
     import duckdb
+
+_unread: ContextVar[frozenset[str]] = ContextVar("unread", default=frozenset())
+
+
+@contextmanager
+def without(names: Collection[str]) -> Iterator[None]:
+    """Scan tables as if some files were not in them: they are damaged, and what is done here is to replace them.
+
+    Args:
+        names: places of the files.
+    """
+    before = _unread.set(frozenset(names))
+    try:
+        yield
+    finally:
+        _unread.reset(before)
 
 
 def scan_table(
@@ -31,7 +50,12 @@ def scan_table(
     Returns:
         Every column of the table's schema; no rows where the table is missing or empty.
     """
-    parts = [part.path for part in files(root, name, version) if keep is None or keep(part.partition)]
+    skipped = _unread.get()
+    parts = [
+        part.path
+        for part in files(root, name, version)
+        if (keep is None or keep(part.partition)) and f"{root}/{name}/{part.path}" not in skipped
+    ]
     if not parts:
         return polars_schema(schemas.TABLES[name].schema).to_frame().lazy()
     return scan_files(root, name, parts)
@@ -75,7 +99,7 @@ def polars_schema(schema: pa.Schema) -> pl.Schema:
 def connect(root: str, table_versions: Mapping[str, int | None]) -> "duckdb.DuckDBPyConnection":
     """Open DuckDB in memory with a view for every table.
 
-    The connection cannot reach files outside the lake, nor be told to.
+    The connection reaches the files of these tables and no other, and cannot be told to.
 
     Args:
         root: the lake's folder.
@@ -84,17 +108,15 @@ def connect(root: str, table_versions: Mapping[str, int | None]) -> "duckdb.Duck
     import duckdb  # noqa: PLC0415 - only queries pay for it
 
     connection = duckdb.connect(":memory:")
+    reachable: list[str] = []
     for name, version in table_versions.items():
         if storage.is_bucket(root):
             # DuckDB reads no bucket without an extension that it would have to download: Polars reads it for DuckDB,
             # and is told which columns and rows are wanted.
             connection.register(name, scan_table(root, name, version))
         else:
-            _define(connection, name, file_names(root, name, version))
-    if not storage.is_bucket(root):
-        connection.execute(f"SET allowed_directories = [{_quote(root)}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
+            reachable += _define(connection, name, file_names(root, name, version))
+    confine(connection, reachable)
     return connection
 
 
@@ -111,28 +133,24 @@ def query(connection: "duckdb.DuckDBPyConnection", text: str) -> "duckdb.DuckDBP
     import duckdb  # noqa: PLC0415
 
     try:
-        statements = connection.extract_statements(text)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise QueryError("a query is one SELECT statement: lakes change only through builds.")
+        if refused := objection(connection, text):
+            raise QueryError(refused)
         return connection.sql(text)
     except duckdb.Error as error:
         raise QueryError(f"{' '.join(str(error).split())} Tables: {', '.join(schemas.TABLES)}.") from error
 
 
-def _define(connection: "duckdb.DuckDBPyConnection", name: str, found: list[str]) -> None:
+def _define(connection: "duckdb.DuckDBPyConnection", name: str, found: list[str]) -> list[str]:
     table = schemas.TABLES[name]
     columns = ", ".join(f'"{column}"' for column in table.schema.names)
     connection.register(f"empty_{name}", table.schema.empty_table())
     if not found:
         connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM "empty_{name}"')  # noqa: S608 - own names
-        return
-    listed = ", ".join(map(_quote, found))
-    types = ", ".join(f"{_quote(key)}: 'VARCHAR'" for key in table.partition_by)
+        return found
+    listed = ", ".join(map(quoted, found))
+    types = ", ".join(f"{quoted(key)}: 'VARCHAR'" for key in table.partition_by)
     hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
     # Files of an older imagelake lack the columns that came since: they get them from a table without rows.
     rows = f'SELECT * FROM read_parquet([{listed}]{hive}) UNION ALL BY NAME SELECT * FROM "empty_{name}"'  # noqa: S608 - quoted
     connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({rows})')  # noqa: S608 - own names
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return found

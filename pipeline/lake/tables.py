@@ -1,5 +1,6 @@
 """Open a table, make it, widen it. Under the lock a table is opened once: nobody else changes it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import schemas
 from pipeline import storage
 from pipeline.errors import LakeError, NewerLakeError
 from pipeline.lake.lock import MISSING, kept, seen
+from pipeline.lake.parts import full_disk_named
 
 _SCHEMA_KEY = "imagelake.schema"
 _CONFIGURATION = {
@@ -29,6 +31,7 @@ Result = TypeVar("Result")
 # By lake in a bucket, what was asked of versions of its tables.
 _known: dict[str, dict[str, Any]] = {}
 _MOST_KNOWN = 256
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
 
 def open_table(root: str, name: str, version: int | None = None) -> DeltaTable | None:
@@ -71,8 +74,22 @@ def once(root: str, what: str, make: Callable[[], Result], *, fixed: bool) -> Re
     return found
 
 
+def _check_place(root: str) -> None:
+    """Refuse places that deltalake cannot tell apart from others, before it does.
+
+    Raises:
+        LakeError: naming what is wrong.
+    """
+    if found := _ODD.search(root):
+        raise LakeError(
+            f"{root!r}: a lake cannot lie at a place whose name has {found.group()!r} in it. Give it another name: "
+            "no control characters, no backslashes, no % before two digits, nothing but UTF-8."
+        )
+
+
 def _opened(root: str, name: str, version: int | None) -> DeltaTable | None:
     location = f"{root}/{name}"
+    _check_place(root)
     if not storage.is_bucket(root) and not (Path(location) / "_delta_log").is_dir():
         return None
     try:
@@ -95,9 +112,19 @@ def _opened(root: str, name: str, version: int | None) -> DeltaTable | None:
 
 
 def ensure_table(root: str, name: str) -> DeltaTable:
-    """Open a table, making it empty first where it is missing, and adding columns it was made without."""
-    table = open_table(root, name) or storage.ask(f"{root}/{name}", lambda: _created(root, name))
-    widened = storage.ask(f"{root}/{name}", lambda: _with_new_columns(table, schemas.TABLES[name].schema))
+    """Open a table, making it empty first where it is missing, and adding columns it was made without.
+
+    Raises:
+        DiskFullError: no space is left.
+        LakeError: another writer made it, and more of it, since it was found to be missing.
+    """
+    with full_disk_named(root):
+        table = open_table(root, name)
+        if table is None:
+            table = storage.ask(f"{root}/{name}", lambda: _created(root, name))
+            # A new table has one version. Where it has more, somebody was faster.
+            seen(root, name, table.version(), made=table.version() == 0)
+        widened = storage.ask(f"{root}/{name}", lambda: _with_new_columns(table, schemas.TABLES[name].schema))
     seen(root, name, widened.version(), made=True)
     if (mine := kept(root)) is not None:
         mine[name] = widened

@@ -29,7 +29,9 @@ _VARIABLES = {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "imagelake",
-    "text.parse_math": False,  # a label may hold a dollar sign
+    # A label may hold a dollar sign, or a backslash: neither is an order.
+    "text.parse_math": False,
+    "text.usetex": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": GRID,

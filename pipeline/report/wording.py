@@ -1,6 +1,9 @@
 """How numbers, names and moments are written on the page."""
 
 from datetime import datetime
+from typing import Any
+
+from pipeline.progress import plain
 
 _MISSING = "–"  # noqa: RUF001 - an en dash is what stands in an empty cell
 
@@ -75,13 +78,17 @@ def figure(value: float) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Cut the middle out of a long name, and make visible what cannot be printed.
-
-    Names come out of archives of strangers: a control character or a change of writing direction would
-    disturb the page.
-    """
-    plain = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    if len(plain) <= limit:
-        return plain
+    """Cut the middle out of a long name, and spell what cannot be printed."""
+    shown = plain(text)
+    if len(shown) <= limit:
+        return shown
     tail = limit // 2
-    return plain[: limit - tail - 1] + "…" + plain[-tail:]
+    return shown[: limit - tail - 1] + "…" + shown[-tail:]
+
+
+def finish(value: Any) -> Any:  # noqa: ANN401 - jinja hands in whatever stands in a template
+    """Spell what cannot be printed, in whatever text a template shows: it may come out of an archive of strangers.
+
+    What is HTML already, of a macro or a chart, stays as it is.
+    """
+    return plain(value) if type(value) is str else value

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 from pipeline.errors import CheckError, SourceError
+from pipeline.progress import plain
 from pipeline.recipe import SourcePart
 from pipeline.sources.source import one_line
 
@@ -144,7 +145,7 @@ def fetch_object(part: SourcePart, file: Path) -> None:
 def _download(part: SourcePart, version: _Version, stream: IO[bytes]) -> None:
     digest = hashlib.new(part.digest.split(":")[0] if part.digest else "md5", usedforsecurity=False)
     name = part.uri.rpartition("/")[2]
-    with tqdm(desc=name, total=version.size, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    with tqdm(desc=plain(name), total=version.size, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         for piece in _pieces(part.uri):
             stream.write(piece)
             digest.update(piece)

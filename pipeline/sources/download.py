@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import xxhash
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Seconds between tries. What the server refuses outright, or a wrong digest, is not asked for again.
 _WAITS = (1, 4)
+# How a page begins. No source does: it is what a server shows instead of a file, to log in or to say what is wrong.
+_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 
 
 def is_url(uri: str) -> bool:
@@ -58,7 +60,8 @@ def _place(part: SourcePart) -> Path:
 def fetch(part: SourcePart) -> Path:
     """Fetch a source, or find it in the cache.
 
-    A file in the cache is whole: it is written under another name, and renamed only when it passes the digest.
+    A file in the cache is whole: it is written under another name, and renamed only when it passes the digest. What is
+    a web page is not kept.
 
     Args:
         part: a source whose `uri` is an address. With a `digest`, a cached file that differs is fetched again.
@@ -67,7 +70,7 @@ def fetch(part: SourcePart) -> Path:
         The file in the cache. It keeps the name it has in the address, in a folder named for the address.
 
     Raises:
-        CheckError: what came does not have the recipe's digest.
+        CheckError: what came does not have the recipe's digest, or is a web page.
         SourceError: the server cannot be reached or refuses, or the cache cannot be written.
     """
     file = _place(part)
@@ -88,12 +91,29 @@ def _fetch_page(part: SourcePart, file: Path) -> None:
     # Unpacked on the way, an archive would not have the digest that its publisher gives.
     plain = {"Accept-Encoding": "identity"}
     loader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=30, headers=plain)
+
+    def load(address: str, target: str, keeper: Any) -> None:  # noqa: ANN401 - pooch has no types
+        loader(address, target, keeper)
+        _refuse_page(part, Path(target))
+
     try:
-        _patiently(lambda: keeper.fetch(file.name, downloader=loader))
+        _patiently(lambda: keeper.fetch(file.name, downloader=load))
     except requests.RequestException as error:
         raise SourceError(f"{part.uri}: cannot be fetched ({error}). Check the address and the network.") from error
+    except CheckError:
+        raise
     except ValueError as error:
         raise CheckError(f"{part.uri}: not the file that digest = {part.digest} names ({error}).") from error
+
+
+def _refuse_page(part: SourcePart, came: Path) -> None:
+    with came.open("rb") as stream:
+        head = stream.read(512)
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE):
+        raise CheckError(
+            f"{part.uri}: the server sent a web page instead of a file. Open the address in a browser: it may want a "
+            "login, or name another address."
+        )
 
 
 def _patiently(attempt: Callable[[], str]) -> str:
@@ -103,7 +123,8 @@ def _patiently(attempt: Callable[[], str]) -> str:
         try:
             return _once(attempt)
         except requests.RequestException as error:
-            if not _may_pass(error.response):
+            # A ValueError too: it leads to where nothing can be fetched from, such as file:///.
+            if isinstance(error, ValueError) or not _may_pass(error.response):
                 raise
         time.sleep(wait)
     return _once(attempt)

@@ -100,7 +100,10 @@ def test_an_engine_is_chosen_by_name(run: Run, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(ENGINES, "local", other)
     assert run("build", tmp_path / "r.toml", "--engine", "local", "--workers", 7).exit_code == 0
     assert asked == [7]
-    assert run("build", tmp_path / "r.toml", "--engine", "ray").exit_code == 2
+    assert run("build", tmp_path / "r.toml", "--engine", "other").exit_code == 2
+    nowhere = run("build", tmp_path / "r.toml", "--ray-address", "127.0.0.1:1")
+    assert nowhere.exit_code == 2
+    assert "--engine ray" in nowhere.stderr
 
 
 def test_errors_are_one_line_on_stderr_and_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

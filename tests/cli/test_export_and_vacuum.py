@@ -1,11 +1,12 @@
 """export, history and vacuum --keep-last, as a person runs them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Run
+from commands import Run, run_command
 from making import as_folder, files_of
 
 from pipeline.arrays.exports import FORMS
@@ -24,14 +25,21 @@ train = { from = "train" }
 """
 
 
-@pytest.fixture
-def lake(run: Run, tmp_path: Path) -> Path:
-    """A lake of three releases."""
-    (tmp_path / "r.toml").write_text(RECIPE)
+@pytest.fixture(scope="module")
+def built(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - for builds here
+    """A lake of three releases. Read only."""
+    base = tmp_path_factory.mktemp("built")
+    (base / "r.toml").write_text(RECIPE)
     for number in range(3):
-        as_folder(tmp_path / "in", files_of(10, seed=number))
-        run("build", tmp_path / "r.toml", "--workers", 1)
-    return tmp_path / "lake"
+        as_folder(base / "in", files_of(10, seed=number))
+        run_command("build", base / "r.toml", "--workers", 1)
+    return base / "lake"
+
+
+@pytest.fixture
+def lake(built: Path, tmp_path: Path) -> Path:
+    """The lake of three releases, for this test alone."""
+    return Path(shutil.copytree(built, tmp_path / "lake"))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty import FAULTS, Plan, Proxy, always, evenly, faulty
+from faulty import FAULTS, Fault, Plan, Proxy, always, evenly, faulty
 from making import as_folder, files_of, recipe
 from s3 import Bucket
 
@@ -99,7 +99,7 @@ def test_many_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy, capsy
 
 @pytest.mark.parametrize("fault", ["error", "late_error", "late_reset"])
 def test_a_bucket_that_stays_away_is_an_error_in_the_end(
-    base: Path, lake_bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, fault: str
+    base: Path, lake_bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     place = f"s3://{lake_bucket.name}/lake"
     made(base, place)

@@ -1,16 +1,15 @@
 """Downloads: once, whole, checked; against a server of our own."""
 
 import gc
-import gzip
 import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from downloads import DATA, Server
 from making import as_tar, files_of, handed_out, recipe
 
 from pipeline.errors import CheckError, SourceError
@@ -18,44 +17,6 @@ from pipeline.flow.build import plan
 from pipeline.recipe import SourcePart
 from pipeline.sources import resolve
 from pipeline.sources.download import cache_folder, fetch
-
-DATA = b"some bytes" * 1_000
-
-
-class Server(ThreadingHTTPServer):
-    """A server that hands out `files`, after the `trouble` that is left: statuses, or a length that is a lie."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {"/a.bin": DATA}
-        self.asked: list[str] = []
-        self.trouble: list[int] = []
-        self.lies = 0
-
-    def at(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers a GET as its server says."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        data = self.server.files.get(self.path.split("?")[0])
-        status = self.server.trouble.pop(0) if self.server.trouble else 200
-        self.send_response(404 if data is None else status)
-        body = data if data is not None and status == 200 else b""
-        if "gzip" in self.headers.get("Accept-Encoding", ""):
-            body = gzip.compress(body)
-            self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(body) + self.server.lies))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -166,6 +127,70 @@ def test_a_download_that_breaks_off_is_an_error_and_keeps_nothing(server: Server
     with pytest.raises(SourceError, match="cannot be fetched"):
         fetch(part(server))
     assert cached() == []
+
+
+@pytest.mark.parametrize("kind", [None, "sha256"])
+def test_pieces_that_break_off_are_an_error_and_not_kept(server: Server, kind: str | None) -> None:
+    server.pieces = True
+    with pytest.raises(SourceError, match="cannot be fetched"):
+        fetch(part(server, digest=digest(DATA, kind) if kind else None))
+    assert cached() == []
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_one_with_another_digest(server: Server) -> None:
+    server.lies = 10
+    with pytest.raises(SourceError, match="cannot be fetched") as caught:
+        fetch(part(server, digest=digest(DATA)))
+    assert not isinstance(caught.value, CheckError)
+    assert cached() == []
+
+
+@pytest.mark.parametrize("digested", [False, True])
+def test_what_is_in_the_cache_stays_where_what_comes_is_wrong(server: Server, *, digested: bool) -> None:
+    """The file of before is whole; but it is not used for a digest that it does not have."""
+    file = fetch(part(server))
+    server.files["/a.bin"] = b"changed on the way"
+    if digested:
+        with pytest.raises(CheckError):
+            fetch(part(server, digest=digest(b"wanted")))
+    assert file.read_bytes() == DATA
+    assert cached() == [file]
+
+
+@pytest.mark.parametrize("to", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x", "//", "http://"])
+def test_a_server_cannot_lead_to_a_file_of_this_machine(server: Server, to: str) -> None:
+    server.moved["/a.bin"] = to
+    with pytest.raises(SourceError, match="cannot be fetched"):
+        fetch(part(server))
+    assert cached() == []
+    assert set(server.asked) == {"/a.bin"}
+
+
+def test_a_moved_file_is_checked_as_any(server: Server) -> None:
+    server.moved["/a.bin"] = "/b.bin"
+    server.files["/b.bin"] = DATA
+    assert fetch(part(server, digest=digest(DATA))).name == "a.bin"
+    with pytest.raises(CheckError):
+        fetch(part(server, digest=digest(b"else")))
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in", b"\xef\xbb\xbf\r\n <HTML>", b"<html lang=en>"])
+@pytest.mark.parametrize("kind", [None, "md5"])
+def test_a_web_page_instead_of_a_file_is_said_to_be_one_and_not_kept(
+    server: Server, page: bytes, kind: str | None
+) -> None:
+    server.files["/a.bin"] = page
+    with pytest.raises(CheckError, match=r"a.bin: the server sent a web page.*may want a login") as caught:
+        fetch(part(server, digest=digest(DATA, kind) if kind else None))
+    assert "\n" not in str(caught.value)
+    assert server.asked == ["/a.bin"]
+    assert cached() == []
+
+
+@pytest.mark.parametrize("data", [b"", b"<", b"<PLAIN TEXT", b"P5 1 1 255 x"])
+def test_what_is_no_page_is_kept_however_short(server: Server, data: bytes) -> None:
+    server.files["/a.bin"] = data
+    assert fetch(part(server)).read_bytes() == data
 
 
 def test_a_server_that_is_not_there_is_an_error(server: Server) -> None:

@@ -1,0 +1,250 @@
+"""SQL of strangers: it reads the tables of the lake and nothing else, and writes nothing at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import QueryError
+from pipeline.handle import Lake
+from pipeline.lake.reading import connect, query
+from schemas import TABLES
+
+COMMAND = Path(sys.executable).with_name("imagelake")
+HIDDEN = "not of the lake"
+# What reads a file, by its path.
+READERS = (
+    "from read_text('{}')",
+    "from read_blob('{}')",
+    "from read_csv('{}')",
+    "from read_csv(['{}'], header = false)",
+    "from read_json('{}')",
+    "from read_ndjson_objects('{}')",
+    "from read_parquet('{}')",
+    "from parquet_scan('{}')",
+    "from parquet_metadata('{}')",
+    "from parquet_kv_metadata('{}')",
+    "from sniff_csv('{}')",
+    "from glob('{}')",
+    "from '{}'",
+    "from images, lateral (from read_text('{}'))",
+    "select (select content from read_text('{}'))",
+    "with x as materialized (from read_text('{}')) from x",
+    "from (summarize from read_text('{}'))",
+    "from query('from read_text(''{}'')')",
+    "from json_execute_serialized_sql(json_serialize_sql('from read_text(''{}'')'))",
+    "select * from read_duckdb('{}', table_name := 't')",
+)
+# Where it could lie: {base} holds the secret and the lake, which is the current folder.
+PLACES = (
+    "{base}/secret.csv",
+    "{lake}/../secret.csv",
+    "{lake}//..//secret.csv",
+    "../secret.csv",
+    "{lake}/link.csv",
+    "{lake}/out/secret.csv",
+    "{lake}/images/_delta_log/../../../secret.csv",
+    "file://{base}/secret.csv",
+    "/proc/self/cwd/../secret.csv",
+    # Not of its tables, though in its folder.
+    "{lake}/left.csv",
+    "left.csv",
+    "{lake}/.tmp/aside.csv",
+    ".tmp/aside.csv",
+)
+FAR = ("/etc/passwd", "/proc/self/environ", "/dev/stdin", "http://127.0.0.1:9/x.csv", "s3://bucket/x.parquet")
+STATEMENTS = (
+    "copy images to '{lake}/w.csv'",
+    "export database '{lake}/w'",
+    "attach '{lake}/w.db'",
+    "create table t as select 1",
+    "create or replace view images as select 1",
+    "create macro m() as table select 1",
+    "create secret s (type s3)",
+    "drop view images",
+    "insert into images select * from images",
+    "delete from images",
+    "install httpfs",
+    "load httpfs",
+    "call enable_logging()",
+    "call pragma_version()",
+    "pragma database_list",
+    "set memory_limit = '1KB'",
+    "reset allowed_paths",
+    "set variable x = 1",
+    "use memory",
+    "begin",
+    "checkpoint",
+    "vacuum",
+    "prepare p as select 1",
+    "execute p",
+    "explain select 1",
+    "explain analyze copy images to '{lake}/w.csv'",
+    "select 1; copy images to '{lake}/w.csv'",
+    "select 1;; select 2",
+    "select 1 /* ; */; -- \n drop view images",
+    "select 1 into t",
+    "",
+    ";",
+)
+WRITERS = (
+    "with x as (copy (select 1) to '{lake}/w.csv') from x",
+    "with x as materialized (copy (select 1) to '{lake}/w.csv') from x",
+    "from (with x as (copy (select 1) to '{lake}/w.csv') from x)",
+    "with x as (copy (select 1 as a) to '{file}' (format parquet, use_tmp_file false)) from x",
+    "with x as (copy (select 1 as a) to '{base}/w' (format csv, partition_by (a))) from x",
+    "with x as (insert into images select * from images returning *) from x",
+    "with x as (delete from images returning *) from x",
+    "with x as (update images set label = 'B') from x",
+    "from query('with x as (copy (select 1) to ''{lake}/w.csv'') from x')",
+    "from json_execute_serialized_sql(json_serialize_sql('with x as (copy (select 1) to ''{lake}/w.csv'') from x'))",
+    "from destroy_external_resource('json_execute_serialized_sql', '{tree}')",
+    "from Destroy_External_Resource('query', 'from read_text(''{lake}/left.csv'')')",
+    "from system.main.\"json_execute_serialized_sql\"('{tree}')",
+    "from register_external_resource_type('t', kind := 'x', create_function := 'query')",
+    "from enable_logging(storage := 'file', storage_path := '{lake}/w')",
+)
+
+
+@pytest.fixture(scope="module")
+def lake(small_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake with a secret beside it, links to that in it, and files in its folder that are of no table."""
+    base = tmp_path_factory.mktemp("hostile")
+    root = base / "lake"
+    shutil.copytree(small_lake.root, root)
+    for file in (base / "secret.csv", root / "left.csv", root / ".tmp" / "aside.csv"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"a\n{HIDDEN}\n")
+    (root / "link.csv").symlink_to(base / "secret.csv")
+    (root / "out").symlink_to(base)
+    return Lake(root)
+
+
+@pytest.fixture(autouse=True)
+def _inside(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever asks stands in the lake; nothing that is asked changes anything."""
+    monkeypatch.chdir(lake.root)
+    before = listing(Path(lake.root).parent)
+    yield
+    assert listing(Path(lake.root).parent) == before
+    assert not list(Path(tempfile.gettempdir()).glob("imagelake-sql-*"))
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    found = (Path(at) / name for at, folders, files in os.walk(folder) for name in (*folders, *files))
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in found}
+
+
+def refused(ask: Callable[[str], duckdb.DuckDBPyRelation], text: str) -> None:
+    """Run a query that must be refused, in one line."""
+    with pytest.raises(QueryError) as caught:
+        pytest.fail(f"it ran: {ask(text).limit(3).pl().rows()}")
+    assert "\n" not in str(caught.value)
+    assert HIDDEN not in str(caught.value)
+
+
+def spelled(lake: Lake, text: str) -> str:
+    places = {"lake": lake.root, "base": str(Path(lake.root).parent)}
+    places["file"] = str(next(Path(lake.root).glob("images/**/*.parquet")))
+    query = WRITERS[0].format(**places)
+    tree = duckdb.connect().execute("select json_serialize_sql($1)", [query]).fetchall()[0][0]
+    return text.format(**places, tree=tree.replace("'", "''"))
+
+
+@pytest.mark.parametrize("place", [*PLACES, *FAR])
+def test_no_function_reads_a_file_that_is_of_no_table(lake: Lake, place: str) -> None:
+    connection = connect(lake.root, dict.fromkeys(TABLES))
+    for reader in READERS:
+        text = reader.format(spelled(lake, place))
+        refused(partial(query, connection), text)
+        # Nor where nobody looks through the query first.
+        with pytest.raises(duckdb.Error):
+            pytest.fail(f"it ran: {connection.sql(text).limit(3).fetchall()}")
+
+
+@pytest.mark.parametrize("text", [*STATEMENTS, *WRITERS])
+def test_nothing_but_one_select_that_only_reads(lake: Lake, text: str) -> None:
+    refused(lake.sql, spelled(lake, text))
+
+
+@pytest.mark.parametrize("root", ["{lake}/", ".", "../lake", "{base}/out"])
+def test_however_the_root_is_given(lake: Lake, root: str, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(lake.root)
+    spelling = root.format(lake=lake.root, base=tmp_path)
+    opened = Lake(spelling)
+    assert opened.sql("select count(*) from images").fetchall() == [(lake.scan("images").collect().height,)]
+    ask = partial(query, connect(opened.root, dict.fromkeys(TABLES)))
+    for place in (*PLACES, *FAR):
+        refused(ask, f"from '{spelled(lake, place)}'")
+
+
+def test_variables_of_python_are_no_tables(lake: Lake) -> None:
+    found = rows = pa.table({"a": [HIDDEN]})
+    refused(lake.sql, "from found")
+    ask = partial(query, connect(lake.root, dict.fromkeys(TABLES)))
+    for name in ("found", "rows", "lake", "root", "connection", "text", "name", "PLACES", "environ", "_define"):
+        refused(ask, f"from {name}")
+        refused(ask, f"from query_table('{name}')")
+    assert found is rows
+
+
+def test_the_environment_and_extensions_are_out_of_reach(lake: Lake) -> None:
+    for text in ("select getenv('HOME')", "from which_secret('s3://b/k', 's3')", "from sqlite_scan('a', 'b')"):
+        refused(lake.sql, text)
+
+
+def test_no_credentials_of_the_machine_are_listed(lake: Lake) -> None:
+    assert lake.sql("from duckdb_secrets()").fetchall() == []
+
+
+def test_what_does_not_fit_memory_goes_to_the_temporary_folder(lake: Lake) -> None:
+    (aside,) = lake.sql("select current_setting('temp_directory')").fetchall()[0]
+    assert Path(aside).parent == Path(tempfile.gettempdir())
+    assert lake.sql("select current_setting('lock_configuration')").fetchall() == [(True,)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from images",
+        "table images",
+        "values (1)",
+        "describe images",
+        "summarize splits",
+        "show tables",
+        "select 1 -- ; copy",
+        "select '\"type\":\"COPY_QUERY_NODE\"', '; drop view images'",
+        "with recursive t(n) as (select 1 union all select n + 1 from t where n < 9) from t",
+        "select label from images union select role from splits order by 1",
+        "from (pivot splits on role in ('train', 'test') using count(*))",
+        "select unnest(range(3)), repeat('x', 3), list_transform([1], lambda x: x + 1)",
+        "from range(3), generate_series(2)",
+        "from duckdb_settings()",
+        "select * from images qualify row_number() over (partition by label) = 1",
+        " + ".join(["1"] * 200).join(("select ", "")),
+    ],
+)
+def test_whatever_only_reads_runs(lake: Lake, text: str) -> None:
+    lake.sql(text).pl()
+
+
+def test_a_query_nested_too_deeply_is_refused_in_one_line(lake: Lake) -> None:
+    refused(lake.sql, "select " + " + ".join(["1"] * 900))
+
+
+def test_the_command_refuses_in_one_line_and_exits_with_1(lake: Lake) -> None:
+    done = subprocess.run(
+        [COMMAND, "sql", lake.root, 'select * from "\x1b[2J\u202e"'], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert b"\x1b" not in done.stderr
+    assert b"\\x1b[2J\\u202e" in done.stderr
