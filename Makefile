@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Tests run on every core already: threads of libraries would only be in their way. Compiled modules are kept for the
+# processes that tests start.
+TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not stress"
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check audit stress bench lock clean
 
@@ -27,14 +31,14 @@ demo: $(READY)   ## the whole flow on generated glyphs, into data/demo
 	$(BIN)/imagelake demo data/demo
 
 test: $(READY)   ## the tests, without the slow ones
-	$(BIN)/pytest -n 2 -m "not stress"
+	$(TESTS)
 
 check: $(READY) .venv/.torch  ## what CI runs: lint, types, import rule, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 -m "not stress"
+	$(TESTS)
 
 # Beside the environment, not in it: what it needs is no business of imagelake's.
 .venv/audit/.ready: .ci/audit.lock $(READY)

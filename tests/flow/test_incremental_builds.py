@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
@@ -21,7 +22,7 @@ from pipeline.handle import Lake
 from pipeline.lake.commits import versions
 from pipeline.lake.lock import writing
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 TRAIN = {"name": "main", "train": {"from": "train"}}
 BOTH = {"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}
@@ -32,9 +33,26 @@ RUN = "logistic on main (3e2504)"
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
+    """Two sources."""
     as_folder(tmp_path / "train", files_of(40))
     as_folder(tmp_path / "test", files_of(20, seed=1))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def first(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - for builds here
+    """Two sources, and the lake that `make` makes of them; tests take a copy."""
+    folder = tmp_path_factory.mktemp("first")
+    as_folder(folder / "train", files_of(40))
+    as_folder(folder / "test", files_of(20, seed=1))
+    make(folder)
+    return folder
+
+
+@pytest.fixture
+def made(first: Path, tmp_path: Path) -> Path:
+    """A copy of the sources and of their lake, times included: for a build there, nothing is new."""
+    return Path(shutil.copytree(first, tmp_path, dirs_exist_ok=True))
 
 
 def make(base: Path, *, prune: bool = False, rules: tuple[str, ...] = ("exact",), **parts: Any) -> Built:
@@ -47,10 +65,9 @@ def done(built: Built) -> list[tuple[str, str, str]]:
     return [(item.stage, item.unit, item.reason) for item in built.done]
 
 
-def test_a_changed_file_runs_everything_behind_it_and_says_why(base: Path) -> None:
-    make(base)
-    as_folder(base / "train", {"A/new.png": files_of(1, seed=7)["A/00000.png"]})
-    assert done(make(base)) == [
+def test_a_changed_file_runs_everything_behind_it_and_says_why(made: Path) -> None:
+    as_folder(made / "train", {"A/new.png": files_of(1, seed=7)["A/00000.png"]})
+    assert done(make(made)) == [
         ("ingest", "d/train (train)", "1 of 1 shards changed, 0 gone"),
         ("dedup", "exact", "what it reads changed; clusters: no change"),
         ("splits", "main", "what it reads changed"),
@@ -58,9 +75,8 @@ def test_a_changed_file_runs_everything_behind_it_and_says_why(base: Path) -> No
     ]
 
 
-def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(base)
-    as_folder(base / "test", {"A/00000.png": files_of(1, seed=7)["A/00000.png"]})
+def test_only_the_changed_source_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_folder(made / "test", {"A/00000.png": files_of(1, seed=7)["A/00000.png"]})
     read: list[str] = []
     real = read_sources
 
@@ -81,18 +97,17 @@ def test_only_the_changed_source_is_read(base: Path, monkeypatch: pytest.MonkeyP
         return real(root, job, plan_, Spy(), progress)
 
     monkeypatch.setattr("pipeline.flow.build.read_sources", spy)
-    make(base)
+    make(made)
     assert read == ["test"]
 
 
-def test_a_new_rule_reads_pixels_once_leaves_images_alone_and_is_measured(base: Path) -> None:
-    first = make(base)
-    before = versions(first.root)
-    assert done(make(base, rules=("exact", "sign"))) == [
+def test_a_new_rule_reads_pixels_once_leaves_images_alone_and_is_measured(made: Path) -> None:
+    before = versions(str(made / "lake"))
+    assert done(make(made, rules=("exact", "sign"))) == [
         ("dedup", "sign", "new"),
         ("baselines", RUN, "what it reads changed"),
     ]
-    after = versions(first.root)
+    after = versions(str(made / "lake"))
     assert {name for name in after if after[name] != before[name]} == {
         "index",
         "clusters",
@@ -100,7 +115,7 @@ def test_a_new_rule_reads_pixels_once_leaves_images_alone_and_is_measured(base: 
         "scores",
         "releases",
     }
-    fresh = Lake(first.root).scan("index").collect()
+    fresh = Lake(str(made / "lake")).scan("index").collect()
     assert sorted(fresh["rule"].unique()) == ["exact", "sign"]
     assert len(fresh) == 120
 
@@ -115,13 +130,12 @@ def test_a_new_seed_draws_one_split_and_trains_what_stands_on_it(base: Path) -> 
     ]
 
 
-def test_new_decode_settings_decode_everything(base: Path) -> None:
-    make(base)
-    assert done(make(base, decode={"size": [14, 14], "on_mismatch": "resize"}))[:2] == [
+def test_new_decode_settings_decode_everything(made: Path) -> None:
+    assert done(make(made, decode={"size": [14, 14], "on_mismatch": "resize"}))[:2] == [
         ("ingest", "d/train (train)", "the decode settings changed"),
         ("ingest", "d/test (test)", "the decode settings changed"),
     ]
-    assert set(Lake(base / "lake").scan("images").collect()["height"]) == {14}
+    assert set(Lake(made / "lake").scan("images").collect()["height"]) == {14}
 
 
 def test_what_a_recipe_no_longer_names_stays_until_it_is_pruned(base: Path) -> None:
@@ -179,26 +193,23 @@ def test_status_tells_what_the_next_build_would_do_and_the_build_does_it(base: P
     assert [item[:2] for item in told[:-1]] == [item[:2] for item in build(found, engine=LocalEngine(1)).done]
 
 
-def test_a_stricter_check_is_held_against_what_is_there(base: Path) -> None:
-    make(base)
-    before = versions(str(base / "lake"))
+def test_a_stricter_check_is_held_against_what_is_there(made: Path) -> None:
+    before = versions(str(made / "lake"))
     with pytest.raises(CheckError, match="A has 20, B has 20 images; the recipe asks for at least 21 a class"):
-        build(recipe(base, {"uri": "train", "min_per_class": 21}), engine=LocalEngine(1))
-    assert versions(str(base / "lake")) == before
+        build(recipe(made, {"uri": "train", "min_per_class": 21}), engine=LocalEngine(1))
+    assert versions(str(made / "lake")) == before
 
 
-def test_a_touched_file_is_decoded_again_and_trains_nothing(base: Path) -> None:
-    make(base)
-    os.utime(base / "train" / "A" / "00000.png", ns=(1, 1))
-    assert [item[0] for item in done(make(base))] == ["ingest", "dedup", "splits"]
+def test_a_touched_file_is_decoded_again_and_trains_nothing(made: Path) -> None:
+    os.utime(made / "train" / "A" / "00000.png", ns=(1, 1))
+    assert [item[0] for item in done(make(made))] == ["ingest", "dedup", "splits"]
 
 
-def test_a_source_that_no_split_draws_from_draws_nothing_again(base: Path) -> None:
-    make(base)
-    as_folder(base / "other", files_of(8, seed=9))
+def test_a_source_that_no_split_draws_from_draws_nothing_again(made: Path) -> None:
+    as_folder(made / "other", files_of(8, seed=9))
     parts: dict[str, Any] = {"dedup": {"rules": ["exact"]}, "split": [BOTH], "baseline": [LOGISTIC]}
     listed = ({"uri": "train"}, {"uri": "test", "split": "test"}, {"uri": "other", "split": "other"})
-    built = build(recipe(base, *listed, **parts), engine=LocalEngine(1))
+    built = build(recipe(made, *listed, **parts), engine=LocalEngine(1))
     assert [item[0] for item in done(built)] == ["ingest", "dedup"]
 
 
@@ -230,15 +241,14 @@ def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: p
     assert make(base).done == ()
 
 
-def test_keys_of_another_version_are_computed_anew(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(base)
+def test_keys_of_another_version_are_computed_anew(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("index", "cluster", "adopt"):
         monkeypatch.setattr(f"pipeline.flow.{module}.KEYS_VERSION", "another")
-    before = versions(str(base / "lake"))["index"]
-    assert ("dedup", "exact", "its settings changed; clusters: no change") in done(make(base))
-    assert versions(str(base / "lake"))["index"] == before + 1
-    assert Lake(base / "lake").scan("index").collect().height == 60
-    assert make(base).done == ()
+    before = versions(str(made / "lake"))["index"]
+    assert ("dedup", "exact", "its settings changed; clusters: no change") in done(make(made))
+    assert versions(str(made / "lake"))["index"] == before + 1
+    assert Lake(made / "lake").scan("index").collect().height == 60
+    assert make(made).done == ()
 
 
 def test_checks_that_are_new_are_held_against_old_sources(base: Path) -> None:
@@ -255,9 +265,8 @@ def test_checks_that_are_new_are_held_against_old_sources(base: Path) -> None:
     assert Lake(base / "lake").release == 1
 
 
-def test_a_recipe_that_only_says_more_is_kept_with_a_release_of_its_own(base: Path) -> None:
-    make(base)
-    found = recipe(base, {"uri": "train", "classes": 2}, {"uri": "test", "split": "test"}, split=[BOTH])
+def test_a_recipe_that_only_says_more_is_kept_with_a_release_of_its_own(made: Path) -> None:
+    found = recipe(made, {"uri": "train", "classes": 2}, {"uri": "test", "split": "test"}, split=[BOTH])
     assert build(found, engine=LocalEngine(1)).release == 2
     assert build(found, engine=LocalEngine(1)).release == 2
 
@@ -270,18 +279,17 @@ def test_a_split_of_an_earlier_recipe_that_no_longer_fits_says_how_to_drop_it(ba
     assert make(base, split=[BOTH], prune=True).release == 2
 
 
-def test_a_build_waits_for_another_and_a_vacuum_does_not(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = make(base)
+def test_a_build_waits_for_another_and_a_vacuum_does_not(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor(1) as pool:
-        with writing(first.root):
-            second = pool.submit(make, base)
+        with writing(str(made / "lake")):
+            second = pool.submit(make, made)
             while "waiting for another build" not in capsys.readouterr().err:
                 assert not second.done()
         assert second.result().done == ()
-    with writing(first.root), pytest.raises(LakeError, match="another build is writing"):
-        vacuum(first.root, older_than_hours=0, dry_run=True)
-    assert Lake(first.root).scan("images").collect().height == 60
-    assert make(base).done == ()
+    with writing(str(made / "lake")), pytest.raises(LakeError, match="another build is writing"):
+        vacuum(str(made / "lake"), older_than_hours=0, dry_run=True)
+    assert Lake(str(made / "lake")).scan("images").collect().height == 60
+    assert make(made).done == ()
 
 
 def test_a_failed_build_in_two_processes_leaves_no_files(base: Path) -> None:
@@ -313,8 +321,7 @@ def test_a_test_role_without_labels_scores_nothing(base: Path) -> None:
     assert Lake(build(found, engine=LocalEngine(1)).root).scan("scores").collect().is_empty()
 
 
-def test_an_older_release_lists_the_releases_there_were(base: Path) -> None:
-    make(base)
-    make(base, rules=("exact", "sign"))
-    assert Lake(base / "lake").scan("releases").collect().height == 2
-    assert Lake(base / "lake").at(1).scan("releases").collect().height == 1
+def test_an_older_release_lists_the_releases_there_were(made: Path) -> None:
+    make(made, rules=("exact", "sign"))
+    assert Lake(made / "lake").scan("releases").collect().height == 2
+    assert Lake(made / "lake").at(1).scan("releases").collect().height == 1

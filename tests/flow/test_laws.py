@@ -5,7 +5,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -16,14 +16,14 @@ import schemas
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.flow import ingest, work
-from pipeline.flow.build import build, plan
+from pipeline.flow.build import Built, build, plan
 from pipeline.flow.inspect import vacuum
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
 from pipeline.lake.commits import versions
 from pipeline.recipe import Recipe
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 PARTS: dict[str, Any] = {
     "decode": {"size": [28, 28]},
@@ -52,17 +52,51 @@ def tables(root: str) -> dict[str, pl.DataFrame]:
     return {name: lake.scan(name).drop(VOLATILE.get(name, [])).collect() for name in COMPARED}
 
 
+class World(NamedTuple):
+    """A folder with sources, the lake that was built of them undisturbed, and its tables; tests take a copy."""
+
+    base: Path
+    made: Built
+    rows: dict[str, pl.DataFrame]
+
+    def copied(self, base: Path, *without: str) -> Recipe:
+        """Copy sources and lake, times included: for a build there, nothing is new."""
+        shutil.copytree(self.base, base, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*without))
+        return sources(base)
+
+
+def undisturbed(asked: Recipe) -> World:
+    made = build(asked, engine=LocalEngine(1))
+    return World(asked.base, made, tables(made.root))
+
+
+@pytest.fixture(scope="module")
+def first(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> World:  # noqa: ARG001 - for builds here
+    return undisturbed(sources(tmp_path_factory.mktemp("first")))
+
+
+@pytest.fixture(scope="module")
+def shorter(first: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The sources when copy/1.png is gone, built from nothing."""
+    return undisturbed(first.copied(tmp_path_factory.mktemp("shorter"), "lake", "1.png"))
+
+
+@pytest.fixture(scope="module")
+def changed(first: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The sources when copy/1.png is gone, one file is new and one is bad now, built from nothing."""
+    asked = first.copied(tmp_path_factory.mktemp("changed"), "lake", "1.png")
+    as_folder(asked.base / "test", {"A/new.png": files_of(1, seed=9)["A/00000.png"], "copy/0.png": b""})
+    return undisturbed(asked)
+
+
 def assert_equal(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> None:
     for name, rows in left.items():
         assert rows.equals(right[name]), f"table {name} differs"
 
 
-def test_law_1_every_file_is_one_image_or_one_reject(tmp_path: Path) -> None:
-    made = build(sources(tmp_path), engine=LocalEngine(1))
-    assert (made.images, made.rejects) == (100, 2)
-    paths = pl.concat(
-        [Lake(made.root).scan(name).select("dataset", "split", "path").collect() for name in ("images", "rejects")]
-    )
+def test_law_1_every_file_is_one_image_or_one_reject(first: World) -> None:
+    assert (first.made.images, first.made.rejects) == (100, 2)
+    paths = pl.concat([first.rows[name].select("dataset", "split", "path") for name in ("images", "rejects")])
     assert len(paths.unique()) == len(paths) == 102
 
 
@@ -74,10 +108,9 @@ def test_law_1_is_checked_at_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_law_2_engines_and_listings_make_the_same_tables(
-    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    first: World, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = build(sources(tmp_path), engine=LocalEngine(1))
-    shutil.move(first.root, tmp_path / "first")
+    recipe_ = first.copied(tmp_path, "lake")
     real = os.scandir
 
     class Shuffled:
@@ -92,16 +125,14 @@ def test_law_2_engines_and_listings_make_the_same_tables(
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr("pipeline.sources.folder.os.scandir", Shuffled)
-    second = build(sources(tmp_path), engine=engine)
-    assert_equal(tables(str(tmp_path / "first")), tables(second.root))
+    second = build(recipe_, engine=engine)
+    assert_equal(first.rows, tables(second.root))
 
 
-def test_law_2_sources_in_another_order_make_the_same_tables(tmp_path: Path) -> None:
-    forward = sources(tmp_path)
-    build(forward, engine=LocalEngine(1))
-    shutil.move(forward.root, tmp_path / "first")
+def test_law_2_sources_in_another_order_make_the_same_tables(first: World, tmp_path: Path) -> None:
+    forward = first.copied(tmp_path, "lake")
     build(forward.model_copy(update={"source": forward.source[::-1]}), engine=LocalEngine(1))
-    assert_equal(tables(str(tmp_path / "first")), tables(forward.root))
+    assert_equal(first.rows, tables(forward.root))
 
 
 class Killed(BaseException):
@@ -132,38 +163,31 @@ COMMITS = 9
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(1, COMMITS + 1))
-def test_law_3_killed_around_any_commit(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool
+def test_law_3_killed_around_any_commit(  # noqa: PLR0913 - two lakes and two ways to die
+    first: World, changed: World, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool
 ) -> None:
     """A lake has a release and its source changes: the next build is killed, the one after ends as if nothing was."""
-    recipe_ = sources(tmp_path)
-    build(recipe_, engine=LocalEngine(1))
-    before = tables(recipe_.root)
-    as_folder(tmp_path / "test", {"A/new.png": files_of(1, seed=9)["A/00000.png"], "copy/0.png": b""})
-    (tmp_path / "test" / "copy" / "1.png").unlink()
-
+    recipe_ = changed.copied(tmp_path, "lake")
+    shutil.copytree(first.made.root, recipe_.root)
     with monkeypatch.context() as patch:
         kill_at(step, patch, after=after)
         with pytest.raises(Killed):
             build(recipe_, engine=LocalEngine(1))
     if not (after and step == COMMITS):
-        assert_equal(before, tables(recipe_.root))
+        assert_equal(first.rows, tables(recipe_.root))
         assert Lake(recipe_.root).release == 1
 
     made = build(recipe_, engine=LocalEngine(1))
     assert made.release == 2
     assert all(not check.faults for check in verify(recipe_.root))
-    undisturbed = tmp_path / "undisturbed"
-    shutil.move(recipe_.root, undisturbed)
-    build(recipe_, engine=LocalEngine(1))
-    assert_equal(tables(str(undisturbed)), tables(recipe_.root))
+    assert_equal(changed.rows, tables(recipe_.root))
 
 
-def test_law_3_a_killed_build_whose_source_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_law_3_a_killed_build_whose_source_is_put_back(
+    first: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The half replaced shard has the fingerprint that the shards table names, and still is not believed."""
-    recipe_ = sources(tmp_path)
-    build(recipe_, engine=LocalEngine(1))
-    before = tables(recipe_.root)
+    recipe_ = first.copied(tmp_path)
     victim = tmp_path / "test" / "A" / "00000.png"
     data, stat = victim.read_bytes(), victim.stat()
     victim.write_bytes(files_of(1, seed=9)["A/00000.png"])
@@ -174,18 +198,16 @@ def test_law_3_a_killed_build_whose_source_is_put_back(tmp_path: Path, monkeypat
     victim.write_bytes(data)
     os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     build(recipe_, engine=LocalEngine(1))
-    assert_equal(before, tables(recipe_.root))
+    assert_equal(first.rows, tables(recipe_.root))
 
 
 @pytest.mark.parametrize("step", range(1, 5))
 def test_law_3_a_killed_build_followed_by_another_recipe(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: World, shorter: World, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was left half done belongs to a source that the next recipe does not name."""
-    both = sources(tmp_path)
-    build(both, engine=LocalEngine(1))
-    before = tables(both.root)
-    (tmp_path / "test" / "copy" / "1.png").unlink()
+    both = shorter.copied(tmp_path, "lake")
+    shutil.copytree(first.made.root, both.root)
     with monkeypatch.context() as patch:
         kill_at(step, patch, after=True)
         with pytest.raises(Killed):
@@ -194,11 +216,9 @@ def test_law_3_a_killed_build_followed_by_another_recipe(
     build(both.model_copy(update={"source": both.source[:1], "split": (), "baseline": ()}), engine=LocalEngine(1))
     assert all(not check.faults for check in verify(both.root))
     if step < 4:
-        assert_equal(before, tables(both.root))
+        assert_equal(first.rows, tables(both.root))
     build(both, engine=LocalEngine(1))
-    shutil.move(both.root, tmp_path / "killed")
-    build(both, engine=LocalEngine(1))
-    assert_equal(tables(str(tmp_path / "killed")), tables(both.root))
+    assert_equal(shorter.rows, tables(both.root))
 
 
 def test_commits_of_a_build_are_as_many_as_the_kill_test_thinks(
@@ -210,12 +230,11 @@ def test_commits_of_a_build_are_as_many_as_the_kill_test_thinks(
 
 
 def test_law_5_a_build_with_nothing_to_do_commits_nothing_and_decodes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe_ = sources(tmp_path)
-    first = build(recipe_, engine=LocalEngine(1))
-    before = versions(first.root)
-    kept = {path: path.stat().st_mtime_ns for path in Path(first.root).rglob("*") if path.is_file()}
+    recipe_ = first.copied(tmp_path)
+    before, root = versions(recipe_.root), recipe_.root
+    kept = {path: path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()}
 
     def opened(*_: object) -> None:
         raise AssertionError("a pixel was opened")
@@ -227,5 +246,5 @@ def test_law_5_a_build_with_nothing_to_do_commits_nothing_and_decodes_nothing(
     second = build(recipe_, engine=LocalEngine(1))
     assert second.done == ()
     assert second.release == 1
-    assert versions(first.root) == before
-    assert {path: path.stat().st_mtime_ns for path in Path(first.root).rglob("*") if path.is_file()} == kept
+    assert versions(root) == before
+    assert {path: path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()} == kept

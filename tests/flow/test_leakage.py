@@ -1,5 +1,6 @@
 """What leakage does, measured through a whole build: labels that can only be known by having seen the picture."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.recipe import Recipe
 from pipeline.report import summarize
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = pytest.mark.usefixtures("no_reports")
 
 RULES = ("exact", "sign")
 # The test role keeps what it shares with train: only the original train role knows it.
@@ -53,8 +54,14 @@ def make(base: Path, **parts: Any) -> Built:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def lake(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Lake:  # noqa: ARG001 - for builds here
     return Lake(make(planted(tmp_path_factory.mktemp("leak"))).root)
+
+
+@pytest.fixture
+def copy(lake: Lake, tmp_path: Path) -> Path:
+    """A copy of the lake and of its sources, times included: for a build there, nothing is new."""
+    return Path(shutil.copytree(Path(lake.root).parent, tmp_path, dirs_exist_ok=True))
 
 
 def values(lake: Lake, *, train_dropped: int) -> dict[tuple[int, str, str | None, str], float]:
@@ -126,17 +133,16 @@ def test_original_is_the_weighted_mean_of_its_parts_for_every_seed(lake: Lake) -
     assert all(whole[key] == hits for key, hits in halves.select(pl.struct(keys).struct.json_encode(), "hits").rows())
 
 
-def test_a_build_with_nothing_to_do_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = make(planted(tmp_path))
-    before = versions(first.root)
+def test_a_build_with_nothing_to_do_commits_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = versions(str(copy / "lake"))
 
     def opened(*_: object) -> None:
         raise AssertionError("a pixel or a cluster was read")
 
     monkeypatch.setattr("pipeline.flow.seat.gather", opened)
     monkeypatch.setattr("pipeline.flow.train.find_overlaps", opened)
-    assert make(tmp_path).done == ()
-    assert versions(first.root) == before
+    assert make(copy).done == ()
+    assert versions(str(copy / "lake")) == before
 
 
 def test_the_first_seed_does_not_depend_on_the_others(tmp_path: Path, lake: Lake) -> None:
@@ -172,24 +178,23 @@ def test_a_new_rule_is_measured_and_told(tmp_path: Path) -> None:
     assert rules == [None, *RULES]
 
 
-def test_clusters_that_change_are_measured_by_what_they_say(tmp_path: Path) -> None:
+def test_clusters_that_change_are_measured_by_what_they_say(copy: Path) -> None:
     """A rule that finds other clusters in the same split is measured again; one that finds the same is not."""
-    root = make(planted(tmp_path)).root
+    root = str(copy / "lake")
     for fingerprint, removed, done in (("same rows", "", 0), ("no rows", "sign", 2)):
         units = dict(read_meta(root, "clusters").units)
         meta = Meta("dedup", {**units, "sign": {**units["sign"], "fingerprint": fingerprint}})
         commit(root, "clusters", [], lambda partition, gone=removed: partition["rule"] == gone, meta)  # type: ignore[misc] # bound now
-        found = run_baselines(root, run_units(root, asked(tmp_path), prune=False))
+        found = run_baselines(root, run_units(root, asked(copy), prune=False))
         assert [item.reason for item in found] == ["what it reads changed"] * done
     scores = Lake.working(root).scan("scores").filter(metric="images", eval_on="overlap", rule="sign").collect()
     assert set(scores["value"]) == {0}
 
 
-def test_a_touched_file_trains_nothing_and_a_new_copy_does(tmp_path: Path) -> None:
-    make(planted(tmp_path))
+def test_a_touched_file_trains_nothing_and_a_new_copy_does(copy: Path) -> None:
     train = files_of(120)
-    as_folder(tmp_path / "test", {"A/again.png": train["A/00000.png"]})
-    assert [item.stage for item in make(tmp_path).done] == [
+    as_folder(copy / "test", {"A/again.png": train["A/00000.png"]})
+    assert [item.stage for item in make(copy).done] == [
         "ingest",
         "dedup",
         "dedup",
@@ -197,8 +202,8 @@ def test_a_touched_file_trains_nothing_and_a_new_copy_does(tmp_path: Path) -> No
         "baselines",
         "baselines",
     ]
-    (tmp_path / "train" / "A" / "00000.png").touch()
-    assert [item.stage for item in make(tmp_path).done] == ["ingest", "dedup", "dedup", "splits"]
+    (copy / "train" / "A" / "00000.png").touch()
+    assert [item.stage for item in make(copy).done] == ["ingest", "dedup", "dedup", "splits"]
 
 
 def test_the_report_shows_it(lake: Lake) -> None:

@@ -1,8 +1,9 @@
 """A build that kill -9 ends at a given place: the next deletes what it left, and nothing that any release reads."""
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -18,34 +19,48 @@ from pipeline.flow.verify import verify
 from pipeline.handle import Lake
 from pipeline.recipe import Recipe
 
-# A build in a process of its own that kills itself when a function is entered for the nth time.
+pytestmark = pytest.mark.usefixtures("no_reports")
+
+# Builds in processes of their own, each of which kills itself when a function is entered for the nth time. What they
+# import is imported once; how each ended is told as the shell does, negative where a signal ended it.
 DYING = """
-import os, signal, sys
+import os, signal, sys, traceback
 from importlib import import_module
 from pipeline.engines.local import LocalEngine
 from pipeline.flow.build import build
 from pipeline.recipe import parse_recipe
 from pathlib import Path
 
-base, root, module, name, nth = sys.argv[1:]
-owner = import_module(module)
-*inner, last = name.split(".")
-for part in inner:
-    owner = getattr(owner, part)
-real, entered = getattr(owner, last), 0
+def main(base, module, name, nth):
+    owner = import_module(module)
+    *inner, last = name.split(".")
+    for part in inner:
+        owner = getattr(owner, part)
+    real, entered = getattr(owner, last), 0
 
-def dying(*args, **options):
-    global entered
-    entered += 1
-    if entered == int(nth):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **options)
+    def dying(*args, **options):
+        nonlocal entered
+        entered += 1
+        if entered == int(nth):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
 
-setattr(owner, last, dying)
-uri = {"uri": "in.tar", "dataset": "d", "split": "train"}, {"uri": "in", "dataset": "d", "split": "test"}
-values = {"lake": {"root": root}, "source": list(uri), "dedup": {"rules": ["exact", "sign", "maxpool:4"]}}
-values["split"] = [{"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}]
-build(parse_recipe(values, base=Path(base)), engine=LocalEngine(1))
+    setattr(owner, last, dying)
+    uri = {"uri": "in.tar", "dataset": "d", "split": "train"}, {"uri": "in", "dataset": "d", "split": "test"}
+    values = {"lake": {"root": "lake"}, "source": list(uri), "dedup": {"rules": ["exact", "sign", "maxpool:4"]}}
+    values["split"] = [{"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}]
+    build(parse_recipe(values, base=Path(base)), engine=LocalEngine(1))
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        try:
+            main(*line.rstrip("\\n").split("\\t"))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 # Where it dies: in the middle of a shard's files, between shards, before each commit, and between stages.
 PLACES = {
@@ -61,34 +76,58 @@ PLACES = {
 }
 
 
+Kill = Callable[[Path, str], None]
+
+
+@pytest.fixture(scope="module")
+def kill() -> Iterator[Kill]:
+    """Start a build in a folder, which dies at a place."""
+    command = [sys.executable, "-c", DYING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def killed(base: Path, place: str) -> None:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            print(base, *PLACES[place], sep="\t", file=server.stdin, flush=True)
+            assert server.stdout.readline() == "-9\n"
+
+        yield killed
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    as_tar(tmp_path / "in.tar", files_of(30), "w")
-    as_folder(tmp_path / "in", files_of(20, seed=1))
-    return tmp_path
+    return started(tmp_path)
 
 
-def the_recipe(base: Path, root: str = "lake") -> Recipe:
+def started(base: Path) -> Path:
+    as_tar(base / "in.tar", files_of(30), "w")
+    as_folder(base / "in", files_of(20, seed=1))
+    return base
+
+
+@pytest.fixture(scope="module")
+def lakes(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:  # noqa: ARG001 - for builds here
+    """Two folders with sources and a lake built from nothing: before a change of the sources, and after it."""
+    before, after = started(tmp_path_factory.mktemp("before")), tmp_path_factory.mktemp("after")
+    built(before)
+    shutil.copytree(before, after, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lake"))
+    change(after)
+    built(after)
+    return before, after
+
+
+def the_recipe(base: Path) -> Recipe:
     return recipe(
         base,
         {"uri": "in.tar"},
         {"uri": "in", "split": "test"},
-        lake={"root": root},
         dedup={"rules": ["exact", "sign", "maxpool:4"]},
         split=[{"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}],
     )
 
 
-def built(base: Path, root: str = "lake") -> Built:
-    return build(the_recipe(base, root), engine=LocalEngine(1))
-
-
-def killed(base: Path, place: str) -> None:
-    module, name, nth = PLACES[place]
-    run = subprocess.run(
-        [sys.executable, "-c", DYING, base, "lake", module, name, str(nth)], check=False, capture_output=True, text=True
-    )
-    assert run.returncode == -9, run.stderr
+def built(base: Path) -> Built:
+    return build(the_recipe(base), engine=LocalEngine(1))
 
 
 def change(base: Path) -> None:
@@ -115,31 +154,35 @@ def unnamed(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_next_build_deletes_what_a_killed_one_left(place: str, base: Path) -> None:
-    first = rows_of(Path(built(base).root))
-    change(base)
-    killed(base, place)
-    lake = base / "lake"
+def test_the_next_build_deletes_what_a_killed_one_left(
+    place: str, lakes: tuple[Path, Path], tmp_path: Path, kill: Kill
+) -> None:
+    before, after = lakes
+    base, lake = tmp_path / "base", tmp_path / "base" / "lake"
+    shutil.copytree(after, base, ignore=shutil.ignore_patterns("lake"))
+    shutil.copytree(before / "lake", lake)
+    kill(base, place)
     assert any(path.startswith(".writers/") for path in unnamed(lake))
     built(base)
     assert unnamed(lake) == []
     assert all(not check.faults for check in verify(str(lake)))
-    built(base, "fresh")
-    for release, wanted in ((1, first), (Lake(lake).release, rows_of(base / "fresh"))):
+    for release, wanted in ((1, rows_of(before / "lake")), (Lake(lake).release, rows_of(after / "lake"))):
         found = rows_of(lake, release)
         assert all(found[name].equals(rows) for name, rows in wanted.items()), f"release {release}"
 
 
 @pytest.mark.parametrize("place", ["between the files of an index", "before commit 1", "before commit 5"])
-def test_a_lake_whose_first_build_was_killed_holds_nothing_else_after_the_next(place: str, base: Path) -> None:
-    killed(base, place)
+def test_a_lake_whose_first_build_was_killed_holds_nothing_else_after_the_next(
+    place: str, base: Path, kill: Kill
+) -> None:
+    kill(base, place)
     built(base)
     assert unnamed(base / "lake") == []
     assert Lake(base / "lake").release == 1
 
 
-def test_a_killed_build_does_leave_files(base: Path) -> None:
-    killed(base, "before checking")
+def test_a_killed_build_does_leave_files(base: Path, kill: Kill) -> None:
+    kill(base, "before checking")
     assert len([path for path in unnamed(base / "lake") if path.endswith(".parquet")]) == 8
 
 

@@ -135,7 +135,8 @@ def test_the_first_lines_name_the_release() -> None:
 
 def test_the_page_tells_the_browser_to_refuse_requests() -> None:
     policy = [a["content"] for _, a in Page(render_html(summary_of({}))).tags if "http-equiv" in a]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    (words,) = policy
+    assert words == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def test_an_empty_lake_says_what_is_missing() -> None:

@@ -15,6 +15,8 @@ from pipeline.engines.local import LocalEngine
 from pipeline.flow.build import build
 from pipeline.handle import Lake
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 Pictures = NDArray[np.uint8]
 
 GRAY = pictures(40, size=(28, 28))
