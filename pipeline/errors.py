@@ -15,7 +15,7 @@
     ├── MissingExtraError (ImportError)  a library that only some need is not installed
     ├── QueryError (ValueError)          SQL that DuckDB refuses, or that would write
     ├── FeedError (ValueError)           batches cannot be made or gone on with from what was given
-    └── EngineError (RuntimeError)       a worker died
+    └── EngineError (RuntimeError)       workers died, or none can be had
 
 Each takes exactly one argument, the message, so that it survives pickling out of a worker process. The message says
 what happened, where, and what to do next. The command line turns them into one line and exit code 1; whatever else
@@ -87,4 +87,4 @@ class FeedError(ImagelakeError, ValueError):
 
 
 class EngineError(ImagelakeError, RuntimeError):
-    """A worker died."""
+    """Workers died, or none can be had."""

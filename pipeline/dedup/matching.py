@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
 from pipeline.dedup.rules import Comparison, Entries, Verified
-from pipeline.rows import to_binary
+from pipeline.rows import from_binary, to_binary
 
 Ids = NDArray[np.uint8]
 Places = NDArray[np.int64]
@@ -22,6 +23,7 @@ _GATHERED = 2**21
 _PIXEL_BYTES = 2**28
 # Pairs in a table, at least, but for the last one.
 _TABLE = 2**18
+_SIDES = ("left_id", "right_id")
 
 # Positions in the left and in the right block, and scores.
 Scored = tuple[Places, Places, NDArray[np.float32]]
@@ -59,6 +61,19 @@ def match(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadP
     other = left if right is None else right
     for i, j, scores in _gathered(_scored(rule, left, right, read_pixels)):
         yield _table(left.image_ids[i], other.image_ids[j], scores)
+
+
+def order_pairs(pairs: pa.Table) -> pa.Table:
+    """Order rows of the pairs table: closest first, ties by ids."""
+    # As numbers, ids are sorted in a quarter of the time that they take as bytes.
+    left, right = (from_binary(_whole(pairs[side]), 16).view(">u8").astype(np.uint64) for side in _SIDES)
+    columns = [-_whole(pairs["score"]).to_numpy(), left[:, 0], left[:, 1], right[:, 0], right[:, 1]]
+    keys = pl.DataFrame({str(number): column for number, column in enumerate(columns)})
+    return pairs.take(keys.select(pl.arg_sort_by(keys.columns)).to_series().to_arrow())
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _gathered(found: Iterator[Scored]) -> Iterator[Scored]:
@@ -169,5 +184,4 @@ def _table(left: Ids, right: Ids, scores: NDArray[np.float32]) -> pa.Table:
     swapped = (a[:, 0] > b[:, 0]) | ((a[:, 0] == b[:, 0]) & (a[:, 1] > b[:, 1]))
     low, high = np.where(swapped[:, None], right, left), np.where(swapped[:, None], left, right)
     columns = [to_binary(low), to_binary(high), pa.array(scores)]
-    table = pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema)
-    return table.sort_by([("score", "descending"), ("left_id", "ascending"), ("right_id", "ascending")])
+    return order_pairs(pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema))

@@ -14,6 +14,14 @@ Result = TypeVar("Result")
 class Engine(Protocol):
     """Somewhere to run functions."""
 
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces to cut work that one process could do with threads; 1 where it should not be cut."""
+
+    @property
+    def shares_disk(self) -> bool:
+        """Whether every worker sees the disks of this machine; where not, shared storage is all that it sees."""
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Yield `function(item)` for every item, in order, with bounded work in flight."""
         ...

@@ -27,7 +27,14 @@ class LocalEngine:
         workers: how many; None for one on every core that this process may use. With 1, or with a single item, the
             work is done in this process.
         preload: modules that workers start with, so that each is imported once and not once a worker.
+
+    Attributes:
+        pieces: 1: what is cut into pieces here would only be copied to processes that take the cores of threads.
+        shares_disk: True.
     """
+
+    pieces = 1
+    shares_disk = True
 
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.workers = workers or len(os.sched_getaffinity(0))
@@ -65,6 +72,10 @@ class LocalEngine:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+# For work that is done in this process.
+HERE = LocalEngine(1)
 
 
 def start_server(workers: int | None, preload: Sequence[str]) -> multiprocessing.context.ForkServerContext | None:
@@ -114,7 +125,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_deferred() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[None]:
     """Let ctrl-C wait until this is over.
 
     The first submit starts the workers. Interrupted in between, one that is started is in nobody's books: it takes the
@@ -138,7 +149,7 @@ def _in_order(
 ) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
     for item in items:
-        with _interrupts_deferred():
+        with interrupts_deferred():
             waiting.append(pool.submit(function, item))
         if len(waiting) >= room:
             yield waiting.popleft().result()

@@ -1,6 +1,6 @@
 """Make decoded shards part of the lake: check that no path occurs twice, then commit the four tables of ingest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -21,7 +21,7 @@ from pipeline.lake.reading import polars_schema, scan_files, scan_table
 from pipeline.rows import to_binary
 
 # Whether a file can be read may change without its size or time: a shard with such a reject is never up to date.
-_AGAIN = "unreadable files"
+AGAIN = "unreadable files"
 
 
 def check_paths(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
@@ -50,8 +50,14 @@ def check_paths(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> 
         )
 
 
-def commit_shards(
-    root: str, decoder: str, made: Sequence[Ingested], replaced: pl.DataFrame, retained: pl.DataFrame
+def commit_shards(  # noqa: PLR0913 - what the four tables are made of
+    root: str,
+    decoder: str,
+    made: Sequence[Ingested],
+    replaced: pl.DataFrame,
+    retained: pl.DataFrame,
+    *,
+    keep: Collection[str] = (),
 ) -> None:
     """Commit images, index, rejects and, last, shards, all four with one digest.
 
@@ -61,6 +67,7 @@ def commit_shards(
         made: shards that are on disk.
         replaced: dataset, split and shard of those whose files go.
         retained: rows of the shards table that stay.
+        keep: paths of files of rejects that stay, as they cannot be read and not all that they held is at hand.
     """
     shards = pl.concat([retained, shard_rows(made, decoder)]).sort(SHARD_KEY)
     keys = set(replaced.rows())
@@ -74,7 +81,7 @@ def commit_shards(
     # What is in the index already was made by whatever version made it, and its commit goes on saying so.
     index = Meta("ingest", {"keys": {"fingerprint": KEYS_VERSION}, **read_meta(root, "index").units, **unit})
     commit(root, "index", list(chain.from_iterable(item.index for item in made)), gone, index)
-    _commit_rejects(root, made, replaced, meta)
+    _commit_rejects(root, made, replaced, meta, keep)
     part = write_part(root, "shards", {}, shards.to_arrow().cast(schemas.TABLES["shards"].schema))
     commit(root, "shards", _present(part), lambda _: True, meta)
 
@@ -124,7 +131,9 @@ def _first_path(root: str, made: Sequence[Ingested], twice: pl.Series) -> tuple[
     return next(row for row in rows if image_ids(row[0], row[1], [row[2]]).tobytes() in known)
 
 
-def _commit_rejects(root: str, made: Sequence[Ingested], replaced: pl.DataFrame, meta: Meta) -> None:
+def _commit_rejects(
+    root: str, made: Sequence[Ingested], replaced: pl.DataFrame, meta: Meta, keep: Collection[str]
+) -> None:
     """Write every dataset and split that changed anew, from the shards that stay and the new ones: rejects are few."""
     old = scan_table(root, "rejects", None).join(replaced.lazy(), on=SHARD_KEY, how="anti").collect()
     schema = schemas.TABLES["rejects"].schema
@@ -135,7 +144,7 @@ def _commit_rejects(root: str, made: Sequence[Ingested], replaced: pl.DataFrame,
         mask = pc.and_(pc.equal(rows["dataset"], dataset), pc.equal(rows["split"], split))
         ordered = rows.filter(mask).sort_by([("shard", "ascending"), ("path", "ascending")])
         parts += _present(write_part(root, "rejects", {"dataset": dataset, "split": split}, ordered))
-    commit(root, "rejects", parts, lambda p: (p["dataset"], p["split"]) in touched, meta)
+    commit(root, "rejects", parts, lambda p: (p["dataset"], p["split"]) in touched, meta, keep=keep)
 
 
 def shard_rows(made: Sequence[Ingested], decoder: str) -> pl.DataFrame:
@@ -144,7 +153,7 @@ def shard_rows(made: Sequence[Ingested], decoder: str) -> pl.DataFrame:
         {
             **item.partition,
             "uri": item.uri,
-            "fingerprint": _AGAIN if "unreadable" in item.rejects["reason"].to_pylist() else item.fingerprint,
+            "fingerprint": AGAIN if "unreadable" in item.rejects["reason"].to_pylist() else item.fingerprint,
             "rows": len(item.image_ids),
             "rejects": len(item.rejects),
             "decoder": decoder,

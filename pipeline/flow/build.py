@@ -5,13 +5,13 @@ sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
-from pipeline import sources
+from pipeline import sources, storage
 from pipeline.baselines.extras import need_extra
 from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
@@ -31,6 +31,7 @@ from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
 from pipeline.lake.lock import writing
+from pipeline.lake.reading import without
 from pipeline.lake.releases import list_releases, publish
 from pipeline.lake.writers import registered, still_registered
 from pipeline.progress import Progress
@@ -48,10 +49,12 @@ class Built:
         done: every unit of work that was done, and why; empty where there was nothing to do.
         images: images in the lake.
         rejects: rejects in the lake.
-        report: the report of the newest release.
+        report: the report of the newest release; empty where none can be drawn, as images stay damaged.
         read: files that were read, be they images or rejects now.
         read_seconds: how long that took.
         seconds: how long the whole build took.
+        damaged: how many faults a repair found; None where it was not asked to look.
+        stays: what a repair could not bring back, and why.
     """
 
     root: str
@@ -63,6 +66,8 @@ class Built:
     read: int
     read_seconds: float
     seconds: float = 0.0
+    damaged: int | None = None
+    stays: tuple[str, ...] = ()
 
 
 def local_engine(workers: int | None = None) -> LocalEngine:
@@ -74,7 +79,7 @@ def local_engine(workers: int | None = None) -> LocalEngine:
 ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (local_engine, RayEngine), strict=True))
 
 
-def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) -> Built:
+def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False, repair: bool = False) -> Built:
     """Bring a lake up to date with a recipe and publish it as a release.
 
     Killed at any instant, the lake reads as of its last release, and the next build ends as this one would have.
@@ -84,6 +89,8 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
         engine: where to run; the local engine on every core if None.
         prune: drop sources, rules, splits and baselines that the lake has and the recipe does not name. They stay
             readable in older releases until vacuum.
+        repair: look first for what is damaged, as `verify` does, and bring it back. Where that needs a source that is
+            gone, the rest is brought back, and `stays` tells; other changes of sources then wait for the next build.
 
     Raises:
         RecipeError: a rule or source of the recipe is not known.
@@ -98,13 +105,34 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False) 
         parse_rule(rule)
     for baseline in recipe.baseline:
         need_extra(baseline)
-    found = sources.resolve(recipe)
-    with registered(recipe.root), Progress() as progress:
-        built = _build(recipe, found, engine or local_engine(), progress, prune=prune)
+    found = [] if repair else sources.resolve(recipe)
+    runs = engine or local_engine()
+    with storage.silence_named(recipe.root), registered(recipe.root), Progress() as progress:
+        built = _repair(recipe, runs, progress) if repair else _build(recipe, found, runs, progress, prune=prune)
     return replace(built, seconds=time.monotonic() - started)
 
 
-def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progress, *, prune: bool) -> Built:
+def _repair(recipe: Recipe, engine: Engine, progress: Progress) -> Built:
+    """Bring back what is damaged, and build; without a look at the sources where that would lose what stays damaged."""
+    from pipeline.flow.repair import repair as mend  # noqa: PLC0415 - only repairs wait for it
+
+    mended = mend(recipe, engine, progress)
+    found = sources.resolve(recipe) if mended.goes_on else []
+    with without(mended.unread):
+        built = _build(recipe, found, engine, progress, prune=False, mended=mended.done, draw=not mended.stays)
+    return replace(built, damaged=mended.faults, stays=tuple(mended.left()))
+
+
+def _build(  # noqa: PLR0913 - what a build is made of
+    recipe: Recipe,
+    found: list[Source],
+    engine: Engine,
+    progress: Progress,
+    *,
+    prune: bool,
+    mended: Sequence[Todo] = (),
+    draw: bool = True,
+) -> Built:
     root = recipe.root
     # sources -> files that no commit names: others may build meanwhile
     plan = plan_ingest(root, recipe, found, prune=prune)
@@ -113,17 +141,18 @@ def _build(recipe: Recipe, found: list[Source], engine: Engine, progress: Progre
     brought = None
     if plan.todo:
         progress.stage("decode", rejects=True)
-        pixel_rules = tuple(rule for rule in rules if rule not in find_embeddings(root, recipe, rules))
+        embeddings = find_embeddings(root, recipe, rules)
+        pixel_rules = tuple(rule for rule in rules if rule not in embeddings)
         brought = read_sources(root, Job(root, recipe.decode, pixel_rules), plan, engine, progress)
 
     # from here on alone: what follows is made of the whole lake
     with writing(root, progress.waiting):
         still_registered(root)
-        done = _derive(recipe, plan, brought, engine, progress, prune=prune)
+        done = [*mended, *_derive(recipe, plan, brought, engine, progress, prune=prune)]
         release = publish(root, recipe.digest, _note(done), remembered(recipe))
         if done:
             progress.step("write the report")
-        report = write_report(root)
+        report = write_report(root) if draw else ""
     images, rejects = Lake(root, release).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     read = (brought.files, brought.seconds) if brought else (0, 0.0)
     return Built(root, release, tuple(done), images, rejects, report, *read)

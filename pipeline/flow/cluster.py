@@ -1,6 +1,8 @@
 """index, pairs -> clusters: cluster under rules whose input changed, and tell what became of the clusters before."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -10,17 +12,21 @@ import schemas
 from pipeline.dedup.changes import cluster_changes, say_changes
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import KEYS_VERSION
+from pipeline.engines import Engine
+from pipeline.engines.local import HERE
 from pipeline.flow.links import links_of
-from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
+from pipeline.flow.state import DAMAGED, Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, files, read_meta, versions
 from pipeline.lake.parts import Part, write_part
-from pipeline.lake.reading import scan_table
+from pipeline.lake.reading import scan_files, scan_table
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe
 
 _METHODS: dict[str, Literal["components", "stars"]] = {"components": "components", "stars": "stars"}
 _NO_WAYS: Mapping[str, Sequence[str]] = MappingProxyType({})
 _ROWS = schemas.TABLES["clusters"].schema
+# Buckets of the index, and rows of it that are worth a task of their own.
+_BUCKETS, _ROWS_A_PIECE = 256, 2**16
 
 
 def wanted_rules(root: str, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
@@ -52,7 +58,11 @@ def plan_clusters(
 
 
 def run_clusters(
-    root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]] = _NO_WAYS, progress: Progress = SILENT
+    root: str,
+    rules: Iterable[str],
+    ways: Mapping[str, Sequence[str]] = _NO_WAYS,
+    progress: Progress = SILENT,
+    engine: Engine = HERE,
 ) -> list[Todo]:
     """Cluster under every rule whose index changed, in one commit.
 
@@ -61,6 +71,7 @@ def run_clusters(
         rules: the rules that are wanted.
         ways: by rule that compares, how its pairs become clusters, and the fingerprint of the user's vectors, if any.
         progress: where to show it.
+        engine: where to run.
 
     Returns:
         What was done, why, and what became of the clusters that were there; empty where nothing was out of date, and
@@ -75,8 +86,9 @@ def run_clusters(
     changes: dict[str, dict[str, int]] = {}
     for rule in (item.unit for item in todo if item.unit in units):
         progress.step(f"cluster by {rule}")
-        rows = _clusters(root, rule, units[rule]["spec"], held)
-        if rule in held.units:
+        spec = units[rule]["spec"]
+        rows = _by_keys(root, rule, engine) if spec[2] == "keys" else _by_pairs(root, rule, spec, held)
+        if rule in held.units and DAMAGED not in held.units[rule]:
             changes[rule] = cluster_changes(_of_rule(root, "clusters", rule).collect(), rows)
         part = write_part(root, "clusters", {"rule": rule}, rows.to_arrow().cast(_ROWS))
         parts += [] if part is None else [part]
@@ -100,11 +112,37 @@ def _told(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
     return item._replace(reason=f"{item.reason}; clusters: {say_changes(changes[item.unit])}")
 
 
-def _clusters(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.DataFrame:
-    """Make the rows of the clusters table of one rule, ordered."""
+def cluster_buckets(root: str, rule: str, version: int, buckets: range) -> pl.DataFrame:
+    """Cluster the images whose keys lie in some buckets; runs in a worker.
+
+    Args:
+        root: the lake's folder.
+        rule: a rule that keys decide.
+        version: of the index.
+        buckets: which ones.
+
+    Returns:
+        Rows of the clusters table, ordered.
+    """
+    index = scan_table(root, "index", version, lambda partition: _rule(partition) == rule)
+    return cluster_by_keys(index.filter(pl.col("bucket").is_between(buckets[0], buckets[-1]))).collect()
+
+
+def _by_keys(root: str, rule: str, engine: Engine) -> pl.DataFrame:
+    """Make the rows of the clusters table of one rule, ordered; where the engine is many, by buckets."""
+    rows = sum(part.rows for part in files(root, "index") if _rule(part.partition) == rule)
+    pieces = max(1, min(engine.pieces, rows // _ROWS_A_PIECE, _BUCKETS))
+    if pieces == 1:
+        return cluster_by_keys(_of_rule(root, "index", rule)).collect()
+    cuts = [_BUCKETS * number // pieces for number in range(pieces + 1)]
+    work = partial(cluster_buckets, root, rule, versions(root)["index"])
+    with closing(engine.map(work, map(range, cuts, cuts[1:]))) as found:
+        return pl.concat(found).sort("rule", "cluster_id", "image_id")
+
+
+def _by_pairs(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.DataFrame:
+    """Make the rows of the clusters table of one rule that compares, ordered."""
     index = _of_rule(root, "index", rule)
-    if spec[2] == "keys":
-        return cluster_by_keys(index).collect()
     from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for builds that cluster
 
     links = links_of(rule, lambda table: _of_rule(root, table, rule), _links(root, rule, spec, held))
@@ -134,10 +172,10 @@ def _links(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.LazyFram
         return pairs
     made = _of_rule(root, "clusters", rule).select(left_id="cluster_id", right_id="image_id")
     known = made.filter(pl.col("left_id") != pl.col("right_id"))
-    new = [f"{root}/pairs/{path}" for path in sorted(now - then)]
+    new = sorted(now - then)
     if not new:
         return known
-    return pl.concat([known, pl.scan_parquet(new, hive_partitioning=False, glob=False).select("left_id", "right_id")])
+    return pl.concat([known, scan_files(root, "pairs", new).select("left_id", "right_id")])
 
 
 def _of_rule(root: str, table: str, rule: str) -> pl.LazyFrame:

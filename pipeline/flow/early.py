@@ -3,7 +3,7 @@
 from pipeline.engines.local import start_server
 
 # The names that `--engine` takes; the first is the usual one. `build.ENGINES` has what they stand for.
-ENGINE_NAMES = ("local",)
+ENGINE_NAMES = ("local", "ray")
 # What workers import, once for all of them.
 PRELOAD = ("pipeline.flow.work", "imagecodecs._png")
 

@@ -91,7 +91,8 @@ def settle(brought: Brought, now: pl.DataFrame) -> tuple[IngestPlan, list[Ingest
         The plan as of now; the shards to commit; what is done, and why.
 
     Raises:
-        LakeError: another build changed a source to something else meanwhile.
+        LakeError: another build changed a source that was read to something else meanwhile, or dropped or decoded
+            otherwise one that was not.
     """
     plan, made, told = brought.plan, list(brought.made), list(brought.plan.todo)
     if now.equals(plan.shards):
@@ -102,7 +103,10 @@ def settle(brought: Brought, now: pl.DataFrame) -> tuple[IngestPlan, list[Ingest
     for item in plan.sources:
         before, after = (_of(shards, item.source) for shards in (plan.shards, now))
         mine = [shard for shard in made if (shard.dataset, shard.split, shard.uri) == _key(item.source)]
-        if not item.reason or after.select(_SAME).equals(before.select(_SAME)):
+        if after.select(_SAME).equals(before.select(_SAME)):
+            kept.append(item)
+        elif not item.reason and _as_asked(after, brought.decoder):
+            # What was up to date and not read is newer now.
             kept.append(item)
         elif after.select(_SAME).equals(_expected(item, before, mine, brought.decoder)):
             # Another build brought the very same in.
@@ -116,6 +120,11 @@ def settle(brought: Brought, now: pl.DataFrame) -> tuple[IngestPlan, list[Ingest
 
 def _of(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
     return shards.filter(dataset=source.dataset, split=source.split, uri=source.uri).sort(SHARD_KEY)
+
+
+def _as_asked(after: pl.DataFrame, decoder: str) -> bool:
+    """Tell whether a source that was not read is there as its recipe asks: not pruned, nor decoded otherwise."""
+    return not after.is_empty() and bool((after["decoder"] == decoder).all())
 
 
 def _key(source: Source) -> tuple[str, str, str]:

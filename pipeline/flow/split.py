@@ -7,18 +7,17 @@ import polars as pl
 import xxhash
 
 import schemas
-from pipeline.errors import NoReleaseError, SplitError
+from pipeline.errors import SplitError
+from pipeline.flow.before import read_before
 from pipeline.flow.links import links_of
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
-from pipeline.lake.releases import release_versions
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.splits.draw import draw_roles, from_source
 from pipeline.splits.groups.draw import Drawn, draw_groups
-from pipeline.splits.groups.stay import Before
 from pipeline.splits.sanitize import sanitize, straddling
 
 # Labels of a role whose deviation a commit names, the largest deviations first: commits stay small.
@@ -106,7 +105,7 @@ def run_splits(
         for name, (rows, _) in drawn.items()
     ]
     made = {
-        name: {**unit, "rows": _digest(drawn[name].rows, images), **drawn[name].told}
+        name: {**unit, **_summed(drawn[name], images, known.units.get(name, {}))}
         if name in drawn
         else {**known.units[name], **unit}
         for name, unit in units.items()
@@ -117,6 +116,12 @@ def run_splits(
     return [item._replace(reason="; ".join([item.reason, *tell(made.get(item.unit, {}))])) for item in todo]
 
 
+def _summed(made: _Made, images: pl.DataFrame, held: Mapping[str, Any]) -> dict[str, Any]:
+    """What a commit keeps of a split that was drawn."""
+    rows = _digest(made.rows, images)
+    return {**made.told, "rows": rows, **({"same": rows == held.get("rows")} if "restored" in made.told else {})}
+
+
 def tell(unit: Mapping[str, Any]) -> list[str]:
     """Say in words what a commit's metadata tell about a split; nothing where all is as it was asked for.
 
@@ -124,7 +129,8 @@ def tell(unit: Mapping[str, Any]) -> list[str]:
         unit: of the splits table's commit. Keys that may be there, with groups: `deviation`, by role the images
             `asked` and `got` and `labels` (label, asked, got; the largest deviations), and `moves` (moved, forced,
             left; None where the split was drawn anew). With protected datasets: `straddling`, a list of rule,
-            datasets, clusters and rows.
+            datasets, clusters and rows. Where its files were damaged: `restored`, the release that had them and the one
+            gone on from, and `same`, whether its rows came out as they were.
     """
     words = [
         f"{role} got {role_['got']:,} of {role_['asked']:,} images"
@@ -136,6 +142,10 @@ def tell(unit: Mapping[str, Any]) -> list[str]:
         words.append(f"{moved['moved']:,} images moved to another role, {moved['forced']:,} of them by new links")
     if moved.get("left"):
         words.append(f"{moved['left']:,} images left the split")
+    if "restored" in unit:
+        lost, found = unit["restored"]
+        words.append(f"gone on from release {found}" if found else "drawn anew, as no release has its rows")
+        words.append(f"its rows {'are' if unit['same'] else 'are not'} those of release {lost}")
     return words + [
         f"{torn['clusters']:,} clusters of {torn['rule']} stay in two roles: {', '.join(torn['datasets'])} is protected"
         for torn in unit.get("straddling", [])
@@ -167,8 +177,9 @@ def _make(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
     whole = {rule: _components(root, rule) for rule in part.groups}
     told: dict[str, Any] = {}
     if part.groups:
-        drawn = draw_groups(part, images, whole, _before(root, part.name))
-        rows, told = drawn.rows, _account(drawn)
+        known = read_before(root, part.name)
+        drawn = draw_groups(part, images, whole, known.before)
+        rows, told = drawn.rows, {**_account(drawn), **known.told}
     else:
         rows = draw_roles(part, images)
     pairs = {rule: _of_rule(root, "pairs", rule, "left_id", "right_id") for rule in part.sanitize if _stars(root, rule)}
@@ -200,22 +211,6 @@ def _of_rule(root: str, table: str, rule: str, *columns: str) -> pl.DataFrame:
 
 def _scan_rule(root: str, table: str, rule: str) -> pl.LazyFrame:
     return scan_table(root, table, None, lambda partition: partition["rule"] == rule)
-
-
-def _before(root: str, name: str) -> Before | None:
-    """Read a split as of the newest release: what a build that never finished has drawn is not gone on from."""
-    try:
-        _, held = release_versions(root)
-    except NoReleaseError:
-        return None
-    version = held["splits"]
-    unit = read_meta(root, "splits", version).units.get(name)
-    if unit is None:
-        return None
-    rows = scan_table(root, "splits", version, lambda partition: partition["split_name"] == name)
-    return Before(
-        SplitPart.model_validate(unit["spec"]), rows.select("image_id", "role", "dropped_by", "reason").collect()
-    )
 
 
 def _account(drawn: Drawn) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from pipeline.lake.commits import Meta, metas, read_meta, restore, versions
 SHARD_KEY = ["dataset", "split", "shard"]
 AHEAD_OF_SHARDS = ("images", "index", "rejects")
 
+# In what a table tells of a unit: paths of its files that were damaged, until it is made again.
+DAMAGED = "damaged"
+
 # Raise when a stage would make other rows from the same input: every lake then makes them anew.
 _STAGE_VERSIONS = {"dedup": 2, "splits": 2, "baselines": 3}
 
@@ -102,6 +105,8 @@ def stale(
             todo.append(Todo(stage, unit, "new"))
         elif changed and unit in changed:
             todo.append(Todo(stage, unit, changed[unit]))
+        elif DAMAGED in held[unit]:
+            todo.append(Todo(stage, unit, "its files are damaged"))
         elif held[unit]["fingerprint"] != made["fingerprint"]:
             same = held[unit].get("spec") == made.get("spec")
             todo.append(Todo(stage, unit, "what it reads changed" if same else "its settings changed"))

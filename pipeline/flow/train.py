@@ -44,7 +44,7 @@ def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, 
     A run reads the rows of its split and, of the clusters, which test images overlap with its train role by which rule:
     clusters that change elsewhere do not concern it.
     """
-    asked = _named(recipe)
+    asked = named_runs(recipe)
     spoken = {(part.model, part.split) for part in asked.values()}
     known = read_meta(root, "scores").units
     stay = {
@@ -66,7 +66,8 @@ def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, 
     return {**stay, **made}
 
 
-def _named(recipe: Recipe) -> dict[str, BaselinePart]:
+def named_runs(recipe: Recipe) -> dict[str, BaselinePart]:
+    """By the name of its run, every baseline of a recipe."""
     return {
         f"{part.model} on {part.split} ({digest_of(part.model_dump(mode='json', exclude_none=True))[:6]})": part
         for part in recipe.baseline
@@ -83,7 +84,7 @@ def plan_runs(root: str, recipe: Recipe, *, prune: bool, redrawn: Collection[str
     """Tell which baselines the next build would train, and why; it trains none whose input comes out as it was."""
     held = set(read_meta(root, "clusters").units)
     rules = set(recipe.dedup.rules) if prune else held | set(recipe.dedup.rules)
-    asked = _named(recipe)
+    asked = named_runs(recipe)
     changed = {} if rules == held else dict.fromkeys(asked, "the lake's rules change")
     changed |= {name: "if its split changes" for name, part in asked.items() if part.split in redrawn}
     return stale("baselines", run_units(root, recipe, prune=prune), read_meta(root, "scores"), changed=changed)

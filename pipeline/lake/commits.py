@@ -8,7 +8,7 @@ what is up to date.
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -95,6 +95,11 @@ def _read_told(root: str, name: str, version: int) -> dict[str, Any]:
     return told
 
 
+def commit_time(root: str, name: str, version: int) -> int:
+    """Tell when a commit was made, by the clock of who made it: milliseconds since 1970; 0 where it does not say."""
+    return int(_commit_info(root, name, version).get("timestamp", 0))
+
+
 def _commit_info(root: str, name: str, version: int) -> dict[str, Any]:
     file = f"{root}/{name}/_delta_log/{version:020}.json"
     try:
@@ -112,19 +117,29 @@ def restore(root: str, name: str, version: int) -> None:
 
     Raises:
         LakeError: a file of that version is gone.
+        DiskFullError: no space is left.
         StorageError: the bucket does not answer.
     """
     table = ensure_table(root, name)
     told = asdict(read_meta(root, name, version))
     try:
-        _make(root, name, table, told, lambda properties: table.restore(version, commit_properties=properties))
+        with full_disk_named(root):
+            _make(root, name, table, told, lambda properties: table.restore(version, commit_properties=properties))
     except DeltaError as error:
         raise LakeError(
             f"{root}/{name}: version {version} cannot be restored ({one_line(error)}). Run: imagelake verify {root}"
         ) from error
 
 
-def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[str, str]], bool], meta: Meta) -> int:
+def commit(  # noqa: PLR0913 - what a commit is made of
+    root: str,
+    name: str,
+    add: Sequence[Part],
+    remove: Callable[[Mapping[str, str]], bool],
+    meta: Meta,
+    *,
+    keep: Collection[str] = (),
+) -> int:
     """Replace files of a table in one transaction.
 
     Args:
@@ -133,6 +148,7 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
         add: files that `parts` wrote.
         remove: tells from a file's partition values whether it goes.
         meta: what the commit stands for.
+        keep: paths of files that stay all the same.
 
     Returns:
         The table's new version.
@@ -144,7 +160,7 @@ def commit(root: str, name: str, add: Sequence[Part], remove: Callable[[Mapping[
     with full_disk_named(root):
         table = ensure_table(root, name)
         now = int(time.time() * 1000)
-        old = [part for part in files(root, name) if remove(part.partition)]
+        old = [part for part in files(root, name) if remove(part.partition) and part.path not in keep]
         actions: list[AddAction | RemoveAction] = [_add(part, now) for part in add]
         actions += [
             RemoveAction(

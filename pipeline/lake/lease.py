@@ -13,9 +13,13 @@ from contextlib import contextmanager, suppress
 
 from pipeline import storage
 from pipeline.errors import LakeError, StorageError
+from pipeline.storage import Found
 
 # Seconds after which a holder that is silent is taken for dead, and between two signs of life.
 LASTS, _BEATS = 60.0, 10.0
+
+# A clock that goes on while the machine sleeps, where the system has one: the lease goes on too.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 # What was seen of locks that others hold: by place, the tag, and when it was first seen.
 _watched: dict[str, tuple[str, float]] = {}
@@ -40,11 +44,18 @@ def leased(root: str) -> Iterator[Callable[[], None] | None]:
 
 
 class Lease:
-    """A lock that is held."""
+    """A lock that is held.
 
-    def __init__(self, name: str, tag: str, holder: str) -> None:
+    Args:
+        name: of the object.
+        tag: what it had when this holder wrote it.
+        holder: a name that nobody else has.
+        began: when that was, or a little before.
+    """
+
+    def __init__(self, name: str, tag: str, holder: str, began: float) -> None:
         self._name, self._tag, self._holder = name, tag, holder
-        self._count, self._heard = 0, time.monotonic()
+        self._count, self._heard = 0, began
         self._lost = False
         self._over = threading.Event()
 
@@ -54,7 +65,7 @@ class Lease:
         Raises:
             LakeError: naming the lake.
         """
-        if self._lost or time.monotonic() - self._heard > LASTS / 2:
+        if self._lost or now() - self._heard > LASTS / 2:
             raise LakeError(
                 f"{self._name}: the lock of the lake is lost, as the bucket could not be written for too long, or this "
                 "process slept. Nothing of this build is visible; build again."
@@ -78,15 +89,31 @@ class Lease:
     def _beat(self) -> None:
         while not self._over.wait(_BEATS):
             self._count += 1
-            began = time.monotonic()
-            try:
-                found = storage.write_if(self._name, _content(self._holder, self._count), self._tag)
-            except StorageError:
-                continue
-            if found is None:
-                self._lost = True
+            with suppress(StorageError):
+                self._sign()
+            if self._lost:
                 return
+
+    def _sign(self) -> None:
+        began = now()
+        found = storage.write_if(self._name, _content(self._holder, self._count), self._tag)
+        if found is not None and now() - began < LASTS / 2:
             self._tag, self._heard = found.tag, began
+        elif mine := self._mine():
+            # An answer was lost before, or came late. The next sign of life counts.
+            self._tag = mine.tag
+        else:
+            self._lost = True
+
+    def _mine(self) -> Found | None:
+        """Look at the object; nothing where it was not this holder that wrote it last."""
+        found = storage.look(self._name)
+        return found if found is not None and _holder(self._name) == self._holder else None
+
+
+def now() -> float:
+    """Tell the seconds by which leases are measured."""
+    return time.clock_gettime(_CLOCK)
 
 
 def _taken(name: str) -> Lease | None:
@@ -94,21 +121,28 @@ def _taken(name: str) -> Lease | None:
     found = storage.look(name)
     if found is not None and not _is_free(name, found.tag):
         return None
+    began = now()
     taken = storage.write_if(name, _content(holder, 0), found.tag if found else None)
     _watched.pop(name, None)
-    return Lease(name, taken.tag, holder) if taken else None
+    # Where it took so long, somebody else may have taken it over since: then it is waited for like any other.
+    return Lease(name, taken.tag, holder, began) if taken and now() - began < LASTS / 2 else None
 
 
 def _is_free(name: str, tag: str) -> bool:
-    known, since = _watched.setdefault(name, (tag, time.monotonic()))
+    known, since = _watched.setdefault(name, (tag, now()))
     if known != tag:
-        _watched[name] = (tag, time.monotonic())
-    elif time.monotonic() - since > LASTS:
+        _watched[name] = (tag, now())
+    elif now() - since > LASTS:
         return True
+    return _holder(name) == ""
+
+
+def _holder(name: str) -> str | None:
+    """Read who holds the lock: empty for nobody; None where that cannot be told."""
     try:
-        return not json.loads(storage.read(name))["holder"]
+        return str(json.loads(storage.read(name))["holder"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _content(holder: str, count: int) -> bytes:

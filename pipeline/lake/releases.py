@@ -17,7 +17,8 @@ from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 from pipeline.lake.tables import ensure_table, forget, open_table
 
-_GIVEN_UP = "given_up"
+# In what the newest commit tells: by release that was given up, when.
+GIVEN_UP = "given_up"
 
 
 def list_releases(root: str) -> pl.DataFrame:
@@ -107,8 +108,8 @@ def give_up(root: str, numbers: Collection[int]) -> None:
     part = write_part(root, "releases", {}, table)
     units = read_meta(root, "releases").units
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    gone = {**units.get(_GIVEN_UP, {}), **{str(number): when for number in sorted(numbers)}}
-    commit(root, "releases", [part] if part else [], lambda _: True, Meta("vacuum", {**units, _GIVEN_UP: gone}))
+    gone = {**units.get(GIVEN_UP, {}), **{str(number): when for number in sorted(numbers)}}
+    commit(root, "releases", [part] if part else [], lambda _: True, Meta("vacuum", {**units, GIVEN_UP: gone}))
 
 
 def spans(numbers: Sequence[int]) -> str:
@@ -141,7 +142,7 @@ def stamp(root: str, known: int = 0) -> int:
 
 def _missing(root: str, wanted: int, numbers: list[int]) -> str:
     listed = f"{'there are' if len(numbers) > 1 else 'there is'} {spans(numbers)}. See: imagelake history {root}"
-    when = read_meta(root, "releases").units.get(_GIVEN_UP, {}).get(str(wanted))
+    when = read_meta(root, "releases").units.get(GIVEN_UP, {}).get(str(wanted))
     if when is None:
         return f"{root} has no release {wanted}; {listed}"
     return f"{root}: release {wanted} was given up by vacuum ({when[:10]}); {listed}"

@@ -16,10 +16,12 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.errors import BusyLakeError, ImagelakeError, LakeError, StorageError
 from pipeline.lake.leftovers import delete_leftovers
-from pipeline.lake.lock import made_folder, writing
-from pipeline.lake.parts import WRITER_LETTERS, full_disk_named, writer, writing_as
+from pipeline.lake.lock import made_folder, refusal_named, writing
+from pipeline.lake.parts import WRITER_LETTERS, writer, writing_as
 
 _MARKS = ".writers"
+# What the name of a mark begins with until it is locked.
+_DRAFT = "."
 # In a bucket: seconds between two signs of life, and after how many without one a writer is dead.
 _BEATS, _DEAD = 30.0, 900.0
 
@@ -29,6 +31,8 @@ def registered(root: str) -> Iterator[str]:
     """Be known as a writer of a lake: nobody else deletes the files that are written inside.
 
     What the work inside wrote and did not commit is deleted where it fails; so is what killed builds left before it.
+    Where a bucket did not answer, a commit that failed here may yet take effect there: then the mark stays, and
+    whoever finds it old deletes what no commit names by then.
 
     Args:
         root: the lake's place; a folder is made if it is missing.
@@ -45,13 +49,16 @@ def registered(root: str) -> Iterator[str]:
     _sweep(root)
     name = uuid.uuid4().hex[:WRITER_LETTERS]
     marked = _beating_mark if storage.is_bucket(root) else _locked_mark
-    with marked(root, name), writing_as(name):
+    with marked(root, name) as stays, writing_as(name):
         try:
             yield name
-        except (Exception, KeyboardInterrupt):
-            # Where this fails too, the first error says more, and vacuum deletes the files.
+        except (Exception, KeyboardInterrupt) as error:
+            stays.set()
+            # Where this fails too, the first error says more, and who finds the mark deletes the files.
             with suppress(OSError, ImagelakeError):
-                _clear(root, name)
+                if not (storage.is_bucket(root) and isinstance(error, StorageError)):
+                    _clear(root, name)
+                    stays.clear()
             raise
 
 
@@ -84,20 +91,22 @@ def _clear(root: str, name: str) -> None:
 
 def _sweep(root: str) -> None:
     """Delete what dead writers left, unless somebody is committing just now: then the next build does it."""
-    if not _marks(root):
+    if not _marks(root, drafts=True):
         return
     with suppress(BusyLakeError), writing(root):
-        dead = {name for name in _marks(root) if _dead(root, name)}
-        if dead:
-            delete_leftovers(root, dead)
-            storage.delete(f"{root}/{_MARKS}/{name}" for name in dead)
+        dead = {name for name in _marks(root, drafts=True) if _dead(root, name)}
+        # Whose mark is a draft has written nothing, and may go on just now.
+        if gone := {name for name in dead if not name.startswith(_DRAFT)}:
+            delete_leftovers(root, gone)
+        storage.delete(f"{root}/{_MARKS}/{name}" for name in dead)
 
 
-def _marks(root: str) -> set[str]:
+def _marks(root: str, *, drafts: bool = False) -> set[str]:
     if storage.is_bucket(root):
         return set(storage.below(f"{root}/{_MARKS}"))
     folder = Path(root) / _MARKS
-    return {file.name for file in folder.iterdir() if not file.name.startswith(".")} if folder.is_dir() else set()
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if drafts or not name.startswith(_DRAFT)}
 
 
 def _dead(root: str, name: str) -> bool:
@@ -121,43 +130,55 @@ def _dead(root: str, name: str) -> bool:
 
 
 @contextmanager
-def _locked_mark(root: str, name: str) -> Iterator[None]:
-    folder = Path(root) / _MARKS
-    file = folder / name
-    with full_disk_named(root):
-        folder.mkdir(exist_ok=True)
-        # Locked before it has its name: whoever sees it sees that its writer lives.
-        draft = folder / f".{name}"
-        handle = os.open(draft, os.O_RDWR | os.O_CREAT, 0o644)
+def _locked_mark(root: str, name: str) -> Iterator[threading.Event]:
+    """Mark a writer of a folder; yields what to set for the mark to stay."""
+    file, stays = Path(root) / _MARKS / name, threading.Event()
+    with refusal_named(root):
+        file.parent.mkdir(exist_ok=True)
+        handle = _made_and_locked(file)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        draft.rename(file)
-        yield
+        yield stays
     finally:
-        for mark in (draft, file):
-            mark.unlink(missing_ok=True)
+        if not stays.is_set():
+            file.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _made_and_locked(file: Path) -> int:
+    """Make a mark that is locked before it has its name: whoever sees it sees that its writer lives."""
+    draft = file.with_name(f"{_DRAFT}{file.name}")
+    while True:
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT, 0o644)
+        # Before it is locked, another build may take it for one that a killed writer left, and delete it.
+        with suppress(FileNotFoundError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            draft.rename(file)
+            return handle
         os.close(handle)
 
 
 @contextmanager
-def _beating_mark(root: str, name: str) -> Iterator[None]:
-    file, over = f"{root}/{_MARKS}/{name}", threading.Event()
+def _beating_mark(root: str, name: str) -> Iterator[threading.Event]:
+    """Mark a writer of a bucket; yields what to set for the mark to stay."""
+    file, over, stays = f"{root}/{_MARKS}/{name}", threading.Event(), threading.Event()
     mark = storage.write_if(file, uuid.uuid4().bytes, None)
 
     def beat() -> None:
         nonlocal mark
         while mark is not None and not over.wait(_BEATS):
-            # Not if it is gone: then the files that it stands for may be too.
+            # Not if it is gone: then the files that it stands for may be too. Where it is only another than it was, the
+            # answer to the writing before was lost.
             with suppress(StorageError):
-                mark = storage.write_if(file, uuid.uuid4().bytes, mark.tag)
+                mark = storage.write_if(file, uuid.uuid4().bytes, mark.tag) or storage.look(file)
 
     heart = threading.Thread(target=beat, daemon=True)
     heart.start()
     try:
-        yield
+        yield stays
     finally:
         over.set()
         heart.join()
         # Where this fails, another build finds it old and deletes it.
         with suppress(StorageError):
-            storage.delete([file])
+            if not stays.is_set():
+                storage.delete([file])

@@ -103,7 +103,7 @@ def kill_rounds(base: Path, rounds: int, seed: int) -> None:
 
 
 def test_a_few_kills(tmp_path: Path) -> None:
-    kill_rounds(tmp_path, rounds=4, seed=1)
+    kill_rounds(tmp_path, rounds=2, seed=1)
 
 
 @pytest.mark.stress

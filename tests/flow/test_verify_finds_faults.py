@@ -1,5 +1,6 @@
 """Every check of `verify` finds the fault it is there for: damage a copy of a good lake, and look."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import Run
 
 import schemas
+from pipeline.engines import Engine
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
 from pipeline.lake.reading import file_names
@@ -71,7 +74,8 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
 def test_a_fault_is_found_by_its_check(lake: Lake, fault: str) -> None:
     table, change, check = FAULTS[fault]
     damage(lake, table, change)
-    assert [found.name for found in verify(lake.root) if found.faults and check in found.name]
+    faults = {found.name: found.faults for found in verify(lake.root) if check in found.name}
+    assert [fault for found in faults.values() for fault in found if fault.kind != "unchecked"]
 
 
 def test_a_good_lake_passes(small_lake: Lake) -> None:
@@ -83,7 +87,7 @@ def test_a_flipped_bit_is_named_by_file_and_image(lake: Lake) -> None:
     name = file_names(lake.root, "images", lake.versions["images"])[0]
     path = pl.read_parquet(name, hive_partitioning=False)["path"][0]
     faults = [fault for check in verify(lake.root) for fault in check.faults]
-    assert any(name in fault and path in fault for fault in faults)
+    assert any(fault.file == name and list(fault.images) == [path] and path in str(fault) for fault in faults)
 
 
 def test_a_missing_and_a_cut_file_are_faults_not_crashes(lake: Lake) -> None:
@@ -91,9 +95,34 @@ def test_a_missing_and_a_cut_file_are_faults_not_crashes(lake: Lake) -> None:
     Path(first).unlink()
     data = Path(second).read_bytes()
     Path(second).write_bytes(data[: len(data) // 2])
-    faults = " ".join(fault for check in verify(lake.root) for fault in check.faults)
-    assert first in faults
-    assert second in faults
+    faults = {fault.file: fault for check in verify(lake.root) for fault in check.faults if fault.file}
+    assert [(faults[name].kind, faults[name].rows) for name in (first, second)] == [
+        ("missing", 40),
+        ("unreadable", 120),
+    ]
+    assert "40 images of d/test shard test-" in str(faults[first])
+    assert "from train" in str(faults[second])
+
+
+def test_all_engines_find_the_same(lake: Lake, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.flow.verify.listed._SMALL", 0)
+    damage(lake, "images", flip_a_pixel)
+    Path(file_names(lake.root, "index", lake.versions["index"])[0]).unlink()
+    assert verify(lake.root, engine=engine) == verify(lake.root)
+
+
+def test_the_command_tells_faults_as_data(lake: Lake, run: Run) -> None:
+    name = file_names(lake.root, "images", lake.versions["images"])[0]
+    Path(name).unlink()
+    ran = run("verify", lake.root, "--json", "--workers", 1)
+    (fault,) = next(
+        check for check in json.loads(ran.stdout) if "there and whole" in check["name"] and check["faults"]
+    )["faults"]
+    assert ran.exit_code == 1
+    assert (fault["kind"], fault["table"], fault["file"], fault["rows"]) == ("missing", "images", name, 40)
+    assert fault["partition"]["split"] == "test"
+    assert fault["source"] == "test"
+    assert "build RECIPE.toml --repair" in run("verify", lake.root).stdout
 
 
 def test_a_column_too_few_is_a_fault(lake: Lake) -> None:

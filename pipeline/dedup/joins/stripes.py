@@ -4,7 +4,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -13,13 +14,16 @@ from threadpoolctl import ThreadpoolController
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# How many threads; None for one on every core.
+_THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
+
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Map in threads: numpy works outside Python's lock. At most two results a core wait to be taken.
 
     While it runs, BLAS keeps to the thread it is called from: the cores are busy with one stripe each.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = _THREADS.get() or len(os.sched_getaffinity(0))
     waiting: deque[Future[Result]] = deque()
     with one_blas_thread(), ThreadPoolExecutor(cores) as pool:
         try:
@@ -32,6 +36,16 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let what runs inside take one thread: the other cores are other workers'."""
+    before = _THREADS.set(1)
+    try:
+        yield
+    finally:
+        _THREADS.reset(before)
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

@@ -1,77 +1,160 @@
-"""Hash every pixel row again, and from the same bytes its image_id and its keys in the index."""
+"""Hash every pixel row of a shard again, and from the same bytes its image_id and its keys in the index."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from urllib.parse import unquote
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pipeline import storage
 from pipeline.dedup.index import index_table
 from pipeline.dedup.rules import parse_rule
-from pipeline.flow.embed import name_of
-from pipeline.flow.verify.check import MOST, Check
-from pipeline.handle import Lake
+from pipeline.flow.verify.check import MOST, UNREAD, Fault
+from pipeline.flow.verify.keys import compare_index
+from pipeline.flow.verify.whole import Named, read_through
 from pipeline.hashing import content_hashes, image_ids, pixel_sums
-from pipeline.lake.reading import file_names
+from pipeline.lake.parts import Part
 from pipeline.rows import from_binary, to_binary
 
-_KEYS = ("rule", "image_id", "key", "signature", "vector")
-# Of a vector, a hash is kept.
-_KEPT = ("rule", "image_id", "key", "signature", pl.col("vector").hash())
+_SHAPE = ("height", "width", "channels")
+_KNOWN = ("image_id", "path", "label")
 
 
-def pixels_hash(lake: Lake) -> Check:
-    """Read every pixel once, a row group at a time; only ids and keys are kept."""
-    index = lake.scan("index").select(_KEPT).collect()
-    rules = [rule for rule in index["rule"].unique().sort().to_list() if name_of(rule) is None]
-    index = index.filter(pl.col("rule").is_in(rules))
-    checked, faults, keys = 0, list[str](), [index.clear()]
-    for name in file_names(lake.root, "images", lake.versions["images"]):
-        try:
-            for rows in _row_groups(name):
-                wrong, found = _check_group(name, rows, rules)
-                faults += wrong
-                keys += found
-                checked += len(rows)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            faults.append(f"{name}: cannot be read ({' '.join(str(error).split())[:200]})")
-    return Check("pixels, ids and index keys match their hashes", checked, faults + _compare(index, pl.concat(keys)))
+class Files(NamedTuple):
+    """Files to be checked together, by one worker: those of a shard, or one of another table.
+
+    Attributes:
+        root: the lake's place.
+        images: the images of a shard; none where the files are of another table.
+        keys: by rule, its file of the index.
+        others: files of other tables.
+        rules: rules that read pixels and that the index has: each image must have keys of all.
+    """
+
+    root: str
+    images: Sequence[Part] = ()
+    keys: Mapping[str, Part] = {}
+    others: Sequence[Named] = ()
+    rules: Sequence[str] = ()
 
 
-def _row_groups(name: str) -> Iterator[pa.Table]:
-    with storage.open_parquet(name) as file:
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group).combine_chunks()
+class Checked(NamedTuple):
+    """What came of checking some files.
+
+    Attributes:
+        files: how many they are.
+        images: images that were hashed.
+        broken: what keeps files from being read, or from being what their commit says.
+        wrong: values that are not what they were made from.
+    """
+
+    files: int
+    images: int
+    broken: Sequence[Fault]
+    wrong: Sequence[Fault]
 
 
-def _check_group(name: str, rows: pa.Table, rules: Sequence[str]) -> tuple[list[str], list[pl.DataFrame]]:
-    dataset, split = (unquote(part.split("=", 1)[1]) for part in name.split("/")[-4:-2])
-    shape = tuple(rows[column][0].as_py() for column in ("height", "width", "channels"))
+def check_files(files: Files) -> Checked:
+    """Read files through, and where they are of a shard, hash its pixels again; runs in a worker.
+
+    One row group is held at a time, and of a shard its ids and keys.
+    """
+    broken: list[Fault] = []
+    wrong: list[Fault] = []
+    for other in files.others:
+        for _ in read_through(other, broken):
+            pass
+    made: dict[str, list[pa.Table]] = {rule: [] for rule in files.rules}
+    known: list[pa.Table] = []
+    for part in files.images:
+        named = Named(files.root, "images", part)
+        for rows in read_through(named, broken):
+            wrong += _check_group(named, rows, made)
+            known.append(rows.select(_KNOWN))
+    hurt = bool(wrong) or any(fault.table == "images" and fault.kind in UNREAD for fault in broken)
+    held = {rule: _index_of(files, part, broken) for rule, part in files.keys.items()}
+    if files.images and not hurt:
+        wrong += _check_index(files, held, made, pl.DataFrame(pa.concat_tables(known)))
+    count = len(files.images) + len(files.keys) + len(files.others)
+    return Checked(count, sum(map(len, known)), broken, wrong)
+
+
+def _index_of(files: Files, part: Part, broken: list[Fault]) -> list[pa.Table] | None:
+    """Read a file of the index; None where not all of it can be read."""
+    before = len(broken)
+    rows = list(read_through(Named(files.root, "index", part), broken))
+    return None if any(fault.kind in UNREAD for fault in broken[before:]) else rows
+
+
+def _check_index(
+    files: Files, held: Mapping[str, list[pa.Table] | None], made: Mapping[str, list[pa.Table]], known: pl.DataFrame
+) -> Iterator[Fault]:
+    images = Named(files.root, "images", files.images[0])
+    for rule in files.rules:
+        if rule not in files.keys:
+            text = f"the index has no keys of rule {rule}"
+            partition = {"rule": rule, **images.part.partition}
+            yield Fault("missing", text, "index", "", partition, len(known), known["path"][:MOST].to_list())
+    for rule, rows in held.items():
+        if rows is not None:
+            yield from compare_index(
+                Named(files.root, "index", files.keys[rule]), rows, made.get(rule, ()), images, known
+            )
+
+
+def _check_group(file: Named, rows: pa.Table, made: Mapping[str, list[pa.Table]]) -> list[Fault]:
+    """Hold a row group against its hashes; its keys are added to what is made."""
+    shapes = np.stack([rows[name].to_numpy() for name in _SHAPE], axis=1).astype(np.int64)
+    shape = _most_common(shapes)
+    odd = (shapes != shape).any(axis=1) | (_lengths(rows) != prod(shape))
+    if odd.any():
+        # A row group is of one shape: what is not cannot be hashed, and what is, is hashed without keys.
+        fault = _fault(file, rows, odd, "the shape is not that of the pixels")
+        rows = rows.filter(pa.array(~odd)).combine_chunks()
+        return [fault, *(_check_group(file, rows, {}) if len(rows) else [])]
     pixels = from_binary(rows["pixels"].chunk(0), prod(shape)).reshape(len(rows), *shape)
-    ids = pl.Series(to_binary(image_ids(dataset, split, rows["path"].to_pylist())))
-    hashes = pl.Series(to_binary(content_hashes(pixels)))
-    sums, squares = map(pl.Series, pixel_sums(pixels))
-    wrong = (
-        (hashes != pl.Series(rows["content_hash"]))
-        | (ids != pl.Series(rows["image_id"]))
-        | (sums != pl.Series(rows["pixel_sum"]))
-        | (squares != pl.Series(rows["pixel_squares"]))
-    )
-    paths = pl.Series(rows["path"]).filter(wrong).head(MOST)
-    keys = [
-        pl.DataFrame(index_table(parse_rule(rule), rows["image_id"].chunk(0), rows["label"].chunk(0), pixels))
-        .with_columns(rule=pl.lit(rule))
-        .select(_KEPT)
-        for rule in rules
-    ]
-    return [f"{name}: {path}: the pixels or the path do not match their hash or sums" for path in paths], keys
+    faults = list(_changed(file, rows, pixels))
+    for rule, tables in made.items():
+        tables.append(index_table(parse_rule(rule), rows["image_id"].chunk(0), rows["label"].chunk(0), pixels))
+    return faults
 
 
-def _compare(index: pl.DataFrame, keys: pl.DataFrame) -> list[str]:
-    lost = keys.join(index, on=_KEYS, how="anti", nulls_equal=True).group_by("rule").len().sort("rule").rows()
-    extra = index.join(keys, on=_KEYS, how="anti", nulls_equal=True).group_by("rule").len().sort("rule").rows()
-    return [f"index of rule {rule}: {count} keys are missing or wrong" for rule, count in lost] + [
-        f"index of rule {rule}: {count} keys belong to no image" for rule, count in extra
-    ]
+def _changed(file: Named, rows: pa.Table, pixels: NDArray[np.uint8]) -> Iterator[Fault]:
+    partition = file.part.partition
+    ids = to_binary(image_ids(partition["dataset"], partition["split"], rows["path"].to_pylist()))
+    hashes = to_binary(content_hashes(pixels))
+    sums, squares = map(pa.array, pixel_sums(pixels))
+    made = {
+        "the pixels do not match their content_hash": {"content_hash": hashes},
+        "the path does not match its image_id": {"image_id": ids},
+        "the pixels do not match their sums": {"pixel_sum": sums, "pixel_squares": squares},
+    }
+    told = np.zeros(len(rows), dtype=bool)
+    for text, columns in made.items():
+        wrong = np.zeros(len(rows), dtype=bool)
+        for name, values in columns.items():
+            if not rows[name].chunk(0).equals(values):
+                wrong |= pc.not_equal(rows[name].chunk(0), values).to_numpy(zero_copy_only=False)
+        new = wrong & ~told
+        told |= wrong
+        if new.any():
+            yield _fault(file, rows, new, text)
+
+
+def _fault(file: Named, rows: pa.Table, hurt: NDArray[np.bool_], text: str) -> Fault:
+    return file.fault("changed", text, int(hurt.sum()), rows["path"].filter(pa.array(hurt))[:MOST].to_pylist())
+
+
+def _lengths(rows: pa.Table) -> NDArray[np.int64]:
+    lengths: NDArray[np.int64] = pc.binary_length(rows["pixels"]).to_numpy().astype(np.int64)
+    return lengths
+
+
+def _most_common(shapes: NDArray[np.int64]) -> tuple[int, ...]:
+    if (shapes == shapes[0]).all():
+        return tuple(map(int, shapes[0]))
+    found, counts = np.unique(shapes, axis=0, return_counts=True)
+    return tuple(map(int, found[counts.argmax()]))

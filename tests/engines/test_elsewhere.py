@@ -1,0 +1,57 @@
+"""Nodes of a cluster that do not see all that the driver sees; here, what they should see is taken away."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from making import as_folder, as_tar, files_of, source_of
+
+from pipeline.encoded import Blobs, Files, Made
+from pipeline.errors import LakeError, SourceError
+from pipeline.flow.elsewhere import carried, ingest_elsewhere
+from pipeline.flow.work import Job, Load
+from pipeline.recipe import DecodePart
+from pipeline.sources import Source, read
+
+
+def load_of(source: Source) -> Load:
+    (shard,) = read(source)
+    return Load("d", "train", source.uri, shard)
+
+
+def job_at(root: Path) -> Job:
+    return Job(str(root), DecodePart(), ("exact",))
+
+
+def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
+    files = files_of(20)
+    (tmp_path / "cache").mkdir()
+    cached, shared = (source_of(as_tar(place / "in.tar", files, "w")) for place in (tmp_path / "cache", tmp_path))
+    (shard,) = read(cached)
+    assert isinstance(shard.contents, Made)
+    assert carried(cached, shard).contents == Blobs(tuple(files.values()))
+    assert carried(cached, shard).paths == shard.paths
+    (shard,) = read(shared)
+    assert carried(shared, shard) is shard
+
+
+def test_a_node_without_the_lake_is_an_error(tmp_path: Path) -> None:
+    load = load_of(source_of(as_folder(tmp_path / "in", files_of(5))))
+    with pytest.raises(LakeError, match="does not see the lake.*every node sees"):
+        ingest_elsewhere(job_at(tmp_path / "lake"), load)
+    assert not (tmp_path / "lake").exists()
+    (tmp_path / "lake").mkdir()
+    assert len(ingest_elsewhere(job_at(tmp_path / "lake"), load).image_ids) == 5
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_a_node_without_the_source_is_an_error_and_rejects_nothing(tmp_path: Path, form: str) -> None:
+    files = files_of(5)
+    path = as_folder(tmp_path / "in", files) if form == "folder" else as_tar(tmp_path / "in.tar", files, "w")
+    load = load_of(source_of(path))
+    assert isinstance(load.shard.contents, Files if form == "folder" else Made)
+    (tmp_path / "lake").mkdir()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(SourceError, match=r"d/train \(in.*does not see .*in.*every node sees"):
+        ingest_elsewhere(job_at(tmp_path / "lake"), load)

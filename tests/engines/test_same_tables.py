@@ -1,0 +1,94 @@
+"""Law 2 across engines: tables are equal row for row, however the work was cut."""
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import polars as pl
+import pytest
+from making import DATA, as_folder, encoded, needs_data, recipe
+
+from pipeline.engines import Engine
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import LakeError
+from pipeline.flow import cluster, compare, pair
+from pipeline.flow.build import build
+from pipeline.handle import Lake
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+TABLES = ("images", "rejects", "shards", "index", "pairs", "clusters", "splits")
+RULES = ["exact", "sign", "maxpool:4", "cosine:0.95", "hamming:6"]
+SPLIT = {"name": "main", "sanitize": "sign", "train": {"from": "train"}, "test": {"from": "test"}}
+
+
+def rows_of(root: str) -> dict[str, pl.DataFrame]:
+    lake = Lake(root)
+    return {name: lake.scan(name).collect() for name in TABLES}
+
+
+def assert_same(one: str, other: str, *, grown: bool = False) -> None:
+    left, right = rows_of(one), rows_of(other)
+    if grown:  # the files of pairs that were added lie in the order of their names, which are drawn
+        left["pairs"], right["pairs"] = (rows["pairs"].sort("rule", "left_id", "right_id") for rows in (left, right))
+    for name in TABLES:
+        assert left[name].equals(right[name]), name
+    assert len(left["pairs"])
+    assert len(left["clusters"])
+
+
+def alike(base: Path, sources: int) -> list[dict[str, Any]]:
+    """Make sources of 40 pictures each, of which many are nearly alike, some are equal, and one is no picture."""
+    chance = np.random.default_rng(5)
+    kinds = chance.integers(0, 256, (12, 16, 16), dtype=np.uint8)
+    listed: list[dict[str, Any]] = []
+    for number in range(sources):
+        noise = chance.integers(0, 3, (40, 16, 16), dtype=np.uint8) * (chance.random((40, 1, 1)) < 0.7)
+        made = np.minimum(kinds[chance.integers(0, 12, 40)].astype(int) + noise, 255).astype(np.uint8)
+        files = {f"{'AB'[i % 2]}/{number}-{i:02d}.png": encoded(made[i]) for i in range(40)}
+        as_folder(base / f"in{number}", {**files, "A/empty.png": b""} if number == 0 else files)
+        listed.append({"uri": f"in{number}", "split": "test" if number == sources - 1 else "train"})
+    return listed
+
+
+@pytest.mark.parametrize("between", ["all", "splits"])
+def test_how_work_is_cut_shows_in_no_table(tmp_path: Path, ray_here: Engine, between: str) -> None:
+    listed = alike(tmp_path, sources=6)
+    parts: dict[str, Any] = {"dedup": {"rules": RULES, "between": between}, "split": [SPLIT]}
+
+    def make(root: str, engine: Engine, count: int = 6) -> str:
+        wanted = [*listed[: count - 1], listed[-1]]
+        return build(recipe(tmp_path, *wanted, lake={"root": root}, **parts), engine=engine).root
+
+    whole = make("whole", LocalEngine(1))
+    with patch.object(pair, "_BLOCK", 50), patch.object(compare, "_GROUP", 100):
+        assert_same(whole, make("blocks", LocalEngine(1)))
+        with patch.object(cluster, "_ROWS_A_PIECE", 40):
+            assert_same(whole, make("tasks", ray_here))
+    with patch.object(cluster, "_ROWS_A_PIECE", 40):
+        assert_same(whole, make("few", ray_here))
+        make("grown", ray_here, count=4)
+        make("grown", ray_here)
+    make("grown-here", LocalEngine(1), count=4)
+    assert_same(make("grown-here", LocalEngine(1)), str(tmp_path / "grown"), grown=True)
+
+
+def test_too_many_pairs_are_too_many_for_workers(tmp_path: Path, ray_here: Engine) -> None:
+    asked = recipe(tmp_path, *alike(tmp_path, sources=4), dedup={"rules": ["hamming:6"], "max_pairs": 500})
+    with pytest.raises(LakeError, match="more pairs than dedup.max_pairs"):
+        build(asked, engine=ray_here)
+
+
+@needs_data
+def test_real_pictures_make_the_same_tables(tmp_path: Path, ray_here: Engine) -> None:
+    listed = [
+        {"uri": str(DATA / "notMNIST_large_sample.tar.gz"), "dataset": "notmnist"},
+        {"uri": str(DATA / "notMNIST_small.tar.gz"), "dataset": "notmnist", "split": "test"},
+    ]
+    parts: dict[str, Any] = {"decode": {"size": [28, 28]}, "dedup": {"rules": RULES}, "split": [SPLIT]}
+    local, ray = (
+        build(recipe(tmp_path, *listed, lake={"root": root}, **parts), engine=engine).root
+        for root, engine in (("local", LocalEngine(2)), ("ray", ray_here))
+    )
+    assert_same(local, ray)

@@ -1,0 +1,33 @@
+"""Damage to a lake in a bucket is found and repaired as in a folder."""
+
+from pathlib import Path
+
+import pytest
+from hurting import tables_of
+from making import as_folder, files_of, recipe
+from s3 import Bucket
+
+from pipeline import storage
+from pipeline.engines.local import LocalEngine
+from pipeline.flow.build import build
+from pipeline.flow.verify import verify
+from pipeline.lake.commits import files
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+def test_a_lake_in_a_bucket_is_checked_and_repaired(tmp_path: Path, lake_bucket: Bucket) -> None:
+    as_folder(tmp_path / "in", {**files_of(12), "A/bad.png": b"no image"})
+    lake = {"root": f"s3://{lake_bucket.name}/lake"}
+    asked = recipe(tmp_path, {"uri": "in"}, lake=lake, dedup={"rules": ["exact", "cosine:0.95"]})
+    build(asked, engine=LocalEngine(1))
+    before = tables_of(asked.root)
+    for table in ("images", "rejects", "shards", "clusters", "releases"):
+        for part in files(asked.root, table):
+            place = f"{asked.root}/{table}/{part.path}"
+            storage.write(place, storage.read(place)[:-40]) if table == "images" else storage.delete([place])
+    named = {fault.table: fault.kind for check in verify(asked.root) for fault in check.faults if fault.table}
+    assert named == {"images": "unreadable", "rejects": "missing", "shards": "missing", "releases": "missing"}
+    assert build(asked, engine=LocalEngine(1), repair=True).stays == ()
+    assert [check for check in verify(asked.root) if check.faults] == []
+    assert all(rows.equals(before[name]) for name, rows in tables_of(asked.root).items())
