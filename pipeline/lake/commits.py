@@ -52,7 +52,10 @@ def versions(root: str) -> dict[str, int]:
 
 
 def files(root: str, name: str, version: int | None = None) -> list[Part]:
-    """List the files of a table, ordered by path; empty where there is no table."""
+    """List the files of a table; empty where there is no table.
+
+    Ordered by partition; of one partition those that were committed first come first.
+    """
     table = open_table(root, name, version)
     if table is None:
         return []
@@ -63,11 +66,15 @@ def files(root: str, name: str, version: int | None = None) -> list[Part]:
 def _listed(root: str, name: str, table: DeltaTable) -> list[Part]:
     actions = pa.table(storage.ask(f"{root}/{name}", lambda: table.get_add_actions(flatten=True)))
     keys = schemas.TABLES[name].partition_by
-    parts = (
+    rows = sorted(actions.to_pylist(), key=_place_and_time)
+    return [
         Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
-        for row in actions.to_pylist()
-    )
-    return sorted(parts, key=lambda part: part.path)
+        for row in rows
+    ]
+
+
+def _place_and_time(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    return unquote(row["path"]).rpartition("/")[0], row["modification_time"], row["path"]
 
 
 def read_meta(root: str, name: str, version: int | None = None) -> Meta:

@@ -127,6 +127,8 @@ def repair(recipe: Recipe, engine: Engine, progress: Progress) -> Repaired:
         back, without_rows = restore_scores(hurt, set(named_runs(recipe)))
         made.done += back
         made.lost += without_rows
+    # Of no file and no unit: nothing tells what to make again.
+    made.lost += [f"{fault}: build into a new folder" for fault in hurt.faults if not (fault.file or fault.partition)]
     return made
 
 

@@ -94,6 +94,8 @@ def read_again(  # noqa: PLR0913, PLR0917 - what a repair is made of
         if key in again.wanted - done - again.changed - set(again.lost):
             why = gone.get(row["uri"], "no file of the recipe's sources is it any more")
             again.lost[key] = f"its source {row['uri']} is gone ({why})"
+    unknown = again.wanted - set(shards.select(SHARD_KEY).rows())
+    again.lost |= dict.fromkeys(unknown, "the shards table does not know the shard")
     return again
 
 

@@ -8,6 +8,7 @@ import polars as pl
 from pipeline.dedup.rules import parse_rule
 from pipeline.flow.repair.hurt import Hurt
 from pipeline.flow.state import DAMAGED, SHARD_KEY, Todo
+from pipeline.flow.verify.check import Fault
 from pipeline.flow.verify.whole import Named, read_through
 from pipeline.lake.commits import files, metas, read_meta
 from pipeline.lake.mending import drop_files, replace_rows, whole_rows
@@ -35,8 +36,13 @@ def drop_index(hurt: Hurt, lost: set[tuple[str, ...]]) -> list[Todo]:
         Todo(
             "repair", f"index by {p['rule']} of {p['dataset']}/{p['split']} shard {p['shard']}", "made from its images"
         )
-        for p in (part.partition for part in gone)
+        for p in [part.partition for part in gone] + [fault.partition for fault in hurt.faults if _lacks(fault)]
     ]
+
+
+def _lacks(fault: Fault) -> bool:
+    """Tell whether images have no index at all: the build makes one."""
+    return fault.table == "index" and not fault.file and bool(fault.partition)
 
 
 def drop_made(hurt: Hurt, *, every: bool, images_stay: bool) -> tuple[list[Todo], list[str]]:
@@ -136,7 +142,7 @@ def _older_rows(hurt: Hurt, table: str, runs: set[str]) -> dict[str, pl.DataFram
 
 
 def _is_whole(root: str, table: str, part: Part) -> bool:
-    faults: list[Any] = []
+    faults: list[Fault] = []
     for _ in read_through(Named(root, table, part), faults):
         pass
     return not faults
