@@ -13,6 +13,7 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.baselines.extras import need_extra
+from pipeline.decode import decoder_name
 from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
@@ -23,7 +24,7 @@ from pipeline.flow.embed import compared_rules, find_embeddings
 from pipeline.flow.index import run_index
 from pipeline.flow.ingest import check_classes, check_files, commit_sources, plan_ingest, read_sources
 from pipeline.flow.pair import run_pairs
-from pipeline.flow.plan import Brought, IngestPlan
+from pipeline.flow.plan import Brought, IngestPlan, settle
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
 from pipeline.flow.state import Todo, undo_half_commits
@@ -31,7 +32,7 @@ from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
 from pipeline.lake.lock import writing
-from pipeline.lake.reading import without
+from pipeline.lake.reading import scan_table, without
 from pipeline.lake.releases import list_releases, publish
 from pipeline.lake.writers import registered, still_registered
 from pipeline.progress import Progress
@@ -171,8 +172,10 @@ def _derive(  # noqa: PLR0913 - what a build is made of
     if brought:
         progress.step("check and commit")
         done = commit_sources(brought)
-    elif new_recipe:
-        check_classes(root, plan, [], plan.shards)
+    else:
+        settle(Brought(root, decoder_name(recipe.decode), plan), scan_table(root, "shards", None).collect())
+        if new_recipe:
+            check_classes(root, plan, [], plan.shards)
 
     # images -> index -> pairs -> clusters
     rules = wanted_rules(root, recipe, prune=prune)

@@ -71,8 +71,8 @@ class Brought:
     root: str
     decoder: str
     plan: IngestPlan
-    made: Sequence[Ingested]
-    seconds: float
+    made: Sequence[Ingested] = ()
+    seconds: float = 0.0
 
     @property
     def files(self) -> int:

@@ -66,11 +66,13 @@ def once(root: str, what: str, make: Callable[[], Result], *, fixed: bool) -> Re
     if mine is None and (not fixed or not storage.is_bucket(root)):
         return make()
     known = _known.setdefault(root, {}) if mine is None else mine
-    if what not in known:
-        if len(known) > _MOST_KNOWN:
-            known.clear()
-        known[what] = make()
-    found: Result = known[what]
+    held: Result | None = known.get(what)
+    if held is not None:
+        return held
+    found = make()
+    if len(known) > _MOST_KNOWN:
+        known.clear()
+    known[what] = found
     return found
 
 

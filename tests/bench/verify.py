@@ -12,12 +12,13 @@ DIR, and left there). Then, in turn, each in processes of its own and timed whol
 - hashes: content hashes, ids, sums and keys of the three rules, of pixels that are in memory, in one process. Only the
   hashing is timed, not the reading before.
 
-The page cache is warm for all. Ends with exit code 1 where verify finds a fault, or not as many images as there are.
+The page cache is warm for all. CPU seconds are told besides: wall times mean little where others use the machine. Ends with exit code 1 where verify finds a fault, or not as many images as there are.
 """
 
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -76,10 +77,13 @@ def _built(folder: Path, data: Path, rows: int) -> Path:
 
 def _measure(lake: Path, runs: int) -> tuple[list[Figure], list[str]]:
     times: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     wrong: list[str] = []
     for _ in range(runs + 1):
         for name in ("verify", "verify, one worker", *READINGS, "hashes"):
+            before = _cpu()
             times.setdefault(name, []).append(_timed(name, lake, wrong))
+            cpu.setdefault(name, []).append(_cpu() - before)
     # The first lap warms the page cache.
     laps = {name: values[1:] for name, values in times.items()}
     peak = run(_verify(lake), memory=True).megabytes
@@ -91,7 +95,17 @@ def _measure(lake: Path, runs: int) -> tuple[list[Figure], list[str]]:
         ratio(alone, read[0], "verify, one worker / reading in one thread", most=4),
         ratio(alone, hashes, "verify, one worker / hashes"),
     ]
+    spent, needed = (
+        seconds("verify", f"{_title(name)}, CPU", cpu[name][1:]) for name in ("verify, one worker", READINGS[0])
+    )
+    figures += [spent, needed, ratio(spent, needed, "CPU of verify, one worker / of reading in one thread", most=4)]
     return figures, wrong
+
+
+def _cpu() -> float:
+    """Tell the CPU seconds of commands that ended; of more than one worker, theirs are not among them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _title(name: str) -> str:

@@ -10,8 +10,10 @@ from together import building, differing, in_turn, laws, left_over, rows_of
 
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError
+from pipeline.flow import build as build_module
 from pipeline.flow.build import Built, build
 from pipeline.flow.inspect import vacuum
+from pipeline.flow.plan import IngestPlan
 from pipeline.flow.verify import verify
 from pipeline.handle import Lake
 from pipeline.recipe import Recipe
@@ -177,6 +179,22 @@ def test_a_source_that_was_pruned_while_others_were_read(base: Path, monkeypatch
     assert sound(str(base / "lake"))
     made(of(base, A, B))
     assert as_one(base, A, B, {"uri": "c", "split": "valid"})
+
+
+def test_a_source_that_was_pruned_while_nothing_was_to_be_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(of(base, A, B))
+    real = build_module.check_files
+
+    def prune_meanwhile(plan: IngestPlan, *, every: bool) -> None:
+        monkeypatch.setattr(build_module, "check_files", real)
+        made(of(base, B), prune=True)
+        real(plan, every=every)
+
+    monkeypatch.setattr(build_module, "check_files", prune_meanwhile)
+    with pytest.raises(LakeError, match="another build changed d/train"):
+        made(of(base, A, B, dedup={"rules": ["exact", "sign", "maxpool:2"]}))
+    assert sound(str(base / "lake"))
+    assert as_one(base, B)
 
 
 def test_decode_settings_that_differ(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
