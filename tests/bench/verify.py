@@ -12,7 +12,8 @@ DIR, and left there). Then, in turn, each in processes of its own and timed whol
 - hashes: content hashes, ids, sums and keys of the three rules, of pixels that are in memory, in one process. Only the
   hashing is timed, not the reading before.
 
-The page cache is warm for all. CPU seconds are told besides: wall times mean little where others use the machine. Ends with exit code 1 where verify finds a fault, or not as many images as there are.
+The page cache is warm for all. CPU seconds are told besides: wall times mean little where others use the machine. Ends
+with exit code 1 where verify finds a fault, or not as many images as there are.
 """
 
 import argparse
