@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from commands import Run, run_command
 from feeding import Pictures, write_pictures
-from hurting import Case, copy_of, make_lake, write_checksums
+from hurting import Case, copy_of, make_lake
 from hypothesis import HealthCheck, settings
 from lake_bucket import MISSING, bucket_variables, conditional_server, make_bucket
 from making import DATA, as_folder, encoded, files_of, recipe
@@ -96,18 +96,16 @@ def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 @pytest.fixture(scope="session")
-def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A lake of three sources in which every table has rows. Read only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.flow.build.write_report", lambda root: f"{root}/report.html")
-        write_checksums(patch)
-        yield make_lake(tmp_path_factory.mktemp("hurting") / "base")
+        return make_lake(tmp_path_factory.mktemp("hurting") / "base")
 
 
 @pytest.fixture
-def case(whole_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+def case(whole_case: Case, tmp_path: Path) -> Case:
     """A copy of it, and of its sources, to be hurt."""
-    write_checksums(monkeypatch)
     return copy_of(whole_case, tmp_path / "base")
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from making import as_folder, as_tar, files_of, recipe
 
 import schemas
@@ -99,16 +98,6 @@ def tables_of(root: str) -> dict[str, pl.DataFrame]:
     return {
         name: lake.scan(name).drop(_VOLATILE.get(name, [])).collect() for name in schemas.TABLES if name != "releases"
     }
-
-
-def write_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let files be written with a checksum of every page."""
-    real = pq.ParquetWriter
-
-    def checked(*words: Any, **options: Any) -> Any:
-        return real(*words, **{**options, "write_page_checksum": True})
-
-    monkeypatch.setattr("pipeline.lake.parts.pq.ParquetWriter", checked)
 
 
 def cut(file: Path, length: int) -> None:

@@ -16,6 +16,9 @@ from typing import TypeVar
 
 from pipeline.errors import EngineError
 
+# Who asks buckets, and where.
+_VARIABLES = ("AWS_", "IMAGELAKE_")
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -61,7 +64,7 @@ class LocalEngine:
         if context is None or len(first) < 2:  # noqa: PLR2004 - a pool for one item is slower than none
             yield from map(function, items)
             return
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker)
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(_told(),))
         try:
             yield from _in_order(pool, function, items, self.workers + 1)
         except BrokenProcessPool as error:
@@ -157,8 +160,16 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _start_worker() -> None:
+def _told() -> dict[str, str]:
+    """Tell what a worker must know of the environment: the server of processes has it as it was at its own start."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+
+
+def _start_worker(told: dict[str, str]) -> None:
     """Leave ctrl-C to the driver, and leave when the driver is gone, however it went: no worker lingers."""
+    for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
+        del os.environ[name]
+    os.environ.update(told)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -88,6 +88,8 @@ class PartWriter:
                 compression_level=1,
                 use_dictionary=repeats,
                 write_statistics=repeats,
+                # So that a flipped bit is found in any column, and the images it hit are told from the others.
+                write_page_checksum=True,
             )
         self._writer.write_table(group.select(self._schema.names), row_group_size=max(1, len(group)))
         self._rows += len(group)

@@ -10,8 +10,8 @@ from together import building, differing, in_turn, laws, left_over, rows_of
 
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError
-from pipeline.flow import build as build_module
 from pipeline.flow.build import Built, build
+from pipeline.flow.ingest import check_files
 from pipeline.flow.inspect import vacuum
 from pipeline.flow.plan import IngestPlan
 from pipeline.flow.verify import verify
@@ -183,14 +183,13 @@ def test_a_source_that_was_pruned_while_others_were_read(base: Path, monkeypatch
 
 def test_a_source_that_was_pruned_while_nothing_was_to_be_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(of(base, A, B))
-    real = build_module.check_files
 
     def prune_meanwhile(plan: IngestPlan, *, every: bool) -> None:
-        monkeypatch.setattr(build_module, "check_files", real)
+        monkeypatch.setattr("pipeline.flow.build.check_files", check_files)
         made(of(base, B), prune=True)
-        real(plan, every=every)
+        check_files(plan, every=every)
 
-    monkeypatch.setattr(build_module, "check_files", prune_meanwhile)
+    monkeypatch.setattr("pipeline.flow.build.check_files", prune_meanwhile)
     with pytest.raises(LakeError, match="another build changed d/train"):
         made(of(base, A, B, dedup={"rules": ["exact", "sign", "maxpool:2"]}))
     assert sound(str(base / "lake"))
