@@ -132,3 +132,17 @@ def _alive(session: int) -> list[int]:
         if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def who_asks(_: int) -> str | None:
+    return os.environ.get("AWS_ACCESS_KEY_ID")
+
+
+def test_workers_know_who_asks_the_bucket_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that starts workers may be older than the variable."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert list(LocalEngine(2).map(who_asks, range(3))) == [None] * 3
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    assert list(LocalEngine(2).map(who_asks, range(3))) == ["somebody"] * 3
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert list(LocalEngine(2).map(who_asks, range(3))) == [None] * 3
