@@ -117,19 +117,24 @@ def repair(recipe: Recipe, engine: Engine, progress: Progress) -> Repaired:
     again = read_again(recipe, hurt, found, gone, engine, progress)
     with writing(root, progress.waiting):
         still_registered(root)
-        same = commit_again(root, decoder_name(recipe.decode), hurt, again)
-        _tell(hurt, again, made)
-        kept = (set(again.lost) | again.changed) & set(hurt.shards)
-        made.done += drop_index(hurt, kept)
-        done, stays = drop_made(hurt, every=not same, images_stay=bool(kept) and not made.goes_on)
-        made.done += done
-        made.stays += stays
-        back, without_rows = restore_scores(hurt, set(named_runs(recipe)))
-        made.done += back
-        made.lost += without_rows
+        _bring_back(recipe, hurt, again, made)
     # Of no file and no unit: nothing tells what to make again.
     made.lost += [f"{fault}: build into a new folder" for fault in hurt.faults if not (fault.file or fault.partition)]
     return made
+
+
+def _bring_back(recipe: Recipe, hurt: Hurt, again: Again, made: Repaired) -> None:
+    """Commit what was read again, and take out what the build makes again."""
+    same = commit_again(recipe.root, decoder_name(recipe.decode), hurt, again)
+    _tell(hurt, again, made)
+    kept = (set(again.lost) | again.changed) & set(hurt.shards)
+    made.done += drop_index(hurt, kept)
+    done, stays = drop_made(hurt, every=not same, images_stay=bool(kept) and not made.goes_on)
+    made.done += done
+    made.stays += stays
+    back, without_rows = restore_scores(hurt, set(named_runs(recipe)))
+    made.done += back
+    made.lost += without_rows
 
 
 def _tell(hurt: Hurt, again: Again, made: Repaired) -> None:
