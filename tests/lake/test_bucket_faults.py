@@ -90,7 +90,7 @@ def test_a_few_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy) -> N
 @pytest.mark.stress
 def test_many_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
     place = f"s3://{lake_bucket.name}/lake"
-    met, ends = rounds(base, place, proxy, range(40), rate=0.15)
+    met, ends = rounds(base, place, proxy, range(20), rate=0.1)
     vacuum(place, older_than_hours=0, dry_run=False)
     assert equal(base, place)
     with capsys.disabled():
