@@ -62,10 +62,12 @@ REASONS: Mapping[str, str] = {
     "wrong_mode": "another mode or depth than decode.mode, or one that has no defined conversion",
     "wrong_size": "another height or width than decode.size",
     "unreadable": "the file cannot be opened or read from disk",
-    "system_file": "left beside files by an operating system: ._x, .DS_Store, Thumbs.db, desktop.ini, __MACOSX",
+    "system_file": "left beside files by an operating system or tool: ._x, .DS_Store, Thumbs.db, desktop.ini; or in a "
+    "hidden or system folder: .git, .ipynb_checkpoints, __MACOSX, @eaDir, $RECYCLE.BIN",
+    "outside_splits": "lies in none of the folders that `splits` of the source names",
     "not_a_file": "a link, pipe, socket or device where a file should be",
     "bad_row": "a CSV row with a wrong number of values or one that is no whole number from 0 to 255, or a label that "
-    "cannot be read",
+    "cannot be read or belongs to no picture",
 }
 
 
@@ -81,6 +83,7 @@ class Encoded:
         contents: the images, in the order of `paths`.
         refused: files that the source itself turns away; they become rejects.
         done: share of the source that is read when the shard is handed out, 0 to 1; None where that is not known.
+        respelled: labels as the source has them that were normalised, and what they are now; None for no label.
     """
 
     shard: str
@@ -90,6 +93,7 @@ class Encoded:
     contents: Contents
     refused: tuple[Refused, ...] = ()
     done: float | None = None
+    respelled: Mapping[str, str | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many files of the source the shard accounts for."""

@@ -62,10 +62,12 @@ _VALUES = (
 
 
 def _csv(chance: Chance) -> bytes:
-    columns, rows = chance.choice((4, 9, 16, 785)), chance.choice((1, 3, 20))
-    lines = [[str(chance.randrange(256)) for _ in range(columns)] for _ in range(rows)]
+    pixels, rows = chance.choice((4, 9, 64, 784)), chance.choice((1, 3, 20))
+    lines = [[str(chance.randrange(256)) for _ in range(pixels + 1)] for _ in range(rows)]
     if chance.random() < 0.7:
-        lines.insert(0, ["label", *(f"pixel{at}" for at in range(columns - 1))])
+        lines.insert(0, ["label", *(f"pixel{at}" for at in range(pixels))])
+    elif chance.random() < 0.7:
+        lines = [["abc"[int(label) % 3], *values] for label, *values in lines]
     for _ in range(chance.randrange(8)):
         line = chance.choice(lines)
         line[chance.randrange(len(line))] = chance.choice(_VALUES)

@@ -16,8 +16,10 @@ from dataclasses import replace
 
 from pipeline.encoded import Encoded, Survey
 from pipeline.errors import CheckError
+from pipeline.hashing import digest_of
 from pipeline.sources.detect import detect, is_fetched, resolve
-from pipeline.sources.forms import module_of
+from pipeline.sources.forms import FORMS, module_of
+from pipeline.sources.labels import with_normal_labels
 from pipeline.sources.source import Source
 
 __all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "read", "resolve", "survey"]
@@ -25,11 +27,16 @@ __all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "rea
 
 def survey(source: Source) -> Survey:
     """Look at a source from outside: nothing is decoded."""
-    return module_of(source.format).survey(source)
+    found = module_of(source.format).survey(source)
+    version = FORMS[source.format].version
+    if version == 1:
+        return found
+    shards = found.shards and {key: _versioned(mark, version) for key, mark in found.shards.items()}
+    return replace(found, fingerprint=_versioned(found.fingerprint, version), shards=shards)
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Hand out a source's shards in order; paths begin with the source's prefix.
+    """Hand out a source's shards in order; paths begin with the source's prefix, and labels are normalised.
 
     Args:
         source: a resolved source.
@@ -38,11 +45,20 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     Raises:
         SourceError: the source is damaged, empty or not of its form.
     """
-    shards = module_of(source.format).read(source, wanted)
-    return (_with_prefix(shard, source.prefix) for shard in shards) if source.prefix else shards
+    version = FORMS[source.format].version
+    for shard in module_of(source.format).read(source, wanted):
+        mark = shard.fingerprint if version == 1 else _versioned(shard.fingerprint, version)
+        yield with_normal_labels(_with_prefix(replace(shard, fingerprint=mark), source.prefix))
+
+
+def _versioned(fingerprint: str, version: int) -> str:
+    """Make a fingerprint another one where its form is read otherwise than before: the source is then read again."""
+    return digest_of([fingerprint, version])
 
 
 def _with_prefix(shard: Encoded, prefix: str) -> Encoded:
+    if not prefix:
+        return shard
     refused = tuple(item._replace(path=f"{prefix}{item.path}") for item in shard.refused)
     return replace(shard, paths=tuple(f"{prefix}{path}" for path in shard.paths), refused=refused)
 

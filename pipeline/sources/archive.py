@@ -8,9 +8,7 @@ are read here, and workers read the content by themselves.
 
 import io
 import os
-import struct
 import tarfile
-import zipfile
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,27 +19,25 @@ from typing import TypeVar
 
 from pipeline.encoded import Blobs, Contents, Encoded, Made, Refused, Survey
 from pipeline.errors import SourceError
-from pipeline.sources.members import Members, Reading, tar_members
+from pipeline.sources.members import BROKEN, Members, Reading, folders_of, of_source
+from pipeline.sources.roles import levels_of_paths, splits_of
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
-    DAMAGED,
     IMAGES_PER_SHARD,
     Source,
     beginning,
     files_fingerprint,
     is_compressed,
-    label_of,
+    is_picture_folder,
     one_line,
     shard_key,
 )
+from pipeline.sources.tarmembers import tar_members
 
 Read = TypeVar("Read")
 
 # Enough for a header with a long name or records in front.
 _FIRST_HEADER = 2**16
-# BadZipFile and TarError name themselves. The others leak out of the standard library where a header holds nonsense:
-# a name that is no UTF-8, a length that is no number, a field that is too short.
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, OverflowError, struct.error, *DAMAGED)
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -55,6 +51,12 @@ def recognises(path: Path, head: bytes) -> bool:
         return False
 
 
+def splits_within(source: Source) -> dict[str, tuple[str, ...]]:
+    """Tell which folders belong to which split; a packed archive is unpacked for it. See `pipeline.sources.forms`."""
+    found = guarded(source, tar_members(source, content=_is_compressed(source), links=False))
+    return splits_of(levels_of_paths(folders_of(found)))
+
+
 def survey(source: Source) -> Survey:
     """Fingerprint the archive by size and time; its shards show only on reading it. See `pipeline.sources`."""
     return Survey(files_fingerprint(source, source.path))
@@ -65,12 +67,12 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     fingerprint = survey(source).fingerprint
     reading = Reading()
     packed = _is_compressed(source)
-    members = guarded(source, tar_members(source, content=packed, reading=reading))
+    members = of_source(source, guarded(source, tar_members(source, content=packed, reading=reading)))
     for number, batch in enumerate(batches(source, members)):
         key = shard_key(source, number)
         if wanted is None or key in wanted:
             contents = Blobs(tuple(batch.members.data)) if packed else _ranges(source, batch)
-            yield encode(key, fingerprint, batch, contents, reading.done)
+            yield encode(source, key, fingerprint, batch, contents, reading.done)
 
 
 def guarded(source: Source, members: Iterator[Read]) -> Iterator[Read | Refused]:
@@ -156,14 +158,20 @@ def batches(source: Source, found: Iterator[Members | Refused]) -> Iterator[Batc
                 batch = Batch()
     if batch.members.paths or batch.refused:
         yield batch
-    if none:
-        raise SourceError(f"{source.title}: the archive {source.path} holds no files. Check that it is the right one.")
+    if none and not source.rest:
+        inside = f" in {', '.join(f'{folder}/' for folder in source.folders)}" if source.folders else ""
+        raise SourceError(
+            f"{source.title}: the archive {source.path} holds no files{inside}. Check that it is the right one."
+        )
 
 
-def encode(key: str, fingerprint: str, batch: Batch, contents: Contents, done: float) -> Encoded:
+def encode(  # noqa: PLR0913, PLR0917 - what a shard is made of
+    source: Source, key: str, fingerprint: str, batch: Batch, contents: Contents, done: float
+) -> Encoded:
     """Make a shard of a batch.
 
     Args:
+        source: the archive.
         key: the shard's key.
         fingerprint: the archive's.
         batch: members, and those that are refused.
@@ -173,8 +181,10 @@ def encode(key: str, fingerprint: str, batch: Batch, contents: Contents, done: f
     paths = batch.members.paths
     # Looked up by folder: there are far fewer of them than files.
     folders = [path.rpartition("/")[0] for path in paths]
-    names = {folder: label_of(f"{folder}/") for folder in set(folders)}
+    names = {folder: source.label_of(f"{folder}/") for folder in set(folders)}
     labels = tuple(names[folder] for folder in folders)
+    if any(is_picture_folder(label) for label in names.values() if label):
+        labels = tuple(map(source.label_of, paths))
     return Encoded(key, fingerprint, tuple(paths), labels, contents, tuple(batch.refused), done)
 
 

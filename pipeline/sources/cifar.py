@@ -67,6 +67,16 @@ def recognises(path: Path, head: bytes) -> bool:
     return any(_is_named(path, kind) and _is_whole(path, kind) for kind in (_TEN, _HUNDRED))
 
 
+def splits_of_folder(folder: Path) -> list[str]:
+    """List the splits whose records a folder has: train, test or both."""
+    names = {file.name for file in folder.iterdir()}
+    return [
+        split
+        for split in ("train", "test")
+        if any(kind.files[split].fullmatch(name) for kind in _kinds(folder) for name in names)
+    ]
+
+
 def survey(source: Source) -> Survey:
     """Fingerprint records and label names by size and time; see `pipeline.sources`."""
     kind, files = _records(source)
@@ -189,9 +199,15 @@ def _names(source: Source, file: Path) -> list[str]:
     with opened(source, file) as stream:
         data = stream.read(_LONGEST_NAMES)
     try:
-        return [line.strip() for line in data.decode().rstrip().splitlines()]
+        names = [line.strip() for line in data.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError as error:
         raise SourceError(f"{source.title}: {file} is no UTF-8 text. Fetch it again.") from error
+    if "" in names:
+        raise SourceError(
+            f"{source.title}: line {names.index('') + 1} of {file} names no class: its images would have no label. "
+            "Fetch it again."
+        )
+    return names
 
 
 def _labels(source: Source, file: Path, numbers: NDArray[np.uint8], names: list[str]) -> tuple[str, ...]:

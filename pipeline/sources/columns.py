@@ -1,19 +1,37 @@
-"""Which columns of a Parquet file are its images and its labels, and what they hold."""
+"""Which columns of a Parquet file are its images and its labels, and what they hold.
+
+A label is text (also as bytes of UTF-8), a whole number (also as a float or a decimal) or true and false; null and NaN
+are no label. A column called like a label that holds anything else, such as lists or structs, is an error that names
+it, and so is any column that may be the label while none is called so, but for those that are called like ids of the
+rows. No label is left out silently.
+"""
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import SourceError
+from pipeline.sources.label_names import is_id, resembles_label, usual_labels
+from pipeline.sources.raw_pixels import side_columns
 from pipeline.sources.source import Source
 
 _BYTES, _PATH = "bytes", "path"
 _IMAGE_NAMES = frozenset(["image", "images", "img", "picture"])
-_LABEL_NAMES = frozenset(["label", "labels", "class", "category", "target", "cls"])
+# Pixels themselves, with columns of their sizes.
+_RAW_NAME = "pixels"
 _NOTES = b"huggingface"
+_CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
+# The index of a pandas table.
+_INDEX = re.compile(r"__index_level_\d+__$")
+# So many columns are named in a message.
+_NAMED = 30
+_KINDS = "neither text nor numbers and cannot be the labels"
 
 
 class Columns(NamedTuple):
@@ -24,30 +42,35 @@ class Columns(NamedTuple):
         leaf: what of it holds the encoded image.
         label: name of the column of labels, or None.
         names: name of class 0, 1, ... where the labels are numbers and the file names its classes; else empty.
+        sides: where the column of images may hold pixels: names of the columns of their heights, widths and, where
+            there is one, channels; else empty.
     """
 
     image: str
     leaf: str
     label: str | None
     names: tuple[str, ...]
+    sides: tuple[str, ...] = ()
 
 
-def choose_columns(source: Source, schema: pa.Schema) -> Columns:
+def choose_columns(source: Source, schema: pa.Schema, peek: Callable[[str], pa.ChunkedArray]) -> Columns:
     """Find the columns of images and labels: by the recipe, Hugging Face's notes, the type, or a usual name.
 
     Args:
         source: its `images` and `labels` name the columns; the empty name of `labels` says that there are none.
         schema: of the file.
+        peek: reads the first rows of a column. Only called for columns of bytes, floats or decimals of unknown names.
 
     Raises:
-        SourceError: listing the columns: none may be meant, or several, or the one that is named is of another type.
+        SourceError: listing the columns: none may be meant, or several, or the one that is meant is of another type.
     """
     notes = _notes(schema)
     leaves = {field.name: leaf for field in schema if (leaf := _leaf(field))}
     image = source.part.images or _first_alone(
         [name for name in leaves if notes.get(name, {}).get("_type") == "Image"],
         [name for name in leaves if name.lower() in _IMAGE_NAMES],
-        leaves,
+        [name for name in leaves if name == _RAW_NAME and side_columns(schema, name)],
+        [name for name in leaves if not usual_labels([name])],
     )
     if image is None:
         what = "several columns" if leaves else "no column of binary values"
@@ -55,10 +78,12 @@ def choose_columns(source: Source, schema: pa.Schema) -> Columns:
     _check_name(source, schema, image, "images")
     if image not in leaves:
         raise _unclear(source, schema, "images", f"column '{image}' is not binary and cannot be the images")
-    label = _label(source, schema, notes, image)
+    label = _label(source, schema, notes, image, peek)
     names = notes.get(label or "", {}).get("names")
-    numbers = label is not None and pa.types.is_integer(schema.field(label).type)
-    return Columns(image, leaves[image], label, tuple(map(str, names)) if numbers and isinstance(names, list) else ())
+    kind = pa.null() if label is None else _inner(schema.field(label).type)
+    numbers = pa.types.is_integer(kind) or _may_be_whole(kind)
+    named = tuple(map(str, names)) if numbers and isinstance(names, list) else ()
+    return Columns(image, leaves[image], label, named, side_columns(schema, image))
 
 
 def encoded_of(images: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -77,35 +102,80 @@ def faults_of(images: pa.ChunkedArray) -> list[str]:
     return filled
 
 
-def labels_of(source: Source, columns: Columns, rows: pa.ChunkedArray) -> pa.ChunkedArray:
+def labels_of(source: Source, columns: Columns, rows: pa.ChunkedArray, first: int = 0) -> pa.ChunkedArray:
     """Read labels as text: whole numbers as such or by the names of their classes; null for none.
 
     Args:
         source: which errors name.
         columns: of which the label column is meant.
         rows: rows of it.
+        first: row of the file at which these begin.
 
     Returns:
-        As many strings. An empty label, and Hugging Face's -1 where classes have names, are null.
+        As many strings. An empty label, NaN, and Hugging Face's -1 where classes have names, are null.
 
     Raises:
-        SourceError: a number has no name, or is no whole number.
+        SourceError: naming the row: a number has no name or is no whole number, or bytes are no text.
     """
-    kind = rows.type
-    if pa.types.is_dictionary(kind):
-        rows, kind = rows.cast(kind.value_type), kind.value_type
+    if pa.types.is_dictionary(rows.type):
+        rows = pa.chunked_array([part.dictionary_decode() for part in rows.chunks], rows.type.value_type)
+    if columns.names or _may_be_whole(rows.type):
+        rows = _whole(source, columns, rows, first)
     if columns.names:
-        return _named(source, columns, rows.cast(pa.int64()))
-    if pa.types.is_floating(kind):
-        try:
-            rows = rows.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise SourceError(
-                f"{source.title}: the labels in column '{columns.label}' of {source.path} are no whole numbers. Name "
-                'another column with labels = "..." in the recipe, or none with labels = "".'
-            ) from error
-    text = rows.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), None, text)
+        return _named(source, columns, rows)
+    text = _text(source, columns, rows, first) if _is_binary(rows.type) else rows.cast(pa.string())
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), None, text)
+
+
+def _whole(source: Source, columns: Columns, rows: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
+    if pa.types.is_float16(rows.type):
+        rows = pa.chunked_array([pa.array(rows.to_numpy().astype(np.float32))])
+    if pa.types.is_floating(rows.type):
+        rows = pc.if_else(pc.is_nan(rows), None, rows)
+    try:
+        return rows.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        row, value = next((row, value) for row, value in enumerate(rows) if not _is_whole(value))
+        raise SourceError(
+            f"{source.title}: the labels in column '{columns.label}' of {source.path} are no whole numbers: row "
+            f"{first + row} has {value}. {_another('labels')}"
+        ) from error
+
+
+def _is_whole(value: pa.Scalar) -> bool:
+    try:
+        value.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _text(source: Source, columns: Columns, rows: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
+    """Read bytes as UTF-8; those of a fixed size may have zeros behind the text."""
+    fixed = pa.types.is_fixed_size_binary(rows.type)
+    try:
+        text = rows.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        wrong = [not _is_utf8(value) for value in rows.to_pylist()]
+    else:
+        short = pc.utf8_rtrim(text, "\0") if fixed else text
+        # Nothing but zeros is a number, say, and no empty label.
+        found = pc.match_substring_regex(pc.if_else(pc.equal(short, ""), text, short), _CONTROL)
+        if not pc.any(found).as_py():
+            return short
+        wrong = found.to_pylist()
+    raise SourceError(
+        f"{source.title}: the label in row {first + wrong.index(True)} of column '{columns.label}' of {source.path} is "
+        f"no UTF-8 text. {_another('labels')}"
+    )
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _named(source: Source, columns: Columns, numbers: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -120,25 +190,58 @@ def _named(source: Source, columns: Columns, numbers: pa.ChunkedArray) -> pa.Chu
     return pc.take(pa.array(columns.names, pa.string()), known)
 
 
-def _label(source: Source, schema: pa.Schema, notes: dict[str, dict[str, Any]], image: str) -> str | None:
+def _label(
+    source: Source,
+    schema: pa.Schema,
+    notes: dict[str, dict[str, Any]],
+    image: str,
+    peek: Callable[[str], pa.ChunkedArray],
+) -> str | None:
     asked = source.part.labels
     if asked == "":
         return None
-    possible = [field.name for field in schema if field.name != image and _may_be_label(field.type)]
-    found = asked or _first_alone(
-        [name for name in possible if notes.get(name, {}).get("_type") == "ClassLabel"],
-        [name for name in possible if name.lower() in _LABEL_NAMES],
-    )
+    others = [field.name for field in schema if field.name != image]
+    noted = [name for name in others if notes.get(name, {}).get("_type") == "ClassLabel"]
+    called = noted or [others[at] for at in usual_labels(others)]
+    if asked is None and len(called) > 1:
+        raise _unclear(source, schema, "labels", f"one of several columns may be the labels ({_quoted(called)})")
+    found = asked or _first_alone(called)
     if found is None:
-        if any(not pa.types.is_floating(schema.field(name).type) for name in possible):
-            raise _unclear(source, schema, "labels", "one of several columns may be the labels, or none,")
+        possible = [name for name in others if not _INDEX.match(name) and _may_hold_labels(schema.field(name), peek)]
+        if possible:
+            what = "one of several columns" if len(possible) > 1 else "a column"
+            raise _unclear(source, schema, "labels", f"{what} may be the labels, or none, ({_quoted(possible)})")
         return None
     _check_name(source, schema, found, "labels")
-    if found not in possible:
-        raise _unclear(
-            source, schema, "labels", f"column '{found}' is neither text nor numbers and cannot be the labels"
-        )
+    kind = schema.field(found).type
+    if found == image or not _may_be_label(kind):
+        raise _unclear(source, schema, "labels", f"column '{found}' ({_short(kind)}) is {_KINDS}")
     return found
+
+
+def _may_hold_labels(field: pa.Field, peek: Callable[[str], pa.ChunkedArray]) -> bool:
+    """Tell whether a column without a usual name may be the labels: by its type, its first values or words in it."""
+    if is_id(field.name):
+        return False
+    kind = _inner(field.type)
+    if any(map(resembles_label, (field.name, *_names_inside(kind)))):
+        return True
+    if _is_binary(kind):
+        return _holds_text(peek(field.name))
+    if _may_be_whole(kind):
+        values = [value for value in peek(field.name).to_pylist() if value is not None and not math.isnan(value)]
+        return bool(values) and all(value % 1 == 0 for value in values)
+    return _may_be_label(kind)
+
+
+def _holds_text(values: pa.ChunkedArray) -> bool:
+    texts = [value for value in values.to_pylist() if value]
+    return bool(texts) and all(_is_utf8(value) and value.rstrip(b"\0").decode().isprintable() for value in texts)
+
+
+def _names_inside(kind: pa.DataType) -> list[str]:
+    fields = [kind.field(at) for at in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    return [name for field in fields for name in (field.name, *_names_inside(field.type))]
 
 
 def _check_name(source: Source, schema: pa.Schema, name: str, key: str) -> None:
@@ -148,11 +251,23 @@ def _check_name(source: Source, schema: pa.Schema, name: str, key: str) -> None:
 
 
 def _unclear(source: Source, schema: pa.Schema, key: str, what: str) -> SourceError:
-    listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    listed = ", ".join(f"{field.name} ({_short(field.type)})" for field in list(schema)[:_NAMED])
+    more = f" and {len(schema) - _NAMED} more" if len(schema) > _NAMED else ""
+    return SourceError(f"{source.title}: {what} in {source.path}. It has: {listed}{more}. {_another(key, 'one')}")
+
+
+def _another(key: str, which: str = "another column") -> str:
     none = ', or labels = "" for none' if key == "labels" else ""
-    return SourceError(
-        f'{source.title}: {what} in {source.path}. It has: {listed}. Name one with {key} = "..." in the recipe{none}.'
-    )
+    return f'Name {which} with {key} = "..." in the recipe{none}.'
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _short(kind: pa.DataType) -> str:
+    text = " ".join(str(kind).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."  # noqa: PLR2004 - a struct can have a thousand fields
 
 
 def _first_alone(*tries: Iterable[str]) -> str | None:
@@ -169,15 +284,23 @@ def _leaf(field: pa.Field) -> str | None:
     return None
 
 
+def _inner(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_binary(kind: pa.DataType) -> bool:
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
     return any(test(kind) for test in tests)
 
 
+def _may_be_whole(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
 def _may_be_label(kind: pa.DataType) -> bool:
-    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    numbers = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating, pa.types.is_null)
+    inner = _inner(kind)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, _is_binary)
+    numbers = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_null, _may_be_whole)
     return any(test(inner) for test in (*text, *numbers))
 
 

@@ -1,20 +1,44 @@
 """CSV with one picture a row: `label,pixel0,...,pixel783` (the digit-recognizer form), the label optional.
 
-With a header, the label is the column of that name. Without one, a column too many for a picture is the label, in
-front. The values of a colour picture lie as (height, width, 3).
+Fields are separated by commas, semicolons, tabs or `|`, and may be quoted. A first line that holds no numbers, or
+numbers that count its columns, is a header.
 
-A row with a wrong number of values, or a value that is no whole number from 0 to 255, is a reject, not an error. Blank
-lines are no rows, but keep their number: the path of a row is its line, counted from 0 behind the header.
+With a header:
+
+- Pixels are columns with numbers in their names that make a picture: `pixel0, pixel1, ...`, `px1, px2, ...`, `0, 1,
+  ...`, `V1, V2, ...`, or row and column as `1x1, 1x2, ...`, `r0c0, r0c1, ...`, `x0y0, x1y0, ...`. They are put in the
+  order of their numbers. Names without "pixel" or "px" count from 64 columns on, or where they make decode.size.
+- The label is the column with a usual name (`label`, `class`, `category`, `target`, `y`, `digit`, `character`, `cls`
+  and the like, see `label_names`), wherever it stands.
+- Columns called like an index or a file name (`id`, `index`, `Unnamed: 0`, no name, `ImageId`, `row_id`, ...) are left
+  out. Any other column is an error that names it.
+
+Without a header:
+
+- Every column is a pixel, or every one but the label at one end of the row, as the number of columns tells: a picture
+  of decode.size first, then any square from 64 values on.
+- The label is the end whose values are no pixels (text, or numbers above 255). Where both ends could be pixels, the
+  first 10,000 rows (or 64 MiB) decide, if there are 30: one end must look like classes (few small numbers, none in more
+  than 60 of 100 rows), and both the column beside it and the other end like corners of a picture (one value in 90 of
+  100 rows, or numbers with large gaps). Otherwise it is an error that names the key.
+
+The recipe's `labels` is the name of the label's column in the header, or `"first"`, `"last"` or a position from 0;
+`labels = ""` says that there is no label. With either, other columns are left out. The recipe's `images` is what the
+names of all pixel columns begin with, or their first and last position from 0, as in `images = "1-784"`.
+
+The values of a colour picture lie as (height, width, 3). Pixels are whole numbers from 0 to 255, and may be written as
+255.0 or 2.55e+02. An empty label or NaN is no label.
+
+A row with a wrong number of values or a value that is no pixel is a reject, not an error. Blank lines are no rows, but
+keep their number: the path of a row is its line, counted from 0 behind the header.
 """
 
 import csv
-import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import polars as pl
@@ -22,33 +46,46 @@ from numpy.typing import NDArray
 
 from pipeline.encoded import Encoded, Pixels, Refused, Survey
 from pipeline.errors import SourceError
+from pipeline.hashing import digest_of
+from pipeline.sources.csv_columns import Layout, choose_layout, no_pixels
+from pipeline.sources.csv_label import LARGEST, is_pixel
+from pipeline.sources.delimited import (
+    BOM,
+    NO_VALUE,
+    SEPARATORS,
+    check_encoding,
+    fields_of,
+    first_line,
+    is_utf16,
+    separators_of,
+)
+from pipeline.sources.label_names import usual_labels
 from pipeline.sources.source import DAMAGED, IMAGES_PER_SHARD, Source, files_fingerprint, one_line, opened, shard_key
 
-_LABEL = "label"
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _AROUND = ' \t\r\n"'
 # No row is longer: a file without line ends would be read whole.
 _LONGEST = 2**26
-
-
-class _Layout(NamedTuple):
-    """Columns of the file: how many, which is the label, and the (height, width, channels) of the others."""
-
-    columns: int
-    label: int | None
-    shape: tuple[int, int, int]
-    header: bool
+# Rows that the layout is chosen by.
+_SAMPLE_ROWS, _SAMPLE_BYTES = 10_000, 2**26
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Tell a CSV by its first line; see `pipeline.sources`."""
-    line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].removesuffix(b"\r")
-    return not path.is_dir() and line.count(b",") > 1 and line.decode("utf-8", "ignore").isprintable()
+    """Tell a table by its first line: three fields or more, or two of which one is called like a label."""
+    if path.is_dir():
+        return False
+    if is_utf16(head):
+        return any(separator.encode() in head for separator in SEPARATORS)
+    line = first_line(head)
+    names = fields_of(line, separators_of(line)[0])
+    enough = len(names) > 2 or (len(names) == 2 and bool(usual_labels(names)))  # noqa: PLR2004 - see above
+    return enough and line.replace("\ufffd", "").replace("\t", "").isprintable()
 
 
 def survey(source: Source) -> Survey:
     """Fingerprint the file by size and time; see `pipeline.sources`."""
-    return Survey(files_fingerprint(source, source.path))
+    fingerprint = files_fingerprint(source, source.path)
+    keys = [source.part.images, source.part.labels]
+    return Survey(fingerprint if keys == [None, None] else digest_of([fingerprint, *keys]))
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
@@ -57,73 +94,65 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     found = False
     with opened(source, source.path) as stream:
         lines = _lines(source, stream)
-        first = next(lines, b"")
-        layout = _layout(source, first)
-        pending = [] if layout.header else [first]
+        sample = _sample(lines)
+        check_encoding(source, b"".join(sample[:1]))
+        at = next((at for at, line in enumerate(sample) if line.strip()), None)
+        if at is None:
+            raise _without_rows(source)
+        layout = choose_layout(source, sample[at:])
+        rows = chain(sample[at + 1 :] if layout.header else sample, lines)
         start = 0
-        for number, chunk in enumerate(_chunks(pending, lines)):
+        for number, chunk in enumerate(_chunks(rows)):
             key = shard_key(source, number)
             blank = not any(map(bytes.strip, chunk))
             if not blank and (wanted is None or key in wanted):
-                yield _encode(key, fingerprint, start, chunk, layout)
+                shard = _encode(key, fingerprint, start, chunk, layout)
+                if not found and not shard.paths and not layout.sure:
+                    raise no_pixels(source, fields_of(first_line(sample[at]), layout.separator), _no_row(shard))
+                yield shard
             found = found or not blank
             start += len(chunk)
     if not found:
-        raise SourceError(f"{source.title}: {source.path} holds no rows. Check that it is the right file.")
+        raise _without_rows(source)
+
+
+def _without_rows(source: Source) -> SourceError:
+    return SourceError(f"{source.title}: {source.path} holds no rows. Check that it is the right file.")
+
+
+def _no_row(shard: Encoded) -> str:
+    first = shard.refused[0]
+    return f"none of its first {len(shard.refused)} rows holds pixels; in row {first.path}, {first.detail}"
 
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        while line := stream.readline(_LONGEST):
+        line = stream.readline(_LONGEST).removeprefix(BOM)
+        while line:
             yield line
+            line = stream.readline(_LONGEST)
     except DAMAGED as error:
         raise SourceError(
             f"{source.title}: {source.path} is damaged or cut short ({one_line(error)}). Fetch it again."
         ) from error
 
 
-def _chunks(pending: list[bytes], lines: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while chunk := pending + list(islice(lines, IMAGES_PER_SHARD - len(pending))):
+def _sample(lines: Iterator[bytes]) -> list[bytes]:
+    found, size = [], 0
+    for line in islice(lines, _SAMPLE_ROWS):
+        found.append(line)
+        size += len(line)
+        if size > _SAMPLE_BYTES:
+            break
+    return found
+
+
+def _chunks(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while chunk := list(islice(lines, IMAGES_PER_SHARD)):
         yield chunk
-        pending = []
 
 
-def _layout(source: Source, first: bytes) -> _Layout:
-    text = first.decode("utf-8", "replace").removeprefix("\ufeff")
-    names = [name.strip(_AROUND) for name in text.split(",")]
-    lowered = [name.lower() for name in names]
-    # A first value that is no number may be a label: only the pixels tell a header from a row.
-    header = _LABEL in lowered or not any(map(_NUMBER.fullmatch, names[1:]))
-    if header:
-        label = lowered.index(_LABEL) if _LABEL in lowered else None
-        shape = _shape(source, len(names) - (label is not None))
-    else:
-        label, shape = _bare(source, len(names))
-    if shape is None:
-        raise SourceError(
-            f"{source.title}: the {len(names)} columns of {source.path} are no picture. Expected "
-            "'label,pixel0,pixel1,...' with a square number of pixels, or set decode.size to the picture's size."
-        )
-    return _Layout(len(names), label, shape, header)
-
-
-def _bare(source: Source, columns: int) -> tuple[int | None, tuple[int, int, int] | None]:
-    """Tell label and shape without a header: the recipe's size comes first, with a label or not, then any square."""
-    tries = [(label, size) for size in (source.size, None) for label in (None, 0)]
-    found = ((label, _fit(size, columns - (label is not None))) for label, size in tries)
-    return next(((label, shape) for label, shape in found if shape), (None, None))
-
-
-def _shape(source: Source, pixels: int) -> tuple[int, int, int] | None:
-    return _fit(source.size, pixels) or _fit(None, pixels)
-
-
-def _fit(size: tuple[int, int] | None, pixels: int) -> tuple[int, int, int] | None:
-    sides = ((c, size or (math.isqrt(pixels // c),) * 2) for c in (1, 3))
-    return next(((h, w, c) for c, (h, w) in sides if h * w * c == pixels > 1), None)
-
-
-def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: _Layout) -> Encoded:
+def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: Layout) -> Encoded:
     values, labels, good = _parse(lines, layout)
     rows = np.flatnonzero(good)
     bad = [row for row in np.flatnonzero(~good).tolist() if lines[row].strip()]
@@ -139,47 +168,74 @@ def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: 
     )
 
 
-def _parse(lines: list[bytes], layout: _Layout) -> tuple[NDArray[np.uint8], list[str | None], NDArray[np.bool_]]:
+def _parse(lines: list[bytes], layout: Layout) -> tuple[NDArray[np.uint8], list[str | None], NDArray[np.bool_]]:
     """Read rows as text first and numbers after, so that a bad value is one null and not the end of the file."""
     plain, quoted = _unquote(lines, layout)
-    commas = np.fromiter((line.count(b",") for line in plain), dtype=np.int64, count=len(plain))
-    whole = (commas == layout.columns - 1) & _is_text(lines)
+    separator = layout.separator.encode()
+    counts = np.fromiter((line.count(separator) for line in plain), dtype=np.int64, count=len(plain))
+    whole = (counts == layout.columns - 1) & _is_text(lines)
     frame = _frame(b"".join(line for line, ok in zip(plain, whole.tolist(), strict=True) if ok), layout)
-    names = [name for position, name in enumerate(frame.columns) if position != layout.label]
-    numbers = frame.select(pl.col(names).cast(pl.UInt8, strict=False))
+    numbers = _numbers(frame.select(pl.nth(list(layout.pixels))))
     read = numbers.select(ok=pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     good = whole.copy()
     good[whole] = read
-    labels = [None] * int(read.sum()) if layout.label is None else frame.to_series(layout.label).filter(read).to_list()
+    labels: list[str | None] = [None] * int(read.sum())
+    if layout.label is not None:
+        labels = _labels(frame.to_series(layout.label).filter(read))
     if quoted:
         labels = [quoted.get(row, label) for row, label in zip(np.flatnonzero(good).tolist(), labels, strict=True)]
     return np.ascontiguousarray(numbers.filter(read).to_numpy()), labels, good
 
 
-def _unquote(lines: list[bytes], layout: _Layout) -> tuple[list[bytes], dict[int, str | None]]:
-    """Take quotes away, and labels with them, which alone can hold a comma: rows with quotes are few or none."""
+def _numbers(texts: pl.DataFrame) -> pl.DataFrame:
+    """Read pixels; null where a text is none."""
+    numbers = texts.select(pl.all().cast(pl.UInt8, strict=False))
+    odd = [text.name for text in texts if numbers[text.name].null_count() > text.null_count()]
+    if not odd:
+        return numbers
+    # With a decimal point: 255.0, or 2.55e+02 as numpy writes it. Columns that need it are few, or the file is all so.
+    value = pl.col(odd).cast(pl.Float64, strict=False)
+    is_whole = pl.col(odd).str.contains(".", literal=True) & (value == value.floor()) & value.is_between(0, LARGEST)
+    with_point = pl.when(is_whole).then(value).cast(pl.UInt8)
+    return numbers.with_columns(texts.select(pl.col(odd).cast(pl.UInt8, strict=False).fill_null(with_point)))
+
+
+def _labels(texts: pl.Series) -> list[str | None]:
+    """Read labels: none where there is no value, and whole numbers that numpy wrote as 7.000e+00 as such."""
+    texts = texts.set(texts.is_in(NO_VALUE), None)
+    numbers = texts.filter(texts.str.contains(r"^-?\d\.\d+[eE][+-]\d+$")).unique()
+    whole = {text: str(int(float(text))) for text in numbers if float(text).is_integer()}
+    return texts.replace(whole).to_list()
+
+
+def _unquote(lines: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int, str | None]]:
+    """Take quotes away, and all but the pixels with them, which alone can hold a separator: few rows have quotes."""
     rows = [row for row, line in enumerate(lines) if b'"' in line]
     if not rows:
         return lines, {}
     plain, labels = list(lines), dict[int, str | None]()
+    others = sorted(set(range(layout.columns)).difference(layout.pixels))
     for row in rows:
-        fields = _fields(lines[row])
-        if len(fields) == layout.columns and layout.label is not None:
-            labels[row] = fields[layout.label].strip() or None
-            fields[layout.label] = ""
-        plain[row] = ",".join(fields).encode("utf-8", "surrogateescape") + b"\n"
+        fields = _fields(lines[row], layout)
+        if len(fields) == layout.columns:
+            if layout.label is not None:
+                text = fields[layout.label].strip()
+                labels[row] = None if text in NO_VALUE else text
+            for at in others:
+                fields[at] = ""
+        plain[row] = layout.separator.join(fields).encode("utf-8", "surrogateescape") + b"\n"
     return plain, labels
 
 
-def _fields(line: bytes) -> list[str]:
+def _fields(line: bytes, layout: Layout) -> list[str]:
     text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
     try:
-        return next(csv.reader([text]), [])
+        return next(csv.reader([text], delimiter=layout.separator), [])
     except csv.Error:  # a lone carriage return, say
-        return text.split(",")
+        return text.split(layout.separator)
 
 
-def _is_text(lines: list[bytes]) -> NDArray[np.bool_]:
+def _is_text(lines: Sequence[bytes]) -> NDArray[np.bool_]:
     """Tell which rows are UTF-8: read as anything else, two labels could become one."""
     try:
         b"".join(lines).decode()
@@ -196,25 +252,20 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _frame(data: bytes, layout: _Layout) -> pl.DataFrame:
+def _frame(data: bytes, layout: Layout) -> pl.DataFrame:
     schema = {f"column_{position}": pl.String for position in range(layout.columns)}
     if not data:
         return pl.DataFrame(schema=schema)
-    frame = pl.read_csv(data, has_header=False, schema=schema, quote_char=None)
+    frame = pl.read_csv(data, separator=layout.separator, has_header=False, schema=schema, quote_char=None)
     return frame.select(pl.all().str.strip_chars(_AROUND).replace("", None))
 
 
-def _is_pixel(value: str) -> bool:
-    # Python refuses to read a number of thousands of digits.
-    return value.isdecimal() and int(value.lstrip("0")[:4] or "0") <= 255  # noqa: PLR2004 - the largest pixel
-
-
-def _fault(line: bytes, layout: _Layout) -> str:
+def _fault(line: bytes, layout: Layout) -> str:
     if not _is_utf8(line):
         return "the row is no UTF-8 text: save the file as UTF-8"
-    values = _fields(line)
+    values = _fields(line, layout)
     if len(values) != layout.columns:
         return f"{len(values)} values where the file has {layout.columns} columns"
-    pixels = ((position, value.strip(_AROUND)) for position, value in enumerate(values) if position != layout.label)
-    position, value = next(((p, v) for p, v in pixels if not _is_pixel(v)), (0, ""))
+    pixels = ((position, values[position].strip(_AROUND)) for position in layout.pixels)
+    position, value = next(((p, v) for p, v in pixels if not is_pixel(v)), (0, ""))
     return f"column {position} holds {value[:20]!r}, no whole number from 0 to 255"

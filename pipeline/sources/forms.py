@@ -1,6 +1,6 @@
 """The forms that a source can have: one module each, in the order in which a file is tried for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from importlib import import_module
 from pathlib import Path
@@ -16,10 +16,13 @@ class Form(NamedTuple):
     Attributes:
         module: module of this package that reads it.
         keys: keys of `[[source]]` that only some forms have, and this one has.
+        version: raised when the same files come out with other paths or labels, or other files as rejects: sources of
+            the form are then read again, once.
     """
 
     module: str
     keys: tuple[str, ...] = ()
+    version: int = 1
 
 
 class FormModule(Protocol):
@@ -31,6 +34,21 @@ class FormModule(Protocol):
 
     def read(self, source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
         """Hand out shards in order, or only those whose key is wanted."""
+        ...
+
+    def splits_within(self, source: Source) -> Mapping[str, Sequence[str]] | Sequence[str]:
+        """Tell the splits of a file's content; only modules of `SPLIT_FORMS` have it.
+
+        Args:
+            source: the file; its split does not count.
+
+        Returns:
+            By split, folders of the archive; or the splits of arrays. Empty where nothing tells a split.
+        """
+        ...
+
+    def note(self, source: Source) -> str:
+        """Say what of a file is not read, for the summary of a build; only modules of `NOTE_FORMS` have it."""
         ...
 
     def recognises(self, path: Path, head: bytes) -> bool:
@@ -46,23 +64,28 @@ class FormModule(Protocol):
 # In the order in which they are tried: what begins like something else comes before it.
 FORMS: Mapping[str, Form] = {
     # By the names of its files, which may begin like anything.
-    "cifar": Form("cifar"),
-    "idx": Form("idx", ("labels", "transposed")),
-    "npz": Form("npz", ("images", "labels")),
-    "mat": Form("mat", ("images", "labels")),
-    "parquet": Form("parquet", ("images", "labels")),
-    "folder": Form("folder"),
+    "cifar": Form("cifar", version=2),
+    "idx": Form("idx", ("labels", "transposed"), version=2),
+    "npz": Form("npz", ("images", "labels"), version=2),
+    "mat": Form("mat", ("images", "labels"), version=2),
+    "parquet": Form("parquet", ("images", "labels"), version=2),
+    # Folders and lists have a fingerprint of what is read of every file.
+    "folder": Form("folder", ("splits",)),
     # A tar of samples is a tar.
-    "webdataset": Form("webdataset", ("images", "labels", "truncated")),
-    "tar": Form("archive", ("truncated",)),
+    "webdataset": Form("webdataset", ("images", "labels", "splits", "truncated"), version=2),
+    "tar": Form("archive", ("splits", "truncated"), version=2),
     # Paths and labels are a CSV.
     "list": Form("filelist", ("images", "labels")),
-    "csv": Form("csv"),
+    "csv": Form("csv", ("images", "labels"), version=2),
     # Behind tar, which may well hold what looks like a zip's end.
-    "zip": Form("zipped"),
+    "zip": Form("zipped", ("splits",), version=2),
     "digits": Form("digits"),
     "glyphs": Form("generated", ("rows", "seed")),
 }
+# Forms whose modules have `splits_within(source)`: what is in one file may be of several splits.
+SPLIT_FORMS = ("tar", "webdataset", "zip", "npz", "mat")
+# Forms whose modules have `note(source)`.
+NOTE_FORMS = ("npz", "mat", "list")
 # Every key that only some forms have.
 OWN_KEYS = tuple(sorted({key for form in FORMS.values() for key in form.keys}))
 

@@ -20,7 +20,7 @@ from pipeline.encoded import Encoded, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.sources.mat5 import NEWER, Variable, list_variables, read_order, read_values, read_version
-from pipeline.sources.named import choose_images, choose_labels
+from pipeline.sources.named import choose_images, choose_labels, splits_of_arrays, unread_arrays
 from pipeline.sources.source import DAMAGED, Source, files_fingerprint, one_line, opened
 from pipeline.sources.stored import Stored, Values, shards, title_of
 
@@ -40,10 +40,24 @@ def survey(source: Source) -> Survey:
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Cut the arrays into runs of pictures while they stream past; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
-    with _open(source) as stream:
-        arrays = [_stored(source, variable) for variable in list_variables(stream)]
+    arrays = _arrays(source)
     images = choose_images(source, arrays)
     yield from shards(source, fingerprint, images, choose_labels(source, arrays, images), wanted)
+
+
+def splits_within(source: Source) -> list[str]:
+    """Tell the splits of the file's arrays; see `pipeline.sources.forms`."""
+    return [] if source.part.images is not None else splits_of_arrays(_arrays(source))
+
+
+def note(source: Source) -> str:
+    """Say what of the file is not read; see `pipeline.sources.forms`."""
+    return "" if source.part.images is not None else unread_arrays(_arrays(source))
+
+
+def _arrays(source: Source) -> list[Stored]:
+    with _open(source) as stream:
+        return [_stored(source, variable) for variable in list_variables(stream)]
 
 
 def _stored(source: Source, variable: Variable) -> Stored:

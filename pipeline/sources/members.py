@@ -1,31 +1,30 @@
-"""The files of an archive one after the other: what is read of them, and what is turned away."""
+"""The files of an archive: how their names are read, and which of them are turned away."""
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, cast
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
+from typing import NamedTuple
 
 from pipeline.encoded import Refused
 from pipeline.errors import SourceError
-from pipeline.sources.source import Source, label_of, unpacked
-from pipeline.sources.tarwalk import Header, Run, walk
-from pipeline.sources.window import Window
+from pipeline.sources.source import DAMAGED, Source, label_of
+from pipeline.sources.system_files import system_file, system_folder
 
-if TYPE_CHECKING:
-    import io
+# BadZipFile and TarError name themselves. The others leak out of the standard library where a header holds nonsense:
+# a name that is no UTF-8, a length that is no number, a field that is too short.
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, OverflowError, struct.error, *DAMAGED)
 
 # Unpacked, no archive of images is so much larger than packed. A smaller one does no harm, whatever it holds.
 _LARGEST_RATIO = 200
 _HARMLESS = 2**30
-# A header with all its long names and PAX records; larger ones are an attack.
-_LONGEST_HEADER = 2**24
 _LARGEST_SIZE = 2**63 - 1
 # "./A/x", "A//x" and "/A/x" would all unpack to A/x.
 _TO_CLEAN = re.compile(r"^/|//|(^|/)\.(/|$)|/$")
-_SYSTEM = re.compile(r"(^|/)(\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini|__MACOSX/.*)$")
-# One of these is in the lines of every path that the patterns above match: thousands are looked through at once.
+# One of these is in the lines of every path that the pattern above matches: thousands are looked through at once.
 _PERHAPS_TO_CLEAN = ("//", "/./", "\n/", "\n./", "/\n", "/.\n", "\n.\n")
-_PERHAPS_SYSTEM = ("/._", "\n._", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/")
 
 
 class Members(NamedTuple):
@@ -43,6 +42,11 @@ class Members(NamedTuple):
     starts: list[int]
     sizes: list[int]
 
+    def chosen(self, which: Sequence[bool]) -> "Members":
+        """Take some of these by position."""
+        paths, data = list(compress(self.paths, which)), list(compress(self.data, which))
+        return Members(paths, data, list(compress(self.starts, which)), list(compress(self.sizes, which)))
+
     def take(self, others: "Members", which: slice) -> None:
         """Add some of other members behind these."""
         self.paths.extend(others.paths[which])
@@ -59,35 +63,6 @@ class Reading:
     """
 
     done = 0.0
-
-
-def tar_members(source: Source, *, content: bool = True, reading: Reading | None = None) -> Iterator[Members | Refused]:
-    """Stream the files of a tar archive, in its order: what is read of them, and what is turned away.
-
-    Args:
-        source: a tar, compressed or not.
-        content: whether members carry their content; without, only where it is.
-        reading: told how far the archive is read.
-
-    Raises:
-        tarfile.TarError: the archive is damaged, has no end mark, or goes on behind it; or what its compression raises.
-        SourceError: it unpacks to far more than any archive of images.
-    """
-    reading = reading or Reading()
-    with source.path.open("rb") as raw, unpacked(raw) as stream:
-        size = os.fstat(raw.fileno()).st_size
-        bomb = unpacking_check(source)
-
-        def check(position: int) -> None:
-            bomb(position)
-            reading.done = raw.tell() / max(1, size)
-
-        window = Window(cast("io.BufferedIOBase", stream), check, _LONGEST_HEADER)
-        for found in walk(window, content=content):
-            if isinstance(found, Run):
-                yield from _of_run(source, window, found, None if content else size)
-            elif found.kind != "folder":
-                yield _of_header(source, window, found, None if content else size)
 
 
 def unpacking_check(source: Source) -> Callable[[int], None]:
@@ -114,7 +89,56 @@ def clean_path(name: str) -> str:
     return name
 
 
-def refusal(source: Source, path: str, size: int, kind: str = "") -> Refused | None:
+def of_source(source: Source, found: Iterator[Members | Refused]) -> Iterator[Members | Refused]:
+    """Take from the files of an archive those that belong to a source, where others have the rest.
+
+    Args:
+        source: whose `folders` and `without` count.
+        found: all files of the archive.
+    """
+    if not source.is_part:
+        yield from found
+        return
+    for item in found:
+        if isinstance(item, Refused):
+            # A reject that stands for the end of a cut archive concerns every source.
+            if source.has([item.path])[0] or item.reason == "truncated":
+                yield item._replace(label=item.label and source.label_of(item.path))
+            elif source.stray(item.path):
+                yield item._replace(label=None)
+            continue
+        kept = source.has(item.paths)
+        if all(kept):
+            yield item
+            continue
+        if any(kept):
+            yield item.chosen(kept)
+        if source.strays:
+            rest = zip(item.paths, item.sizes, strict=True)
+            yield from filter(None, (source.refused_stray(path, size) for path, size in rest))
+
+
+def folders_of(found: Iterable[Members | Refused]) -> set[str]:
+    """List the folders that the files of an archive lie in, "" for its top."""
+    folders: set[str] = set()
+    for item in found:
+        if isinstance(item, Refused):
+            folders |= {item.path.rpartition("/")[0]} if item.reason != "truncated" else set()
+        else:
+            folders |= {path.rpartition("/")[0] for path in item.paths}
+    return folders
+
+
+def may_need_cleaning(lines: str) -> bool:
+    """Tell quickly whether `clean_path` may change one of many names.
+
+    Args:
+        lines: the names, each with a line feed before and behind it.
+    """
+    return any(mark in lines for mark in _PERHAPS_TO_CLEAN)
+
+
+def refusal(source: Source, path: str, size: int, kind: str = "", *, listed: bool = False) -> Refused | None:
     """Tell why a member is not read, or None where it is.
 
     Args:
@@ -122,52 +146,19 @@ def refusal(source: Source, path: str, size: int, kind: str = "") -> Refused | N
         path: the cleaned name.
         size: bytes of content, as the archive tells.
         kind: what it is instead of a regular file.
+        listed: whether the source names every file: then a file in a hidden folder is intended.
     """
     # A size that no table holds can only be a lie.
     size = min(size, _LARGEST_SIZE)
+    folder = "" if listed else system_folder(path.rpartition("/")[0])
+    # The class of a system folder's files is not that folder, nor one below it.
+    label = None if folder else label_of(path)
+    left_behind = system_file(path if not listed else path.rpartition("/")[2])
+    if left_behind and (folder or not kind):
+        return Refused(path, label, "system_file", left_behind, size)
     if kind:
-        return Refused(path, label_of(path), "not_a_file", kind, size)
-    if _SYSTEM.search(path):
-        return Refused(path, label_of(path), "system_file", "left beside files by an operating system", size)
+        return Refused(path, label, "not_a_file", kind, size)
     if size > source.max_bytes:
         detail = f"{size} bytes, more than decode.max_bytes = {source.max_bytes}"
-        return Refused(path, label_of(path), "too_large", detail, size)
+        return Refused(path, label, "too_large", detail, size)
     return None
-
-
-def _of_run(source: Source, window: Window, run: Run, end: int | None) -> Iterator[Members | Refused]:
-    """Read members; where the `end` of the archive's file is given, only look that they are all there."""
-    if end is not None and run.names and run.contents[-1] + run.sizes[-1] > end:
-        yield from _of_run(source, window, Run(run.names[:-1], run.sizes[:-1], run.contents[:-1]), end)
-        raise EOFError(f"the archive ends in the middle of {run.names[-1]}")
-    text = "\n".join(["", *run.names, ""])
-    paths = run.names
-    if any(mark in text for mark in _PERHAPS_TO_CLEAN):
-        paths = list(map(clean_path, paths))
-        text = "\n".join(["", *paths, ""])
-    data = [b""] * len(paths)
-    if end is None:
-        held, start = window.data, window.start
-        data = [held[at - start : at - start + size] for at, size in zip(run.contents, run.sizes, strict=True)]
-    members = Members(paths, data, run.contents, run.sizes)
-    if max(run.sizes, default=0) > source.max_bytes or any(mark in text for mark in _PERHAPS_SYSTEM):
-        yield from _judged(source, members)
-    else:
-        yield members
-
-
-def _judged(source: Source, members: Members) -> Iterator[Members | Refused]:
-    for path, data, start, size in zip(*members, strict=True):
-        yield refusal(source, path, size) or Members([path], [data], [start], [size])
-
-
-def _of_header(source: Source, window: Window, header: Header, end: int | None) -> Members | Refused:
-    """Read a member; where the `end` of the archive's file is given, only look that it is all there."""
-    path, size, start = clean_path(header.name), header.size, header.content
-    refused = refusal(source, path, size, header.kind)
-    if refused is not None:
-        return refused
-    if start + size > end if end is not None else not window.reach(start, start + size):
-        raise EOFError(f"the archive ends in the middle of {path}")
-    begin = start - window.start
-    return Members([path], [window.data[begin : begin + size] if end is None else b""], [start], [size])

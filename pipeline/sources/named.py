@@ -5,23 +5,17 @@ A name is read word by word: `x_train`, `train_images`, `trainX` and `train_data
 those whose name says no split. An array that could be meant only by its shape is taken if it is the only one.
 """
 
-import re
 from collections.abc import Sequence
 
 from pipeline.errors import SourceError
+from pipeline.recipe.naming import SPLITS, words_of
 from pipeline.sources.source import Source
 from pipeline.sources.stored import Stored, listed
 
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing", "t10k"), "test"),
-    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
-}
 _KINDS = {
     **dict.fromkeys(("x", "image", "images", "img", "imgs", "pictures", "pixels", "data", "dataset"), "images"),
     **dict.fromkeys(("y", "label", "labels", "target", "targets", "class", "classes"), "labels"),
 }
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _PICTURES = (3, 4)  # dimensions
 
 
@@ -38,7 +32,7 @@ def choose_images(source: Source, arrays: Sequence[Stored]) -> Stored:
     if source.part.images is not None:
         return named(source, arrays, source.part.images, "images")
     usable = [array for array in arrays if len(array.shape) in _PICTURES]
-    split = _SPLITS.get(source.split.lower(), source.split.lower())
+    split = SPLITS.get(source.split.lower(), source.split.lower())
     ours = [array for array in usable if _split(source, array) == split]
     fitting = ours or [array for array in usable if _split(source, array) is None]
     best = [array for array in fitting if _kind(array) == "images"] or [a for a in fitting if _kind(a) is None]
@@ -49,6 +43,30 @@ def choose_images(source: Source, arrays: Sequence[Stored]) -> Stored:
             'images = "..." in the recipe.'
         )
     return best[0]
+
+
+def splits_of_arrays(arrays: Sequence[Stored]) -> list[str]:
+    """List the splits that the names of arrays of images say, such as `x_train` and `test_images`: train first."""
+    found = {
+        SPLITS[word]
+        for array in arrays
+        if len(array.shape) in _PICTURES and _kind(array) != "labels"
+        for word in words_of(array.name)
+        if word in SPLITS
+    }
+    return [split for split in ("train", "valid", "test") if split in found]
+
+
+def unread_arrays(arrays: Sequence[Stored]) -> str:
+    """Name arrays of images that no split takes, where others name one; empty for none."""
+    pictures = [array for array in arrays if len(array.shape) in _PICTURES and _kind(array) == "images"]
+    left = [array for array in pictures if not any(word in SPLITS for word in words_of(array.name))]
+    if not left or len(left) == len(pictures):
+        return ""
+    return (
+        f"{', '.join(array.title for array in left)} is not read, as its name tells no split. Name it with "
+        'images = "..." and labels = "..." in a [[source]] of its own.'
+    )
 
 
 def choose_labels(source: Source, arrays: Sequence[Stored], images: Stored) -> Stored | None:
@@ -79,7 +97,22 @@ def choose_labels(source: Source, arrays: Sequence[Stored], images: Stored) -> S
             f"{source.title}: several arrays of {source.path} may be the labels of {images.title}. It has: "
             f'{listed(arrays)}. Name one with labels = "..." in the recipe, or none with labels = "".'
         )
+    if not best:
+        _check_rest(source, arrays, images)
     return best[0] if best else None
+
+
+def _check_rest(source: Source, arrays: Sequence[Stored], images: Stored) -> None:
+    """Refuse to pass over arrays that may be the labels, such as one-hot rows: they have a row for every image."""
+    split = _split(source, images)
+    rest = [array for array in arrays if array is not images and array.shape[:1] == images.shape[:1]]
+    rest = [array for array in rest if len(array.shape) < min(_PICTURES) or set(array.shape[1:]) <= {1}]
+    rest = [array for array in rest if split is None or _split(source, array) in (split, None)]
+    if rest:
+        raise SourceError(
+            f"{source.title}: no array of {source.path} is called labels, but {listed(rest)} may be those of "
+            f'{images.title}. Name it with labels = "..." in the recipe, or say labels = "" for no labels.'
+        )
 
 
 def named(source: Source, arrays: Sequence[Stored], name: str, what: str) -> Stored:
@@ -97,7 +130,7 @@ def named(source: Source, arrays: Sequence[Stored], name: str, what: str) -> Sto
 
 
 def _has_length_of(images: Stored, array: Stored) -> bool:
-    return array.shape[:1] == images.shape[:1] and array.shape[1:] in ((), (1,))
+    return array.shape[:1] == images.shape[:1] and set(array.shape[1:]) <= {1}
 
 
 def _kind(array: Stored) -> str | None:
@@ -106,9 +139,9 @@ def _kind(array: Stored) -> str | None:
 
 def _split(source: Source, array: Stored) -> str | None:
     """Tell the split in a name; words outside the usual ones count only where the source's own split is so called."""
-    words = (word if word == source.split.lower() else _SPLITS.get(word) for word in _words(array))
-    return next((_SPLITS.get(word, word) for word in words if word), None)
+    words = (word if word == source.split.lower() else SPLITS.get(word) for word in _words(array))
+    return next((SPLITS.get(word, word) for word in words if word), None)
 
 
 def _words(array: Stored) -> list[str]:
-    return re.split(r"[^a-z0-9]+", _HUMP.sub("_", array.name).lower())
+    return words_of(array.name)

@@ -3,7 +3,9 @@
 Nothing is ever unpickled. Arrays stream out of the archive in runs of rows; one in Fortran order is read whole, and
 refused beyond 1 GiB. A .npy is one array of images.
 
-The recipe's `labels` names an array of the file, or another .npy or .npz beside it that holds one array.
+The recipe's `labels` names an array of the file, or another .npy or .npz beside it that holds one array. Without it,
+the labels of a .npy are those beside it (see `beside`): `y_train.npy` for `x_train.npy`. Numbers become the names of
+their classes where an array has these (see `class_names`).
 """
 
 import lzma
@@ -21,7 +23,9 @@ from typing import IO
 from pipeline.encoded import Encoded, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
-from pipeline.sources.named import choose_images, choose_labels
+from pipeline.sources.beside import Beside, exported_with, is_npy, look_beside
+from pipeline.sources.class_names import choose_names
+from pipeline.sources.named import choose_images, choose_labels, splits_of_arrays, unread_arrays
 from pipeline.sources.npy import FORTRAN_BYTES, MAGIC, Header, read_header, read_runs
 from pipeline.sources.source import Source, files_fingerprint, one_line, opened, readable_name
 from pipeline.sources.stored import Stored, Values, listed, shards, title_of
@@ -40,8 +44,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def survey(source: Source) -> Survey:
     """Fingerprint the files by size and time, and which arrays are meant; see `pipeline.sources`."""
-    beside = _beside(source)
-    files = files_fingerprint(source, source.path, *([beside] if beside else []))
+    files = files_fingerprint(source, source.path, *companions(source))
     return Survey(digest_of([files, source.part.images, source.part.labels]))
 
 
@@ -52,23 +55,91 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     one = len(arrays) == 1 and source.part.images is None
     # Of a single array, the name says nothing that the recipe does not say better.
     images = arrays[0] if one else choose_images(source, arrays)
-    yield from shards(source, fingerprint, images, _labels(source, arrays, images), wanted)
+    beside = _look_beside(source)
+    labels = _labels(source, arrays, images, beside)
+    listed_names = [_stored_alone(source, file) for file in beside.names]
+    names = choose_names([*arrays, *filter(None, listed_names)], images, labels)
+    last = _is_exported(images, {array.name for array in arrays})
+    yield from shards(source, fingerprint, images, labels, wanted, names=names, channels_last=last)
 
 
-def _labels(source: Source, arrays: list[Stored], images: Stored) -> Stored | None:
-    beside = _beside(source)
-    if beside is None or source.part.labels in {array.name for array in arrays}:
-        return choose_labels(source, arrays, images)
+def splits_within(source: Source) -> list[str]:
+    """Tell the splits of the file's arrays; see `pipeline.sources.forms`."""
+    return [] if source.part.images is not None else splits_of_arrays(_arrays(source, source.path))
+
+
+def note(source: Source) -> str:
+    """Say what of the file is not read; see `pipeline.sources.forms`."""
+    return "" if source.part.images is not None else unread_arrays(_arrays(source, source.path))
+
+
+def companions(source: Source) -> list[Path]:
+    """List the files beside a source that belong to it: labels, names of classes, and the rest of an export.
+
+    Raises:
+        SourceError: the folder cannot be listed.
+    """
+    beside, asked = _look_beside(source), _beside(source)
+    labels = [asked] if asked else beside.labels
+    return sorted({*labels, *beside.names, *exported_with(source.path)})
+
+
+def _labels(source: Source, arrays: list[Stored], images: Stored, beside: Beside) -> Stored | None:
+    asked = _beside(source)
+    if asked is None or source.part.labels in {array.name for array in arrays}:
+        alone = source.part.labels is None and is_npy(source.path.name)
+        return _found_beside(source, beside) if alone else choose_labels(source, arrays, images)
     if source.prefix:
         raise SourceError(
-            f"{source.title}: labels names one file, {beside.name}, for every file of a pattern. Name each file by a "
+            f"{source.title}: labels names one file, {asked.name}, for every file of a pattern. Name each file by a "
             "[[source]] of its own."
         )
-    return _only(source, beside)
+    return _only(source, asked)
+
+
+def _found_beside(source: Source, beside: Beside) -> Stored | None:
+    """Find the labels of a .npy.
+
+    Raises:
+        SourceError: several files may hold them, or one of a kind that is not read, or one that holds several arrays.
+    """
+    if len(beside.labels) == 1:
+        return _only(source, beside.labels[0])
+    if files := beside.labels or beside.unread:
+        names = ", ".join(file.name for file in files)
+        raise SourceError(
+            f"{source.title}: {names} beside {source.path} may hold its labels. Name a .npy, or a .npz of one array, "
+            'with labels = "..." in the recipe, or none with labels = "".'
+        )
+    return None
+
+
+def _look_beside(source: Source) -> Beside:
+    # A file that was fetched is alone in its folder of the cache.
+    usual = is_npy(source.path.name) and "://" not in source.uri and source.part.labels != ""
+    return look_beside(source) if usual else Beside([], [], [])
+
+
+def _stored_alone(source: Source, file: Path) -> Stored | None:
+    """See the array of a file that holds one; None where it holds several, or is damaged."""
+    try:
+        arrays = _arrays(source, file)
+    except SourceError:
+        return None
+    return arrays[0] if len(arrays) == 1 else None
+
+
+def _is_exported(images: Stored, names: AbstractSet[str]) -> bool:
+    """Tell arrays that `imagelake export` wrote by the names of all of them."""
+    if exported_with(images.file):
+        return True
+    role, _, what = images.name.rpartition("_")
+    ids = {f"{role}_ids"} if what == "images" else set()
+    return what in ("images", "dataset") and {f"{role}_labels", "classes", *ids} <= names
 
 
 def _beside(source: Source) -> Path | None:
-    """Find the file that `labels` may name."""
+    """Find the file that the recipe's `labels` may name."""
     file = source.path.parent / (source.part.labels or "")
     return file if source.part.labels and file.is_file() else None
 
@@ -77,7 +148,7 @@ def _only(source: Source, file: Path) -> Stored:
     arrays = _arrays(source, file)
     if len(arrays) != 1:
         raise SourceError(
-            f"{source.title}: {file}, which labels names, must hold one array. It has: {listed(arrays)}. Save the "
+            f"{source.title}: {file}, which has the labels, must hold one array. It has: {listed(arrays)}. Save the "
             "labels by themselves."
         )
     return arrays[0]

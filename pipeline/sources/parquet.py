@@ -6,6 +6,9 @@ own notes in the file tell, or the type, or a usual name (see `columns`). The pa
 A shard is a run of row groups that lie together, or a slice of a large one. Here only labels and the file's directory
 are read: workers read the images of their shard, some at a time. A row without an image is a reject; where the file's
 statistics tell of such rows, or do not say, they are looked for here.
+
+A column of pixels themselves, with columns of their sizes, is read too: `export --to parquet` and the images table of a
+lake have one (see `raw_pixels`).
 """
 
 import math
@@ -22,14 +25,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.encoded import Blobs, Encoded, Made, Refused, Survey
+from pipeline.encoded import Blobs, Encoded, Made, Pixels, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.sources.columns import Columns, choose_columns, encoded_of, faults_of, labels_of
+from pipeline.sources.raw_pixels import are_pixels, are_sizes, bytes_of, pictures_of, say_sizes, sizes_table
 from pipeline.sources.source import BYTES_PER_SHARD, IMAGES_PER_SHARD, Source, files_fingerprint, one_line, shard_key
 
 _MAGIC = b"PAR1"
 _BATCH = 1024
+# Rows of a column of which only the values tell whether it may hold labels, or pixels.
+_PEEKED = 16
 # A column is read in pieces of this size, or page by page: a whole row group may be larger than memory.
 _PIECE = 2**20
 
@@ -70,7 +76,9 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     """Cut the file into runs of rows for workers to read; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
     with _opened(source) as file:
-        columns = choose_columns(source, file.schema_arrow)
+        columns = choose_columns(source, file.schema_arrow, partial(_first_rows, file))
+        if columns.sides and not _holds_pixels(file, columns):
+            columns = columns._replace(sides=())
         groups = _groups(file.metadata, columns)
         rows = sum(group.rows for group in groups)
         if not rows:
@@ -131,28 +139,57 @@ def _encode(source: Source, file: pq.ParquetFile, columns: Columns, run: _Run, *
     count = run.stop - run.start
     paths = pa.array(np.arange(run.start, run.stop)).cast(pa.string())
     labels = (
-        labels_of(source, columns, _rows(file, run, columns.label)) if columns.label else pa.nulls(count, pa.string())
+        labels_of(source, columns, _rows(file, run, columns.label), run.start)
+        if columns.label
+        else pa.nulls(count, pa.string())
     )
     refused: tuple[Refused, ...] = ()
+    there = None
     if sparse:
         images = _rows(file, run, columns.image)
         there = encoded_of(images).is_valid()
         gone = pc.invert(there)
         lost = (paths.filter(gone).to_pylist(), labels.filter(gone).to_pylist(), faults_of(images.filter(gone)))
         refused = tuple(Refused(path, label, "empty", why, 0) for path, label, why in zip(*lost, strict=True))
+    if columns.sides:
+        sides = _sides(file, run, columns)
+        sized = are_sizes(sides)
+        odd = pc.invert(sized) if there is None else pc.and_(there, pc.invert(sized))
+        lost = (paths.filter(odd).to_pylist(), labels.filter(odd).to_pylist(), say_sizes(sides.filter(odd)))
+        refused += tuple(Refused(path, label, "corrupt", why, 0) for path, label, why in zip(*lost, strict=True))
+        there = sized if there is None else pc.and_(there, sized)
+    if there is not None:
         paths, labels = paths.filter(there), labels.filter(there)
     return Encoded("", "", tuple(paths.to_pylist()), tuple(labels.to_pylist()), Blobs(()), refused)
 
 
-def _read_images(source: Source, fingerprint: str, columns: Columns, run: _Run, count: int) -> Blobs:
+def _read_images(source: Source, fingerprint: str, columns: Columns, run: _Run, count: int) -> Blobs | Pixels:
     """Read the images of a run, in a worker."""
     if survey(source).fingerprint != fingerprint:
         raise SourceError(f"{source.title}: {source.path} changed while it was read. Build again.")
     with _opened(source) as file:
-        images = encoded_of(_rows(file, run, columns.image, columns.leaf)).drop_null()
+        images = encoded_of(_rows(file, run, columns.image, columns.leaf))
+        sides = _sides(file, run, columns) if columns.sides else None
+        if sides is not None:
+            there = pc.and_(images.is_valid(), are_sizes(sides))
+            images, sides = bytes_of(images).filter(there), sides.filter(there)
+        images = images.drop_null()
         if len(images) != count:
             raise OSError(f"its statistics tell of {count} images from row {run.start} on, and there are {len(images)}")
-        return Blobs(tuple(images.to_pylist()))
+        return Blobs(tuple(images.to_pylist())) if sides is None else pictures_of(images, sides)
+
+
+def _sides(file: pq.ParquetFile, run: _Run, columns: Columns) -> pa.Table:
+    return sizes_table([_rows(file, run, name) for name in columns.sides])
+
+
+def _holds_pixels(file: pq.ParquetFile, columns: Columns) -> bool:
+    """Look at the first rows: do the numbers of bytes fit the sizes?"""
+    names = [columns.image, *columns.sides]
+    batch = next(file.iter_batches(_PEEKED, columns=names, use_threads=False), None)
+    if batch is None:
+        return False
+    return are_pixels(bytes_of(batch[columns.image]), sizes_table([batch[name] for name in columns.sides]))
 
 
 def _rows(file: pq.ParquetFile, run: _Run, column: str, leaf: str = "") -> pa.ChunkedArray:
@@ -171,6 +208,12 @@ def _rows(file: pq.ParquetFile, run: _Run, column: str, leaf: str = "") -> pa.Ch
     if at < stop:
         raise OSError(f"column '{column}' has {at} rows where {stop} should be")
     return pa.chunked_array(chunks)
+
+
+def _first_rows(file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
+    """Read a few rows of a column, which may hold images."""
+    batch = next(file.iter_batches(_PEEKED, columns=[column], use_threads=False), None)
+    return pa.chunked_array([], pa.null()) if batch is None else pa.chunked_array([batch[column]])
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 import bz2
 import gzip
 import lzma
+import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, Any
 import xxhash
 from isal import igzip, isal_zlib
 
+from pipeline.encoded import Refused
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.recipe import SourcePart
@@ -44,7 +46,13 @@ class Source:
         size: (height, width) that the recipe asks for, or None.
         max_bytes: largest encoded image that is read.
         prefix: what goes in front of every path; empty, or a file's name and "/" where a glob found the file.
-        group: the uri of that glob, as the recipe spells it; empty where the uri names the source itself.
+        group: the uri of that glob or folder, as the recipe spells it; empty where the uri names the source itself.
+        folders: only what lies in these folders, or is one of these files, belongs to the source; empty for all.
+        without: what lies in these folders, or is one of these files, belongs to other sources of the same uri.
+        around: the folder that the folders of all splits lie in, which is no class; empty for the top.
+        rest: whether the source reads the files that no other source of its uri reads. There may be none.
+        strays: what lies neither in `folders` nor in `without` is a reject here.
+        note: what the summary of a build says about the source; empty for nothing.
     """
 
     part: SourcePart
@@ -55,6 +63,55 @@ class Source:
     max_bytes: int
     prefix: str = ""
     group: str = ""
+    folders: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    around: str = ""
+    rest: bool = False
+    strays: bool = False
+    note: str = ""
+
+    @property
+    def is_part(self) -> bool:
+        """Whether other sources of the same uri have what this one leaves out."""
+        return bool(self.folders or self.without)
+
+    def has(self, paths: Sequence[str]) -> list[bool]:
+        """Tell which paths inside the source's file or folder belong to the source."""
+        if not self.is_part:
+            return [True] * len(paths)
+        inside, outside = _beginnings(self.folders), _beginnings(self.without)
+        return [(not inside or f"{path}/".startswith(inside)) and not f"{path}/".startswith(outside) for path in paths]
+
+    def skips(self, folder: str) -> bool:
+        """Tell whether nothing in a folder concerns the source, so that it need not be listed."""
+        inside, here = _beginnings(self.folders), f"{folder}/"
+        if not self.is_part or here.startswith(_beginnings(self.without)):
+            return self.is_part
+        around = here.startswith(inside) or any(name.startswith(here) for name in inside)
+        return bool(inside) and not self.strays and not around
+
+    def stray(self, path: str) -> bool:
+        """Tell whether a path belongs to no source of the uri, and is to be named here."""
+        return self.strays and not f"{path}/".startswith(_beginnings((*self.folders, *self.without)))
+
+    def refused_stray(self, path: str, size: int) -> Refused | None:
+        """Make a reject of a path that belongs to no source of the uri; None where it belongs to one."""
+        if not self.stray(path):
+            return None
+        named = ", ".join((*self.folders, *self.without))
+        return Refused(path, None, "outside_splits", f"lies in none of the folders of `splits`: {named}", size)
+
+    def label_of(self, path: str) -> str | None:
+        """Name the class of a file: the folder it lies in; a folder that names a split is none."""
+        for folder in self.folders:
+            inner = path.removeprefix(f"{folder}/")
+            # A file directly in the folder of a split has the class of the folder above: `cats/train/1.png` is cats.
+            if inner != path and label_of(inner) is not None:
+                return label_of(inner)
+            if inner != path:
+                path = f"{folder.rpartition('/')[0]}/"
+                break
+        return None if self.around and path.rpartition("/")[0] == self.around else label_of(path)
 
     @property
     def uri(self) -> str:
@@ -70,6 +127,10 @@ class Source:
     def title(self) -> str:
         """How messages call the source."""
         return f"{self.dataset}/{self.split} ({self.uri})"
+
+
+def _beginnings(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{folder}/" for folder in folders)
 
 
 def shard_key(source: Source, number: int | str) -> str:
@@ -98,7 +159,8 @@ def files_fingerprint(source: Source, *files: Path) -> str:
         SourceError: a file is gone.
     """
     stats = [(file.name, *_stat(source, file)) for file in files]
-    return digest_of([source.format, source.size, source.max_bytes, stats])
+    selected = [[*source.folders], [*source.without]] if source.is_part else []
+    return digest_of([source.format, source.size, source.max_bytes, stats, *selected])
 
 
 def _stat(source: Source, file: Path) -> tuple[int, int]:
@@ -114,15 +176,34 @@ def readable_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry of a folder is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def is_picture_name(name: str) -> bool:
     """Tell by its ending whether a file is meant to be a picture, of a format that is read or not."""
     return name.rpartition(".")[2].lower() in _PICTURE_ENDINGS
 
 
 def label_of(path: str) -> str | None:
-    """Name the class of a file: the folder it lies in; None at the top, or where that is no name."""
-    folder = path.rpartition("/")[0].rpartition("/")[2]
+    """Name the class of a file: the folder it lies in; None at the top, or where that is no name.
+
+    A folder that has the name of the picture in it, as in `cat/1.jpg/1.jpg`, is none: the class is the folder above.
+    """
+    above, _, name = path.rpartition("/")
+    above, _, folder = above.rpartition("/")
+    while "." in folder and folder.lower() == name.lower() and is_picture_name(folder):
+        above, _, folder = above.rpartition("/")
     return folder if folder not in ("", "..") else None
+
+
+def is_picture_folder(name: str) -> bool:
+    """Tell whether a folder is called like a picture: it may have been made for the one picture in it."""
+    return "." in name and is_picture_name(name)
 
 
 def opened(source: Source, file: Path) -> IO[bytes]:

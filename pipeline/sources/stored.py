@@ -1,9 +1,11 @@
 """Pictures and labels that a file holds as arrays, in runs of rows: what `npz` and `mat` share.
 
 Pixels are uint8. Another type is taken only where every value is a whole number from 0 to 255, and some value is above
-1: no other scale says which value is white.
+1; and floats where every value is (k - 127.5) / 255 for a whole k from 0 to 255, as in the notebooks of notMNIST. No
+other scale says which value is white.
 
-Labels are whole numbers of any type ("3", also for 3.0), text, or one-hot rows (the position of the one).
+Labels are whole numbers of any type ("3", also for 3.0), text, or one-hot rows (the position of the one). NaN is no
+label.
 """
 
 import math
@@ -26,6 +28,9 @@ Values = NDArray[Any]
 _CHANNELS = (1, 3)
 _GRAY, _COLOUR = 3, 4  # dimensions of an array of pictures
 _WHITE = 255
+# (k - 127.5) / 255 for every k, and how far a value may be from one of these: float32 rounds by 3e-8.
+_NORMALISED = (np.arange(_WHITE + 1) - _WHITE / 2) / _WHITE
+_NEAR = 1e-6
 # Beyond, not every whole number is a float.
 _EXACT = 2**53
 
@@ -57,8 +62,15 @@ class Stored:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
-def shards(
-    source: Source, fingerprint: str, images: Stored, labels: Stored | None, wanted: AbstractSet[str] | None
+def shards(  # noqa: PLR0913 - what arrays can say
+    source: Source,
+    fingerprint: str,
+    images: Stored,
+    labels: Stored | None,
+    wanted: AbstractSet[str] | None,
+    *,
+    names: Stored | None = None,
+    channels_last: bool = False,
 ) -> Iterator[Encoded]:
     """Cut arrays into shards while they stream past: one run of rows is held at a time.
 
@@ -66,8 +78,11 @@ def shards(
         source: whose arrays these are.
         fingerprint: of every shard.
         images: (n, height, width), (n, height, width, channels) or (n, channels, height, width), channels 1 or 3.
-        labels: (n,), (n, 1), or one-hot (n, classes); None where pictures have none.
+        labels: (n,), (n, 1, ...), or one-hot (n, classes); None where pictures have none.
         wanted: keys of the shards to hand out; None for all.
+        names: (c,) text that may name the classes 0 to c - 1 of `labels`; None where there is none.
+        channels_last: images of four dimensions are (n, height, width, channels), also where the height could be a
+            number of channels.
 
     Yields:
         Shards whose paths are row numbers.
@@ -75,26 +90,30 @@ def shards(
     Raises:
         SourceError: an array is damaged, or no pictures or labels.
     """
-    axes = _axes(source, images)
+    axes = _axes(source, images, channels_last=channels_last)
     if labels is not None:
         _check_labels(source, images, labels)
     step = _step(source, images, labels)
-    brightest = 0.0
+    known = None if labels is None or names is None else _known(source, labels, names, step)
+    brightest, normalised = 0.0, False
     named: Iterator[Values | None] = repeat(None) if labels is None else labels.runs(step)
     # Strict, both streams are read to their end, where their checksums are.
-    for number, (run, names) in enumerate(zip(images.runs(step), named, strict=labels is not None)):
-        pixels = _pixels(source, images, run)
+    for number, (run, numbers) in enumerate(zip(images.runs(step), named, strict=labels is not None)):
+        normalised = normalised if number else _is_normalised(run[:1])
+        pixels = _from_normalised(source, images, run) if normalised else _pixels(source, images, run)
         brightest = max(brightest, pixels.max())
         key = shard_key(source, number)
         if wanted is None or key in wanted:
+            texts = (None,) * len(run) if labels is None or numbers is None else _texts(source, labels, numbers)
             yield Encoded(
                 shard=key,
                 fingerprint=fingerprint,
                 paths=tuple(map(str, range(number * step, number * step + len(run)))),
-                labels=(None,) * len(run) if labels is None or names is None else _texts(source, labels, names),
+                labels=texts if known is None else tuple(map(known.get, texts)),
                 contents=Pixels(_pictures(pixels, axes)),
             )
-    _check_scale(source, images, brightest)
+    if not normalised:
+        _check_scale(source, images, brightest)
 
 
 def title_of(name: str, shape: tuple[int, ...], kind: str) -> str:
@@ -122,7 +141,7 @@ def _check_labels(source: Source, images: Stored, labels: Stored) -> None:
     if labels.shape[:1] != images.shape[:1]:
         raise SourceError(
             f"{source.title}: {source.path} has {images.shape[0]} images but {math.prod(labels.shape[:1])} labels: "
-            f"{images.title}, {labels.title}. Check that they belong together."
+            f'{images.title}, {labels.title}. Check that they belong together, or say labels = "" for no labels.'
         )
     if labels.dtype.kind not in "buifSU" or not labels.row_bytes:
         raise _no_labels(source, labels)
@@ -146,7 +165,7 @@ def _step(source: Source, images: Stored, labels: Stored | None) -> int:
     return min(IMAGES_PER_SHARD, BYTES_PER_SHARD // widest)
 
 
-def _axes(source: Source, images: Stored) -> tuple[int, ...] | None:
+def _axes(source: Source, images: Stored, *, channels_last: bool) -> tuple[int, ...] | None:
     """Tell what brings the axes into the order (n, height, width, channels); None where a last axis is to be added."""
     shape = images.shape
     if images.dtype.kind not in "uif":
@@ -157,7 +176,7 @@ def _axes(source: Source, images: Stored) -> tuple[int, ...] | None:
     if len(shape) == _GRAY:
         return None
     last, first = (len(shape) == _COLOUR and shape[axis] in _CHANNELS for axis in (3, 1))
-    if last == first:
+    if last == first and not (last and channels_last):
         what = "may have its channels first or last" if last else "is no array of images"
         raise SourceError(
             f"{source.title}: {images.title} in {images.file} {what}. Save it as (n, height, width) or (n, height, "
@@ -178,29 +197,86 @@ def _pixels(source: Source, images: Stored, run: Values) -> NDArray[np.uint8]:
         if run.dtype.kind == "f":
             good &= run == np.trunc(run)
     if not good.all():
-        raise SourceError(
-            f"{source.title}: {images.title} in {images.file} holds {run[~good][0]}, no whole number from 0 to 255: "
-            "which value is black and which white is not known. Save it as uint8, 0 to 255."
-        )
+        raise _unscaled(source, images, run[~good][0])
     return run.astype(np.uint8)
 
 
+def _is_normalised(run: Values) -> bool:
+    if run.dtype.kind != "f" or not run.size or not (np.abs(run) < 1).all():
+        return False
+    levels = np.rint(run * _WHITE + _WHITE / 2).astype(np.int64)
+    return bool(((levels >= 0) & (levels <= _WHITE) & _is_near(run, levels)).all())
+
+
+def _from_normalised(source: Source, images: Stored, run: Values) -> NDArray[np.uint8]:
+    """Turn (k - 127.5) / 255 into k."""
+    with np.errstate(invalid="ignore"):
+        levels = np.rint(run.clip(-1, 1) * _WHITE + _WHITE / 2).clip(0, _WHITE).astype(np.uint8)
+        good = _is_near(run, levels)
+    if not good.all():
+        raise _unscaled(source, images, run[~good][0])
+    return levels
+
+
+def _is_near(run: Values, levels: NDArray[Any]) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = np.abs(run - _NORMALISED.astype(run.dtype)[levels.clip(0, _WHITE)]) <= _NEAR
+    return near
+
+
+def _unscaled(source: Source, images: Stored, value: Any) -> SourceError:  # noqa: ANN401 - a number of any type
+    return SourceError(
+        f"{source.title}: {images.title} in {images.file} holds {value}, no whole number from 0 to 255: "
+        "which value is black and which white is not known. Save it as uint8, 0 to 255. Of other floats only "
+        "(k - 127.5) / 255 is read, for whole k from 0 to 255."
+    )
+
+
+def _known(source: Source, labels: Stored, names: Stored, step: int) -> dict[str | None, str | None] | None:
+    """Tell the name of every label that occurs; None where the names are not those of these labels.
+
+    Args:
+        source: whose labels these are.
+        labels: numbers.
+        names: text: row i is the name of label i.
+        step: rows of labels that are read at a time.
+    """
+    spelled = [_spelled(run.reshape(-1)) for run in names.runs(max(1, *names.shape))]
+    texts = [text for run in spelled for text in run or ()]
+    if None in spelled or len(set(texts)) < len(texts):
+        return None
+    known: dict[str | None, str | None] = {
+        None: None,
+        "-1": None,
+        **{str(number): text for number, text in enumerate(texts) if text},
+    }
+    fits = all(known.keys() >= set(_texts(source, labels, run)) for run in labels.runs(step))
+    return known if fits else None
+
+
 def _texts(source: Source, labels: Stored, run: Values) -> tuple[str | None, ...]:
-    """Spell labels; text without a letter is none."""
-    values = run[:, 0] if run.shape[1:] == (1,) else run
-    texts = _spelled(values) if values.ndim == 1 else _spelled_one_hot(values)
+    texts = label_texts(run)
     if texts is None:
         raise _no_labels(source, labels)
     return texts
 
 
+def label_texts(values: Values) -> tuple[str | None, ...] | None:
+    """Spell labels: text without a letter and NaN are no label.
+
+    Args:
+        values: (n,), or (n, 1, ...), of whole numbers or text; or one-hot rows, (n, classes).
+
+    Returns:
+        n labels; None where the values are none of these.
+    """
+    flat = values.reshape(len(values)) if math.prod(values.shape[1:]) == 1 else values
+    return _spelled(flat) if flat.ndim == 1 else _spelled_one_hot(flat)
+
+
 def _spelled(values: Values) -> tuple[str | None, ...] | None:
     kind = values.dtype.kind
     if kind == "f":
-        with np.errstate(invalid="ignore"):
-            if not ((np.abs(values) <= _EXACT) & (values == np.trunc(values))).all():
-                return None
-        values = values.astype(np.int64)
+        return _spelled_floats(values)
     if kind in "SU":
         try:
             texts = (np.char.decode(values, "utf-8") if kind == "S" else values).tolist()
@@ -208,9 +284,22 @@ def _spelled(values: Values) -> tuple[str | None, ...] | None:
         except ValueError:  # no UTF-8, or no characters at all
             return None
         return tuple(text or None for text in texts)
+    if kind not in "bui":
+        return None
     if kind == "b":
         values = values.astype(np.uint8)
     return tuple(map(str, values.tolist()))
+
+
+def _spelled_floats(values: Values) -> tuple[str | None, ...] | None:
+    known = ~np.isnan(values)
+    # In double precision: the largest whole number is beyond what half precision holds.
+    numbers = values[known].astype(np.float64)
+    if not ((np.abs(numbers) <= _EXACT) & (numbers == np.trunc(numbers))).all():
+        return None
+    texts = np.full(len(values), None, dtype=object)
+    texts[known] = list(map(str, numbers.astype(np.int64).tolist()))
+    return tuple(texts.tolist())
 
 
 def _spelled_one_hot(values: Values) -> tuple[str | None, ...] | None:

@@ -28,15 +28,19 @@ _TIMES = re.compile(rb"(\d+) [mac]time=-?[0-9.]+\n")
 _SUM_DIGITS = np.arange(15, -1, -3, dtype=np.uint32)
 
 
+FOLDER, HARD_LINK = "folder", "hard link"
+
+
 class Header(NamedTuple):
     """A member by itself.
 
     Attributes:
-        name: as the archive spells it.
+        name: as the archive spells it; bytes that are no UTF-8 are surrogate escapes, as in a run.
         size: bytes of content.
         content: position of its first byte of content.
         following: position of the next header.
-        kind: empty for a regular file; "folder"; else what it is instead.
+        kind: empty for a regular file; FOLDER; HARD_LINK; else what it is instead.
+        target: what a hard link leads to, as the archive spells it.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Header(NamedTuple):
     content: int
     following: int
     kind: str
+    target: str = ""
 
 
 class Run(NamedTuple):
@@ -175,9 +180,7 @@ def _names(headers: NDArray[np.uint8]) -> list[str]:
     except UnicodeDecodeError:
         text = []
     # Where a name is no UTF-8, or holds a line feed, each for itself.
-    return (
-        text if len(text) == len(names) else [readable_name(name.decode("utf-8", "surrogateescape")) for name in names]
-    )
+    return text if len(text) == len(names) else [name.decode("utf-8", "surrogateescape") for name in names]
 
 
 def _special(window: Window, at: int, shared: dict[str, str]) -> Header:
@@ -194,7 +197,8 @@ def _special(window: Window, at: int, shared: dict[str, str]) -> Header:
     info = archive.firstmember
     if archive.offset <= at or info.size < 0:
         raise tarfile.ReadError(f"the member at byte {at} has a size below nothing")
-    return Header(readable_name(info.name), info.size, info.offset_data, archive.offset, _kind(info))
+    kind, target = _kind(info), info.linkname
+    return Header(info.name, info.size, info.offset_data, archive.offset, kind, target if kind == HARD_LINK else "")
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -214,12 +218,19 @@ _BAD_HEADER, _READ_ERROR = tarfile.HeaderError, tarfile.ReadError
 
 def _kind(info: tarfile.TarInfo) -> str:
     if info.isdir():
-        return "folder"
+        return FOLDER
     if info.islnk():
-        return f"a hard link to {readable_name(info.linkname)}: read under that name"
+        return HARD_LINK
+    if info.issym():
+        return symbolic_link(readable_name(info.linkname))
     if info.issparse():
         return "a sparse file: unpack the archive and name the folder"
-    return "" if info.isreg() else "a link, device or pipe in the archive"
+    return "" if info.isreg() else "a device or pipe in the archive"
+
+
+def symbolic_link(target: str) -> str:
+    """Say why a symbolic link of an archive is not read."""
+    return f"a symbolic link to {target}: links of an archive are not followed"
 
 
 def _check_rest(window: Window, at: int) -> None:

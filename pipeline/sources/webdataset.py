@@ -4,41 +4,65 @@ A sample is one row of the lake for each of its pictures: `0001.jpg`, `0001.cls`
 these rows and are none of their own. Pictures are told by the ending, or, where the recipe's `images` names an ending
 ("jpg", "left.png"), only those that have it.
 
-The label is what `.cls` says, or else "label", "cls" or "class" of `.json`; the recipe's `labels` names another ending
-or another key, and `labels = ""` none. A `.txt` is a caption, and a label only where `labels` says so. A picture whose
-label cannot be read is a reject; so is every file of a sample without a picture.
+The label is what `.cls` (or `.label`, `.class`, `.target`, ...) says, or else "label", "cls", "class" or the like of
+`.json`; `samples` has the order, and what names with several dots mean. The recipe's `labels` names another ending or
+another key, and `labels = ""` none.
+
+Where a picture has none of these, a `.txt` counts. The first files of the archive tell what it is: where each `.txt` is
+one word they are labels, where one has six words or more they are captions, which are not read. Where neither holds the
+recipe has to say `labels = "txt"` or `labels = ""`.
+
+A picture whose label cannot be read is a reject; so is every file of a sample without a picture, and a file with a
+label that is that of no picture.
+
+In a tar that `imagelake export` wrote, `.cls` files hold numbers, and a member in front of them names the classes (see
+`exported`).
 """
 
-import io
-import tarfile
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cached_property, lru_cache
 from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.encoded import Blobs, Encoded, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
-from pipeline.sources.archive import BROKEN, guarded
-from pipeline.sources.members import Reading, clean_path, tar_members
-from pipeline.sources.samples import CLASS, JSON, Member, ending_of, has_label, key_of, label_in
+from pipeline.sources import archive
+from pipeline.sources.archive import guarded
+from pipeline.sources.exported import with_class_names
+from pipeline.sources.members import Reading, of_source
+from pipeline.sources.samples import (
+    Carrier,
+    Member,
+    TextKind,
+    carriers_of,
+    has_label,
+    labels_in,
+    may_hold_label,
+    member_of,
+    pictures_of,
+    text_kind,
+    whole_samples,
+)
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     IMAGES_PER_SHARD,
     Source,
-    beginning,
     files_fingerprint,
     is_picture_name,
-    readable_name,
     shard_key,
 )
+from pipeline.sources.system_files import system_file
+from pipeline.sources.tarmembers import first_members, tar_members
 
 # A sample has a handful of files: with more, names are not meant as WebDataset means them.
 _MOST = 1_000
-# To tell the form, so many files are looked at, and no label that is larger.
+# To tell the form, so many files are looked at, none that begins behind so many bytes, and no label that is larger.
 _PEEK = 16
-_HEAD = 4 * 2**20
+_FARTHEST_PEEK = 64 * 2**20
 _LARGEST_PEEK = 2**16
 
 
@@ -51,14 +75,49 @@ class _Row(NamedTuple):
     refused: Refused | None = None
 
 
+class _Texts:
+    """What the `.txt` files of an archive are.
+
+    Args:
+        source: a WebDataset.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @cached_property
+    def kind(self) -> TextKind:
+        """Look into the first files of the archive.
+
+        Raises:
+            SourceError: they may be labels or captions, and nothing else there is a label.
+        """
+        texts: list[str] = []
+        labelled = False
+        for pictures, carriers in (_parts(None, None, sample) for sample in _peeked(self._source.path)):
+            beside = [carrier.member.data for carrier in carriers if carrier.kind == "text" and pictures]
+            texts += [data.decode("utf-8", "replace") for data in beside]
+            labelled |= has_label(pictures, [carrier for carrier in carriers if carrier.kind != "text"])
+        kind = text_kind(texts)
+        if kind == "unclear" and not labelled:
+            raise SourceError(
+                f"{self._source.title}: the pictures of {self._source.path} have a .txt, which may be a label or a "
+                'caption, and no .cls. Say labels = "txt" in the recipe to read it as the label, or labels = "" for '
+                "no labels."
+            )
+        return kind
+
+
 def recognises(path: Path, head: bytes) -> bool:
-    """Tell a tar whose first files are pictures with a `.cls`, or a `.json` that holds a label, of the same name."""
+    """Tell a tar whose first files are pictures with a `.cls`, or another file that holds a label, of the same name."""
     if path.is_dir() or not head:
         return False
-    try:
-        return any(_tells(list(sample)) for _, sample in groupby(_peek(path), key=lambda member: key_of(member.path)))
-    except BROKEN:
-        return False
+    return any(has_label(*_parts(None, None, sample)) for sample in _peeked(path))
+
+
+def splits_within(source: Source) -> dict[str, tuple[str, ...]]:
+    """Tell which folders belong to which split; see `pipeline.sources.forms`."""
+    return archive.splits_within(source)
 
 
 def survey(source: Source) -> Survey:
@@ -84,15 +143,16 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
                 refused=tuple(row.refused for row in batch if row.refused is not None),
                 done=reading.done,
             )
-    if not number:
+    if not number and not source.rest:
         raise SourceError(f"{source.title}: the archive {source.path} holds no files. Check that it is the right one.")
 
 
 def _batches(source: Source, reading: Reading) -> Iterator[list[_Row]]:
     batch: list[_Row] = []
     room = BYTES_PER_SHARD
+    texts = _Texts(source)
     for sample in _samples(source, reading):
-        for row in _rows(source, sample):
+        for row in _rows(source, sample, texts):
             batch.append(row)
             room -= len(row.data)
             if len(batch) == IMAGES_PER_SHARD or room <= 0:
@@ -104,82 +164,101 @@ def _batches(source: Source, reading: Reading) -> Iterator[list[_Row]]:
 
 def _samples(source: Source, reading: Reading) -> Iterator[list[Member]]:
     """Gather what lies together under one name; what an operating system left in between parts nothing."""
+    images, labels = source.part.images, source.part.labels
     sample: list[Member] = []
-    for member in _members(source, reading):
+    for member in with_class_names(_members(source, reading)):
         if member.refused is not None and member.refused.reason == "system_file":
             yield [member]
             continue
         # The mark of a cut archive stays with the last sample, which may have lost its label there.
-        if sample and key_of(member.path) != key_of(sample[0].path) and not _is_cut(member):
+        if sample and member.key != sample[0].key and not _is_cut(member):
             yield sample
             sample = []
-        sample.append(member if _is_needed(source, member.path) else member._replace(data=b""))
+        sample.append(member if _is_needed(images, labels, member) else member._replace(data=b""))
         if len(sample) > _MOST:
-            raise SourceError(
-                f"{source.title}: more than {_MOST} files of {source.path} share the name {key_of(member.path)} up to "
-                'its first dot, as only those of one sample do in a WebDataset. It is none: say format = "tar".'
-            )
+            whole = whole_samples(labels, sample, _parts(images, labels, sample)[0])
+            if not whole:
+                raise SourceError(
+                    f"{source.title}: more than {_MOST} files of {source.path} share the name "
+                    f"{member.key} up to its first dot, and not each picture has a label of its own. If it is "
+                    'no WebDataset, say format = "tar".'
+                )
+            yield sample[:whole]
+            sample = sample[whole:]
     if sample:
         yield sample
 
 
 def _members(source: Source, reading: Reading) -> Iterator[Member]:
-    for found in guarded(source, tar_members(source, reading=reading)):
+    for found in of_source(source, guarded(source, tar_members(source, reading=reading, links=False))):
         if isinstance(found, Refused):
-            yield Member(found.path, b"", found.file_size, found)
+            yield member_of(found.path, b"", found.file_size, found)
         else:
-            yield from map(Member, found.paths, found.data, found.sizes)
+            yield from map(member_of, found.paths, found.data, found.sizes)
 
 
-def _rows(source: Source, sample: Sequence[Member]) -> Iterator[_Row]:
-    pictures = [member for member in sample if _is_picture(source, member.path)]
-    label, fault = _judged(source, sample) if pictures else (None, None)
-    for member in pictures:
-        refused = member.refused or (fault and Refused(member.path, None, *fault, member.size))
-        yield _Row(member.path, label, member.data, refused and refused._replace(label=label))
-    others = [member for member in sample if member not in pictures]
-    for member in others if not pictures else filter(_is_cut, others):
-        alone = Refused(member.path, None, "not_an_image", "no picture has its name", member.size)
-        yield _Row(member.path, None, b"", member.refused._replace(label=None) if member.refused else alone)
+def _rows(source: Source, sample: Sequence[Member], texts: _Texts) -> Iterator[_Row]:
+    labels = source.part.labels
+    pictures, carriers = _parts(source.part.images, labels, sample)
+    if not pictures:
+        for member in sample:
+            alone = Refused(member.path, None, "not_an_image", "no picture has its name", member.size)
+            yield _Row(member.path, None, b"", member.refused._replace(label=None) if member.refused else alone)
+        return
+    found, lost = labels_in(labels, pictures, carriers, lambda: texts.kind)
+    cut = [member for member in sample if _is_cut(member)]
+    for picture, label, fault in found:
+        refused = picture.refused
+        if refused is None and fault:
+            refused = Refused(picture.path, None, "bad_row", fault, picture.size)
+        elif refused is None and label is None and cut and labels != "":
+            detail = "the archive is cut short behind it: its label may be lost"
+            refused = Refused(picture.path, None, "truncated", detail, picture.size)
+        yield _Row(picture.path, label, picture.data, refused and refused._replace(label=label))
+    shown = set(map(id, pictures))
+    for member, why in lost:
+        if id(member) not in shown:
+            yield _Row(member.path, None, b"", Refused(member.path, None, "bad_row", why, member.size))
+    for member in cut:
+        if id(member) not in shown and member.refused:
+            yield _Row(member.path, None, b"", member.refused._replace(label=None))
 
 
-def _judged(source: Source, sample: Sequence[Member]) -> tuple[str | None, tuple[str, str] | None]:
-    """Read a sample's label, or tell why its pictures are turned away: a reason code and what is wrong."""
-    try:
-        label = label_in(source.part.labels, sample)
-    except ValueError as error:
-        return None, ("bad_row", str(error))
-    if label is None and source.part.labels != "" and any(map(_is_cut, sample)):
-        return None, ("truncated", "the archive is cut short behind it: its label may be lost")
-    return label, None
+def _parts(images: str | None, labels: str | None, sample: Sequence[Member]) -> tuple[list[Member], list[Carrier]]:
+    """Find the pictures of a sample, and its files that may hold a label."""
+    pictures = [member for member in sample if _may_be_picture(images, member)]
+    carriers = carriers_of(labels, sample, pictures)
+    if images:
+        pictures = pictures_of(images, pictures, {carrier.stem for carrier in carriers})
+    return pictures, carriers
 
 
-def _is_picture(source: Source, path: str) -> bool:
-    ending = ending_of(path)
-    asked = source.part.images
-    return ending == asked.lower().removeprefix(".") if asked else bool(ending) and is_picture_name(ending)
+def _may_be_picture(images: str | None, member: Member) -> bool:
+    if images:
+        return f".{member.ending}".endswith(f".{images.lower().removeprefix('.')}")
+    return _is_picture(member.ending)
 
 
-def _is_needed(source: Source, path: str) -> bool:
-    return _is_picture(source, path) or ending_of(path) in ((source.part.labels or CLASS).lower(), JSON)
+@lru_cache(2**12)
+def _is_picture(ending: str) -> bool:
+    return bool(ending) and is_picture_name(ending)
+
+
+def _is_needed(images: str | None, labels: str | None, member: Member) -> bool:
+    return _may_be_picture(images, member) or may_hold_label(labels, member)
 
 
 def _is_cut(member: Member) -> bool:
     return member.refused is not None and member.refused.reason == "truncated"
 
 
-def _tells(sample: Sequence[Member]) -> bool:
-    return any(is_picture_name(ending_of(member.path)) for member in sample) and has_label(sample)
+def _peeked(path: Path) -> list[list[Member]]:
+    """Read the first files of a tar, sample by sample, and what is in those that may hold a label."""
+    return [list(sample) for _, sample in groupby(_peek(path), key=attrgetter("key"))]
 
 
 def _peek(path: Path) -> Iterator[Member]:
-    """Read the first files of a tar, and what is in those that may hold a label."""
-    head = io.BytesIO(beginning(path, _HEAD))
-    with tarfile.open(fileobj=head, mode="r:", errors="surrogateescape") as archive:
-        for info in islice(filter(tarfile.TarInfo.isreg, archive), _PEEK):
-            name = clean_path(readable_name(info.name))
-            if not ending_of(name):  # left by an operating system, most likely
-                continue
-            small = ending_of(name) == JSON and info.size <= _LARGEST_PEEK
-            content = archive.extractfile(info) if small else None
-            yield Member(name, content.read() if content else b"{}", info.size)
+    for name, size, data in islice(first_members(path, _FARTHEST_PEEK, _LARGEST_PEEK), _PEEK):
+        member = member_of(name, data, size)
+        if member.ending and not system_file(name):
+            yield member

@@ -20,14 +20,20 @@ from isal import isal_zlib
 from pipeline.encoded import Blobs, Encoded, Made, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.sources.archive import batches, encode, guarded
-from pipeline.sources.members import Members, clean_path, refusal, unpacking_check
-from pipeline.sources.source import DAMAGED, Source, files_fingerprint, one_line, shard_key
+from pipeline.sources.members import Members, clean_path, folders_of, of_source, refusal, unpacking_check
+from pipeline.sources.roles import levels_of_paths, splits_of
+from pipeline.sources.source import DAMAGED, Source, files_fingerprint, one_line, readable_name, shard_key
+from pipeline.sources.tarwalk import symbolic_link
+from pipeline.sources.zipnames import raw_name, readable_names
 
 _MAGIC = (b"PK\3\4", b"PK\5\6")
 # A zip ends in a record of 22 bytes and a comment of at most 65,535.
 _TAIL = 22 + 65_535
 _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED, _PLAIN_WAYS = 0x1, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_MSDOS_FOLDER = 0x10
+# Of what a link leads to, so many bytes are read.
+_LONGEST_TARGET = 4096
 
 
 class _Packed(NamedTuple):
@@ -46,6 +52,11 @@ def recognises(path: Path, head: bytes) -> bool:
     return head.startswith(_MAGIC) or (not path.is_dir() and zipfile.is_zipfile(path))
 
 
+def splits_within(source: Source) -> dict[str, tuple[str, ...]]:
+    """Tell which folders belong to which split; see `pipeline.sources.forms`."""
+    return splits_of(levels_of_paths(folders_of(guarded(source, _members(source, [])))))
+
+
 def survey(source: Source) -> Survey:
     """Fingerprint the archive by size and time; see `pipeline.sources`."""
     return Survey(files_fingerprint(source, source.path))
@@ -56,13 +67,13 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     fingerprint = survey(source).fingerprint
     infos: list[zipfile.ZipInfo] = []
     seen = 0
-    for number, batch in enumerate(batches(source, guarded(source, _members(source, infos)))):
+    for number, batch in enumerate(batches(source, of_source(source, guarded(source, _members(source, infos))))):
         key = shard_key(source, number)
         if wanted is None or key in wanted:
             packed = tuple(_packed(infos[place]) for place in batch.members.starts)
             contents = Made(partial(_unpack, source.title, source.path, packed))
-            seen += len(batch.members.paths) + len(batch.refused)
-            yield encode(key, fingerprint, batch, contents, seen / len(infos))
+            seen = max(seen, *batch.members.starts) if batch.members.starts else seen
+            yield encode(source, key, fingerprint, batch, contents, (seen + 1) / len(infos))
 
 
 def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Members | Refused]:
@@ -78,19 +89,33 @@ def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Members |
     """
     with zipfile.ZipFile(source.path) as archive:
         infos += archive.infolist()
-    _check_count(source, len(infos))
-    check, unpacked = unpacking_check(source), 0
-    for number, info in enumerate(infos):
-        if info.is_dir():
-            continue
-        if info.flag_bits & _ENCRYPTED:
-            raise RuntimeError(f"{info.filename} is encrypted, a password is required")
-        path = clean_path(info.filename)
-        link = "a link, device or pipe in the archive" if stat.S_ISLNK(info.external_attr >> 16) else ""
-        refused = refusal(source, path, info.file_size, link)
-        unpacked += 0 if refused else info.file_size
-        check(unpacked)
-        yield refused or Members([path], [b""], [number], [info.file_size])
+        _check_count(source, len(infos))
+        check, unpacked = unpacking_check(source), 0
+        for number, (info, name) in enumerate(zip(infos, readable_names(infos), strict=True)):
+            if _is_folder(info, name):
+                continue
+            if info.flag_bits & _ENCRYPTED:
+                raise RuntimeError(f"{info.filename} is encrypted, a password is required")
+            path = clean_path(name)
+            refused = refusal(source, path, info.file_size, _link(archive, info))
+            unpacked += 0 if refused else info.file_size
+            check(unpacked)
+            yield refused or Members([path], [b""], [number], [info.file_size])
+
+
+def _is_folder(info: zipfile.ZipInfo, name: str) -> bool:
+    """Tell folders, some of which have no "/" at the end of their name but an attribute that says so."""
+    marked = stat.S_ISDIR(info.external_attr >> 16) or info.external_attr & _MSDOS_FOLDER
+    return info.is_dir() or (not info.file_size and bool(marked or name.endswith("/")))
+
+
+def _link(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    """Say what is wrong with an entry that is a link; empty where it is none."""
+    if not stat.S_ISLNK(info.external_attr >> 16):
+        return ""
+    with archive.open(info) as stream:
+        target = stream.read(_LONGEST_TARGET)
+    return symbolic_link(readable_name(target.decode("utf-8", "surrogateescape")))
 
 
 def _check_count(source: Source, found: int) -> None:
@@ -106,8 +131,7 @@ def _check_count(source: Source, found: int) -> None:
 
 
 def _packed(info: zipfile.ZipInfo) -> _Packed:
-    name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-    return _Packed(info.header_offset, name, info.compress_type, info.compress_size, info.file_size, info.CRC)
+    return _Packed(info.header_offset, raw_name(info), info.compress_type, info.compress_size, info.file_size, info.CRC)
 
 
 def _unpack(title: str, path: Path, members: Sequence[_Packed]) -> Blobs:

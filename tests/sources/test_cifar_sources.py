@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from making import handed_out, recipe, source_of
 from numpy.typing import NDArray
 
-from pipeline.errors import RecipeError, SourceError
+from pipeline.errors import SourceError
 from pipeline.sources import detect, read, resolve, survey
 
 TEN = [f"name{n}" for n in range(10)]
@@ -170,9 +170,9 @@ def test_a_folder_needs_a_split_that_it_has(tmp_path: Path) -> None:
     assert "has no records for split 'valid'. A folder of CIFAR has train and test; name a file" in fault(
         folder, split="valid"
     )
-    with pytest.raises(RecipeError, match="give it a split"):
-        resolve(recipe(tmp_path, {"uri": "set", "split": None}))
+    assert [source.split for source in resolve(recipe(tmp_path, {"uri": "set", "split": None}))] == ["train", "test"]
     (folder / "test_batch.bin").unlink()
+    assert [source.split for source in resolve(recipe(tmp_path, {"uri": "set", "split": None}))] == ["train"]
     assert "has no records for split 'test'" in fault(folder, split="test")
     (tmp_path / "none").mkdir()
     assert "holds no CIFAR records. Name a file of records itself" in fault(tmp_path / "none", format="cifar")
@@ -203,6 +203,18 @@ def test_labels_and_their_names_must_fit(tmp_path: Path) -> None:
     (folder / "batches.meta.txt").write_bytes(b"\xff\n")
     with pytest.raises(SourceError, match="batches.meta.txt is no UTF-8 text"):
         handed_out(source_of(file))
+
+
+def test_names_of_labels_are_read_as_windows_writes_them_and_none_may_be_empty(tmp_path: Path) -> None:
+    folder = ten(tmp_path / "set")
+    file = folder / "test_batch.bin"
+    file.write_bytes(records(colour(3), [0, 1, 2]))
+    (folder / "batches.meta.txt").write_bytes("\ufeffair plane\r\nauto\r\nbird\r\n\r\n".encode())
+    assert [label for _, label, _ in handed_out(source_of(file))] == ["air plane", "auto", "bird"]
+    for text, line in (("a\n\nc\n", 2), ("\r\nb\r\nc", 1)):
+        (folder / "batches.meta.txt").write_text(text)
+        with pytest.raises(SourceError, match=f"line {line} of .*batches.meta.txt names no class"):
+            handed_out(source_of(file))
 
 
 def test_a_file_that_goes_or_shrinks_after_it_was_found_is_an_error(

@@ -15,7 +15,8 @@ from making import handed_out, pictures, source_of, turned_away
 
 from pipeline.errors import SourceError
 from pipeline.sources import read, survey
-from pipeline.sources.csv import _encode, _Layout
+from pipeline.sources.csv import _encode
+from pipeline.sources.csv_columns import Layout
 
 HEADER = "label,pixel0,pixel1,pixel2,pixel3"
 SQUARE = (HEADER, "7,0,1,2,3", "5,255,254,253,252")
@@ -38,14 +39,17 @@ BOTH = [("0", "7", [0, 1, 2, 3]), ("1", "5", [255, 254, 253, 252])]
     "lines",
     [
         SQUARE,
-        SQUARE[1:],
         ('"label","pixel0","pixel1","pixel2","pixel3"', '"7","0","1","2","3"', '"5","255","254","253","252"'),
         ("\ufeff" + HEADER, *SQUARE[1:]),
-        ("\ufeff" + SQUARE[1], SQUARE[2]),
-        ("Label,0,1,2,3", *SQUARE[1:]),
+        ("# " + HEADER, *SQUARE[1:]),
+        (HEADER.upper(), *SQUARE[1:]),
         ("pixel0,pixel1,pixel2,pixel3,label", "0,1,2,3,7", "255,254,253,252,5"),
         (HEADER, " 7, 0,1 ,2,03", "5,255,254,253,252"),
         (*SQUARE, "", ""),
+        ("", *SQUARE),
+        (HEADER + ",", "7,0,1,2,3,", "5,255,254,253,252,"),
+        (HEADER, "7,0.0,1.0,2.,3.00", "5,255.0,2.54e+02,253,252"),
+        *(tuple(line.replace(",", separator) for line in SQUARE) for separator in (";", "\t", "|")),
         (*SQUARE, "  "),
     ],
 )
@@ -70,12 +74,17 @@ def test_without_a_label_column_labels_are_null(tmp_path: Path) -> None:
     unlabelled = [(path, None, pixels) for path, _, pixels in BOTH]
     header = written(tmp_path, "pixel0,pixel1,pixel2,pixel3", "0,1,2,3", "255,254,253,252")
     assert rows(header) == unlabelled
-    assert rows(written(tmp_path, "0,1,2,3", "255,254,253,252")) == unlabelled
+    assert rows(written(tmp_path, "0,3,2,1", "255,254,253,252"), decode={"size": [2, 2]}) == [
+        ("0", None, [0, 3, 2, 1]),
+        unlabelled[1],
+    ]
 
 
 def test_labels_are_words_and_an_empty_one_is_null(tmp_path: Path) -> None:
-    file = written(tmp_path, "cat,0,1,2,3", '"a dog",0,1,2,3', ",0,1,2,3", "007,0,1,2,3")
-    assert [label for _, label, _ in rows(file)] == ["cat", "a dog", None, "007"]
+    lines = ("cat,0,1,2,3", '"a dog",0,1,2,3', ",0,1,2,3", "007,0,1,2,3", "nan,0,1,2,3", "5.00e+00,0,1,2,3")
+    for header in (HEADER, '"digit","pixel0","pixel1","pixel2","pixel3"'):
+        file = written(tmp_path, header, *lines)
+        assert [label for _, label, _ in rows(file)] == ["cat", "a dog", None, "007", None, "5"]
 
 
 @pytest.mark.parametrize(
@@ -117,44 +126,10 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, lines: tuple[str, ...])
         rows(written(tmp_path, *lines))
 
 
-@pytest.mark.parametrize(
-    "lines", [("label,a,b,c,d,e", "1,2,3,4,5,6"), ("0,1,2,3,4,5,6",), ("a,b,c,d,e",), ("x",), ("",)]
-)
-def test_columns_that_are_no_picture_are_an_error_that_says_what_to_do(tmp_path: Path, lines: tuple[str, ...]) -> None:
-    file = written(tmp_path, *lines)
-    with pytest.raises(SourceError, match="are no picture. Expected 'label,pixel0,pixel1,...' .* set decode.size"):
-        rows(file, format="csv")
-
-
-@pytest.mark.parametrize(
-    ("columns", "size", "label", "shape"),
-    [
-        (7, (2, 3), True, (2, 3, 1)),
-        (6, (2, 3), False, (2, 3, 1)),
-        (18, (2, 3), False, (2, 3, 3)),
-        (19, (2, 3), True, (2, 3, 3)),
-        (12, None, False, (2, 2, 3)),
-        (13, None, True, (2, 2, 3)),
-        (48, None, False, (4, 4, 3)),
-        # 49 columns are a label and a 4x4 picture in colour where the recipe says so, and else 7x7.
-        (49, (4, 4), True, (4, 4, 3)),
-        (49, None, False, (7, 7, 1)),
-        (785, (10, 10), True, (28, 28, 1)),
-    ],
-)
-def test_the_shape_without_a_header(
-    tmp_path: Path, columns: int, size: tuple[int, int] | None, *, label: bool, shape: tuple[int, int, int]
-) -> None:
-    file = written(tmp_path, ",".join(str(n % 256) for n in range(columns)))
-    ((_, name, pixels),) = handed_out(source_of(file, decode={"size": size} if size else {}))
-    assert (name == "0") is label
-    assert pixels.shape == shape
-    assert pixels.ravel().tolist() == [n % 256 for n in range(int(label), columns)]
-
-
 def test_shards_are_cut_by_count_and_number_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.sources.csv.IMAGES_PER_SHARD", 2)
-    for lines in (("1,2,3,4",) * 5, ("a,b,c,d", *("1,2,3,4",) * 5)):
+    bare = ",".join(["1"] * 64)
+    for lines in ((bare,) * 5, (",".join(f"p{n}" for n in range(64)), *(bare,) * 5)):
         source = source_of(written(tmp_path, *lines))
         shards = list(read(source))
         assert [shard.paths for shard in shards] == [("0", "1"), ("2", "3"), ("4",)]
@@ -172,15 +147,15 @@ def test_a_cut_gzip_is_an_error(tmp_path: Path, keep: int) -> None:
 
 @given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=20))
 def test_every_line_is_a_picture_a_reject_or_blank(lines: list[bytes]) -> None:
-    layout = _Layout(columns=4, label=None, shape=(2, 2, 1), header=False)
+    layout = Layout(4, ",", None, (0, 1, 2, 3), (2, 2, 1), header=False, sure=True)
     shard = _encode("k", "f", 0, [line + b"\n" for line in [b"1,2,3,4", *lines]], layout)
     assert len(shard) == 1 + sum(bool(line.strip()) for line in lines)
     assert len({*shard.paths, *(refused.path for refused in shard.refused)}) == len(shard)
 
 
 def test_pixels_come_back_as_they_were_written(tmp_path: Path) -> None:
-    made = pictures(50, size=(5, 5))
-    file = written(tmp_path, *(",".join(map(str, (n, *made[n].ravel()))) for n in range(50)))
+    made = pictures(50, size=(9, 9))
+    file = written(tmp_path, *(",".join(map(str, ("abc"[n % 3], *made[n].ravel()))) for n in range(50)))
     assert np.array_equal([pixels[..., 0] for *_, pixels in handed_out(source_of(file))], made)
 
 
@@ -195,8 +170,29 @@ def test_quoted_labels_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_no_utf8_is_a_reject_that_says_so(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"label,p0,p1,p2,p3\nA,1,2,3,4\n\xe9,1,2,3,4\n\xfc,1,2,3,4\n")
+    (tmp_path / "a.csv").write_bytes(b"label,px0,px1,px2,px3\nA,1,2,3,4\n\xe9,1,2,3,4\n\xfc,1,2,3,4\n")
     assert [label for _, label, _ in handed_out(source_of(tmp_path / "a.csv"))] == ["A"]
     refused = turned_away(source_of(tmp_path / "a.csv"))
     assert [(item.path, item.reason) for item in refused] == [("1", "bad_row"), ("2", "bad_row")]
     assert "no UTF-8" in refused[0].detail
+
+
+def test_other_columns_may_hold_anything(tmp_path: Path) -> None:
+    lines = ("id,pixel0,pixel1,pixel2,pixel3,class", "a b,0,1,2,3,7", '"x,y",255,254,253,252,5', ",1,1,1,1,1")
+    file = written(tmp_path, *lines)
+    assert rows(file) == [*BOTH, ("2", "1", [1, 1, 1, 1])]
+    assert turned_away(source_of(file)) == []
+
+
+def test_keys_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    file = written(tmp_path, *SQUARE)
+    keys: list[dict[str, Any]] = [{}, {"labels": ""}, {"labels": "label"}, {"images": "pixel"}]
+    assert len({survey(source_of(file, **key)).fingerprint for key in keys}) == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("form", [None, "csv", "list"])
+def test_utf_16_is_an_error_that_says_so(tmp_path: Path, encoding: str, form: str | None) -> None:
+    (tmp_path / "a.csv").write_bytes("\n".join(SQUARE).encode(encoding))
+    with pytest.raises(SourceError, match="a.csv is UTF-16 text.* Save it as UTF-8"):
+        rows(tmp_path / "a.csv", format=form)

@@ -109,7 +109,7 @@ def test_a_wrong_format_is_an_error_and_no_crash(tmp_path: Path, form: str) -> N
 @pytest.mark.parametrize("uri", ["nowhere", "x/y", "a" * 300, "a\0b"])
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path, uri: str) -> None:
     (tmp_path / "x").write_bytes(CSV)
-    with pytest.raises(SourceError, match="no file or folder .* check the uri in the recipe"):
+    with pytest.raises(SourceError, match="no file or folder .* Check the path"):
         resolve(recipe(tmp_path, {"uri": uri}))
 
 
@@ -132,11 +132,12 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         detect(tmp_path / "x")
 
 
-def test_a_source_without_a_split_is_an_error(tmp_path: Path) -> None:
+def test_a_source_without_a_split_is_train_where_nothing_says_another(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(CSV)
-    for part in ({"uri": "x"}, {"uri": "glyphs", "format": "glyphs"}):
-        with pytest.raises(RecipeError, match='give it a split, such as split = "train"'):
-            resolve(recipe(tmp_path, {**part, "split": None}))
+    (tmp_path / "x-test.csv").write_bytes(CSV)
+    for uri, split in (("x", "train"), ("x-test.csv", "test"), ("glyphs", "train")):
+        part = {"uri": uri, "split": None, **({"format": "glyphs"} if uri == "glyphs" else {})}
+        assert [source.split for source in resolve(recipe(tmp_path, part))] == [split]
 
 
 def test_one_source_twice_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -48,8 +48,7 @@ def test_the_shard_is_known_beforehand(tmp_path: Path) -> None:
     assert [row[:2] for row in handed_out(other)] == [row[:2] for row in handed_out(source)]
 
 
-def test_keys_of_other_forms_and_no_split_are_errors(tmp_path: Path) -> None:
+def test_keys_of_other_forms_are_errors_and_no_split_is_train(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="rows, seed says nothing of a source of format digits"):
         digits(tmp_path, rows=5, seed=1)
-    with pytest.raises(RecipeError, match="give it a split"):
-        digits(tmp_path, split=None)
+    assert digits(tmp_path, split=None).split == "train"

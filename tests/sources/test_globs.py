@@ -18,7 +18,7 @@ from pipeline.handle import Lake
 from pipeline.sources import Source, is_fetched, read, resolve
 from pipeline.sources.globs import _fits
 
-CSV = b"label,a,b,c,d\n1,2,3,4,5\n"
+CSV = b"label,pixel0,pixel1,pixel2,pixel3\n1,2,3,4,5\n"
 
 
 def found(base: Path, uri: str, **part: Any) -> list[Source]:
@@ -156,10 +156,12 @@ def test_two_patterns_that_share_a_file_are_an_error(base: Path) -> None:
         resolve(recipe(base, {"uri": "a*.csv"}, {"uri": "a.csv"}))
 
 
-def test_the_lakes_own_files_are_no_source(base: Path) -> None:
+def test_the_lakes_own_files_are_left_out(base: Path) -> None:
+    before = [source.uri for source in found(base, "**/*.csv")]
     as_folder(base, {"lake/images/a.csv": CSV})
-    with pytest.raises(RecipeError, match="lake/images/a.csv lies inside lake.root"):
-        found(base, "**/*.csv")
+    assert [source.uri for source in found(base, "**/*.csv")] == before
+    with pytest.raises(SourceError, match="matches only files of the lake"):
+        found(base, "lake/**/*.csv")
 
 
 def test_patterns_are_at_hand_and_addresses_are_no_patterns(base: Path) -> None:

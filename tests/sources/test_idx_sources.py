@@ -78,8 +78,11 @@ def test_packed_or_not_the_pictures_are_the_same(tmp_path: Path) -> None:
 
 def test_labels_are_found_beside_or_named_or_none(tmp_path: Path) -> None:
     file = write(tmp_path)
+    assert {label for _, label, _ in handed_out(source_of(file, labels=""))} == {None}
     (tmp_path / LABELS).rename(tmp_path / "other")
-    assert {label for _, label, _ in handed_out(source_of(file))} == {None}
+    with pytest.raises(SourceError, match="beside it lies other. Name an IDX file with labels ="):
+        survey(source_of(file))
+    assert {label for _, label, _ in handed_out(source_of(file, labels=""))} == {None}
     assert {label for _, label, _ in handed_out(source_of(file, labels="other"))} == set("01234")
     with pytest.raises(SourceError, match="cannot read .*nowhere"):
         survey(source_of(file, labels="nowhere"))
@@ -102,8 +105,11 @@ def test_shards_are_cut_by_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"\0\0\x08\2" + bytes(8), "no IDX file of unsigned bytes with 3 or 4 dimensions .type 0x08, 2"),
-        (idx(np.zeros((1, 2, 2), np.uint8), kind=0x0D), "dimensions .type 0x0d, 3 dimensions"),
+        (b"\0\0\x08\2" + bytes(8), "holds no images, which have 3 or 4 dimensions, but 2"),
+        (b"\0\0\x08\0" + bytes(8), "no IDX file .its first bytes say type 0x08, 0 dimensions"),
+        (b"\0\0\x0a\3" + bytes(8), "no IDX file .its first bytes say type 0x0a, 3 dimensions"),
+        (idx(np.zeros((1, 2, 2), np.uint8), kind=0x0D), "are float32: which value is black .* as unsigned bytes"),
+        (idx(np.zeros((1, 2, 2), np.uint8), kind=0x0B), "are int16: which value is black .* as unsigned bytes"),
         (idx(np.zeros((0, 2, 2), np.uint8)), "holds no images"),
         (idx(np.zeros((2, 0, 2), np.uint8)), "damaged, or no images"),
         (idx(np.zeros((1, 2, 2, 2), np.uint8)), "damaged, or no images"),
@@ -141,8 +147,9 @@ def test_a_damaged_labels_file_is_an_error(tmp_path: Path, data: bytes, match: s
 
 def test_swapped_images_and_labels_are_an_error_that_says_so(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(SourceError, match="Check that images and labels are not swapped"):
-        handed_out(source_of(tmp_path / LABELS, labels=IMAGES))
+    for labels in (IMAGES, ""):
+        with pytest.raises(SourceError, match="Check that images and labels are not swapped"):
+            handed_out(source_of(tmp_path / LABELS, labels=labels))
 
 
 def test_a_folder_becomes_a_source_a_split(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,18 @@ def rows(file: Path, **options: Any) -> list[tuple[str, str | None]]:
         ("id,filename,target,width", "0,a/1.png,cat,28", "1,b/2.png,dog,28"),
         ('"path","label"', '"a/1.png","cat"', '"b/2.png","dog"'),
         ("a/1.png, cat ", " b/2.png,dog"),
+        ("path;label", "a/1.png;cat", "b/2.png;dog"),
+        ("a/1.png;cat", "b/2.png;dog"),
+        ("a/1.png|cat", "b/2.png|dog"),
+        ("a/1.png cat", "b/2.png dog"),
+        ("cat,a/1.png", "dog,b/2.png"),
+        ("0,a/1.png,cat", "1,b/2.png,dog", "2,b/2.png,dog"),
+        ("a/1.png,cat,", "b/2.png,dog,"),
+        ("image_id,label", "a/1.png,cat", "b/2.png,dog"),
+        ("Unnamed: 0;photo;Class Name", "0;a/1.png;cat", "1;b/2.png;dog"),
+        ("", "path,y", "a/1.png,cat", "b/2.png,dog"),
+        ("cls\tpath", "cat\ta/1.png", "dog\tb/2.png"),
+        ("path,digit,x", "a/1.png,cat,3", "b/2.png,dog,4"),
         ("./a/1.png,cat", "b//././2.png,dog"),
         ("a/1.png,cat", "", "b/2.png,dog", ",", "  "),
         ("a/1.png,cat", "b/2.png,dog", "a/1.png,cat", "./a/1.png,cat"),
@@ -92,6 +105,11 @@ def test_a_list_is_told_by_its_first_line(tmp_path: Path, form: str | None, line
         (("photo,breed", "a/1.png,cat", "b/2.png,dog"), {"images": "photo", "labels": "breed"}),
         (("photo,breed", "a/1.png,cat", "b/2.png,dog"), {"labels": "breed"}),
         (("path,image,kind,label", "a/1.png,x,cat,1", "b/2.png,x,dog,2"), {"images": "path", "labels": "kind"}),
+        (("photo;breed", "a/1.png;cat", "b/2.png;dog"), {"labels": "breed"}),
+        (("a/1.png,cat,train", "b/2.png,dog,test"), {"labels": "1"}),
+        (("train,a/1.png,cat", "test,b/2.png,dog"), {"labels": "last"}),
+        (("cat,a/1.png,x.png", "dog,b/2.png,x.png"), {"images": "1", "labels": "first"}),
+        (("path,width,kind", "a/1.png,28,cat", "b/2.png,28,dog"), {"labels": "last"}),
     ],
 )
 def test_the_recipe_names_the_columns(tmp_path: Path, lines: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -107,6 +125,8 @@ def test_the_recipe_names_the_columns(tmp_path: Path, lines: tuple[str, ...], op
         (("path,width", "a/1.png,28", "b/2.png,28"), {"labels": ""}),
         (("path,label", "a/1.png,", "b/2.png"), {}),
         (("path,label", 'a/1.png," "', "b/2.png,"), {}),
+        (("path,label", "a/1.png,nan", "b/2.png,NaN"), {}),
+        (("a/1.png,<NA>", "b/2.png,nan"), {}),
     ],
 )
 def test_an_empty_label_is_none(tmp_path: Path, lines: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -123,7 +143,26 @@ def test_an_empty_label_is_none(tmp_path: Path, lines: tuple[str, ...], options:
         ),
         (("path,label,class", "a,b,c"), {}, "several columns are called like labels .*labels = .* for none"),
         (("path,width", "a/1.png,28"), {}, 'no column is called like labels .* or labels = "" for none'),
-        (("a,b,c", "x.png,1,2"), {}, "no column is called like paths .*Name the column with images"),
+        (("a,b,c", "x.png,1,2"), {}, "no column is called like labels .*'a, b, c'.*Name the column with labels"),
+        (("a,b,c", "x,1,2"), {}, "no column is called like paths, or holds them, .*Name the column with images"),
+        (("photo,breed", "a/1.png,cat", "b/2.png,dog"), {}, "no column is called like labels .*'photo, breed'"),
+        (
+            ("a/1.png,cat,train", "b/2.png,dog,test"),
+            {},
+            '2 columns beside the paths .* labels = "first", "last" or its pos',
+        ),
+        (
+            ("a/1.png,cat,3,4", "b/2.png,dog,3,4"),
+            {},
+            '3 columns beside the paths .* labels = "first", "last" or its pos',
+        ),
+        (("a/1.png,a/2.png", "b/2.png,a/2.png"), {}, "not one column but several may be the paths"),
+        (("path,label,label", "a/1.png,cat,1"), {}, "several columns are called like labels"),
+        (("path,label,label", "a/1.png,cat,1"), {"labels": "label"}, "2 columns are called 'label'"),
+        (("path,kind,kind", "a/1.png,cat,1"), {"labels": "kind"}, "2 columns are called 'kind'"),
+        (("path,x,y", "a/1.png,3,4"), {}, "no column is called like labels"),
+        (("a/1.png,cat",), {"labels": "2"}, "no column '2'"),
+        (tuple(f"{n},{n}.png" for n in range(25)), {}, "the only column beside the paths counts the rows"),
         (("path,label", "a/1.png,cat"), {"images": "photo"}, "no column 'photo' .*'path, label'"),
         (("a/1.png,cat",), {"labels": "kind"}, "no column 'kind'"),
         (("path,label",), {}, "lists no files"),
@@ -134,6 +173,7 @@ def test_an_empty_label_is_none(tmp_path: Path, lines: tuple[str, ...], options:
         (("path,label", "./,cat"), {}, "row 1 of .* names no file"),
         (("path,label", "a/1.png,cat", "./a/1.png,dog"), {}, "lists 'a/1.png' with two labels, 'cat' and 'dog'"),
         (("path,label", "a/1.png,cat", "a/1.png,"), {}, "lists 'a/1.png' with two labels, None and 'cat'"),
+        (("path,label", "a/1.png,cat", "a\\1.png,dog"), {}, "lists 'a/1.png' with two labels, 'cat' and 'dog'"),
     ],
 )
 def test_what_is_not_clear_is_an_error(
@@ -164,6 +204,88 @@ def test_paths_may_lead_anywhere_for_the_list_is_its_owners_word(tmp_path: Path)
     assert Path(handed_out(source_of(file))[1][2]) == far
 
 
+def test_paths_with_backslashes_are_found_under_the_name_that_the_file_has(tmp_path: Path) -> None:
+    lines = ("a\\1.png,cat", ".\\b\\2.png,dog", "a\\.\\1.png,cat", "b/2.png,dog")
+    assert rows(listed(tmp_path, "path,label", *lines)) == PAIR
+    as_folder(tmp_path, {"above\\x.png": PNGS[2], "above/x.png": PNGS[3], "lists/y": b""})
+    assert rows(listed(tmp_path / "lists", "path,label", "..\\above\\x.png,up")) == [("../above/x.png", "up")]
+    # A name that really has a backslash in it comes first.
+    file = listed(tmp_path, "path,label", "above\\x.png,up", "above/x.png,down")
+    assert rows(file) == [("above/x.png", "down"), ("above\\x.png", "up")]
+
+
+NAMES = ["caf\u00e9/\u00fc 1.png", "\u30ac\u30d1.png", "\u1ec7/\uac01.png"]
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_list", ["NFC", "NFD"])
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_paths_in_another_unicode_form_are_found(tmp_path: Path, on_disk: Any, in_list: Any, slash: str) -> None:
+    stored = [unicodedata.normalize(on_disk, name) for name in NAMES]
+    as_folder(tmp_path, dict.fromkeys(stored, PNGS[0]))
+    lines = [unicodedata.normalize(in_list, name).replace("/", slash) + ",x" for name in NAMES]
+    file = listed(tmp_path, "path,label", *lines)
+    assert rows(file) == sorted((name, "x") for name in stored)
+
+
+def test_of_two_unicode_forms_the_exact_one_is_meant(tmp_path: Path) -> None:
+    one, other = (unicodedata.normalize(form, "\u00fc.png") for form in ("NFC", "NFD"))
+    as_folder(tmp_path, {one: PNGS[0], other: PNGS[1]})
+    assert rows(listed(tmp_path, "path,label", f"{one},a", f"{other},b")) == sorted([(one, "a"), (other, "b")])
+    # Of two files that both have another form, neither is taken.
+    mixed = ["u\u0323\u0308.png", "\u1ee5\u0308.png", "\u00fc\u0323.png"]
+    as_folder(tmp_path, dict.fromkeys(mixed[:2], PNGS[0]))
+    file = listed(tmp_path, "path,label", f"{mixed[2]},x")
+    (refused,) = turned_away(source_of(file))
+    assert refused.detail == (
+        f"no such file: looked for {mixed[2]} from the folder of the list, and of the names in its folder not exactly "
+        "one has the same Unicode form."
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.com/a.png",
+        "http://example.com//x/./a.png?size=3&b=c",
+        "s3://bucket/a.png",
+        "gs://bucket/folder/a",
+        "HTTPS://EXAMPLE.COM/A.PNG",
+        "file:///tmp/a.png",
+    ],
+)
+@pytest.mark.parametrize(
+    "lines", [("path,label", "{},z", "a/1.png,cat"), ("{},z", "a/1.png,cat"), ("z;{}", "cat;a/1.png")]
+)
+def test_an_address_is_a_reject_that_names_it_as_it_is_written(
+    tmp_path: Path, address: str, lines: tuple[str, ...]
+) -> None:
+    file = listed(tmp_path, *(line.format(address) for line in lines))
+    assert rows(file) == PAIR[:1]
+    (refused,) = turned_away(source_of(file))
+    assert (refused.path, refused.label, refused.reason) == (address, "z", "not_a_file")
+    assert refused.detail.startswith(f"{address} is an address, and addresses in a list are not fetched. Download it")
+    assert "no such file" not in refused.detail
+
+
+def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
+    names = ["x\\y.png", "C:\\data\\z.png", "\u00e9.png"]
+    file = listed(tmp_path, "path,label", *(f"{name},z" for name in names))
+    here = "from the folder of the list"
+    assert {item.path: item.detail for item in turned_away(source_of(file))} == {
+        names[0]: f"no such file: looked for x\\y.png, also with / in place of every backslash, {here}.",
+        names[1]: f"no such file: looked for C:\\data\\z.png, also with / in place of every backslash, {here}. C: is a "
+        "drive of another computer.",
+        names[2]: f"no such file: looked for \u00e9.png {here}, and of the names in its folder not exactly one has the "
+        "same Unicode form.",
+    }
+
+
+def test_labels_that_differ_only_in_spelling_are_one_label(tmp_path: Path) -> None:
+    file = listed(tmp_path, "path,label", "a/1.png,7.0", "a\\1.png,7", "b/2.png,caf\u00e9", "b\\2.png,cafe\u0301")
+    assert len(rows(file)) == 2
+
+
 def test_a_list_from_elsewhere_names_no_files_of_this_machine(tmp_path: Path) -> None:
     file = listed(tmp_path, "path,label", "/etc/passwd,x")
     part = SourcePart(uri="https://host/list.csv", dataset="d", split="train")
@@ -172,21 +294,23 @@ def test_a_list_from_elsewhere_names_no_files_of_this_machine(tmp_path: Path) ->
 
 
 def test_what_is_not_there_or_no_file_is_a_reject(tmp_path: Path) -> None:
-    names = ["gone.png", "a", "pipe", "loop", "link", "a/1.png/x", "n" * 300, "Thumbs.db", "b/2.png"]
+    names = ["gone.png", "a", "pipe", "loop", "link", "a/1.png/x", "n" * 300, "Thumbs.db", "b/2.png", "nowhere"]
     file = listed(tmp_path, "path,label", *(f"{name},z" for name in names), "nul\0.png,z")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("else")
     (tmp_path / "link").symlink_to("a/1.png")
     (tmp_path / "Thumbs.db").write_bytes(b"x")
     assert [path for path, _ in rows(file)] == ["b/2.png", "link"]
     assert {(item.path, item.label): (item.reason, item.detail) for item in turned_away(source_of(file))} == {
-        ("gone.png", "z"): ("not_a_file", "no such file (No such file or directory)"),
+        ("gone.png", "z"): ("not_a_file", "no such file: looked for gone.png from the folder of the list."),
         ("a", "z"): ("not_a_file", "a folder"),
         ("pipe", "z"): ("not_a_file", "a pipe, socket or device"),
-        ("loop", "z"): ("not_a_file", "no such file (Too many levels of symbolic links)"),
-        ("a/1.png/x", "z"): ("not_a_file", "no such file (Not a directory)"),
-        ("n" * 300, "z"): ("not_a_file", "no such file (File name too long)"),
-        ("nul\0.png", "z"): ("not_a_file", "no such file (embedded null byte)"),
+        ("loop", "z"): ("not_a_file", "a link that leads to itself"),
+        ("nowhere", "z"): ("not_a_file", "a link that leads nowhere"),
+        ("a/1.png/x", "z"): ("not_a_file", "no such file: looked for a/1.png/x from the folder of the list."),
+        ("n" * 300, "z"): ("not_a_file", "the path is too long for this file system"),
+        ("nul\0.png", "z"): ("not_a_file", "the path has a NUL character in it"),
         ("Thumbs.db", "z"): ("system_file", "left beside files by an operating system"),
     }
 

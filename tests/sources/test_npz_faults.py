@@ -20,6 +20,13 @@ LABELS = np.arange(6)
 OBJECTS = np.array([{}, []] * 3, dtype=object)
 
 
+def spoilt(value: float) -> Any:
+    """Make pictures on the scale of notMNIST's notebooks, but for one value."""
+    images = (IMAGES - 127.5) / 255
+    images[4, 2, 1] = value
+    return images
+
+
 def npy(array: Any) -> bytes:
     out = io.BytesIO()
     np.save(out, array)
@@ -63,6 +70,10 @@ def fault(file: Path, **part: Any) -> str:
         ({"x": IMAGES / 255}, {}, "holds 0.* no whole number from 0 to 255: .* Save it as uint8"),
         ({"x": np.full((6, 5, 4), 256)}, {}, "holds 256, no whole number"),
         ({"x": np.full((6, 5, 4), -1)}, {}, "holds -1, no whole number"),
+        ({"x": IMAGES / 255 - 0.4}, {}, r"holds -?0.* Of other floats only \(k - 127.5\) / 255 is read"),
+        ({"x": spoilt(0.301)}, {}, "holds 0.301, no whole number"),
+        ({"x": spoilt(np.nan)}, {}, "holds nan, no whole number"),
+        ({"x": spoilt(200.0)}, {}, "holds 200.0, no whole number"),
         ({"x": np.full((6, 5, 4), np.nan)}, {}, "holds nan, no whole number"),
         ({"x": np.full((6, 5, 4), np.inf)}, {}, "holds inf, no whole number"),
         ({"x": np.ones((6, 5, 4))}, {}, r"no value of x \(6, 5, 4\) float64 .* above 1, so 1 may stand for white"),
@@ -72,7 +83,14 @@ def fault(file: Path, **part: Any) -> str:
         ({"x": OBJECTS}, {}, r"x \(6,\) Python objects or records .* never unpickled"),
         ({"x": IMAGES, "y": OBJECTS}, {}, r"y \(6,\) Python objects or records .* never unpickled"),
         ({"x": IMAGES, "y": LABELS / 4}, {}, 'holds no labels that are read: .* or none with labels = ""'),
-        ({"x": IMAGES, "y": LABELS * np.nan}, {}, "holds no labels that are read"),
+        ({"x": IMAGES, "y": LABELS + np.inf}, {}, "holds no labels that are read"),
+        ({"x": IMAGES, "y": np.array([np.nan, 1, 2, 3, 4, 0.5])}, {}, "holds no labels that are read"),
+        (
+            {"x": IMAGES, "onehot": np.eye(6)},
+            {},
+            r"no array .* is called labels, but onehot \(6, 6\) float64 may be those",
+        ),
+        ({"images": IMAGES, "y_train": LABELS}, {}, r"called labels, but y_train \(6,\) int64 may be .*labels = \"\""),
         ({"x": IMAGES, "y": LABELS * 1e300}, {}, "holds no labels that are read"),
         ({"x": IMAGES, "y": np.ones((6, 2))}, {}, "holds no labels that are read"),
         ({"x": IMAGES, "y": np.eye(6) / 2}, {}, "holds no labels that are read"),
@@ -96,7 +114,7 @@ def test_labels_beside_must_be_one_array_of_one_file(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy"):
         np.save(tmp_path / name, IMAGES)
     np.savez(tmp_path / "y.npz", LABELS, LABELS)
-    with pytest.raises(SourceError, match=r"y.npz, which labels names, must hold one array. It has: arr_0 \(6,\)"):
+    with pytest.raises(SourceError, match=r"y.npz, which has the labels, must hold one array. It has: arr_0 \(6,\)"):
         handed_out(source_of(tmp_path / "a.npy", labels="y.npz"))
     np.save(tmp_path / "y.npy", LABELS)
     several = resolve(recipe(tmp_path, {"uri": "[ab].npy", "labels": "y.npy"}))

@@ -107,6 +107,12 @@ def test_a_npz_is_told_from_a_zip_whether_compressed_or_not(tmp_path: Path) -> N
         (LABELS[:, None].astype(">i8"), NAMES),
         (LABELS.astype(np.float32), NAMES),
         (LABELS - 2.0, ["-2", "-1", "0", "1", "2", "3"]),
+        (LABELS[:, None, None], NAMES),
+        (LABELS.astype(np.float16)[:, None, None, None], NAMES),
+        (np.array([np.nan, 1, 2, np.nan, -1, 5]), [None, "1", "2", None, "-1", "5"]),
+        (np.array([[0], [np.nan]] * 3, np.float32), ["0", None] * 3),
+        (np.full(6, np.nan), [None] * 6),
+        (np.array([["a"], ["b"]] * 3), ["a", "b"] * 3),
         (np.eye(6, 7)[::-1], NAMES[::-1]),
         (np.eye(6, dtype=bool), NAMES),
         (np.asfortranarray(np.eye(6)), NAMES),
@@ -118,6 +124,17 @@ def test_a_npz_is_told_from_a_zip_whether_compressed_or_not(tmp_path: Path) -> N
 )
 def test_labels_of_every_kind_become_text(tmp_path: Path, labels: Any, texts: list[str | None]) -> None:
     assert rows(saved(tmp_path, images=IMAGES, labels=labels))[1] == texts
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+def test_pixels_on_the_scale_of_the_notmnist_notebooks_come_back(tmp_path: Path, dtype: str) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(8, 8, 4)
+    normal = ((levels - 127.5) / 255).astype(dtype)
+    pixels, labels = rows(saved(tmp_path, train_dataset=normal, train_labels=np.arange(8)))
+    assert np.array_equal(pixels, levels[..., None])
+    assert labels == list("01234567")
+    # Black and nearly black: on no other scale would it be known.
+    assert np.array_equal(rows(saved(tmp_path, x=normal[:1].clip(None, normal.flat[1])))[0].max(), 1)
 
 
 _SIDES = st.tuples(st.integers(1, 5), st.integers(4, 6), st.integers(4, 6), st.sampled_from([1, 3]))

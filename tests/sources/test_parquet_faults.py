@@ -2,9 +2,11 @@
 
 import gzip
 import random
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,8 +71,13 @@ def test_a_number_without_a_name_is_an_error_and_minus_one_is_no_label(tmp_path:
         ),
         ({"image": PNGS, "label": NUMBERS}, {"images": "no"}, "no column 'no' in .*It has: image .binary., label"),
         ({"image": PNGS, "label": NUMBERS}, {"labels": "no"}, "no column 'no' in .*Name one with labels"),
-        ({"image": PNGS, "label": PNGS}, {"images": "image", "labels": "label"}, "neither text nor numbers"),
+        ({"image": PNGS, "label": PNGS}, {"images": "image", "labels": "label"}, "row 0 of column 'label' .*no UTF-8"),
+        ({"image": PNGS, "label": [[0, 1]] * 12}, {"labels": "label"}, "column 'label' .*neither text nor numbers"),
+        ({"image": PNGS}, {"images": "image", "labels": "image"}, "column 'image' .*neither text nor numbers"),
         ({"image": PNGS, "label": [0.5] * 12}, {}, "column 'label' .* are no whole numbers"),
+        ({"image": PNGS, "label": NUMBERS, "labels": [[0]] * 12}, {}, "one of several columns may be the labels"),
+        ({"image": PNGS, "y": NUMBERS, "digit": NUMBERS}, {}, "several columns may be the labels .'y', 'digit'."),
+        ({"image": PNGS, "x": NUMBERS, "y": NUMBERS}, {}, "several columns may be the labels, or none, .'x', 'y'."),
         ({"image": PNGS[:0], "label": NUMBERS[:0]}, {"images": "image"}, "no column|not binary|holds no rows"),
         ({"image": pa.array(PNGS[:0], pa.binary())}, {}, "holds no rows"),
         ({"image": pa.nulls(3, pa.binary())}, {}, "column 'image' .* holds no images.*list the files in a CSV"),
@@ -85,10 +92,96 @@ def test_what_is_not_clear_is_an_error_that_lists_the_columns(
     assert "\n" not in str(caught.value)
 
 
+UNUSABLE: list[tuple[Any, str]] = [
+    ([["cat"]] * 12, "list<"),
+    (pa.array([["cat"]] * 12, pa.large_list(pa.string())), "large_list<"),
+    ([[0, 0, 1]] * 12, "list<"),
+    (pa.array([[0, 1]] * 12, pa.list_(pa.int8(), 2)), "fixed_size_list<"),
+    ([{"label": 3}] * 12, "struct<label: int64>"),
+    ([{"names": ["cat"], "boxes": [[1, 2]]}] * 12, "struct<"),
+    (pa.array([[("a", 1)]] * 12, pa.map_(pa.string(), pa.int64())), "map<string, int64"),
+    (pa.array([0] * 12, pa.timestamp("s")), "timestamp"),
+    (pa.array([0] * 12, pa.date32()), "date32"),
+    (structs(PNGS), "struct<bytes: binary, path: string>"),
+]
+
+
+@pytest.mark.parametrize(("column", "kind"), UNUSABLE, ids=[kind for _, kind in UNUSABLE])
+@pytest.mark.parametrize("name", ["label", "Class", "y"])
+def test_a_column_called_like_a_label_that_is_none_is_an_error(
+    tmp_path: Path, column: Any, kind: str, name: str
+) -> None:
+    file = written(tmp_path / "x", {"image": PNGS, name: column})
+    match = f"column '{name}' .{kind}.* is neither text nor numbers and cannot be the labels .*Name one with labels = "
+    asked: tuple[dict[str, Any], ...] = ({}, {"labels": name})
+    for options in asked:
+        with pytest.raises(SourceError, match=match) as caught:
+            handed_out(source_of(file, **options))
+        assert 'labels = "" for none' in str(caught.value)
+    assert {label for _, label, _ in handed_out(source_of(file, labels=""))} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("meta", [{"label": 3}] * 12),
+        ("objects", [{"bbox": [[1.0, 2.0]], "category": [3]}] * 12),
+        ("answers", [[{"text": "a", "class_id": 3}]] * 12),
+        ("image_tags", [["cat"]] * 12),
+        ("fine_label", [["cat"]] * 12),
+        ("label_probs", [[0.5, 0.5]] * 12),
+        ("species", [0.5] * 12),
+        ("breed", [b"cat", None] * 6),
+        ("kind", pa.array([b"cat\0"] * 12, pa.binary(4))),
+        ("kind", pa.array([b"cat", b"dog"] * 6).dictionary_encode()),
+        ("kind", [3.0, None, float("nan")] * 4),
+        ("kind", [Decimal("3.0")] * 12),
+    ],
+)
+def test_a_column_that_may_hold_labels_is_never_left_out_silently(tmp_path: Path, name: str, column: Any) -> None:
+    file = written(tmp_path / "x", {"image": PNGS, name: column})
+    with pytest.raises(SourceError, match=f"a column may be the labels, or none, .'{name}'. .* labels = .. for none"):
+        handed_out(source_of(file))
+    assert {label for _, label, _ in handed_out(source_of(file, labels=""))} == {None}
+    labelled = written(tmp_path / "y", {"image": PNGS, name: column, "label": [CLASSES[n] for n in NUMBERS]})
+    assert handed_out(source_of(labelled)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("column", "match"),
+    [
+        ([0.0] * 7 + [0.5] + [1.5] * 4, "column 'label' .* are no whole numbers: row 7 has 0.5. .*labels ="),
+        ([0.0] * 11 + [float("inf")], "column 'label' .* are no whole numbers: row 11 has inf"),
+        ([0.0] * 11 + [1e300], "are no whole numbers: row 11 has 1e"),
+        (pa.array(np.array([0] * 9 + [0.5] * 3, np.float16)), "are no whole numbers: row 9 has 0.5"),
+        ([Decimal("1.00")] * 10 + [Decimal("1.25")] * 2, "are no whole numbers: row 10 has 1.25"),
+        (pa.array([0.5, 1.0] * 6).dictionary_encode(), "are no whole numbers: row 0 has 0.5"),
+        ([b"a"] * 5 + [b"\xff\xfe"] * 7, "label in row 5 of column 'label' .* is no UTF-8 text. .*labels ="),
+        (pa.array([b"a"] * 6 + [b"\xe9"] * 6).dictionary_encode(), "label in row 6 of column 'label' .* is no UTF-8"),
+        (pa.array([b"\1\0\0\0", b"\0\0\0\0"] * 6, pa.binary(4)), "label in row 0 of column 'label' .* is no UTF-8"),
+        (pa.array([b"abcd", b"\0\0\0\0"] * 6, pa.binary(4)), "label in row 1 of column 'label' .* is no UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("group", [4, 12])
+def test_a_value_that_is_no_label_is_an_error_that_names_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: Any, match: str, group: int
+) -> None:
+    monkeypatch.setattr("pipeline.sources.parquet.IMAGES_PER_SHARD", 4)
+    file = written(tmp_path / "x", {"image": PNGS, "label": column}, row_group_size=group)
+    with pytest.raises(SourceError, match=match) as caught:
+        handed_out(source_of(file))
+    assert "\n" not in str(caught.value)
+
+
 def test_two_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
     pq.write_table(pa.table([pa.array(PNGS), pa.array(PNGS)], names=["image", "image"]), tmp_path / "x")
     with pytest.raises(SourceError, match="more than one column 'image'"):
         handed_out(source_of(tmp_path / "x"))
+    pq.write_table(pa.table([pa.array(PNGS), *[pa.array(NUMBERS)] * 2], names=["image", "y", "y"]), tmp_path / "x")
+    asked: tuple[dict[str, Any], ...] = ({}, {"labels": "y"})
+    for options in asked:
+        with pytest.raises(SourceError, match="'y', 'y'|more than one column 'y'"):
+            handed_out(source_of(tmp_path / "x", **options))
 
 
 @pytest.mark.parametrize("statistics", [True, False])

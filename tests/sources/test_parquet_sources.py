@@ -1,5 +1,6 @@
 """Parquet: what is published and what people write, the same pictures as a folder, and shards of the right size."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,80 @@ def test_every_type_of_column_is_read(tmp_path: Path, images: pa.Array, labels: 
         (pa.array([7, None, 9], pa.uint64()), ["7", None, "9"]),
         (pa.array([7.0, None, 9.0]), ["7", None, "9"]),
         (pa.array([True, None, False]), ["true", None, "false"]),
-        (pa.array(["a", "", " b"]), ["a", None, " b"]),
+        (pa.array(["a", "", " b"]), ["a", None, "b"]),
+        (pa.array([" ", "\t", "c"]), [None, None, "c"]),
         (pa.nulls(3), [None, None, None]),
+        (pa.array([b"a", None, "ü 1".encode()]), ["a", None, "ü 1"]),
+        (pa.array([b"a", b"", b"b"], pa.large_binary()), ["a", None, "b"]),
+        (pa.array([b"a", None, b"b"], pa.binary_view()), ["a", None, "b"]),
+        (pa.array([b"cat\0", None, b"emus"], pa.binary(4)), ["cat", None, "emus"]),
+        (pa.array([7.0, float("nan"), None], pa.float32()), ["7", None, None]),
+        (pa.array(np.array([7, np.nan, -1], np.float16)), ["7", None, "-1"]),
+        (pa.array([Decimal("7.00"), None, Decimal("-9.00")]), ["7", None, "-9"]),
+        (pa.array([Decimal(7), None, Decimal(9)], pa.decimal256(50, 0)), ["7", None, "9"]),
+        (pa.array([b"b", None, b"a"]).dictionary_encode(), ["b", None, "a"]),
+        (pa.array([7, None, 9], pa.int16()).dictionary_encode(), ["7", None, "9"]),
+        (pa.array([7.0, None, 9.0]).dictionary_encode(), ["7", None, "9"]),
+        (pa.array(["7", "07", "7.0"]), ["7", "07", "7"]),
     ],
 )
 def test_labels_are_words_or_numbers(tmp_path: Path, labels: pa.Array, expected: list[str | None]) -> None:
-    source = source_of(written(tmp_path / "x", {"image": PNGS[:3], "label": labels}))
-    assert [label for _, label, _ in handed_out(source)] == expected
+    for name in ("label", "Target", "y", "class_name"):
+        source = source_of(written(tmp_path / "x", {"image": PNGS[:3], name: labels}))
+        assert [label for _, label, _ in handed_out(source)] == expected
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pa.array(NUMBERS, pa.int32()),
+        pa.array(NUMBERS, pa.float64()),
+        pa.array(list(map(Decimal, NUMBERS)), pa.decimal128(5, 2)),
+        pa.array(NUMBERS).dictionary_encode(),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_names_of_classes_go_with_numbers_of_every_type(tmp_path: Path, numbers: pa.Array) -> None:
+    table = pa.table({"image": PNGS, "label": numbers})
+    told = notes(label={"_type": "ClassLabel", "names": CLASSES})
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **told}), tmp_path / "x")
+    assert handed_out(source_of(tmp_path / "x")) == EXPECTED
+
+
+def test_a_usual_name_that_says_label_comes_before_one_that_may_mean_anything(tmp_path: Path) -> None:
+    words = [CLASSES[n] for n in NUMBERS]
+    assert handed_out(source_of(written(tmp_path / "x", {"image": PNGS, "y": NUMBERS, "label": words}))) == EXPECTED
+    assert handed_out(source_of(written(tmp_path / "x", {"x": PNGS, "y": words}))) == EXPECTED
+    # Of two columns of bytes, one called like a label is not the image.
+    coded = [word.encode() for word in words]
+    assert handed_out(source_of(written(tmp_path / "x", {"png": PNGS, "class": coded}))) == EXPECTED
+
+
+def test_the_index_of_a_pandas_table_is_no_label(tmp_path: Path) -> None:
+    file = written(tmp_path / "x", {"image": PNGS, "__index_level_0__": list(range(12))})
+    assert {label for _, label, _ in handed_out(source_of(file))} == {None}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        PNGS[::-1],
+        structs(PNGS[::-1]),
+        [[0.5, 0.25]] * 12,
+        pa.array([[0.5, 0.25]] * 12, pa.list_(pa.float32(), 2)),
+        [0.5] * 12,
+        [None, float("nan"), 0.25] * 4,
+        [Decimal("0.5")] * 12,
+        [{"width": 28, "height": 28}] * 12,
+        pa.array([0] * 12, pa.timestamp("s")),
+    ],
+    ids=lambda column: str(pa.array(column).type),
+)
+def test_columns_that_cannot_be_labels_are_left_out(tmp_path: Path, column: Any) -> None:
+    file = written(tmp_path / "x", {"image": PNGS, "other": column})
+    assert {label for _, label, _ in handed_out(source_of(file))} == {None}
+    labelled = written(tmp_path / "y", {"image": PNGS, "other": column, "label": [CLASSES[n] for n in NUMBERS]})
+    assert handed_out(source_of(labelled)) == EXPECTED
 
 
 def test_a_file_written_by_polars_is_read(tmp_path: Path) -> None:

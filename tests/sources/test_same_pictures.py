@@ -19,7 +19,7 @@ SOME = 2_000
 def rows(source: Source) -> Iterator[tuple[str, str | None, bytes, bytes]]:
     """Decode a source: path, label, content_hash and pixels of every image, in its order."""
     for shard in read(source):
-        for item in decode_shard(shard, "mnist", "test", DecodePart(size=(28, 28))):
+        for item in decode_shard(shard, "mnist", "test", DecodePart(mode="L", on_mismatch="reject", size=(28, 28))):
             assert not isinstance(item, Refused)
             columns = (item.images[name].to_pylist() for name in ("path", "label", "content_hash", "pixels"))
             yield from zip(*columns, strict=True)
