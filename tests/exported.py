@@ -13,9 +13,9 @@ from pipeline.flow.export import export
 from pipeline.handle import Lake
 
 
-def rows_of(lake: Lake, role: str, *, sanitized: bool = True) -> pl.DataFrame:
-    """Join splits and images of split main, pixels and all: one row an image, in the order of ranks."""
-    rows = lake.scan("splits").filter(split_name="main", role=role).filter(pl.col("kept") | (not sanitized))
+def rows_of(lake: Lake, role: str, *, sanitized: bool = True, split: str = "main") -> pl.DataFrame:
+    """Join splits and images of a split, pixels and all: one row an image, in the order of ranks."""
+    rows = lake.scan("splits").filter(split_name=split, role=role).filter(pl.col("kept") | (not sanitized))
     return rows.join(lake.scan("images"), on="image_id").sort("rank").collect()
 
 
@@ -33,10 +33,10 @@ def labels_of(rows: pl.DataFrame) -> list[int]:
     return rows["label_index"].fill_null(-1).to_list()
 
 
-def export_main(lake: Lake, target: Path, form: str, **options: Any) -> dict[str, Any]:
-    """Export split main in this process and leave the lake as it is; return what export.json says."""
+def export_main(lake: Lake, target: Path, form: str, *, split: str = "main", **options: Any) -> dict[str, Any]:
+    """Export a split in this process and leave the lake as it is; return what export.json says."""
     options = {"engine": LocalEngine(1), "pinned": False, **options}
-    export(lake.root, "main", target, form, **options)
+    export(lake.root, split, target, form, **options)
     told: dict[str, Any] = json.loads((target / "export.json").read_text(encoding="utf-8"))
     return told
 

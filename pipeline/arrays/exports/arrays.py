@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.arrays.exports.pieces import ROW_GROUP_BYTES, pieces
-from pipeline.arrays.exports.selection import Role
+from pipeline.arrays.exports.selection import Role, Selection
 
 
 def write_array(stream: IO[bytes], array: NDArray[Any]) -> None:
@@ -38,6 +38,11 @@ def write_pixels(
     for piece in pieces(role, ROW_GROUP_BYTES):
         stream.write(np.ascontiguousarray(convert(piece.pixels)).view(np.uint8).data)
         advance(len(piece.shapes))
+
+
+def class_array(selection: Selection) -> NDArray[np.str_]:
+    """Make the array of class names: (c,) text; row i names label i."""
+    return np.array(selection.classes, dtype=np.str_)
 
 
 def pixels_shape(role: Role) -> tuple[int, ...]:

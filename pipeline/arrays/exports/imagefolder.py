@@ -1,7 +1,7 @@
 """imagefolder: a folder a role, in it a folder a class: for torchvision's ImageFolder and others that read such."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Files(NamedTuple):
 
 
 def write(folder: Path, selection: Selection, work: Work) -> None:
-    """Write ROLE/CLASS/IMAGE_ID.png, and labels.json, which tells the class name and number of every folder.
+    """Write ROLE/CLASS/IMAGE_ID.png, and labels.json, which has the class name and number of every folder.
 
     Images without a label lie in `_unlabelled`. Any shapes.
     """
@@ -34,9 +34,14 @@ def write(folder: Path, selection: Selection, work: Work) -> None:
             (folder / role.name / folders[number]).mkdir(parents=True)
         for written in work.map(write_files, _files(folder / role.name, role, folders)):
             work.advance(written)
-    listed = [{"label_index": i, "label": label, "folder": named[label]} for i, label in enumerate(selection.classes)]
-    table = [*listed, {"label_index": -1, "label": None, "folder": UNLABELLED}]
-    (folder / "labels.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    (folder / "labels.json").write_text(folders_text(selection.classes), encoding="utf-8")
+
+
+def folders_text(classes: Sequence[str]) -> str:
+    """Make the JSON text that names the class of every folder; `pipeline.sources.exported` reads it."""
+    named = folder_names(classes)
+    listed = [{"label_index": i, "label": label, "folder": named[label]} for i, label in enumerate(classes)]
+    return json.dumps([*listed, {"label_index": -1, "label": None, "folder": UNLABELLED}], indent=1) + "\n"
 
 
 def write_files(files: Files) -> int:

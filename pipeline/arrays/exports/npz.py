@@ -8,7 +8,14 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.arrays.exports.arrays import check_shapes, pixels_shape, write_array, write_header, write_pixels
+from pipeline.arrays.exports.arrays import (
+    check_shapes,
+    class_array,
+    pixels_shape,
+    write_array,
+    write_header,
+    write_pixels,
+)
 from pipeline.arrays.exports.selection import Selection, Work
 
 # The oldest date that a zip archive knows: the same release gives the same bytes.
@@ -19,7 +26,7 @@ def write(folder: Path, selection: Selection, work: Work) -> None:
     """Write SPLIT.npz.
 
     For every role `ROLE_images` (n, height, width[, 3]) uint8, `ROLE_labels` (n,) int64, `ROLE_ids` (n, 16) uint8;
-    and `classes`, text.
+    and `classes`, text: row i names label i; -1 is no label.
 
     Raises:
         LakeError: the images of a role have several shapes.
@@ -34,7 +41,7 @@ def write(folder: Path, selection: Selection, work: Work) -> None:
                 with member(archive, f"{role.name}_{name}") as stream:
                     write_array(stream, array)
         with member(archive, "classes") as stream:
-            write_array(stream, np.array(selection.classes, dtype=np.str_))
+            write_array(stream, class_array(selection))
 
 
 @contextmanager

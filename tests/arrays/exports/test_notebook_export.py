@@ -15,7 +15,8 @@ def test_the_arrays_of_the_notebooks(small_lake: Lake, tmp_path: Path) -> None:
     export_main(small_lake, tmp_path / "out", "notebook")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "notMNIST.npz"]
     with np.load(tmp_path / "out" / "notMNIST.npz") as arrays:
-        assert set(arrays) == {"train_dataset", "train_labels", "test_dataset", "test_labels"}
+        assert set(arrays) == {"train_dataset", "train_labels", "test_dataset", "test_labels", "classes"}
+        assert arrays["classes"].tolist() == ["A", "B"]
         for role in ("train", "test"):
             pixels, labels = small_lake.arrays("main", role, normalised=True)
             np.testing.assert_array_equal(arrays[f"{role}_dataset"], pixels)

@@ -44,6 +44,7 @@ def test_npy_can_be_mapped_and_its_index_joined(small_lake: Lake, tmp_path: Path
         assert index.equals(expected.select(index.columns).cast(index.schema))
         ids = np.load(tmp_path / "out" / f"{role}_ids.npy")
         assert [bytes(row) for row in ids] == index["image_id"].to_list()
+    assert np.load(tmp_path / "out" / "classes.npy").tolist() == ["A", "B"]
 
 
 @pytest.mark.parametrize("form", ["npz", "npy"])

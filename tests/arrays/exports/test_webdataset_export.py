@@ -1,4 +1,5 @@
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,10 @@ def test_headers_tell_nothing_of_who_and_when(small_lake: Lake, tmp_path: Path) 
     assert file.stat().st_size % tarfile.RECORDSIZE == 0
     with tarfile.open(file) as archive:
         members = archive.getmembers()
-        assert len(members) == 60
+        assert len(members) == 61
+        named = archive.extractfile(members[0])
+        assert named is not None
+        assert (members[0].name, json.loads(named.read())) == ("__classes__", ["A", "B"])
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode, m.isreg()) for m in members} == {
             (0, 0, 0, "", "", 0o644, True)
         }
