@@ -103,7 +103,9 @@ def shard_of(*files: bytes) -> Encoded:
 def decoded(shard: Encoded, **decode: Any) -> list[NDArray[np.uint8] | Refused]:
     """Decode a shard: for each of its files, in the order of their paths, the picture or why there is none."""
     rows: dict[str, NDArray[np.uint8] | Refused] = {}
-    for item in decode_shard(shard, "d", "train", DecodePart(**decode)):
+    for item in decode_shard(
+        shard, "d", "train", DecodePart.model_validate({"mode": "L", "on_mismatch": "reject", **decode})
+    ):
         if isinstance(item, Refused):
             rows[item.path] = item
         else:

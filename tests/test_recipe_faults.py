@@ -21,7 +21,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         "split": [{"name": "main", "train": {"from": "train", "form": "x"}}]
     },
     "unknown key lake.qqq; known keys: root": {"lake": {"root": "x", "qqq": 1}},
-    "lake: field required": {"lake": None},
+    "source: field required": {"source": None},
     "source[0].dataset": {"source": [{"uri": "a", "dataset": "../up"}]},
     "source[0].digest": {"source": [{"uri": "a", "dataset": "d", "digest": "crc:12"}]},
     "sanitizes by 'maxpool:4', which is not among dedup.rules": {

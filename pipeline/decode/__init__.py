@@ -30,23 +30,35 @@ class Decoded(NamedTuple):
     Attributes:
         images: rows of the images table, without its partition columns.
         pixels: the same pixels as (n, height, width, channels) uint8, sharing memory with `images`.
+        converted: how many of them were of the other kind: colour where the mode is L, gray where it is RGB.
     """
 
     images: pa.Table
     pixels: _Pixels
+    converted: int = 0
 
 
 class _Group(NamedTuple):
     positions: Sequence[int]
     file_sizes: Sequence[int]
     pixels: _Pixels
+    converted: int = 0
 
 
 def decoder_name(spec: DecodePart) -> str:
-    """Name the decoder and the settings that change what it makes, for the shards table."""
-    settings = spec.model_dump(mode="json", exclude_defaults=True)
-    if spec.on_mismatch == "reject":
+    """Name the decoder and the settings that change what it makes, for the shards table.
+
+    The settings are spelled as version 0.5 spelled them, so that its lakes are not decoded again: L and "reject" are
+    left out, and "convert" is "resize".
+    """
+    settings = spec.model_dump(mode="json", exclude_defaults=True, exclude={"mode", "on_mismatch"})
+    if spec.mode == "RGB":
+        settings["mode"] = spec.mode
+    if spec.converts:
+        settings["on_mismatch"] = "resize"
+    else:
         settings.pop("background", None)
+        settings.pop("fit", None)
     return f"{_VERSION}:{digest_of(settings)[:16]}"
 
 
@@ -105,9 +117,10 @@ def _run(found: Iterator[Picture | Refused]) -> list[_Group | Refused]:
 
 
 def _stack(taken: list[Picture]) -> _Group:
-    positions, file_sizes, pixels = zip(*taken, strict=True)
+    positions, file_sizes, pixels, converted = zip(*taken, strict=True)
     # Like np.stack, without its work in Python for every picture.
-    return _Group(positions, file_sizes, np.concatenate(pixels).reshape(len(taken), *pixels[0].shape))
+    stacked = np.concatenate(pixels).reshape(len(taken), *pixels[0].shape)
+    return _Group(positions, file_sizes, stacked, sum(converted))
 
 
 def _ready(array: _Pixels) -> Iterator[_Group]:
@@ -135,4 +148,4 @@ def _columns(shard: Encoded, dataset: str, split: str, group: _Group) -> Decoded
         *map(pa.array, pixel_sums(pixels)),
         pa.array(group.file_sizes, pa.int64()),
     ]
-    return Decoded(pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema), pixels)
+    return Decoded(pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema), pixels, group.converted)

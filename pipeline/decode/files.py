@@ -15,8 +15,9 @@ from pipeline.decode.strict import Unfit
 from pipeline.encoded import Blobs, Encoded, Files, Made, Pixels, Refused
 from pipeline.recipe import DecodePart
 
-# Position in the shard, bytes of the file, and (height, width, channels) uint8. Not a named tuple: there are many.
-Picture: TypeAlias = tuple[int, int, NDArray[np.uint8]]
+# Position in the shard, bytes of the file, (height, width, channels) uint8, and whether the picture was of the other
+# kind (colour in a gray lake, gray in a colour lake). Not a named tuple: there are many.
+Picture: TypeAlias = tuple[int, int, NDArray[np.uint8], bool]
 
 
 def pictures(shard: Encoded, spec: DecodePart) -> Iterator[Picture | Refused]:
@@ -44,11 +45,12 @@ def pictures(shard: Encoded, spec: DecodePart) -> Iterator[Picture | Refused]:
             data = load(position)
             size = len(data)
             pixels = quick(data)
+            converted = False
             if pixels is None:
-                pixels = decode(data, spec)
+                pixels, converted = decode(data, spec)
             elif pixels.shape != usual and not fits(pixels.shape, spec):
-                pixels = convert(pixels, spec)
-            yield position, size, pixels
+                pixels, converted = convert(pixels, spec)
+            yield position, size, pixels, converted
         except Unfit as unfit:
             yield _refused(shard, position, size, unfit)
         except OSError as error:
@@ -65,7 +67,7 @@ def fits(shape: tuple[int, ...], spec: DecodePart) -> bool:
 def _converted(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[Picture | Refused]:
     for position, pixels in enumerate(array):
         try:
-            yield position, pixels.nbytes, convert(pixels, spec)
+            yield position, pixels.nbytes, *convert(pixels, spec)
         except Unfit as unfit:
             yield _refused(shard, position, pixels.nbytes, unfit)
 

@@ -10,8 +10,9 @@ What each kind of input becomes is decided here, on purpose:
 - interlaced: the same pixels as plain; animated: the first frame; CMYK: Pillow's conversion, no colour profile;
 - floating point, 32-bit integers, LAB: no range of theirs is black to white, so they are rejected.
 
-With `on_mismatch = "reject"` only 8-bit-or-less gray (mode L) or 8-bit RGB (mode RGB) without alpha is taken, and only
-in the recipe's size. With "resize" everything above is converted, and resized by an antialiased bilinear filter.
+With `on_mismatch = "convert"`, the default, everything above is converted, and brought to the recipe's size by an
+antialiased bilinear filter: stretched, cropped or padded, as `fit` says. With "reject" only 8-bit-or-less gray (mode L)
+or 8-bit RGB (mode RGB) without alpha is taken, and only in the recipe's size.
 
 A file that was cut behind its last pixel is a picture; one that was cut before is a reject.
 """
@@ -20,14 +21,16 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pipeline.decode.strict import Unfit, broken, check_png, formats, strict_pillow, unidentified
 from pipeline.recipe import DecodePart
 
-__all__ = ["Unfit", "convert", "decode", "strict_pillow"]
+__all__ = ["Unfit", "convert", "decode", "is_gray", "strict_pillow"]
 
-_EXACT_MODES = {"L": ("1", "L"), "RGB": ("RGB",)}
+# By channels.
+_EXACT_MODES = {1: ("1", "L"), 3: ("RGB",)}
+_GRAY_MODES = ("1", "L", "LA", "La")
 _CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
 # Gray of few bits: its largest value, and what scales it to 255.
@@ -43,15 +46,16 @@ _TURNS = {
 }
 
 
-def decode(data: bytes, spec: DecodePart) -> NDArray[np.uint8]:
+def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
     """Decode one file; call it inside `strict_pillow()`.
 
     Args:
         data: the encoded file.
-        spec: the recipe's `[decode]`.
+        spec: the recipe's `[decode]`, its mode decided.
 
     Returns:
-        (height, width, channels) uint8.
+        (height, width, channels) uint8, and whether the picture is of the other kind: its red, green and blue differ
+        where the mode is L, or it has one gray channel where the mode is RGB.
 
     Raises:
         Unfit: with a reason code: empty, not_an_image, too_large, truncated, corrupt, wrong_mode or wrong_size.
@@ -75,15 +79,15 @@ def decode(data: bytes, spec: DecodePart) -> NDArray[np.uint8]:
         raise broken(data, error) from None
 
 
-def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> NDArray[np.uint8]:
+def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
     """Bring a picture that arrived as pixels to the recipe's size and mode, as `decode` would.
 
     Args:
         pixels: (height, width, channels) uint8, channels 1 or 3.
-        spec: the recipe's `[decode]`.
+        spec: the recipe's `[decode]`, its mode decided.
 
     Returns:
-        (height, width, channels) uint8.
+        As `decode`.
 
     Raises:
         Unfit: with reason code too_large, wrong_mode or wrong_size.
@@ -93,10 +97,28 @@ def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> NDArray[np.uint8]:
     return _as_array(image, spec)
 
 
-def _as_array(image: Image.Image, spec: DecodePart) -> NDArray[np.uint8]:
-    canonical = _canonical(image, spec)
+def is_gray(pixels: NDArray[np.uint8]) -> bool:
+    """Tell whether a picture has one channel, or equal red, green and blue everywhere: (height, width, channels)."""
+    return pixels.shape[2] == 1 or not ((pixels[..., 0] != pixels[..., 1]) | (pixels[..., 0] != pixels[..., 2])).any()
+
+
+def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
+    if image.mode in (*_SIXTEEN, "I"):
+        image = _high_byte(image)
+    gray = image.mode in _GRAY_MODES
+    if image.has_transparency_data:
+        image = _over_background(image.convert("RGBA"), spec.background)
+    converted = gray
+    if image.mode != spec.mode:
+        image = image.convert("RGB")
+        if spec.mode == "L":
+            converted = not gray and not is_gray(np.asarray(image))
+            image = image.convert("L")
+    elif spec.mode == "L":
+        converted = False
+    canonical = _resized(image, spec)
     array = np.asarray(canonical, dtype=np.uint8)
-    return array.reshape(canonical.height, canonical.width, spec.channels)
+    return array.reshape(canonical.height, canonical.width, spec.channels), converted
 
 
 def _judge(image: Image.Image, spec: DecodePart) -> None:
@@ -107,11 +129,14 @@ def _judge(image: Image.Image, spec: DecodePart) -> None:
     # Pillow hands out 16-bit colour as 8-bit; only the tile's raw mode still tells. Mode I is 16-bit gray in PPM alone.
     sixteen = image.mode in _SIXTEEN or ";16" in _raw_mode(image) or (image.mode == "I" and image.format == "PPM")
     keyed = "transparency" in image.info
-    if spec.on_mismatch == "reject" and (sixteen or keyed or image.mode not in _EXACT_MODES[spec.mode]):
-        what = f"{image.mode}{' of 16 bits' if sixteen else ''}{' with a transparent colour' if keyed else ''}"
-        raise Unfit("wrong_mode", f"{what}, the recipe asks for {spec.mode}")
     if not sixteen and image.mode not in _CONVERTED:
         raise Unfit("wrong_mode", f"{image.mode} has no defined conversion to {spec.mode}")
+    if not spec.converts and (sixteen or keyed or image.mode not in _EXACT_MODES[spec.channels]):
+        what = f"{image.mode}{' of 16 bits' if sixteen else ''}{' with a transparent colour' if keyed else ''}"
+        keys = 'on_mismatch = "convert" in [decode] converts it'
+        if image.mode in _EXACT_MODES[4 - spec.channels] and not (sixteen or keyed):
+            keys += f', mode = "{"RGB" if spec.mode == "L" else "L"}" takes it as it is'
+        raise Unfit("wrong_mode", f"{what}, the recipe asks for {spec.mode}: {keys}")
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -142,19 +167,28 @@ def _turned(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _canonical(image: Image.Image, spec: DecodePart) -> Image.Image:
-    if image.mode in (*_SIXTEEN, "I"):
-        image = _high_byte(image)
-    if image.has_transparency_data:
-        image = _over_background(image.convert("RGBA"), spec.background)
-    if image.mode != spec.mode:
-        image = image.convert("RGB").convert(spec.mode)
-    if spec.size is not None and (image.height, image.width) != spec.size:
-        if spec.on_mismatch == "reject":
-            height, width = spec.size
-            raise Unfit("wrong_size", f"{image.height}x{image.width}, the recipe asks for {height}x{width}")
-        image = image.resize(spec.size[::-1], Image.Resampling.BILINEAR)
-    return image
+def _resized(image: Image.Image, spec: DecodePart) -> Image.Image:
+    """Bring an image of the recipe's mode to the recipe's size."""
+    if spec.size is None or (image.height, image.width) == spec.size:
+        return image
+    height, width = spec.size
+    if not spec.converts:
+        raise Unfit(
+            "wrong_size",
+            f"{image.height}x{image.width}, the recipe asks for {height}x{width}: on_mismatch = "
+            '"convert" in [decode] resizes it, no size keeps it as it is',
+        )
+    bilinear = Image.Resampling.BILINEAR
+    if spec.fit == "crop":
+        return ImageOps.fit(image, (width, height), bilinear)
+    if spec.fit == "pad":
+        scale = min(height / image.height, width / image.width)
+        # A very long image must not vanish.
+        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        padded = Image.new(image.mode, (width, height), (spec.background,) * spec.channels)
+        padded.paste(image.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return padded
+    return image.resize((width, height), bilinear)
 
 
 def _high_byte(image: Image.Image) -> Image.Image:

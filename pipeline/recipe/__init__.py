@@ -3,6 +3,7 @@
 Unknown keys are errors that name the nearest known key, and one error lists every fault of the recipe.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline import storage
 from pipeline.errors import RecipeError
 from pipeline.faults import say_faults
 from pipeline.hashing import digest_of
+from pipeline.recipe.naming import dataset_name
 from pipeline.recipe.part import ROLES, Part
 from pipeline.recipe.parts import (
     BaselinePart,
@@ -24,9 +26,14 @@ from pipeline.recipe.parts import (
     LakePart,
     SourcePart,
 )
+from pipeline.recipe.rules import rule_with_pairs_of, stricter_rule
 from pipeline.recipe.split import RolePart, SplitPart
 
+# The recipe of a lake that was built without one, beside its tables.
+RECIPE_FILE = "recipe.toml"
+
 __all__ = [
+    "RECIPE_FILE",
     "ROLES",
     "BaselinePart",
     "DecodePart",
@@ -46,7 +53,7 @@ __all__ = [
 class Recipe(Part):
     """A whole recipe. `base` is the folder that its relative paths start from, `file` where it was read, if it was."""
 
-    lake: LakePart
+    lake: LakePart = LakePart()
     source: tuple[SourcePart, ...] = Field(min_length=1)
     decode: DecodePart = DecodePart()
     embedding: tuple[EmbeddingPart, ...] = ()
@@ -64,8 +71,14 @@ class Recipe(Part):
     @property
     def root(self) -> str:
         """Where the lake is: an absolute folder, or a URI as written."""
-        root = self.lake.root
+        root = self.lake.root or f"{self.file.stem if self.file else 'images'}-lake"
         return storage.normal(root) if storage.is_bucket(root) else str((self.base / root).resolve())
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Every rule that the recipe names, each once: those of `dedup.rules` and those that splits are drawn by."""
+        of_splits = (rule for part in self.split for rule in (*part.sanitize, *part.groups))
+        return tuple(dict.fromkeys([*self.dedup.rules, *of_splits]))
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
@@ -92,11 +105,11 @@ class Recipe(Part):
         if len(set(self.baseline)) != len(self.baseline):
             faults.append("two baselines are the same")
         faults += [
-            f"split '{part.name}' {does} '{rule}', which is not among dedup.rules {list(self.dedup.rules)}"
+            f"split '{part.name}' {does} '{rule}', {_why_not(rule, self.dedup.rules)}"
             for part in self.split
             for does, rules in (("sanitizes by", part.sanitize), ("groups by", part.groups))
             for rule in rules
-            if rule not in self.dedup.rules
+            if rule_with_pairs_of(rule, self.dedup.rules) is None
         ]
         faults += [
             f"baseline '{part.model}' trains on split '{part.split}', which no [[split]] defines"
@@ -122,18 +135,23 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = Path(path)
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        # Editors on Windows write a byte-order mark.
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(f"{file}: no such recipe. Give the path of a TOML file, such as data/demo.toml.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{file}: not valid TOML: {error}. Mend the line and run again.") from error
+        # tomllib spells the character that it stumbles on, which mostly is the end of a line.
+        said = re.sub(r"(Illegal|Found invalid) character '\\n'", "the line ends too early", str(error))
+        raise RecipeError(f"{file}: not valid TOML: {said}. Mend the line and run again.") from error
     return parse_recipe(values, base=file.resolve().parent, file=file)
 
 
 def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = None) -> Recipe:
     """Check a recipe that is already a dict.
+
+    A source without a `dataset` gets the name that its uri says.
 
     Args:
         values: what the TOML says.
@@ -143,11 +161,28 @@ def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = N
     Raises:
         RecipeError: naming every fault at once.
     """
+    values = _with_datasets(values, base)
     try:
         return Recipe.model_validate({**values, "base": base, "file": file and file.resolve()})
     except ValidationError as error:
         faults = say_faults(error, Recipe)
         raise RecipeError(f"{file or 'recipe'}: {faults}{'' if faults.endswith('?') else '.'}") from None
+
+
+def _with_datasets(values: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
+    """Name the dataset of every source that has none; what is no list of tables is left for the checks."""
+    listed = values.get("source")
+    if not isinstance(listed, list | tuple):
+        return values
+
+    def named(part: Any) -> Any:  # noqa: ANN401 - whatever was written
+        if not isinstance(part, Mapping) or not isinstance(part.get("uri"), str) or part.get("dataset") is not None:
+            return part
+        uri = part["uri"]
+        # A relative uri such as "." or "train" is named by the recipe's folder.
+        return {**part, "dataset": dataset_name(uri if "://" in uri or uri.startswith("/") else f"{base}/{uri}")}
+
+    return {**values, "source": [named(part) for part in listed]}
 
 
 def _competing(embeddings: tuple[EmbeddingPart, ...]) -> list[str]:
@@ -159,6 +194,17 @@ def _competing(embeddings: tuple[EmbeddingPart, ...]) -> list[str]:
         if (one.name, one.dataset) == (other.name, other.dataset)
         and (one.split == other.split or None in (one.split, other.split))
     ]
+
+
+def _why_not(rule: str, held: tuple[str, ...]) -> str:
+    """Say why the stored pairs do not tell what a rule finds."""
+    stricter = stricter_rule(rule, held)
+    if stricter is None:
+        return f"which is not among dedup.rules {list(held)}"
+    return (
+        f"which is looser than '{stricter}' of dedup.rules: pairs below its threshold are not stored. Use '{stricter}' "
+        f"or a stricter threshold there, or put '{rule}' into dedup.rules"
+    )
 
 
 def _repeated(what: str, names: list[str]) -> list[str]:

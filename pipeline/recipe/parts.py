@@ -1,5 +1,6 @@
 """The tables of a recipe, but for the splits: what is read, how it is decoded and compared, what is trained."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -15,24 +16,48 @@ Format = Literal[
 
 
 class LakePart(Part):
-    """`[lake]`: where the tables are."""
+    """`[lake]`: where the tables are.
 
-    root: Annotated[str, StringConstraints(min_length=1)]
+    Attributes:
+        root: a folder or s3://bucket/prefix. Without it the folder NAME-lake beside the recipe NAME.toml.
+    """
+
+    root: Annotated[str, StringConstraints(min_length=1)] | None = None
 
     @field_validator("root")
     @classmethod
-    def _is_a_place(cls, root: str) -> str:
-        if "://" in root and not root.startswith("s3://"):
+    def _is_a_place(cls, root: str | None) -> str | None:
+        if root and "://" in root and not root.startswith("s3://"):
             raise ValueError(f"a lake lies in a folder or at s3://bucket/prefix, not at {root}")
         return root
 
 
 class SourcePart(Part):
-    """`[[source]]`: one place images come from, and what must be true of it."""
+    """`[[source]]`: one place images come from, and what must be true of it.
+
+    Attributes:
+        uri: a file, a folder, a pattern of files, or an address.
+        dataset: its name; without it, a name made of the uri.
+        split: the split of all its images. Without `split` and `splits` it is told by folders such as train/ and test/,
+            by file names, or by names of arrays, and is "train" where none of these says anything.
+        splits: by split, the folders or files of the source that belong to it.
+        format: its form; without it, told by the content.
+        images: the column, array, or ending of the images, where names do not tell.
+        labels: likewise of the labels; "" where there are none.
+        transposed: whether IDX pictures lie column by column.
+        truncated: what becomes of a tar that is cut short: "refuse" it, or "keep" what it still has.
+        classes: how many classes there must be.
+        min_per_class: how many images each class must have.
+        bytes: how many bytes the file must have.
+        digest: "md5:...", "sha1:...", "sha256:..." or "sha512:..." that the file must have.
+        rows: how many images to generate.
+        seed: of generated images.
+    """
 
     uri: str
     dataset: Name
     split: Name | None = None
+    splits: Annotated[dict[Name, Words], Field(min_length=1)] | None = None
     format: Format | None = None
     images: str | None = None
     labels: str | None = None
@@ -45,24 +70,75 @@ class SourcePart(Part):
     rows: Count | None = None
     seed: int | None = None
 
+    @model_validator(mode="after")
+    def _names_each_folder_once(self) -> Self:
+        if self.splits is None:
+            return self
+        if self.split is not None:
+            raise ValueError("split and splits exclude one another: take one out")
+        folders = sorted(f"{folder.strip('/')}/" for named in self.splits.values() for folder in named)
+        if "/" in folders:
+            raise ValueError('splits names an empty folder: "*" stands for everything that no other split names')
+        nested = next((pair for pair in pairwise(folders) if pair[1].startswith(pair[0])), None)
+        if nested:
+            raise ValueError(
+                f"splits names {nested[0]} and {nested[1]}: no folder may be named twice or lie in another"
+            )
+        return self
+
+
+Mode = Literal["L", "RGB"]
+OnMismatch = Literal["convert", "reject"]
+
 
 class DecodePart(Part):
-    """`[decode]`: the canonical picture.
+    """`[decode]`: the pixels that every image is brought to.
 
-    `size` is (height, width); without it every size is taken as it is. `mode` is L (gray) or RGB. A picture of another
-    size or mode is rejected, or resized and converted. Transparent pixels are laid over `background` when converted.
+    Attributes:
+        size: (height, width); without it every image keeps its own size.
+        mode: L (gray) or RGB. Without it the first build of a lake decides by the content, and later builds keep that.
+        on_mismatch: what becomes of an image of another mode or size: "convert" (the default) converts and resizes it,
+            "reject" makes it a reject. Lakes of version 0.5 and earlier keep "reject" unless the recipe says otherwise.
+        fit: how an image is brought to `size`: "stretch" it, "crop" its middle, or "pad" it with `background`.
+        background: gray value below transparent pixels and around padded images.
+        max_pixels: an image with more pixels is a reject.
+        max_bytes: a file with more bytes is a reject.
     """
 
     size: tuple[Count, Count] | None = None
-    mode: Literal["L", "RGB"] = "L"
-    on_mismatch: Literal["reject", "resize"] = "reject"
+    mode: Mode | None = None
+    on_mismatch: OnMismatch | None = None
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
     background: Annotated[int, Field(ge=0, le=255)] = 255
     max_pixels: Annotated[int, Field(ge=1, le=500_000_000)] = 64_000_000
     max_bytes: Count = 256 * 2**20
 
+    @field_validator("on_mismatch", mode="before")
+    @classmethod
+    def _resize_is_convert(cls, value: object) -> object:
+        """Read "resize", the name of "convert" until version 0.5."""
+        return "convert" if value == "resize" else value
+
+    @model_validator(mode="after")
+    def _fit_needs_a_size(self) -> Self:
+        if self.fit != "stretch" and self.size is None:
+            raise ValueError(f'fit = "{self.fit}" needs size = [height, width]')
+        return self
+
+    @property
+    def converts(self) -> bool:
+        """Whether an image of another mode or size is converted."""
+        return self.on_mismatch != "reject"
+
     @property
     def channels(self) -> int:
-        """1 for L, 3 for RGB."""
+        """1 for L, 3 for RGB.
+
+        Raises:
+            ValueError: the mode is not decided yet; see `pipeline.flow.image_mode`.
+        """
+        if self.mode is None:
+            raise ValueError("decode.mode is not decided yet")
         return 1 if self.mode == "L" else 3
 
 

@@ -25,7 +25,8 @@ class SplitPart(Part):
         name: of the split.
         seed: of every draw.
         groups: rules whose clusters stay together: each goes to one role as a whole, and the split cannot leak.
-        sanitize: rules that rows are dropped by.
+        sanitize: rules that rows are dropped by. Each, as those of `groups`, is one of dedup.rules or has a stricter
+            threshold than one of them.
         keep: where a cluster is in several roles, the first of these keeps it.
         protected: datasets that never lose a row.
         within: of a cluster's rows in the role that keeps it, keep all, the first, or none.

@@ -9,7 +9,9 @@ from making import decoded, encoded, pictures, shard_of
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pipeline.decode import decode_shard
 from pipeline.encoded import Encoded, Pixels, Refused
+from pipeline.recipe import DecodePart
 
 COLOUR = np.stack(np.broadcast_arrays(np.arange(12)[:, None] * 20, np.arange(8) * 30, 77), -1).astype(np.uint8)
 
@@ -23,6 +25,9 @@ def picture(data: bytes, **decode: Any) -> NDArray[np.uint8]:
     result = one(data, **decode)
     assert not isinstance(result, Refused), result
     return result
+
+
+RESIZES = ': on_mismatch = "convert" in [decode] resizes it, no size keeps it as it is'
 
 
 def reason(data: bytes, **decode: Any) -> tuple[str, str]:
@@ -55,22 +60,28 @@ def test_jpeg_gives_what_its_decoder_gives(options: dict[str, Any]) -> None:
     assert np.abs(picture(data, mode="RGB").astype(int) - COLOUR).max() < 60
     gray = encoded(COLOUR[..., 0].copy(), "JPEG", **options)
     assert np.array_equal(picture(gray)[..., 0], np.asarray(Image.open(io.BytesIO(gray))))
-    assert reason(data) == ("wrong_mode", "RGB, the recipe asks for L")
+    assert reason(data) == (
+        "wrong_mode",
+        'RGB, the recipe asks for L: on_mismatch = "convert" in [decode] converts it, mode = "RGB" takes it as it is',
+    )
 
 
 def test_cmyk_jpeg_is_converted_without_a_profile() -> None:
     ink = Image.fromarray(COLOUR).convert("CMYK")
     data = saved(ink, "JPEG", quality=100)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert np.array_equal(picture(data, mode="RGB", on_mismatch="resize"), expected)
+    assert np.array_equal(picture(data, mode="RGB", on_mismatch="convert"), expected)
     assert np.abs(expected.astype(int) - COLOUR).max() < 40
-    assert reason(data, mode="RGB") == ("wrong_mode", "CMYK, the recipe asks for RGB")
+    assert reason(data, mode="RGB") == (
+        "wrong_mode",
+        'CMYK, the recipe asks for RGB: on_mismatch = "convert" in [decode] converts it',
+    )
 
 
 def test_an_animation_is_its_first_frame() -> None:
     frames = [Image.new("L", (3, 2), gray) for gray in (10, 200, 90)]
     data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert picture(data, on_mismatch="resize")[..., 0].tolist() == [[10] * 3] * 2
+    assert picture(data, on_mismatch="convert")[..., 0].tolist() == [[10] * 3] * 2
     colours = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
     webp = saved(colours[0], "WEBP", save_all=True, append_images=colours[1:], lossless=True)
     assert picture(webp, mode="RGB").tolist() == [[[255, 0, 0]] * 3] * 2
@@ -81,20 +92,20 @@ def test_a_transparent_gif_lies_over_the_background() -> None:
     image.putpalette([10, 10, 10, 99, 99, 99])
     image.putpixel((1, 0), 1)
     data = saved(image, "GIF", transparency=1)
-    assert picture(data, on_mismatch="resize", background=7)[..., 0].tolist() == [[10, 7]]
+    assert picture(data, on_mismatch="convert", background=7)[..., 0].tolist() == [[10, 7]]
 
 
 @pytest.mark.parametrize("mode", ["F", "I", "LAB"])
 def test_a_mode_without_black_and_white_is_a_reject_even_where_others_are_converted(mode: str) -> None:
     data = saved(Image.new(mode, (3, 2)), "TIFF")
-    assert reason(data, on_mismatch="resize") == ("wrong_mode", f"{mode} has no defined conversion to L")
+    assert reason(data, on_mismatch="convert") == ("wrong_mode", f"{mode} has no defined conversion to L")
 
 
 def test_sixteen_bits_of_pgm_and_tiff_become_their_high_byte() -> None:
     pgm = b"P5 2 1 65535\n" + bytes([0x12, 0x34, 0xFF, 0x00])
     tiff = saved(Image.fromarray(np.array([[0x1234, 0xFF00]], np.uint16)), "TIFF")
     for data in (pgm, tiff):
-        assert picture(data, on_mismatch="resize")[..., 0].tolist() == [[0x12, 0xFF]]
+        assert picture(data, on_mismatch="convert")[..., 0].tolist() == [[0x12, 0xFF]]
         assert reason(data)[0] == "wrong_mode"
 
 
@@ -119,7 +130,7 @@ def test_exif_turns_the_picture_before_its_size_is_judged(orientation: int, form
     assert np.array_equal(picture(data, mode="RGB", size=expected.shape[:2]), expected)
     assert reason(data, mode="RGB", size=expected.shape[1::-1]) == (
         "wrong_size",
-        "{0}x{1}, the recipe asks for {1}x{0}".format(*expected.shape),
+        "{0}x{1}, the recipe asks for {1}x{0}".format(*expected.shape) + RESIZES,
     )
 
 
@@ -146,9 +157,9 @@ def test_broken_exif_does_not_cost_the_picture(exif: bytes) -> None:
 def test_another_size_is_rejected_or_resized() -> None:
     gray = pictures(1, size=(10, 6))[0]
     data = encoded(gray)
-    assert reason(data, size=(6, 10)) == ("wrong_size", "10x6, the recipe asks for 6x10")
+    assert reason(data, size=(6, 10)) == ("wrong_size", f"10x6, the recipe asks for 6x10{RESIZES}")
     expected = np.asarray(Image.fromarray(gray).resize((3, 5), Image.Resampling.BILINEAR))
-    assert np.array_equal(picture(data, size=(5, 3), on_mismatch="resize")[..., 0], expected)
+    assert np.array_equal(picture(data, size=(5, 3), on_mismatch="convert")[..., 0], expected)
     assert np.array_equal(picture(data)[..., 0], gray)
 
 
@@ -166,3 +177,41 @@ def test_pixels_become_what_the_same_picture_as_a_file_becomes(source: str, mode
             assert tuple(mine)[:4] == tuple(theirs)[:4]
         else:
             assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40), (3, 200), (200, 1), (10, 10)])
+def test_crop_and_pad_keep_the_proportions_of_a_picture(shape: tuple[int, int], channels: int) -> None:
+    mode = "L" if channels == 1 else "RGB"
+    flat = np.full((*shape, channels), 90, np.uint8)
+    data = encoded(flat[..., 0] if channels == 1 else flat)
+    cropped = picture(data, mode=mode, size=(10, 10), on_mismatch="convert", fit="crop")
+    assert np.array_equal(cropped, np.full((10, 10, channels), 90))
+    padded = picture(data, mode=mode, size=(10, 10), on_mismatch="convert", fit="pad", background=7)
+    inside = (padded == 90).all(axis=2)
+    scale = min(10 / shape[0], 10 / shape[1])
+    assert (inside.any(axis=1).sum(), inside.any(axis=0).sum()) == tuple(max(1, round(side * scale)) for side in shape)
+    assert set(np.unique(padded)) <= {7, 90}
+    # As much at either end, give or take a row.
+    where = np.argwhere(inside)
+    before, after = where.min(axis=0), 9 - where.max(axis=0)
+    assert np.abs(before - after).max() <= 1
+
+
+def test_a_crop_is_the_middle_of_the_picture() -> None:
+    wide = np.zeros((10, 30), np.uint8)
+    wide[:, 10:20] = 200
+    assert (picture(encoded(wide), size=(10, 10), on_mismatch="convert", fit="crop") == 200).all()
+
+
+def test_a_colour_picture_in_gray_and_a_gray_one_in_colour_are_counted() -> None:
+    gray = COLOUR[..., 0].copy()
+    alike = np.stack([gray] * 3, -1)
+    palette = saved(Image.fromarray(COLOUR).quantize(16), "PNG")
+    shard = shard_of(encoded(COLOUR), encoded(alike), encoded(gray), palette, encoded(COLOUR, "JPEG"))
+    # A picture with equal red, green and blue is gray, whatever its file says.
+    for mode, expected in (("L", 3), ("RGB", 1)):
+        spec = DecodePart.model_validate({"mode": mode})
+        assert (
+            sum(i.converted for i in decode_shard(shard, "d", "train", spec) if not isinstance(i, Refused)) == expected
+        )

@@ -20,8 +20,14 @@ from pipeline.decode.strict import Unfit, strict_pillow
 from pipeline.recipe import DecodePart
 
 Pixels = NDArray[np.uint8]
-GRAY, COLOUR = DecodePart(on_mismatch="resize"), DecodePart(mode="RGB", on_mismatch="resize")
-SPECS = (GRAY, COLOUR, DecodePart(), DecodePart(mode="RGB"), DecodePart(size=(9, 7), mode="RGB", on_mismatch="resize"))
+GRAY, COLOUR = DecodePart(mode="L"), DecodePart(mode="RGB")
+SPECS = (
+    GRAY,
+    COLOUR,
+    DecodePart(mode="L", on_mismatch="reject"),
+    DecodePart(mode="RGB", on_mismatch="reject"),
+    *(DecodePart(size=(9, 7), mode="RGB", fit=fit) for fit in ("stretch", "crop", "pad")),
+)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -34,7 +40,7 @@ def judged(data: bytes, spec: DecodePart) -> Pixels | str:
     """What Pillow alone says."""
     with strict_pillow():
         try:
-            return decode(data, spec)
+            return decode(data, spec)[0]
         except Unfit as unfit:
             return unfit.reason
 
@@ -47,7 +53,7 @@ def agrees(data: bytes, spec: DecodePart) -> bool:
     assert pixels.dtype == np.uint8
     wanted = judged(data, spec)
     try:
-        found: Pixels | str = pixels if fits(pixels.shape, spec) else convert(pixels, spec)
+        found: Pixels | str = pixels if fits(pixels.shape, spec) else convert(pixels, spec)[0]
     except Unfit as unfit:
         found = unfit.reason
     assert np.array_equal(found, wanted), f"{getattr(found, 'shape', found)} is not {getattr(wanted, 'shape', wanted)}"
@@ -186,7 +192,7 @@ def test_a_jpeg_with_a_colour_profile_or_a_comment_is_taken() -> None:
 
 def test_limits_of_the_recipe_hold() -> None:
     file = encoded(pictures(1)[0])
-    assert quick_decoder(DecodePart(max_pixels=28 * 28))(file) is not None
+    assert quick_decoder(DecodePart(mode="L", max_pixels=28 * 28))(file) is not None
     assert quick_decoder(DecodePart(max_pixels=28 * 28 - 1))(file) is None
     assert quick_decoder(DecodePart(max_bytes=len(file) - 1))(file) is None
     jpeg = encoded(pictures(1)[0], "JPEG")
@@ -197,7 +203,7 @@ def test_limits_of_the_recipe_hold() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_damaged_files_are_never_taken_for_others(form: str, channels: int, capfd: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(channels)
-    spec = DecodePart(mode="L" if channels == 1 else "RGB", on_mismatch="resize", max_pixels=10_000)
+    spec = DecodePart(mode="L" if channels == 1 else "RGB", on_mismatch="convert", max_pixels=10_000)
     taken = 0
     for seed in range(400):
         whole = encoded(noise(seed, 9, 11, channels), form)
