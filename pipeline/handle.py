@@ -79,18 +79,19 @@ class Lake:
             return scan_table(self.root, table, None).filter(pl.col("release") <= self.release)
         return scan_table(self.root, table, self._version(table))
 
-    def sql(self, text: str) -> "duckdb.DuckDBPyRelation":
+    def sql(self, text: str, *, ids: Literal["bytes", "hex"] = "bytes") -> "duckdb.DuckDBPyRelation":
         """Query all tables by name with DuckDB.
 
         Args:
             text: one SELECT statement. It cannot write, nor read files outside the lake.
+            ids: whether ids and hashes are 16 bytes, or text of 32 hexadecimal digits as in `imagelake sql`.
 
         Raises:
             QueryError: DuckDB refuses the statement.
             NoReleaseError: vacuum gave up this release meanwhile.
         """
         self._still_there()
-        return query(connect(self.root, {table: self._version(table) for table in schemas.TABLES}), text)
+        return query(connect(self.root, {table: self._version(table) for table in schemas.TABLES}, ids=ids), text)
 
     def _version(self, table: str) -> int | None:
         if not (self.release and schemas.TABLES[table].released):

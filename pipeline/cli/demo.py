@@ -12,11 +12,14 @@ from pipeline.flow.demo import demo
 
 
 @click.command("demo")
-@click.argument("directory", type=click.Path(path_type=Path), default=Path("data/demo"))
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("data/demo"))
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
 @as_json
 def command(directory: Path, workers: int | None, *, json_: bool) -> None:
-    """Run the whole flow on generated glyphs with planted overlaps, into DIRECTORY; end with the truth found."""
+    """Run the whole flow on generated glyphs with planted overlaps, into DIR; end with the truth found.
+
+    Without DIR the lake is data/demo.
+    """
     found = demo(directory, workers=workers)
     if json_:
         show_json({"truth": found.truth, "scores": found.scores, "report": found.built.report})

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.arrays.exports import FORMS
-from pipeline.cli.options import as_json, the_lake
+from pipeline.cli.options import Words, as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import show_json
 from pipeline.flow.export import Exported, export, export_engine
@@ -17,10 +17,10 @@ from pipeline.recipe.part import ROLES
 @the_lake
 @click.argument("split")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(list(FORMS)), required=True, help="Form of the files.")
-@click.option("--role", "roles", type=click.Choice(ROLES), multiple=True, help="Only this role; may be repeated.")
+@click.option("--to", "form", type=Words(list(FORMS)), required=True, help="Form of the files.")
+@click.option("--role", "roles", type=Words(ROLES), multiple=True, help="Only this role; may be repeated.")
 @click.option("--original", is_flag=True, help="All rows of the split, also those that sanitizing dropped.")
-@click.option("--release", type=int, help="Release to export; the newest by default.")
+@of_release("export")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes that encode; one a core by default.")
 @click.option("--pickle", is_flag=True, help="With --to notebook: write notMNIST.pickle too.")
 @click.option("--no-pin", is_flag=True, help="Do not register the export: vacuum may give up its release.")
@@ -33,9 +33,9 @@ def command(lake: str, split: str, directory: Path, *, form: str, json_: bool, *
     npy          the same as .npy files to map into memory, and an index of their rows
     parquet      raw pixels, labels and ids in plain Parquet
     imagefolder  ROLE/CLASS/IMAGE_ID.png, as torchvision's ImageFolder reads
-    webdataset   ROLE-000000.tar with .png and .cls
+    webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes
     huggingface  Parquet with Image and ClassLabel, for datasets.load_dataset("DIR")
-    notebook     notMNIST.npz: train_dataset, train_labels and so on, float32
+    notebook     notMNIST.npz: train_dataset, train_labels and so on, float32, and classes
 
     \b
     imagelake export data/demo main demo-npz --to npz

@@ -6,11 +6,11 @@ from typing import Any
 import click
 import polars as pl
 
-from pipeline.cli.options import as_json, the_lake
+from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
 from pipeline.flow.inspect import overlap
-from pipeline.flow.review import Question, Shapes, review_clusters, review_pairs, write_review
+from pipeline.flow.review import Question, Review, Shapes, review_clusters, review_pairs, write_review
 
 _SHOWN = 5
 # Clusters of these sizes and above are counted together.
@@ -19,45 +19,65 @@ _SIZES = (2, 3, 4, 5, 10, 100, 1_000, 10_000, 100_000)
 
 @click.command("overlap")
 @the_lake
-@click.option("--split", help="Named split whose roles are compared; the sources' own splits by default.")
-@click.option("--rule", help="List the pairs of this rule, closest first, instead of counting.")
-@click.option("--top", type=click.IntRange(min=1), help="How many to list; 50 by default.")
+@click.option(
+    "--split", metavar="SPLIT", help="Named split whose roles are compared; the sources' own splits by default."
+)
+@click.option("--rule", metavar="RULE", help="List the pairs of this rule, closest first, instead of counting.")
+@click.option(
+    "--min-score",
+    metavar="SCORE",
+    type=click.FloatRange(0, 1),
+    help="Only pairs (or clusters of pairs) with this score or a higher one.",
+)
+@click.option("--top", metavar="NUMBER", type=click.IntRange(min=1), help="How many to list; 50 by default.")
 @click.option("--between", is_flag=True, help="Only pairs (or clusters) whose images lie in different roles.")
 @click.option("--conflicts", is_flag=True, help="Only pairs (or clusters) whose images bear different labels.")
 @click.option("--best", metavar="ROLE", help="Of every image of ROLE only its closest pair with another role.")
 @click.option("--clusters", is_flag=True, help="List the largest clusters of the rule instead of its pairs.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the pairs with their pictures.")
+@of_release("look at")
 @as_json
-def command(lake: str, split: str | None, rule: str | None, *, json_: bool, **asked: Any) -> None:  # noqa: ANN401 - the options above
+def command(
+    lake: str,
+    split: str | None,
+    rule: str | None,
+    release: int | None,
+    *,
+    json_: bool,
+    **asked: Any,  # noqa: ANN401 - the options above
+) -> None:
     """Show, rule by rule, how much of every role of LAKE occurs in another, and label conflicts.
 
-    With --rule, list what to look at; the score of a pair is higher the closer its images are.
+    With --rule, list what to look at; the score of a pair is higher the closer its images are. Where the lake stores
+    photo:0.6, photo:0.7 is read from the pairs of that, and so is --rule photo:0.6 --min-score 0.7.
 
     \b
     imagelake overlap data/demo --rule sign --conflicts
     imagelake overlap data/demo --rule cosine:0.95 --split main --best test --html look.html
+    imagelake overlap data/demo --rule cosine:0.95 --min-score 0.99
     """  # noqa: D301 - click wants the backspace itself, to leave the lines alone
     if rule is None:
-        _refuse(asked, "top", "between", "conflicts", "best", "clusters", "html", why="needs --rule RULE")
-        _counts(lake, split, json_=json_)
+        names = ("min_score", "top", "between", "conflicts", "best", "clusters", "html")
+        _refuse(asked, *names, why="needs --rule RULE")
+        _counts(lake, split, release, json_=json_)
         return
     clusters, html = asked.pop("clusters"), asked.pop("html")
     question = Question(rule, split, **{name: value for name, value in asked.items() if value is not None})
     if clusters:
         _refuse({"best": question.best, "html": html}, "best", "html", why="is about pairs: leave out --clusters")
-        _clusters(review_clusters(lake, question), json_=json_)
+        _clusters(review_clusters(lake, question, release), json_=json_)
     else:
-        _pairs(lake, question, html, json_=json_)
+        _pairs(lake, question, html, release, json_=json_)
 
 
 def _refuse(asked: dict[str, Any], *names: str, why: str) -> None:
     for name in names:
-        if asked[name]:
-            raise click.UsageError(f"--{name} {why}.")
+        if asked[name] is not None and asked[name] is not False:
+            raise click.UsageError(f"--{name.replace('_', '-')} {why}.")
 
 
-def _counts(lake: str, split: str | None, *, json_: bool) -> None:
-    found = overlap(lake, split)
+def _counts(lake: str, split: str | None, release: int | None, *, json_: bool) -> None:
+    found = overlap(lake, split, release)
     if json_:
         show_json(found._asdict())
         return
@@ -74,13 +94,14 @@ def _counts(lake: str, split: str | None, *, json_: bool) -> None:
         say(f"Shown are {_SHOWN} a rule at most; --json lists all.")
 
 
-def _pairs(lake: str, question: Question, html: Path | None, *, json_: bool) -> None:
-    review = review_pairs(lake, question)
+def _pairs(lake: str, question: Question, html: Path | None, release: int | None, *, json_: bool) -> None:
+    review = review_pairs(lake, question, release)
     page = write_review(lake, review, html) if html else None
     if json_:
         show_json({**review._asdict(), "page": page} if page else review._asdict())
         return
     say(review.headline)
+    _say_from(review)
     if review.from_clusters:
         say(f"{review.rule} is decided by keys alone: its pairs were made of its clusters, every score is 1.")
     if page:
@@ -92,6 +113,11 @@ def _pairs(lake: str, question: Question, html: Path | None, *, json_: bool) -> 
             ),
             rows=question.top,
         )
+
+
+def _say_from(found: Review | Shapes) -> None:
+    if found.stored != found.rule:
+        say(f"Read from the stored pairs of {found.stored} with a score of {found.least:g} or more.")
 
 
 def _both(name: str, joined: str) -> pl.Expr:
@@ -115,6 +141,7 @@ def _clusters(shapes: Shapes, *, json_: bool) -> None:
         f"{shapes.rule}: {some}{shapes.clusters:,} {noun}, the largest of {shapes.largest:,} images, "
         f"the longest diameter {longest} (pairs from end to end)."
     )
+    _say_from(shapes)
     say(f"Clusters by images: {_histogram(shapes.sizes)}.")
     least = pl.when("exact").then(pl.lit("")).otherwise(pl.lit("at least "))
     shown = shapes.shown.select(

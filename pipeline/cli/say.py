@@ -11,6 +11,11 @@ import click
 from pipeline.progress import plain
 
 
+def is_terminal() -> bool:
+    """Tell whether stdout is a terminal, which obeys control characters."""
+    return sys.stdout.isatty()
+
+
 def say(line: object, *, err: bool = False) -> None:
     """Print one line.
 

@@ -4,29 +4,32 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import as_json
+from pipeline.cli.options import Renamed, as_json
 from pipeline.cli.say import say
 from pipeline.cli.show import show_json
 from pipeline.flow.synth import synth
 
 
 @click.command("synth")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(min=1), default=20_000, show_default=True, help="Files in the train part.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option(
-    "--form",
+    "--to",
+    "form",
+    cls=Renamed,
+    before=("--form",),
     type=click.Choice(["tar", "folder"]),
     default="tar",
     show_default=True,
-    help="Archives or folders.",
+    help="Form of the files: archives or folders.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
 @as_json
 def command(  # noqa: PLR0913 - one argument an option
     directory: Path, rows: int, seed: int, form: str, workers: int | None, *, json_: bool
 ) -> None:
-    """Draw glyph images with planted overlaps into DIRECTORY, and the planted truth beside them.
+    """Draw glyph images with planted overlaps into DIR, and the planted truth beside them.
 
     The test part is sized as notMNIST's is to its train part: 18,726 to 529,114.
     """

@@ -5,18 +5,20 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.dedup.overlap import overlap_matrix
 from pipeline.errors import LakeError
+from pipeline.flow.outfile import writing_whole
 from pipeline.handle import Lake
-from pipeline.lake.parts import full_disk_named
+from pipeline.lake.releases import newest
 
 _MARK = '<meta name="imagelake-release" content="{}">'
 
 
-def write_report(root: str, out: Path | None = None) -> str:
-    """Write the report of the newest release, unless it is there already.
+def write_report(root: str, out: str | Path | None = None, release: int | None = None) -> str:
+    """Write the report of a release, unless it is there already.
 
     Args:
         root: the lake's place.
-        out: where to; None for `report.html` beside the tables.
+        out: where to; None for `report.html` beside the tables, which is of the newest release.
+        release: number of the release; None for the newest.
 
     Returns:
         Where it is.
@@ -25,7 +27,11 @@ def write_report(root: str, out: Path | None = None) -> str:
         NoReleaseError: the lake has no release.
         LakeError: it cannot be written there.
     """
-    lake = Lake(root)
+    lake = Lake(root, release)
+    if out is None and release is not None and release != newest(lake.root):
+        raise LakeError(
+            f"{root}/report.html is of the newest release: name another file for that of release {release}."
+        )
     file = str(out or f"{lake.root}/report.html")
     if out is None and _is_of(file, lake.release):
         return file
@@ -37,22 +43,16 @@ def write_report(root: str, out: Path | None = None) -> str:
             lake.scan, lake=storage.last_name(root), release=lake.release, created_at=created, overlap=overlap_matrix
         )
     )
-    _write(root, file, html)
+    _write(file, html)
     return file
 
 
-def _write(root: str, file: str, html: str) -> None:
+def _write(file: str, html: str) -> None:
     if storage.is_bucket(file):
         storage.write(file, html.encode())
         return
-    # Renamed into place, so that a report that is there is whole.
-    draft = Path(file).with_name(f".{Path(file).name}.draft")
-    try:
-        with full_disk_named(root):
-            draft.write_text(html, encoding="utf-8")
-            draft.replace(file)
-    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
-        raise LakeError(f"{file}: the report cannot be written there ({error.strerror}). Name another file.") from error
+    with writing_whole(file, "the report") as draft:
+        draft.write_text(html, encoding="utf-8")
 
 
 def _is_of(file: str, release: int) -> bool:

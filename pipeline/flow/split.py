@@ -1,6 +1,7 @@
 """images, clusters -> splits: draw and sanitize every split whose settings or input changed."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -9,13 +10,15 @@ import xxhash
 import schemas
 from pipeline.errors import SplitError
 from pipeline.flow.before import read_before
-from pipeline.flow.links import links_of
+from pipeline.flow.cluster import wanted_rules
+from pipeline.flow.links import ScanTable, Stored, clusters_of, find_stored, pairs_from
 from pipeline.flow.state import Todo, shards_digest, stale, unit_digest
 from pipeline.lake.commits import Meta, commit, read_meta, versions
 from pipeline.lake.parts import write_part
 from pipeline.lake.reading import scan_table
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
+from pipeline.recipe.rules import rule_with_pairs_of
 from pipeline.splits.draw import draw_roles, from_source
 from pipeline.splits.groups.draw import Drawn, draw_groups
 from pipeline.splits.sanitize import sanitize, straddling
@@ -42,20 +45,21 @@ def split_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str
     shards = scan_table(root, "shards", None).collect()
     # Only what a rule's clusters are, and not what their commit tells besides.
     clusters = {rule: {"fingerprint": u["fingerprint"]} for rule, u in read_meta(root, "clusters").units.items()}
+    rules = wanted_rules(root, recipe, prune=prune)
     return {
         name: {
             "spec": spec,
             "fingerprint": unit_digest(
-                "splits", spec, [_pools(spec, shards), [clusters.get(rule) for rule in _rules(spec)]]
+                "splits", spec, [_pools(spec, shards), [clusters.get(rule) for rule in _rules(spec, rules)]]
             ),
         }
         for name, spec in specs.items()
     }
 
 
-def _rules(spec: Mapping[str, Any]) -> list[str]:
-    """List the rules that a split reads clusters of; lakes of imagelake 0.1 know no groups."""
-    return [*spec["sanitize"], *spec.get("groups", ())]
+def _rules(spec: Mapping[str, Any], stored: Collection[str]) -> list[str]:
+    """List the stored rules that a split reads clusters or pairs of; lakes of imagelake 0.1 have no groups."""
+    return [rule_with_pairs_of(rule, stored) or rule for rule in (*spec["sanitize"], *spec.get("groups", ()))]
 
 
 def _pools(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
@@ -156,25 +160,19 @@ def _draw(root: str, name: str, spec: Mapping[str, Any], images: pl.DataFrame, a
     try:
         return _make(root, spec, images.drop("content_hash"))
     except SplitError as error:
-        if images.is_empty():
-            raise SplitError(f"{error} {_all_rejected(root)}") from error
         if name in asked:
             raise
         raise SplitError(f"{error} This split is of an earlier recipe: build with --prune to drop it.") from error
 
 
-def _all_rejected(root: str) -> str:
-    rejects = scan_table(root, "rejects", None).select("reason", "path", "detail").collect()
-    if rejects.is_empty():
-        return "The lake holds no images."
-    reason, path, detail = rejects.row(0)
-    return f"All {len(rejects)} files were rejected, the first ('{path}') as {reason}: {detail}."
-
-
 def _make(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
     part = SplitPart.model_validate(spec)
-    clusters = {rule: _of_rule(root, "clusters", rule, "cluster_id", "image_id") for rule in part.sanitize}
-    whole = {rule: _components(root, rule) for rule in part.groups}
+    units = read_meta(root, "clusters").units
+    scan = partial(_scan_rule, root)
+    stored = {rule: find_stored(rule, units) for rule in (*part.sanitize, *part.groups)}
+    clusters = {rule: _ids(clusters_of(stored[rule], scan)) for rule in part.sanitize}
+    # Stars leave pairs between them. Every star lies within one component: what cannot leak by these cannot by those.
+    whole = {rule: _ids(clusters_of(stored[rule], scan, "components")) for rule in part.groups}
     told: dict[str, Any] = {}
     if part.groups:
         known = read_before(root, part.name)
@@ -182,31 +180,19 @@ def _make(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
         rows, told = drawn.rows, {**_account(drawn), **known.told}
     else:
         rows = draw_roles(part, images)
-    pairs = {rule: _of_rule(root, "pairs", rule, "left_id", "right_id") for rule in part.sanitize if _stars(root, rule)}
+    pairs = {rule: _pairs_of(stored[rule], scan) for rule in part.sanitize if stored[rule].method == "stars"}
     made = sanitize(part, rows, clusters, pairs)
     if part.protected:
         told["straddling"] = straddling(part, rows, made, {**clusters, **whole}).to_dicts()
     return _Made(made, told)
 
 
-def _components(root: str, rule: str) -> pl.DataFrame:
-    """Read the clusters of a rule for groups; stars leave pairs between them, so there the pairs themselves are linked.
-
-    Every star lies within one component: what cannot leak by these cannot by those.
-    """
-    if _stars(root, rule):
-        from pipeline.dedup.linked import link  # noqa: PLC0415 - scipy, only for splits with groups of stars
-
-        return link(links_of(rule, lambda table: _scan_rule(root, table, rule)), "components")
-    return _of_rule(root, "clusters", rule, "cluster_id", "image_id")
+def _ids(clusters: pl.LazyFrame) -> pl.DataFrame:
+    return clusters.select("cluster_id", "image_id").collect()
 
 
-def _stars(root: str, rule: str) -> bool:
-    return "stars" in read_meta(root, "clusters").units.get(rule, {}).get("spec", ())
-
-
-def _of_rule(root: str, table: str, rule: str, *columns: str) -> pl.DataFrame:
-    return _scan_rule(root, table, rule).select(columns).collect()
+def _pairs_of(stored: Stored, scan: ScanTable) -> pl.DataFrame:
+    return pairs_from(stored.least, scan("pairs", stored.rule)).select("left_id", "right_id").collect()
 
 
 def _scan_rule(root: str, table: str, rule: str) -> pl.LazyFrame:

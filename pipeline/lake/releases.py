@@ -51,7 +51,9 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
     """
     rows = list_releases(root)
     if rows.is_empty():
-        raise NoReleaseError(f"{root} holds no finished build. Check the path, or run: imagelake build RECIPE.toml")
+        raise NoReleaseError(
+            f"{root} holds no finished build. Check the path, or run: imagelake build PATH --into {root}"
+        )
     numbers: list[int] = rows["release"].to_list()
     wanted = numbers[-1] if number is None else number
     found = rows.filter(pl.col("release") == wanted)
@@ -60,7 +62,9 @@ def release_versions(root: str, number: int | None = None) -> tuple[int, dict[st
     return wanted, _versions(found["versions"].to_list()[0])
 
 
-def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any]) -> int:
+def publish(
+    root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any], sources: Sequence[Mapping[str, Any]] = ()
+) -> int:
     """Make the tables as they stand the newest release, unless they and the recipe are those of the last one.
 
     Args:
@@ -68,6 +72,7 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
         recipe_digest: digest of the recipe that was built.
         note: what the build did.
         recipe: the recipe itself, kept with the commit so that the lake tells how it is made.
+        sources: counts of images, labels and rejects by source, kept likewise.
 
     Returns:
         The newest release's number: a new one, or where nothing has changed, and so nothing was committed, the last.
@@ -88,7 +93,7 @@ def publish(root: str, recipe_digest: str, note: str, recipe: Mapping[str, Any])
         "note": note,
     }
     part = write_part(root, "releases", {}, pa.Table.from_pylist([row], schema=schemas.TABLES["releases"].schema))
-    units = {**read_meta(root, "releases").units, "recipe": recipe}
+    units = {**read_meta(root, "releases").units, "recipe": recipe, "sources": {"counts": [*sources]}}
     commit(root, "releases", [part] if part else [], lambda _: False, Meta("release", units, current))
     return number
 

@@ -44,8 +44,7 @@ def test_sql_prints_rows(small_lake: Lake, run: Run) -> None:
         {"split": "train", "n": 120},
     ]
     assert "│ train ┆ 120 │" in run("sql", small_lake.root, query).stdout
-    ids = run("sql", small_lake.root, "select image_id, pixels from images limit 1").stdout
-    assert "…" in ids
+    assert "<784 bytes>" in run("sql", small_lake.root, "select image_id, pixels from images limit 1").stdout
 
 
 def test_verify_history_and_vacuum(small_lake: Lake, run: Run) -> None:
@@ -68,7 +67,7 @@ def test_synth_draws_the_same_bytes_for_the_same_seed(run: Run, tmp_path: Path) 
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == ["test.tar.gz", "train.tar.gz", "truth.parquet"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
-    data = json.loads(run("synth", tmp_path / "c", "--rows", 150, "--form", "folder", "--workers", 1, "--json").stdout)
+    data = json.loads(run("synth", tmp_path / "c", "--rows", 150, "--to", "folder", "--workers", 1, "--json").stdout)
     assert data["files"] == len(list((tmp_path / "c").rglob("*.png")))
 
 

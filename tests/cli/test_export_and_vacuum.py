@@ -10,6 +10,7 @@ from commands import Run, run_command
 from making import as_folder, files_of
 
 from pipeline.arrays.exports import FORMS
+from pipeline.errors import LakeError, NoReleaseError
 from pipeline.lake.lock import writing
 
 RECIPE = """
@@ -67,7 +68,8 @@ def test_json_role_release_and_pickle(lake: Path, run: Run, tmp_path: Path) -> N
 def test_an_export_pins_what_vacuum_would_give_up(lake: Path, run: Run, tmp_path: Path) -> None:
     run("export", lake, "main", tmp_path / "one", "--to", "npz", "--release", 1, "--workers", 1)
     run("export", lake, "main", tmp_path / "two", "--to", "npz", "--release", 2, "--workers", 1, "--no-pin")
-    assert " 1 export " in run("history", lake).stdout
+    # In a table, or where that is too wide in a line of its own.
+    assert " 1 export" in run("history", lake).stdout
     planned = run("vacuum", lake, "--keep-last", 1, "--older-than", 0, "--dry-run").stdout
     assert f"release 1 stays, pinned by export of main as npz to {tmp_path / 'one'}" in planned
     assert "release 2 would be given up\n" in planned
@@ -91,7 +93,7 @@ def test_vacuum_as_json_and_force_alone(lake: Path, run: Run) -> None:
 
 def test_help_keeps_its_lines(run: Run) -> None:
     lines = run("export", "--help").stdout.splitlines()
-    assert "  webdataset   ROLE-000000.tar with .png and .cls" in lines
+    assert "  webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes" in lines
     assert "  imagelake vacuum data/demo --keep-last 3 --dry-run" in run("vacuum", "--help").stdout.splitlines()
 
 
@@ -108,3 +110,26 @@ def test_an_export_that_is_not_pinned_says_so(
     assert "is whole; waiting for whoever writes to" in done.stderr
     assert "release 3 is not pinned (waiting for the lake's writer was ended): the export is whole" in done.stderr
     assert run("export", lake, "main", tmp_path / "quiet", "--to", "npz", "--no-pin", "--workers", 1).stderr == ""
+
+
+def test_older_releases_are_looked_at_by_one_option(lake: Path, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "old.html"
+    assert run("report", lake, "--release", 1, "-o", page).stdout == f"{page}\n"
+    assert '<meta name="imagelake-release" content="1">' in page.read_text()
+    with pytest.raises(LakeError, match="is of the newest release: name another file for that of release 2"):
+        run("report", lake, "--release", 2)
+    text = run("status", lake, "--release", 2).stdout
+    assert text.startswith(f"{lake}: release 2\n")
+    assert "next build" not in text
+    assert json.loads(run("status", lake, "--release", 2, "--json").stdout)["todo"] == []
+    assert run("status", lake, "--release", 2, "--recipe", "r.toml").exit_code == 2
+    for command in (("status",), ("overlap",), ("sql", "select 1"), ("report", "-o", page)):
+        with pytest.raises(NoReleaseError, match="no release 9"):
+            run(command[0], lake, *command[1:], "--release", 9)
+
+
+@pytest.mark.parametrize("place", ["images/x.html", "/dev/null", "none/x.html"])
+def test_a_report_takes_the_place_of_nothing_but_a_file(lake: Path, run: Run, place: str) -> None:
+    with pytest.raises(LakeError, match=r"a table of a lake|is a device|No such file"):
+        run("report", lake, "-o", lake / place)
+    assert Path("/dev/null").is_char_device()

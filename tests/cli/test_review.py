@@ -145,6 +145,8 @@ def test_an_unknown_rule_names_the_nearest(root: str) -> None:
         (("--between",), "--between needs --rule RULE."),
         (("--top", "3"), "--top needs --rule RULE."),
         (("--html", "x.html"), "--html needs --rule RULE."),
+        (("--min-score", "0"), "--min-score needs --rule RULE."),
+        (("--rule", RULE, "--min-score", "1.1"), "1.1 is not in the range"),
         (("--rule", RULE, "--clusters", "--html", "x.html"), "--html is about pairs: leave out --clusters."),
         (("--rule", RULE, "--clusters", "--best", "test"), "--best is about pairs: leave out --clusters."),
         (("--rule", RULE, "--top", "0"), "0 is not in the range"),
@@ -167,3 +169,71 @@ def test_the_lake_is_only_read(root: str, run: Run, tmp_path: Path) -> None:
     run("overlap", copy, "--rule", RULE, "--split", "main", "--best", "test")
     run("overlap", copy, "--rule", RULE, "--clusters")
     assert sorted(str(file) for file in copy.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "stored"),
+    [
+        (("--rule", "cosine:0.98"), True),
+        (("--rule", RULE, "--min-score", "0.98"), False),
+        (("--rule", "cosine:0.96", "--min-score", "0.98"), True),
+        (("--rule", "cosine:0.980"), True),
+    ],
+)
+def test_a_stricter_threshold_is_read_from_the_stored_pairs(
+    root: str,
+    run: Run,
+    words: tuple[str, ...],
+    stored: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    text = run("overlap", root, *words).stdout
+    assert text.startswith("All 2 pairs by ")
+    assert ("Read from the stored pairs of cosine:0.95 with a score of 0.98 or more." in text) == stored
+    assert ("with a score of 0.98 or more, closest first" in text) == ("--min-score" in words)
+    data = json.loads(run("overlap", root, *words, "--json").stdout)
+    assert (data["pairs"], data["stored"], data["least"]) == (2, RULE, 0.98)
+    assert [round(row["score"], 4) for row in data["shown"]] == [0.99, 0.98]
+    shapes = json.loads(run("overlap", root, *words, "--clusters", "--json").stdout)
+    assert shapes["sizes"] == [{"images": 3, "clusters": 1}]
+    assert (shapes["stored"], shapes["least"]) == (RULE, 0.98)
+
+
+def test_scores_of_rules_decided_by_keys_are_all_1(root: str, run: Run) -> None:
+    every = run("overlap", root, "--rule", "exact").stdout
+    assert run("overlap", root, "--rule", "exact", "--min-score", 1).stdout.splitlines()[1:] == every.splitlines()[1:]
+    assert "1 cluster, " in run("overlap", root, "--rule", "exact", "--min-score", 0.2, "--clusters").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--rule", RULE, "--min-score", 0.9),
+            "a score of 0.9 is below the threshold of cosine:0.95: its pairs have a",
+        ),
+        (("--rule", "cosine:0.98", "--min-score", 0.96), "Ask for 0.98 or more, or for the pairs of cosine:0.95."),
+        (("--rule", "cosine:0.94"), "did you mean 'cosine:0.95'? Only pairs with a score of 0.95 or more are stored"),
+        (("--rule", "phash"), "did you mean 'hamming:6'? To compare by hamming:6, put it into dedup.rules"),
+        (("--rule", "md5"), "no rule 'md5'; did you mean 'exact'? Rules: cosine:0.95, exact."),
+        (("--rule", "photo:0.5"), "no rule 'photo:0.5'. To compare by photo:0.5, put it into dedup.rules"),
+        (("--rule", "zzz"), "no rule 'zzz'. Rules: cosine:0.95, exact."),
+        (("--rule", RULE, "--release", 1), "did you mean"),
+    ],
+)
+def test_what_the_stored_pairs_do_not_tell_is_an_error(
+    root: str, run: Run, words: tuple[object, ...], message: str
+) -> None:
+    for more in ((), ("--clusters",)):
+        with pytest.raises(LakeError) as caught:
+            run("overlap", root, *words, *more)
+        if message == "did you mean":
+            assert f"no rule '{RULE}'" in str(caught.value)
+        else:
+            assert message in str(caught.value)
+
+
+def test_an_older_release_is_counted_and_listed(root: str, run: Run) -> None:
+    old, new = (json.loads(run("overlap", root, "--release", number, "--json").stdout) for number in (1, 2))
+    assert {row["rule"] for row in old["matrix"]} == {"exact"}
+    assert {row["rule"] for row in new["matrix"]} == {"exact", RULE}
+    assert json.loads(run("overlap", root, "--rule", "exact", "--release", 1, "--json").stdout)["release"] == 1

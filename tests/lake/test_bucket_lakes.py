@@ -63,6 +63,10 @@ def test_a_lake_in_a_bucket_equals_one_in_a_folder(base: Path, lake_bucket: Buck
         assert np.array_equal(y, names)
     text = "select label, count(*) from images join splits using (image_id) group by all order by all"
     assert here.sql(text).fetchall() == there.sql(text).fetchall()
+    assert there.sql("show tables").fetchall() == [(name,) for name in sorted(schemas.TABLES)]
+    first = here.sql("select image_id from images order by all limit 1", ids="hex").fetchall()[0][0]
+    found = f"select path from images join splits using (image_id) where image_id = '{first}'"
+    assert here.sql(found, ids="hex").fetchall() == there.sql(found, ids="hex").fetchall() != []
     assert [check for check in verify(place) if check.faults] == []
     assert build(asked(base, place), engine=LocalEngine(1)).done == ()
     assert plan(asked(base, place)) == []

@@ -97,7 +97,8 @@ def test_the_queries_of_the_docs_run(small_lake: Lake) -> None:
     root = Path(__file__).parents[2]
     told = (root / "docs" / "scores.md").read_text(encoding="utf-8").split("\n    select")[1:]
     recipes = [file.read_text(encoding="utf-8") for file in (root / "data").glob("*.toml")]
+    recipes.append((root / "docs" / "sql.md").read_text(encoding="utf-8"))
     told += [query for text in recipes for query in re.findall(r'imagelake sql \S+ "select([^"]*)"', text)]
     assert len(told) >= 2
     for query in told:
-        small_lake.sql("select" + query.replace("#", " ").split("\n\n")[0]).fetchall()
+        small_lake.sql("select" + query.replace("#", " ").split("\n\n")[0], ids="hex").fetchall()

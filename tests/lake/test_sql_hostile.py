@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -159,9 +160,10 @@ def spelled(lake: Lake, text: str) -> str:
     return text.format(**places, tree=tree.replace("'", "''"))
 
 
+@pytest.mark.parametrize("ids", ["bytes", "hex"])
 @pytest.mark.parametrize("place", [*PLACES, *FAR])
-def test_no_function_reads_a_file_that_is_of_no_table(lake: Lake, place: str) -> None:
-    connection = connect(lake.root, dict.fromkeys(TABLES))
+def test_no_function_reads_a_file_that_is_of_no_table(lake: Lake, place: str, ids: Literal["bytes", "hex"]) -> None:
+    connection = connect(lake.root, dict.fromkeys(TABLES), ids=ids)
     for reader in READERS:
         text = reader.format(spelled(lake, place))
         refused(partial(query, connection), text)
@@ -173,6 +175,7 @@ def test_no_function_reads_a_file_that_is_of_no_table(lake: Lake, place: str) ->
 @pytest.mark.parametrize("text", [*STATEMENTS, *WRITERS])
 def test_nothing_but_one_select_that_only_reads(lake: Lake, text: str) -> None:
     refused(lake.sql, spelled(lake, text))
+    refused(partial(lake.sql, ids="hex"), spelled(lake, text))
 
 
 @pytest.mark.parametrize("root", ["{lake}/", ".", "../lake", "{base}/out"])
@@ -234,6 +237,7 @@ def test_what_does_not_fit_memory_goes_to_the_temporary_folder(lake: Lake) -> No
 )
 def test_whatever_only_reads_runs(lake: Lake, text: str) -> None:
     lake.sql(text).pl()
+    lake.sql(text, ids="hex").pl()
 
 
 def test_a_query_nested_too_deeply_is_refused_in_one_line(lake: Lake) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.dedup.rules import cosine, embedding, exact, maxpool, photo, sign, words
 from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries, FromPixels, Verified
 from pipeline.errors import RecipeError
+from pipeline.recipe.rules import rule_known_as
 
 __all__ = ["Candidates", "Comparison", "Entries", "Rule", "Verified", "parse_rule"]
 
@@ -67,7 +68,8 @@ def parse_rule(name: str) -> Rule:
         name: a family, with a parameter behind a colon where it takes one: "exact", "sign", "maxpool:4".
 
     Raises:
-        RecipeError: no such rule, or a parameter that it does not take; the nearest name is given.
+        RecipeError: no such rule, or a parameter that it does not take; the nearest name is given, also for what other
+            tools call their methods, such as "phash".
     """
     family, colon, written = name.partition(":")
     parameter = written if colon else None
@@ -79,9 +81,17 @@ def parse_rule(name: str) -> Rule:
             return Rule(name, comparison.index if isinstance(comparison, FromPixels) else None, comparison)
     except ValueError as error:
         raise RecipeError(f"rule '{name}': {error}.") from None
-    near = difflib.get_close_matches(family, [*_KEYED, *_COMPARED], n=1, cutoff=0.4)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    raise RecipeError(f"unknown rule '{name}'; {hint}Known rules: {_SPELLED}.")
+    raise RecipeError(f"unknown rule '{name}'; {_hint(family, name)}Known rules: {_SPELLED}.")
+
+
+def _hint(family: str, name: str) -> str:
+    families = [*_KEYED, *_COMPARED]
+    if family.strip().lower() in families:
+        return f"did you mean '{name.strip().lower()}'? "
+    if known := rule_known_as(name):
+        return f"did you mean '{known[0]}' ({known[1]})? "
+    near = difflib.get_close_matches(family, families, n=1, cutoff=0.4)
+    return f"did you mean '{near[0]}'? " if near else ""
 
 
 def _entries_of(keys: Keys) -> Callable[[Pixels], Entries]:

@@ -101,11 +101,16 @@ def _sorted(root: str, faults: Sequence[Fault]) -> Hurt:
 
 def _with_photos(root: str, hurt: Hurt) -> None:
     """Make again all that was made by a basis: fitted again, to other images, it is another."""
-    rules = {rule for rule in read_meta(root, "pairs").units if isinstance(parse_rule(rule).comparison, photo.Photo)}
-    splits = read_meta(root, "splits").units
+    rules = {rule for rule in read_meta(root, "pairs").units if _compares_photos(rule)}
     by_them = {
-        name for name, unit in splits.items() if rules & {*unit["spec"]["sanitize"], *unit["spec"].get("groups", ())}
+        name
+        for name, unit in read_meta(root, "splits").units.items()
+        if any(map(_compares_photos, (*unit["spec"]["sanitize"], *unit["spec"].get("groups", ()))))
     }
     for table, units in (("pairs", rules), ("clusters", rules), ("splits", by_them)):
         if units:
             hurt.units.setdefault(table, set()).update(units)
+
+
+def _compares_photos(rule: str) -> bool:
+    return isinstance(parse_rule(rule).comparison, photo.Photo)

@@ -1,14 +1,17 @@
 """What is asked of a rule's pairs, and what the lake knows of the images in them."""
 
 import difflib
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import polars as pl
 
-from pipeline.errors import LakeError
+from pipeline.dedup.rules import parse_rule
+from pipeline.errors import LakeError, RecipeError
+from pipeline.flow.links import Stored, find_stored
 from pipeline.handle import Lake
 from pipeline.lake.commits import files, read_meta
+from pipeline.recipe.rules import rule_known_as, rule_with_pairs_of, stricter_rule, threshold_of
 
 
 class Question(NamedTuple):
@@ -21,6 +24,7 @@ class Question(NamedTuple):
         between: only those whose images lie in different roles; an image outside the split is in none.
         conflicts: only those whose images bear different labels; a missing label differs from none.
         best: a role: of every image of it only its closest pair with an image of another role.
+        min_score: only pairs with this score or a higher one, and clusters as these link them; None for all.
     """
 
     rule: str
@@ -29,18 +33,67 @@ class Question(NamedTuple):
     between: bool = False
     conflicts: bool = False
     best: str | None = None
+    min_score: float | None = None
 
 
-def check_rule(lake: Lake, rule: str) -> None:
-    """Make sure that a lake was deduplicated by a rule.
+def stored_of(lake: Lake, asked: Question) -> Stored:
+    """Find where a lake has the pairs that are asked for: under the rule, or under one with a lower threshold.
 
     Raises:
-        LakeError: it was not; the nearest rule that it has is named.
+        LakeError: it has them nowhere: the lake was not deduplicated by such a rule (the nearest one is named), or only
+            pairs with a higher score are stored.
     """
-    held = set(read_meta(lake.root, "clusters", lake.versions.get("clusters")).units)
+    units: dict[str, Mapping[str, Any]] = {}
     for table in ("pairs", "clusters"):
-        held |= {part.partition["rule"] for part in files(lake.root, table, lake.versions.get(table))}
-    _check(lake, "rule", rule, held)
+        units |= {part.partition["rule"]: {} for part in files(lake.root, table, lake.versions.get(table))}
+    units |= read_meta(lake.root, "clusters", lake.versions.get("clusters")).units
+    if rule_with_pairs_of(asked.rule, units) is None:
+        _refuse_rule(lake, asked.rule, units)
+    stored, threshold = find_stored(asked.rule, units), threshold_of(asked.rule)
+    if asked.min_score is None or threshold is None:
+        return stored
+    if asked.min_score < threshold.least:
+        raise LakeError(
+            f"a score of {asked.min_score:g} is below the threshold of {asked.rule}: its pairs have a score of "
+            f"{threshold.least:g} or more. Ask for {threshold.least:g} or more"
+            + (f", or for the pairs of {stored.rule}." if stored.rule != asked.rule else _lower(asked.rule))
+        )
+    return stored._replace(least=asked.min_score)
+
+
+def _refuse_rule(lake: Lake, rule: str, held: Collection[str]) -> NoReturn:
+    missing = f"{lake.root} has no rule '{rule}'"
+    stored = f"Rules: {', '.join(sorted(held)) or 'none'}."
+    if (stricter := stricter_rule(rule, held)) and (threshold := threshold_of(stricter)):
+        raise LakeError(
+            f"{missing}; did you mean '{stricter}'? Only pairs with a score of {threshold.least:g} or more are stored"
+            f"{_lower(stricter)}"
+        )
+    known = rule_known_as(rule)
+    family = known[0].partition(":")[0] if known else ""
+    near = [name for name in sorted(held) if name.partition(":")[0] == family]
+    if known and not near:
+        raise LakeError(f"{missing}; did you mean '{known[0]}'? {_not_stored(known[0])} {stored}")
+    if not near and _is_rule(rule):
+        raise LakeError(f"{missing}. {_not_stored(rule)} {stored}")
+    _refuse(lake, "rule", rule, held, near)
+
+
+def _is_rule(rule: str) -> bool:
+    try:
+        parse_rule(rule)
+    except RecipeError:
+        return False
+    return True
+
+
+def _not_stored(rule: str) -> str:
+    return f"To compare by {rule}, put it into dedup.rules of the recipe, and build."
+
+
+def _lower(rule: str) -> str:
+    """Say how pairs with lower scores come into a lake."""
+    return f"; for more, put a looser {rule.partition(':')[0]} rule into dedup.rules of the recipe, and build."
 
 
 def facts_of(lake: Lake, asked: Question) -> pl.LazyFrame:
@@ -82,9 +135,12 @@ def _values(rows: pl.LazyFrame, name: str) -> list[str]:
 
 
 def _check(lake: Lake, what: str, name: str, held: Collection[str]) -> None:
-    if name in held:
-        return
-    near = difflib.get_close_matches(name, held, n=1, cutoff=0.4)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    if name not in held:
+        _refuse(lake, what, name, held)
+
+
+def _refuse(lake: Lake, what: str, name: str, held: Collection[str], near: Sequence[str] = ()) -> NoReturn:
+    near = near or difflib.get_close_matches(name, held, n=1, cutoff=0.4)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     listed = ", ".join(sorted(held)) or "none"
-    raise LakeError(f"{lake.root} has no {what} '{name}'; {hint}{what.capitalize()}s: {listed}.")
+    raise LakeError(f"{lake.root} has no {what} '{name}'{hint} {what.capitalize()}s: {listed}.")

@@ -1,10 +1,12 @@
 """clusters, pairs -> the shapes of a rule's clusters: how large, how far a chain reaches, what is in them."""
 
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.flow.review.asked import Question, check_rule, facts_of, rows_of
+from pipeline.flow.links import clusters_of, pairs_from
+from pipeline.flow.review.asked import Question, facts_of, rows_of, stored_of
 from pipeline.handle import Lake
 
 _PATHS = 3
@@ -25,6 +27,8 @@ class Shapes(NamedTuple):
         shown: columns cluster_id, images, pairs, diameter, exact, lowest (as `dedup.diameters.cluster_shapes` says),
             labels and roles (lists of value and images, most images first; null is no label, or outside the split),
             paths (the first ones by image_id). Most images first, then by cluster_id.
+        stored: the rule whose stored pairs were read: the rule itself, or one with a lower threshold.
+        least: the score from which on those pairs were linked; None where all of them were.
     """
 
     rule: str
@@ -36,9 +40,11 @@ class Shapes(NamedTuple):
     exact: bool
     sizes: pl.DataFrame
     shown: pl.DataFrame
+    stored: str = ""
+    least: float | None = None
 
 
-def review_clusters(root: str, asked: Question) -> Shapes:
+def review_clusters(root: str, asked: Question, release: int | None = None) -> Shapes:
     """Measure the clusters of a rule and describe the largest.
 
     Where the rule is decided by keys alone, every two images of a cluster are the same to it: pairs are counted as all
@@ -46,20 +52,21 @@ def review_clusters(root: str, asked: Question) -> Shapes:
 
     Args:
         root: the lake's folder.
-        asked: which clusters; `best` plays no part.
+        asked: which clusters; `best` plays no part. Where a score or a stricter rule than the stored one is asked for,
+            clusters are linked from the stored pairs that reach it.
+        release: the release to read; None for the newest.
 
     Raises:
         LakeError: the lake has no such rule or split.
     """
     from pipeline.dedup.diameters import cluster_shapes  # noqa: PLC0415 - scipy, only when asked for
 
-    lake = Lake(root)
-    check_rule(lake, asked.rule)
-    clusters = rows_of(lake, "clusters", asked.rule).select("cluster_id", "image_id", "label")
-    members = clusters.join(facts_of(lake, asked).select("image_id", "path", "role"), on="image_id")
-    shapes = cluster_shapes(
-        clusters.select("cluster_id", "image_id").collect(), rows_of(lake, "pairs", asked.rule).collect()
-    )
+    lake = Lake(root, release)
+    stored = stored_of(lake, asked)
+    clusters = clusters_of(stored, partial(rows_of, lake)).select("cluster_id", "image_id")
+    members = clusters.join(facts_of(lake, asked).select("image_id", "path", "label", "role"), on="image_id")
+    pairs = pairs_from(stored.least, rows_of(lake, "pairs", stored.rule))
+    shapes = cluster_shapes(clusters.collect(), pairs.collect())
     if shapes["pairs"].sum() == 0:
         shapes = _of_keys(shapes)
     kept = shapes
@@ -78,6 +85,8 @@ def review_clusters(root: str, asked: Question) -> Shapes:
         bool(kept["exact"].all()),
         kept.group_by("images").agg(clusters=pl.len()).sort("images"),
         _described(kept.head(asked.top), members),
+        stored.rule,
+        stored.least,
     )
 
 

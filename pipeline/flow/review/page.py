@@ -6,10 +6,9 @@ from typing import Any
 import polars as pl
 
 from pipeline import storage
-from pipeline.errors import LakeError
+from pipeline.flow.outfile import writing_whole
 from pipeline.flow.review.pairs import Review
 from pipeline.handle import Lake
-from pipeline.lake.parts import full_disk_named
 
 
 def write_review(root: str, review: Review, file: Path) -> Path:
@@ -34,12 +33,6 @@ def write_review(root: str, review: Review, file: Path) -> Path:
     pictures = read_pictures(Lake(root, review.release).scan("images"), ids)
     summary: dict[str, Any] = {**review._asdict(), "lake": storage.last_name(root), "shown": review.shown.to_dicts()}
     html = render_pairs(summary, pictures)
-    # Renamed into place, so that a page that is there is whole.
-    draft = file.with_name(f".{file.name}.draft")
-    try:
-        with full_disk_named(str(file.parent)):
-            draft.write_text(html, encoding="utf-8")
-            draft.replace(file)
-    except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        raise LakeError(f"{file}: the page cannot be written there ({error.strerror}). Name another file.") from error
+    with writing_whole(file, "the page") as draft:
+        draft.write_text(html, encoding="utf-8")
     return file

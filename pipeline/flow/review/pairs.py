@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.flow.review.asked import Question, check_rule, facts_of, length, rows_of
+from pipeline.flow.links import pairs_from
+from pipeline.flow.review.asked import Question, facts_of, length, rows_of, stored_of
 from pipeline.handle import Lake
 
 # The first images of this many labels in every role of a cluster: two different labels, and one that is missing.
@@ -23,8 +24,11 @@ class Review(NamedTuple):
         matching: how many of them were asked for; with `best`, how many images of the role have one.
         from_clusters: the rule writes no pairs, so they were made of its clusters, all with the score 1.
         shown: columns score, left_id, right_id, left_path, right_path, left_label, right_label, left_role, right_role
-            (null outside the split), conflict, cluster_id (null unless both are in it). Highest score first, then by
-            left_id and right_id. With `best`, left is the image of that role, else the smaller id of the two.
+            (null outside the split), conflict, cluster_id (of the stored rule; null unless both are in it). Highest
+            score first, then by left_id and right_id. With `best`, left is the image of that role, else the smaller id
+            of the two.
+        stored: the rule whose stored pairs were read: the rule itself, or one with a lower threshold.
+        least: the score from which on those pairs count; None where all of them do.
     """
 
     rule: str
@@ -34,9 +38,11 @@ class Review(NamedTuple):
     matching: int
     from_clusters: bool
     shown: pl.DataFrame
+    stored: str = ""
+    least: float | None = None
 
 
-def review_pairs(root: str, asked: Question) -> Review:
+def review_pairs(root: str, asked: Question, release: int | None = None) -> Review:
     """Find the closest pairs of a rule.
 
     A rule that is decided by keys alone writes no pairs. Its clusters stand in for them: the first image of each with
@@ -45,16 +51,18 @@ def review_pairs(root: str, asked: Question) -> Review:
     Args:
         root: the lake's folder.
         asked: which pairs.
+        release: the release to read; None for the newest.
 
     Raises:
         LakeError: the lake has no such rule, split or role.
     """
-    lake = Lake(root)
-    check_rule(lake, asked.rule)
+    lake = Lake(root, release)
+    stored = stored_of(lake, asked)
     facts = facts_of(lake, asked)
-    clusters, pairs = rows_of(lake, "clusters", asked.rule), rows_of(lake, "pairs", asked.rule)
+    clusters = rows_of(lake, "clusters", stored.rule)
+    pairs = pairs_from(stored.least, rows_of(lake, "pairs", stored.rule))
     count = length(pairs)
-    from_clusters = not count and length(clusters.head(1)) > 0
+    from_clusters = stored.least is None and not count and length(clusters.head(1)) > 0
     if from_clusters:
         pairs = _each_with_witnesses(clusters, facts) if _picky(asked) else _first_with_each(clusters)
         count = length(pairs)
@@ -66,8 +74,9 @@ def review_pairs(root: str, asked: Question) -> Review:
     shown = closest.sort(order, descending=[True, False, False]).head(asked.top).collect(engine="streaming")
     # How many were made of clusters depends on what is asked, and says nothing.
     headline = _headline(asked, len(shown), matching, None if from_clusters else count)
+    described = _described(shown, facts, clusters)
     return Review(
-        asked.rule, lake.release, headline, count, matching, from_clusters, _described(shown, facts, clusters)
+        asked.rule, lake.release, headline, count, matching, from_clusters, described, stored.rule, stored.least
     )
 
 
@@ -156,13 +165,14 @@ def _key(name: str) -> pl.Expr:
 
 def _headline(asked: Question, shown: int, matching: int, pairs: int | None) -> str:
     where = f" of split {asked.split}" if asked.split else ""
+    rule = asked.rule if asked.min_score is None else f"{asked.rule} with a score of {asked.min_score:g} or more"
     labels = " with different labels" if asked.conflicts else ""
     count = f"All {matching:,}" if shown == matching else f"{shown:,} of {matching:,}"
     if asked.best is not None:
         other = f"another role{where}" + (" and another label" if asked.conflicts else "")
-        whose = f"images of {asked.best} that have a pair with {other} by {asked.rule}"
+        whose = f"images of {asked.best} that have a pair with {other} by {rule}"
         return f"{count} {whose}, each with its closest, best first." if matching else f"No {whose}."
     kind = (f" between roles{where}" if asked.between else "") + labels
     whole = f"; {pairs:,} pairs in all" if kind and pairs else ""
-    what = f"{count} pairs{kind} by {asked.rule}, closest first" if matching else f"No pairs{kind} by {asked.rule}"
+    what = f"{count} pairs{kind} by {rule}, closest first" if matching else f"No pairs{kind} by {rule}"
     return f"{what}{whole}."

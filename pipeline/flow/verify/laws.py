@@ -6,7 +6,7 @@ import polars as pl
 
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.linked import link
-from pipeline.flow.links import links_of
+from pipeline.flow.links import clusters_of, find_stored, links_of
 from pipeline.flow.verify.check import Fault, Held
 from pipeline.handle import Lake
 from pipeline.lake.commits import read_meta
@@ -103,18 +103,24 @@ def splits_name_images(lake: Lake) -> Held:
 
 
 def no_cluster_straddles(lake: Lake) -> Held:
-    """Law 4: in a sanitized split no cluster of the chosen rules has kept rows in two roles, but for protected ones."""
+    """Law 4: in a sanitized split no cluster of the chosen rules has kept rows in two roles, but for protected ones.
+
+    Clusters of a threshold that is not stored are linked from the pairs of the lower one that is.
+    """
+    units = read_meta(lake.root, "clusters", lake.versions.get("clusters")).units
     specs = {
         name: unit["spec"] for name, unit in read_meta(lake.root, "splits", lake.versions.get("splits")).units.items()
     }
     faults = []
+    datasets = lake.scan("images").select("image_id", "dataset")
     kept = lake.scan("splits").filter("kept").select("split_name", "image_id", "role")
     for name, spec in sorted(specs.items()):
         safe = pl.col("dataset").is_in(spec.get("protected", []))
         for rule in dict.fromkeys([*spec["sanitize"], *spec.get("groups", [])]):
             over = (
-                lake.scan("clusters")
-                .filter(pl.col("rule") == rule)
+                clusters_of(find_stored(rule, units), lambda table, of: lake.scan(table).filter(pl.col("rule") == of))
+                .select("cluster_id", "image_id")
+                .join(datasets, on="image_id")
                 .join(kept.filter(split_name=name), on="image_id")
                 .group_by("cluster_id")
                 .agg(roles=pl.col("role").n_unique(), protected=safe.all())

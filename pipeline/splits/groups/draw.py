@@ -52,7 +52,7 @@ def draw_groups(
 
     Raises:
         SplitError: a source that the split names is not there, the roles of one ask for more than it has, or a role
-            gets nothing.
+            with a size gets nothing.
     """
     pool = make_pool(spec, images, clusters)
     assigned = assign(spec, pool, before)
@@ -62,7 +62,9 @@ def draw_groups(
 
 
 def _check_none_is_empty(spec: SplitPart, pool: Pool, rows: pl.DataFrame) -> None:
-    for role in sorted(set(spec.roles) - set(rows["role"])):
+    # A share of few images, or of large groups, may be none; what it got of what it asked for is reported.
+    sized = {role for role, part in spec.roles.items() if part.share is None}
+    for role in sorted(sized - set(rows["role"])):
         source = spec.roles[role].source_split
         if spec.roles[role].share is None and spec.roles[role].size == "all":
             raise SplitError(
