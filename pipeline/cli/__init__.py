@@ -13,7 +13,8 @@ from pipeline.errors import ImagelakeError
 
 _COMMANDS = {
     "demo": "Run the whole flow on generated glyphs; end with the truth found.",
-    "build": "Bring a lake up to date with a recipe.",
+    "build": "Build a lake from folders, archives and tables, or from a recipe.",
+    "init": "Write the recipe that build would infer, for you to edit.",
     "status": "Show tables, rejects, and what the next build would do and why.",
     "overlap": "Show what of each role occurs in another, and label conflicts.",
     "sql": "Run one SELECT over all tables, by name.",
@@ -46,10 +47,21 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="imagelake")
-def _imagelake() -> None:
-    """Labelled image archives in; a queryable, deduplicated, leak-free lake out."""
+@click.pass_context
+def _imagelake(context: click.Context) -> None:
+    """Labelled image archives in; a queryable, deduplicated, leak-free lake out.
+
+    Start with: imagelake build FOLDER
+    """
+    if context.invoked_subcommand is None:
+        for line in context.get_help().split("\n"):
+            say(line)
 
 
 def _show(error: click.ClickException) -> None:

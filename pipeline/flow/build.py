@@ -5,7 +5,7 @@ sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> s
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.engines.ray import RayEngine
 from pipeline.flow.cluster import plan_clusters, run_clusters, wanted_rules, ways_to_cluster
 from pipeline.flow.early import ENGINE_NAMES, PRELOAD
 from pipeline.flow.embed import compared_rules, find_embeddings
+from pipeline.flow.image_mode import stored_decode, with_decided_mode
 from pipeline.flow.index import run_index
 from pipeline.flow.ingest import check_classes, check_files, commit_sources, plan_ingest, read_sources
 from pipeline.flow.pair import run_pairs
@@ -28,6 +29,14 @@ from pipeline.flow.plan import Brought, IngestPlan, settle
 from pipeline.flow.publish import write_report
 from pipeline.flow.split import plan_splits, run_splits, split_units
 from pipeline.flow.state import Todo, undo_half_commits
+from pipeline.flow.summary import (
+    SourceCounts,
+    as_values,
+    check_any_image,
+    count_sources,
+    notes_of_build,
+    stored_counts,
+)
 from pipeline.flow.train import plan_runs, run_baselines, run_units
 from pipeline.flow.work import Job
 from pipeline.handle import Lake
@@ -56,6 +65,10 @@ class Built:
         seconds: how long the whole build took.
         damaged: how many faults a repair found; None where it was not asked to look.
         stays: what a repair could not bring back, and why.
+        sources: what the lake holds of every source.
+        notes: what to know about the sources, one line each.
+        mode: mode of the images, L or RGB.
+        mode_decided: whether this build decided the mode by the content.
     """
 
     root: str
@@ -69,6 +82,10 @@ class Built:
     seconds: float = 0.0
     damaged: int | None = None
     stays: tuple[str, ...] = ()
+    sources: tuple[SourceCounts, ...] = ()
+    notes: tuple[str, ...] = ()
+    mode: str = ""
+    mode_decided: bool = False
 
 
 def local_engine(workers: int | None = None) -> LocalEngine:
@@ -80,7 +97,14 @@ def local_engine(workers: int | None = None) -> LocalEngine:
 ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (local_engine, RayEngine), strict=True))
 
 
-def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False, repair: bool = False) -> Built:
+def build(
+    recipe: Recipe,
+    *,
+    engine: Engine | None = None,
+    prune: bool = False,
+    repair: bool = False,
+    replaced: Collection[tuple[str, str]] = (),
+) -> Built:
     """Bring a lake up to date with a recipe and publish it as a release.
 
     Killed at any instant, the lake reads as of its last release, and the next build ends as this one would have.
@@ -92,25 +116,41 @@ def build(recipe: Recipe, *, engine: Engine | None = None, prune: bool = False, 
             readable in older releases until vacuum.
         repair: look first for what is damaged, as `verify` does, and bring it back. Where that needs a source that is
             gone, the rest is brought back, and `stays` tells; other changes of sources then wait for the next build.
+        replaced: (dataset, uri) of sources that others of the recipe take the place of; see `pipeline.flow.infer`.
 
     Raises:
         RecipeError: a rule or source of the recipe is not known.
-        SourceError: a source is missing, damaged, or fails a check.
+        SourceError: a source is missing, damaged, or fails a check; or the lake would be left without any image.
         SplitError: a split asks for more than there is.
         BaselineError: a baseline cannot be trained.
         MissingExtraError: a baseline needs a library that is not installed.
         LakeError: the lake cannot be written.
     """
     started = time.monotonic()
-    for rule in recipe.dedup.rules:
+    for rule in recipe.rules:
         parse_rule(rule)
     for baseline in recipe.baseline:
         need_extra(baseline)
     found = [] if repair else sources.resolve(recipe)
     runs = engine or local_engine()
     with storage.silence_named(recipe.root), registered(recipe.root), Progress() as progress:
-        built = _repair(recipe, runs, progress) if repair else _build(recipe, found, runs, progress, prune=prune)
-    return replace(built, seconds=time.monotonic() - started)
+        if repair:
+            from pipeline.flow.repair.hurt import need_logs  # noqa: PLC0415 - only repairs wait for it
+
+            # Before anything else is read: a damaged log is named as such.
+            need_logs(recipe.root)
+        undecided = recipe.decode.mode is None and not stored_decode(recipe.root)
+        recipe = with_decided_mode(recipe, _resolved(recipe) if repair else found)
+        if repair:
+            built = _repair(recipe, runs, progress)
+        else:
+            built = _build(recipe, found, runs, progress, prune=prune, replaced=replaced)
+    return replace(built, seconds=time.monotonic() - started, mode_decided=undecided)
+
+
+def _resolved(recipe: Recipe) -> Iterator[Source]:
+    """Resolve the sources only when the first one is wanted."""
+    yield from sources.resolve(recipe)
 
 
 def _repair(recipe: Recipe, engine: Engine, progress: Progress) -> Built:
@@ -131,12 +171,13 @@ def _build(  # noqa: PLR0913 - what a build is made of
     progress: Progress,
     *,
     prune: bool,
+    replaced: Collection[tuple[str, str]] = (),
     mended: Sequence[Todo] = (),
     draw: bool = True,
 ) -> Built:
     root = recipe.root
     # sources -> files that no commit names: others may build meanwhile
-    plan = plan_ingest(root, recipe, found, prune=prune)
+    plan = plan_ingest(root, recipe, found, prune=prune, replaced=replaced)
     rules = wanted_rules(root, recipe, prune=prune)
     check_files(plan, every=_recipe_changed(root, recipe))
     brought = None
@@ -150,13 +191,29 @@ def _build(  # noqa: PLR0913 - what a build is made of
     with writing(root, progress.waiting):
         still_registered(root)
         done = [*mended, *_derive(recipe, plan, brought, engine, progress, prune=prune)]
-        release = publish(root, recipe.digest, _note(done), remembered(recipe))
+        # Where images stay damaged, they cannot be counted.
+        counts = stored_counts(root) if not done or not draw else None
+        if counts is None:
+            counts = count_sources(root, found) if draw else []
+        release = publish(root, recipe.digest, _note(done), remembered(recipe), as_values(counts))
         if done:
             progress.step("write the report")
         report = write_report(root) if draw else ""
     images, rejects = Lake(root, release).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     read = (brought.files, brought.seconds) if brought else (0, 0.0)
-    return Built(root, release, tuple(done), images, rejects, report, *read)
+    notes = notes_of_build(root, found, counts, recipe.decode, brought) if done and draw else ()
+    return Built(
+        root,
+        release,
+        tuple(done),
+        images,
+        rejects,
+        report,
+        *read,
+        sources=tuple(counts),
+        notes=tuple(notes),
+        mode=recipe.decode.mode or "",
+    )
 
 
 def _derive(  # noqa: PLR0913 - what a build is made of
@@ -174,6 +231,7 @@ def _derive(  # noqa: PLR0913 - what a build is made of
         done = commit_sources(brought)
     else:
         settle(Brought(root, decoder_name(recipe.decode), plan), scan_table(root, "shards", None).collect())
+        check_any_image(root, [], plan.shards)
         if new_recipe:
             check_classes(root, plan, [], plan.shards)
 
@@ -199,6 +257,7 @@ def _derive(  # noqa: PLR0913 - what a build is made of
 def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     """Tell what `build` would do, and why, without downloading, decoding or committing anything."""
     root = recipe.root
+    recipe = with_decided_mode(recipe, ())
     absent = [part for part in recipe.source if not sources.is_fetched(part)]
     here = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in absent)})
     found = [Todo("ingest", part.uri, "not downloaded yet") for part in absent]

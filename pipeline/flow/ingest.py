@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
+from fnmatch import fnmatchcase
 from functools import partial
 
 import polars as pl
@@ -16,6 +17,7 @@ from pipeline.flow.adopt import check_paths, commit_shards
 from pipeline.flow.elsewhere import carried, ingest_elsewhere
 from pipeline.flow.plan import Brought, IngestPlan, SourcePlan, settle
 from pipeline.flow.state import SHARD_KEY, Todo, key_frame
+from pipeline.flow.summary import ReadingNotes, check_any_image
 from pipeline.flow.work import Ingested, Job, Load, as_writer, ingest_shard
 from pipeline.lake.parts import writer
 from pipeline.lake.reading import scan_table
@@ -24,8 +26,18 @@ from pipeline.recipe import Recipe
 from pipeline.sources import Source
 
 
-def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bool) -> IngestPlan:
-    """Compare the sources with what the lake was made from; opens no image and commits nothing."""
+def plan_ingest(
+    root: str, recipe: Recipe, found: Sequence[Source], *, prune: bool, replaced: Collection[tuple[str, str]] = ()
+) -> IngestPlan:
+    """Compare the sources with what the lake was made from; opens no image and commits nothing.
+
+    Args:
+        root: the lake's place.
+        recipe: what to build.
+        found: its sources.
+        prune: drop what other recipes read.
+        replaced: (dataset, uri) of sources that are dropped all the same, as others take their place.
+    """
     shards = scan_table(root, "shards", None).collect()
     decoder = decoder_name(recipe.decode)
     plans = [_plan_source(source, _of(shards, source), decoder) for source in found]
@@ -35,7 +47,18 @@ def plan_ingest(root: str, recipe: Recipe, found: Sequence[Source], *, prune: bo
         orient="row",
     )
     others = shards.join(known, on=["dataset", "split", "uri"], how="anti")
-    return IngestPlan(plans, shards, others if prune else others.clear())
+    if not prune:
+        gone = [is_replaced(dataset, uri, replaced) for dataset, uri in others.select("dataset", "uri").rows()]
+        others = others.filter(pl.Series(gone, dtype=pl.Boolean))
+    return IngestPlan(plans, shards, others)
+
+
+def is_replaced(dataset: str, uri: str, replaced: Collection[tuple[str, str]]) -> bool:
+    """Tell whether what was read of a uri is of a source, (dataset, uri), that another takes the place of."""
+    return any(
+        dataset == name and (uri == old or uri.startswith(f"{old.rstrip('/')}/") or fnmatchcase(uri, old))
+        for name, old in replaced
+    )
 
 
 def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Brought:
@@ -46,10 +69,10 @@ def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress
     """
     started = time.monotonic()
     made: list[Ingested] = []
-    forecast, read = _forecast(plan), deque[float | None]()
+    forecast, read, notes = _forecast(plan), deque[float | None](), ReadingNotes()
     ingest = ingest_shard if engine.shares_disk else ingest_elsewhere
     work = partial(as_writer, writer(), partial(ingest, job))
-    with closing(engine.map(work, _noted(_loads(plan, engine), read))) as results:
+    with closing(engine.map(work, _noted(_loads(plan, engine, notes), read))) as results:
         progress.expect(forecast.total())
         for ingested in results:
             made.append(ingested)
@@ -57,7 +80,8 @@ def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress
             forecast.count((ingested.dataset, ingested.split, ingested.uri), images + rejects, read.popleft())
             progress.expect(forecast.total())
             progress.advance(images, rejects)
-    return Brought(root, decoder_name(job.decode), plan, made, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Brought(root, decoder_name(job.decode), plan, made, seconds, notes.lines())
 
 
 def commit_sources(brought: Brought) -> list[Todo]:
@@ -70,7 +94,7 @@ def commit_sources(brought: Brought) -> list[Todo]:
 
     Raises:
         CheckError: a source fails a check of the recipe; nothing was committed.
-        SourceError: two images have one path; nothing was committed.
+        SourceError: two images have one path, or no image would be in the lake; nothing was committed.
         LakeError: another build changed one of the sources meanwhile; nothing was committed.
     """
     root, decoder = brought.root, brought.decoder
@@ -79,6 +103,7 @@ def commit_sources(brought: Brought) -> list[Todo]:
     retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
     check_classes(root, plan, made, retained)
     check_paths(root, made, retained)
+    check_any_image(root, made, retained)
     if len(replaced):
         commit_shards(root, decoder, made, replaced, retained)
     return told
@@ -151,6 +176,8 @@ def check_classes(root: str, plan: IngestPlan, made: Sequence[Ingested], retaine
 def _plan_source(source: Source, recorded: pl.DataFrame, decoder: str) -> SourcePlan:
     survey = sources.survey(source)
     keys = frozenset(recorded["shard"])
+    if recorded.is_empty() and survey.shards == {}:  # what is left of a folder beside its splits: nothing
+        return SourcePlan(source, "", frozenset(), frozenset(), 0)
     if recorded.is_empty():
         return SourcePlan(source, "new", None, keys, survey.images)
     if (recorded["decoder"] != decoder).any():
@@ -172,10 +199,11 @@ def _of(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
     return shards.filter(dataset=source.dataset, split=source.split, uri=source.uri)
 
 
-def _loads(plan: IngestPlan, engine: Engine) -> Iterator[Load]:
+def _loads(plan: IngestPlan, engine: Engine, notes: ReadingNotes) -> Iterator[Load]:
     for item in plan.sources:
         if item.reason:
             for read in sources.read(item.source, item.wanted):
+                notes.add(item.source, read)
                 shard = read if engine.shares_disk else carried(item.source, read)
                 yield Load(item.source.dataset, item.source.split, item.source.uri, shard)
 

@@ -28,7 +28,7 @@ class Status(NamedTuple):
         release: newest release; 0 where no build has finished.
         tables: columns table, version, rows; as of the release.
         rejects: columns dataset, split, reason, files.
-        recipe: the recipe that the next build is told by.
+        recipe: the recipe that the next build is told by; empty for an older release, which no build goes on from.
         todo: what it would do, and why.
     """
 
@@ -71,39 +71,43 @@ class Vacuumed(NamedTuple):
     broken: Mapping[int, Sequence[str]]
 
 
-def status(root: str, recipe: Path | None = None) -> Status:
-    """Tell what a lake holds and what the next build would do.
+def status(root: str, recipe: Path | None = None, release: int | None = None) -> Status:
+    """Tell what a lake holds and what the next build would do; or only what a release holds.
 
     Args:
         root: the lake's folder.
         recipe: recipe of the next build; None for that of the newest release, read again from its file if it is there.
+        release: number of a release to look at instead; no build is planned then.
 
     Raises:
         NoReleaseError: there is no lake, or no finished build and no recipe.
         RecipeError: the recipe has faults.
     """
-    known = read_recipe(recipe) if recipe else _last_recipe(root)
-    lake = _newest_or_working(root)
+    known = None if release else read_recipe(recipe) if recipe else last_recipe(root)
+    lake = Lake(root, release) if release else _newest_or_working(root)
     shown = lake.versions or versions(root)
     rows = [
         (name, version, lake.scan(name).select(pl.len()).collect().item()) for name, version in sorted(shown.items())
     ]
     tables = pl.DataFrame(rows, schema=["table", "version", "rows"], orient="row")
     rejects = lake.scan("rejects").group_by("dataset", "split", "reason").agg(files=pl.len()).sort(pl.all()).collect()
+    if known is None:
+        return Status(lake.release, tables, rejects, "", [])
     return Status(lake.release, tables, rejects, str(known.file or "the last build's recipe"), plan(known))
 
 
-def overlap(root: str, split: str | None = None) -> Overlap:
+def overlap(root: str, split: str | None = None, release: int | None = None) -> Overlap:
     """Count, rule by rule, what occurs in several roles and what carries several labels.
 
     Args:
         root: the lake's folder.
         split: a named split, whose roles are compared as drawn, before sanitizing; None for the sources' own splits.
+        release: the release to count in; None for the newest.
 
     Raises:
-        LakeError: the lake has no such split.
+        LakeError: the lake has no such split or release.
     """
-    lake = Lake(root)
+    lake = Lake(root, release)
     members = _members(lake, split)
     clusters = lake.scan("clusters")
     inside = clusters.join(members, on="image_id", how="semi")
@@ -218,14 +222,43 @@ def _members(lake: Lake, split: str | None) -> pl.LazyFrame:
     return rows
 
 
-def _last_recipe(root: str) -> Recipe:
+def last_recipe(root: str) -> Recipe:
+    """Read the recipe that a lake was last built with: from its file where that is there, else as the release keeps it.
+
+    Where a lake was moved together with its recipe and sources, these are found again from where it is now.
+
+    Raises:
+        NoReleaseError: the lake has no release.
+        RecipeError: the file has faults.
+    """
     release_versions(root)
     kept: dict[str, Any] = dict(read_meta(root, "releases").units["recipe"])
-    if kept["file"] and Path(kept["file"]).exists():
-        recipe = read_recipe(kept["file"])
-        if recipe.root == storage.resolved(root):
+    place = storage.resolved(root)
+    base = _base_now(place, Path(kept["base"]), Path(kept["values"].get("lake", {}).get("root") or ""))
+    named = base / Path(kept["file"]).name if kept["file"] else None
+    if named is not None and named.exists():
+        recipe = read_recipe(named)
+        if recipe.root == place:
             return recipe
-    return parse_recipe(kept["values"], base=Path(kept["base"]))
+    return parse_recipe({**kept["values"], "lake": {"root": place}}, base=base)
+
+
+def _base_now(place: str, base: Path, inner: Path) -> Path:
+    """Find the folder that a recipe's paths start from, where it was moved with its lake.
+
+    Args:
+        place: where the lake is.
+        base: the folder as it was.
+        inner: the lake's folder as the recipe spells it, from there.
+    """
+    if base.exists() or storage.is_bucket(place) or inner.is_absolute():
+        return base
+    above = Path(place)
+    for part in reversed(inner.parts):
+        if above.name != part:
+            return base
+        above = above.parent
+    return above
 
 
 def _newest_or_working(root: str) -> Lake:

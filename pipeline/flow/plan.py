@@ -66,6 +66,7 @@ class Brought:
         plan: what was asked for.
         made: the shards, their files written.
         seconds: how long it took.
+        notes: what the summary says about labels and folders of what was read.
     """
 
     root: str
@@ -73,6 +74,7 @@ class Brought:
     plan: IngestPlan
     made: Sequence[Ingested] = ()
     seconds: float = 0.0
+    notes: Sequence[str] = ()
 
     @property
     def files(self) -> int:

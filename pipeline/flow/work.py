@@ -62,6 +62,7 @@ class Ingested:
         rejects: rows of the rejects table.
         labels: images by label.
         image_ids: (n, 16) uint8.
+        converted: images of the other kind: colour where the lake's mode is L, gray where it is RGB.
     """
 
     dataset: str
@@ -74,6 +75,7 @@ class Ingested:
     rejects: pa.Table
     labels: Mapping[str | None, int]
     image_ids: NDArray[np.uint8]
+    converted: int = 0
 
     @property
     def files(self) -> list[str]:
@@ -113,6 +115,7 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in job.rules}
     ids: list[NDArray[np.uint8]] = [np.empty((0, 16), np.uint8)]
     labels: Counter[str | None] = Counter()
+    converted = 0
     with open_part(job.root, "images", partition) as writer:
         for item in decode_shard(shard, load.dataset, load.split, job.decode):
             if isinstance(item, Refused):
@@ -122,6 +125,7 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
             _index(keys, item.images, item.pixels)
             ids.append(from_binary(item.images["image_id"].chunk(0), 16))
             labels.update(item.images["label"].to_pylist())
+            converted += item.converted
         images = writer.close()
     made = (images.rows if images else 0) + len(refused)
     if made != len(shard):
@@ -135,6 +139,7 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
         rejects=rejects_table(refused, shard.shard, load.dataset, load.split),
         labels=labels,
         image_ids=np.concatenate(ids),
+        converted=converted,
     )
 
 

@@ -20,7 +20,7 @@ def load_of(source: Source) -> Load:
 
 
 def job_at(root: Path) -> Job:
-    return Job(str(root), DecodePart(), ("exact",))
+    return Job(str(root), DecodePart(mode="L", on_mismatch="reject"), ("exact",))
 
 
 def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ SPLIT = {"name": "main", "train": {"from": "train"}}
 CASES: dict[str, Case] = {
     "a missing file": (
         SourceError,
-        "no file or folder .*gone.tar.gz.*check the uri",
+        "no file or folder .*gone.tar.gz.*Check the path",
         {"source": {"uri": "gone.tar.gz"}},
     ),
     "a file of no form": (SourceError, "of no form that imagelake knows", {"source": {"uri": "odd.bin"}}),
@@ -57,12 +57,12 @@ CASES: dict[str, Case] = {
     ),
     "an unknown rule": (RecipeError, "did you mean 'sign'", {"dedup": {"rules": ["sing"]}}),
     "a path twice": (SourceError, "1 paths occur more than once, first 'A/x.png'", {"source": {"uri": "twice.tar"}}),
-    "a source without split": (RecipeError, "give it a split", {"source": {"uri": "in", "split": None}}),
-    "a lake in its source": (
+    "splits and a split": (
         RecipeError,
-        "source in: lake.root .* lies inside it: .* another folder",
-        {"lake": {"root": "in/lake"}},
+        "split and splits exclude one another",
+        {"source": {"uri": "in", "splits": {"test": "A"}}},
     ),
+    "a lake that is its source": (RecipeError, "source in: this is lake.root itself", {"lake": {"root": "in"}}),
     "a lake that is a file": (LakeError, "cannot be written to .* another folder", {"lake": {"root": "odd.bin"}}),
     "labels of a folder": (
         RecipeError,
@@ -205,9 +205,9 @@ def test_the_command_says_one_line_and_exits_with_1(base: Path) -> None:
     assert run.stderr.count("\n") == 1
 
 
-def test_a_split_of_nothing_but_rejects_names_the_first(base: Path) -> None:
-    said = r"All 1 files were rejected, the first \('A/x.png'\) as empty: the file has no bytes"
-    with pytest.raises(SplitError, match=said):
+def test_a_build_of_nothing_but_rejects_names_them_before_any_split(base: Path) -> None:
+    said = r"1 file became rejects. 1 empty: A/x.png \(the file has no bytes\)"
+    with pytest.raises(SourceError, match=said):
         build(recipe(base, {"uri": "empties"}, split=[SPLIT]), engine=LocalEngine(1))
 
 

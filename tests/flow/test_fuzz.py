@@ -37,10 +37,10 @@ IMAGES = {"png": 6_000, "jpeg": 5_000}
 SOURCES = {"idx": 2_000, "csv": 2_000, "zip": 2_000, "tar": 2_000, "tar.gz": 1_000}
 FILES_A_SHARD = 50
 SPECS = (
-    DecodePart(),
-    DecodePart(size=(28, 28)),
-    DecodePart(mode="RGB", on_mismatch="resize", size=(9, 7)),
-    DecodePart(mode="RGB", on_mismatch="resize", max_pixels=1_000_000),
+    DecodePart(mode="L", on_mismatch="reject"),
+    DecodePart(mode="L", on_mismatch="reject", size=(28, 28)),
+    DecodePart(mode="RGB", on_mismatch="convert", size=(9, 7)),
+    DecodePart(mode="RGB", on_mismatch="convert", max_pixels=1_000_000),
 )
 # How an input can be asked for: by what it looks like, as what it was, or as far as it goes.
 ASKED: dict[str, Sequence[dict[str, Any]]] = {

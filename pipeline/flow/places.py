@@ -1,0 +1,38 @@
+"""What an argument of the command line names: a recipe, a lake, or a source. Quick to import."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import LakeError
+from pipeline.recipe.naming import dataset_name
+from pipeline.sources.containers import is_lake
+
+
+def is_recipe(path: str) -> bool:
+    """Tell whether an argument names a recipe: a file that ends in .toml."""
+    return path.lower().endswith(".toml") and not Path(path).is_dir()
+
+
+def is_lake_place(path: str) -> bool:
+    """Tell whether an argument names a lake: a folder with a lake's marks or a table's log, or a prefix of a bucket.
+
+    Raises:
+        LakeError: it names a table of a lake.
+    """
+    if storage.is_bucket(path):
+        return storage.exists(f"{path.rstrip('/')}/releases/_delta_log/{0:020}.json")
+    if (Path(path) / "_delta_log").is_dir():
+        raise LakeError(f"{path} is a table of the lake {Path(path).resolve().parent}. Name the lake itself.")
+    return is_lake(path)
+
+
+def default_lake(paths: Sequence[str]) -> str:
+    """Name the lake of some paths: NAME-lake in the current folder."""
+    return f"{dataset_name(absolute(paths[0]))}-lake"
+
+
+def absolute(path: str) -> str:
+    """Make a path or pattern absolute; addresses stay."""
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - a pattern is no path, links stay
