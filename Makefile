@@ -7,7 +7,7 @@ READY := .venv/.ready
 TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not stress"
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit stress bench lock clean
+.PHONY: help setup demo test check audit wheel stress bench lock clean
 
 help:      ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ check: $(READY) .venv/.torch  ## what CI runs: lint, types, import rule, tests
 
 audit: .venv/audit/.ready  ## known vulnerabilities of pinned packages, by pip-audit
 	.venv/audit/bin/python .ci/audit.py .venv/audit/bin/pip-audit
+
+wheel: $(READY)  ## build the wheel and try it in a new environment, without the lock
+	$(BIN)/python .ci/try_wheel.py
 
 stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many writers, hostile and damaged inputs
 	$(BIN)/pytest -m stress -s
