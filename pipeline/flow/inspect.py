@@ -28,7 +28,7 @@ class Status(NamedTuple):
         release: newest release; 0 where no build has finished.
         tables: columns table, version, rows; as of the release.
         rejects: columns dataset, split, reason, files.
-        recipe: the recipe that the next build is told by; empty for an older release, which no build goes on from.
+        recipe: the recipe of the next build; empty for an older release, which no build goes on from.
         todo: what it would do, and why.
     """
 

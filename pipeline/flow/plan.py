@@ -66,7 +66,7 @@ class Brought:
         plan: what was asked for.
         made: the shards, their files written.
         seconds: how long it took.
-        notes: what the summary says about labels and folders of what was read.
+        notes: lines for the summary: labels that changed, folders of several splits read as one.
     """
 
     root: str

@@ -38,10 +38,10 @@ class SourcePart(Part):
     Attributes:
         uri: a file, a folder, a pattern of files, or an address.
         dataset: its name; without it, a name made of the uri.
-        split: the split of all its images. Without `split` and `splits` it is told by folders such as train/ and test/,
+        split: of all its images. Without `split` and `splits` it follows from folders such as train/ and test/,
             by file names, or by names of arrays, and is "train" where none of these says anything.
         splits: by split, the folders or files of the source that belong to it.
-        format: its form; without it, told by the content.
+        format: its form; without it, the content decides.
         images: the column, array, or ending of the images, where names do not tell.
         labels: likewise of the labels; "" where there are none.
         transposed: whether IDX pictures lie column by column.
@@ -78,7 +78,7 @@ class SourcePart(Part):
             raise ValueError("split and splits exclude one another: take one out")
         folders = sorted(f"{folder.strip('/')}/" for named in self.splits.values() for folder in named)
         if "/" in folders:
-            raise ValueError('splits names an empty folder: "*" stands for everything that no other split names')
+            raise ValueError('splits names an empty folder; "*" is everything that no other split names')
         nested = next((pair for pair in pairwise(folders) if pair[1].startswith(pair[0])), None)
         if nested:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Folders that hold no pictures but files of them: Parquet, tar, zip, npz, IDX and tables, as data sets are published.
 
-Every such file is a source of its own; its paths begin with its path in the folder. What is no such file (a README, a
-licence) is left to the folder itself, where it is a reject.
+Every such file is a source of its own; its paths begin with its path in the folder. Other files, such as a README,
+become rejects of the folder's own source.
 """
 
 import os

@@ -138,7 +138,7 @@ def _lakes_marked(entries: list[Entry]) -> list[Entry]:
 
 
 def _chosen(source: Source, entries: list[Entry]) -> list[Entry]:
-    """Leave out what belongs to other sources of the same uri, and name the classes of what stays."""
+    """Keep the files of this source, without those of other sources of its uri, and set their labels."""
     if not source.is_part:
         return entries
     kept = source.has([entry.path for entry in entries])

@@ -69,7 +69,7 @@ FORMS: Mapping[str, Form] = {
     "npz": Form("npz", ("images", "labels"), version=2),
     "mat": Form("mat", ("images", "labels"), version=2),
     "parquet": Form("parquet", ("images", "labels"), version=2),
-    # Folders and lists have a fingerprint of what is read of every file.
+    # Fingerprints of folders and lists contain path, size, time and label of every file: no version is needed.
     "folder": Form("folder", ("splits",)),
     # A tar of samples is a tar.
     "webdataset": Form("webdataset", ("images", "labels", "splits", "truncated"), version=2),

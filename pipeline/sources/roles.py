@@ -1,4 +1,4 @@
-"""Which split each part of a source belongs to, told by folders such as train/ and test/, file names and array names.
+"""Infer the split of each file of a source from folder names, file names and array names.
 
 A folder's name tells a split by one word (train, training, valid, val, validation, dev, test, testing), in any case,
 with or without a year or words such as "images" and "set": `train`, `Test`, `val2017`, `training_set`. The folders at

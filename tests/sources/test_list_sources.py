@@ -251,7 +251,7 @@ def test_of_two_unicode_forms_the_exact_one_is_meant(tmp_path: Path) -> None:
         "s3://bucket/a.png",
         "gs://bucket/folder/a",
         "HTTPS://EXAMPLE.COM/A.PNG",
-        "file:///tmp/a.png",
+        "file:///pictures/a.png",
     ],
 )
 @pytest.mark.parametrize(
