@@ -56,14 +56,14 @@ stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many w
 	$(BIN)/pytest -m stress -s
 
 bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alternative
-	$(BIN)/python tests/bench/flow.py
-	$(BIN)/python tests/bench/ingest.py
-	$(BIN)/python tests/bench/dedup.py
-	$(BIN)/python tests/bench/feed.py
-	$(BIN)/python tests/bench/models.py
-	$(BIN)/python tests/bench/engines.py
-	$(BIN)/python tests/bench/verify.py
-	$(BIN)/python tests/bench/scale.py --sizes 500000
+	$(BIN)/python benchmarks/flow.py
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/dedup.py
+	$(BIN)/python benchmarks/feed.py
+	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/verify.py
+	$(BIN)/python benchmarks/scale.py --sizes 500000
 
 lock: $(READY)   ## resolve pyproject.toml again into requirements.lock
 	$(BIN)/python -m pip install --quiet uv

@@ -1,25 +1,72 @@
 """imagelake: labelled image archives in; a queryable, deduplicated, leak-free lake out.
 
-`from pipeline import Lake` opens a lake, and `open_npy` what was exported from one. Builds are started by the
-`imagelake` command or `pipeline.flow.build`.
+The public API is what `__all__` lists, also as `imagelake`; everything else is private. Names are loaded when they are
+first used, so that importing the package is cheap.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.arrays.mapped import open_npy
-    from pipeline.handle import Lake
+    from pipeline.arrays.npy_folder import open_npy
+    from pipeline.builder.build import build, plan
+    from pipeline.errors import (
+        BaselineError,
+        BusyLakeError,
+        CheckError,
+        DiskFullError,
+        EngineError,
+        FeedError,
+        ImagelakeError,
+        LakeError,
+        MissingExtraError,
+        NewerLakeError,
+        NoReleaseError,
+        QueryError,
+        RecipeError,
+        SourceError,
+        SplitError,
+        StorageError,
+    )
+    from pipeline.lake_handle import Lake
+    from pipeline.recipe import Recipe, read_recipe
 
-__all__ = ["Lake", "open_npy"]
+__all__ = [
+    "BaselineError",
+    "BusyLakeError",
+    "CheckError",
+    "DiskFullError",
+    "EngineError",
+    "FeedError",
+    "ImagelakeError",
+    "Lake",
+    "LakeError",
+    "MissingExtraError",
+    "NewerLakeError",
+    "NoReleaseError",
+    "QueryError",
+    "Recipe",
+    "RecipeError",
+    "SourceError",
+    "SplitError",
+    "StorageError",
+    "build",
+    "open_npy",
+    "plan",
+    "read_recipe",
+]
+
+_MODULES = {
+    "Lake": "lake_handle",
+    "Recipe": "recipe",
+    "read_recipe": "recipe",
+    "build": "builder.build",
+    "plan": "builder.build",
+    "open_npy": "arrays.npy_folder",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562: polars and pyarrow are imported when they are asked for
-    if name == "Lake":
-        from pipeline.handle import Lake  # noqa: PLC0415 - as said above
-
-        return Lake
-    if name == "open_npy":
-        from pipeline.arrays.mapped import open_npy  # noqa: PLC0415 - as said above
-
-        return open_npy
-    raise AttributeError(f"module 'pipeline' has no attribute '{name}'")
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module 'pipeline' has no attribute '{name}'")
+    return getattr(import_module(f"pipeline.{_MODULES.get(name, 'errors')}"), name)

@@ -3,7 +3,11 @@
 `TABLES` maps a table's name to its `Table`. A lake written by a newer `VERSION` than this one is refused on opening.
 """
 
-from schemas import bases, clusters, exports, images, index, misses, pairs, rejects, releases, scores, shards, splits
+from schemas.baselines import MISSES, SCORES
+from schemas.dedup import BASES, CLUSTERS, INDEX, PAIRS
+from schemas.images import IMAGES, REJECTS, SHARDS
+from schemas.releases import EXPORTS, RELEASES
+from schemas.splits import SPLITS
 from schemas.table import Table, column
 
 VERSION = 3
@@ -11,18 +15,18 @@ VERSION = 3
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        images.TABLE,
-        rejects.TABLE,
-        shards.TABLE,
-        index.TABLE,
-        bases.TABLE,
-        pairs.TABLE,
-        clusters.TABLE,
-        splits.TABLE,
-        scores.TABLE,
-        misses.TABLE,
-        releases.TABLE,
-        exports.TABLE,
+        IMAGES,
+        REJECTS,
+        SHARDS,
+        INDEX,
+        BASES,
+        PAIRS,
+        CLUSTERS,
+        SPLITS,
+        SCORES,
+        MISSES,
+        RELEASES,
+        EXPORTS,
     )
 }
 

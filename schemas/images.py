@@ -1,10 +1,15 @@
-"""One row per decoded image."""
+"""One row per decoded image.
+
+One row per file that did not become an image.
+
+One row per shard: what has been decoded, from which bytes, by which decoder.
+"""
 
 import pyarrow as pa
 
 from schemas.table import DATASET, FILE_SIZE, IMAGE_ID, LABEL, PATH, SHARD, SPLIT, Table, column
 
-TABLE = Table(
+IMAGES = Table(
     name="images",
     doc="one row per decoded image",
     partition_by=("dataset", "split", "shard"),
@@ -34,6 +39,41 @@ TABLE = Table(
             DATASET,
             SPLIT,
             SHARD,
+        ]
+    ),
+)
+
+REJECTS = Table(
+    name="rejects",
+    doc="one row per file that did not become an image",
+    partition_by=("dataset", "split"),
+    schema=pa.schema(
+        [
+            PATH,
+            LABEL,
+            column("reason", pa.string(), "reason code: empty, truncated, not_an_image, wrong_size, ..."),
+            column("detail", pa.string(), "what exactly was wrong, for a person"),
+            FILE_SIZE,
+            SHARD,
+            DATASET,
+            SPLIT,
+        ]
+    ),
+)
+
+SHARDS = Table(
+    name="shards",
+    doc="one row per slice of a source that is decoded and replaced as one",
+    schema=pa.schema(
+        [
+            DATASET,
+            SPLIT,
+            SHARD,
+            column("uri", pa.string(), "the source, as the recipe spells it"),
+            column("fingerprint", pa.string(), "digest of the source's names, sizes and times in this shard"),
+            column("rows", pa.int64(), "images decoded", unit="images"),
+            column("rejects", pa.int64(), "files that did not become images", unit="files"),
+            column("decoder", pa.string(), "decoder and the decode settings it ran with"),
         ]
     ),
 )

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from schemas.table import IMAGE_ID, Table, column
 
-TABLE = Table(
+SPLITS = Table(
     name="splits",
     doc="one row per image in a named split",
     partition_by=("split_name",),

@@ -17,11 +17,11 @@ from making import DATA, as_folder, encoded, files_of, recipe
 from pyarrow.fs import S3FileSystem
 from s3 import KEY, SECRET, Bucket, serving
 
+from pipeline.builder.build import build
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 # Machines are shared and slow: how long an example takes says nothing.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,14 +53,14 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of this test draw no page, which takes longer than all the rest of a small one."""
-    monkeypatch.setattr("pipeline.flow.build.write_report", lambda root: f"{root}/report.html")
+    monkeypatch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
 
 
 @pytest.fixture(scope="module")
 def no_reports() -> Iterator[None]:
     """As `no_report`, for lakes that a module builds once. Not for modules that use lakes of the session."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.flow.build.write_report", lambda root: f"{root}/report.html")
+        patch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
         yield
 
 
@@ -99,7 +99,7 @@ def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A lake of three sources in which every table has rows. Read only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.flow.build.write_report", lambda root: f"{root}/report.html")
+        patch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
         return make_lake(tmp_path_factory.mktemp("hurting") / "base")
 
 

@@ -17,10 +17,10 @@ from hostile_sources import FILES, FORMS, Made, write_source
 from making import recipe
 
 from pipeline import cli
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.flow.build import build
-from pipeline.flow.verify import verify
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
+from pipeline.verify import verify
 
 Tally = Counter[tuple[str, str]]
 Printed = Callable[..., None]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.hashing import image_ids
-from pipeline.mixing import mix64, order_keys
+from pipeline.stable_order import mix64, order_keys
 
 IDS = image_ids("d", "s", map(str, range(5000)))
 

@@ -18,9 +18,9 @@ import pytest
 from making import DATA, needs_data
 from numpy.typing import NDArray
 
+from pipeline.builder.build import build
 from pipeline.dedup.overlap import overlap_matrix
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "data"

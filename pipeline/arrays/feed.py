@@ -12,11 +12,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.arrays.batches import Batch, Batches, cut, done
-from pipeline.arrays.gather import gather
-from pipeline.arrays.locate import Located
-from pipeline.arrays.order import Plan, epoch_order
-from pipeline.arrays.windows import Grouped, Window, grouped, windows
+from pipeline.arrays.windows import Grouped, Plan, Window, epoch_order, grouped, windows
 from pipeline.errors import MissingExtraError
+from pipeline.pixels import Located, gather
 
 if TYPE_CHECKING:
     from pipeline.arrays.torch_feed import TorchFeed

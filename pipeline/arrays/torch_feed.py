@@ -9,9 +9,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.arrays.batches import Batch, Batches, State
 from pipeline.arrays.feed import Feed
-from pipeline.arrays.order import Plan
+from pipeline.arrays.windows import Plan
 from pipeline.errors import FeedError
-from pipeline.scaling import normalise
+from pipeline.pixels import normalise
 
 
 class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, and is Any to the type checker

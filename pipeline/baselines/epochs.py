@@ -5,8 +5,8 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from pipeline.baselines.judge import judge
 from pipeline.baselines.model import Epoch, Examples, Labels, Model, Pixels, Scores, Task, spread
+from pipeline.baselines.predict import judge
 from pipeline.errors import BaselineError
 from pipeline.recipe import BaselinePart
 

@@ -1,10 +1,18 @@
-"""What every model is given, and what it gives back."""
+"""What every model is given, and what it gives back.
 
+Libraries that only some models need.
+"""
+
+import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.errors import MissingExtraError
+from pipeline.recipe import BaselinePart
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -86,3 +94,22 @@ def spread(scores: Scores, known: Labels, classes: int, blank: float = 0.0) -> S
     out = np.full((len(scores), classes), blank, scores.dtype)
     out[:, known] = scores
     return out
+
+
+# By model, what it imports when it is fitted.
+_NEEDS = {"dense": "torch", "lenet": "torch"}
+
+
+def need_extra(spec: BaselinePart) -> None:
+    """Make sure that what a model needs is installed, without importing it.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    needed = _NEEDS.get(spec.model)
+    if needed is None or (sys.modules[needed] if needed in sys.modules else find_spec(needed)) is not None:
+        return
+    raise MissingExtraError(
+        f"baseline '{spec.model}' on split '{spec.split}' needs {needed}, which is not installed. Install it with "
+        f"pip install {needed}, or take the baseline out."
+    )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.baselines.epochs import Learner, fit_by_epochs
 from pipeline.baselines.model import Labels, Model, Pixels, Scores, Task
+from pipeline.pixels import normalise
 from pipeline.recipe import BaselinePart
-from pipeline.scaling import normalise
 
 # Where cuBLAS finds how much memory its products may take: without it they are not the same twice.
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"

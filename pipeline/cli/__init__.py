@@ -12,18 +12,18 @@ from pipeline.cli.say import say
 from pipeline.errors import ImagelakeError
 
 _COMMANDS = {
-    "demo": "Run the whole flow on generated glyphs; end with the truth found.",
-    "build": "Build a lake from folders, archives and tables, or from a recipe.",
-    "init": "Write the recipe that build would infer, for you to edit.",
-    "status": "Show tables, rejects, and what the next build would do and why.",
-    "overlap": "Show what of each role occurs in another, and label conflicts.",
-    "sql": "Run one SELECT over all tables, by name.",
-    "export": "Write a split to files for other tools: arrays, Parquet, folders, tar.",
-    "report": "Write the report: one HTML file that opens offline.",
-    "verify": "Hash every pixel row again and check every law at rest.",
-    "history": "List the releases.",
-    "vacuum": "Delete files that no release needs.",
-    "synth": "Draw glyph images with planted overlaps.",
+    "demo": ("demo", "Run the whole flow on generated glyphs; end with the truth found."),
+    "build": ("build", "Build a lake from folders, archives and tables, or from a recipe."),
+    "init": ("init", "Write the recipe that build would infer, for you to edit."),
+    "status": ("maintenance", "Show tables, rejects, and what the next build would do and why."),
+    "overlap": ("overlap", "Show what of each role occurs in another, and label conflicts."),
+    "sql": ("sql", "Run one SELECT over all tables, by name."),
+    "export": ("export", "Write a split to files for other tools: arrays, Parquet, folders, tar."),
+    "report": ("maintenance", "Write the report: one HTML file that opens offline."),
+    "verify": ("maintenance", "Hash every pixel row again and check every law at rest."),
+    "history": ("maintenance", "List the releases."),
+    "vacuum": ("maintenance", "Delete files that no release needs."),
+    "synth": ("demo", "Draw glyph images with planted overlaps."),
 }
 
 # 128 + SIGINT, as shells count.
@@ -39,12 +39,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"pipeline.cli.{cmd_name}").command
+        module = import_module(f"pipeline.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
 
 @click.group(
@@ -86,6 +87,10 @@ def main() -> None:
     except ImagelakeError as error:
         say(f"imagelake: {error}", err=True)
         sys.exit(1)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
     except OSError as error:
         from pipeline.storage import silent  # noqa: PLC0415 - slow to import, and hardly ever wanted
 
@@ -94,7 +99,3 @@ def main() -> None:
             raise
         say(f"imagelake: {said}", err=True)
         sys.exit(1)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        sys.stderr.close()
-        sys.exit(0)

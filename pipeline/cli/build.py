@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from pipeline.builder.preload import ENGINE_NAMES, start_workers
 from pipeline.cli.options import as_json
 from pipeline.cli.say import say
-from pipeline.flow.early import ENGINE_NAMES, start_workers
 from pipeline.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
-    from pipeline.flow.build import Built
+    from pipeline.builder.build import Built
 
 
 class _Wanted(NamedTuple):
@@ -42,7 +42,7 @@ class _Wanted(NamedTuple):
 @click.option("--prune", is_flag=True, help="Drop what the lake has and the recipe does not name.")
 @click.option("--repair", is_flag=True, help="Look for damaged files first, as verify does, and bring them back.")
 @as_json
-def command(  # noqa: PLR0913 - one a flag
+def build_command(  # noqa: PLR0913 - one a flag
     paths: tuple[str, ...],
     into: str | None,
     engine: str,
@@ -72,15 +72,20 @@ def command(  # noqa: PLR0913 - one a flag
     place = known.root if known else _place(paths, into)
     if engine == ENGINE_NAMES[0] and not Path(place).exists():
         start_workers(workers)
+    from pipeline.builder.build import ENGINES, build  # noqa: PLC0415 - likewise
     from pipeline.cli.show import show_json  # noqa: PLC0415 - slow to import: workers do their imports meanwhile
     from pipeline.engines.ray import RayEngine  # noqa: PLC0415 - likewise
-    from pipeline.flow.build import ENGINES, build  # noqa: PLC0415 - likewise
 
     wanted = _Wanted(known) if known else _wanted(paths, into)
     if not json_:
         _show_recipe(wanted)
     runs = RayEngine(workers, ray_address) if ray_address else ENGINES[engine](workers)
-    built = build(wanted.recipe, engine=runs, prune=prune, repair=repair, replaced=wanted.replaced)
+    if repair:
+        from pipeline.repair import repair as repair_lake  # noqa: PLC0415 - only repairs need it
+
+        built = repair_lake(wanted.recipe, engine=runs)
+    else:
+        built = build(wanted.recipe, engine=runs, prune=prune, replaced=wanted.replaced)
     kept = _keep(wanted)
     if json_:
         values = {key: value for key, value in vars(built).items() if key not in ("done", "sources")}
@@ -123,7 +128,7 @@ def show_built(built: "Built") -> None:
 
 def _recipe_of(paths: tuple[str, ...], into: str | None) -> Recipe | None:
     """Read the recipe, where the arguments name one, or a lake; None where they name sources."""
-    from pipeline.flow.places import is_lake_place, is_recipe  # noqa: PLC0415 - as below
+    from pipeline.places import is_lake_place, is_recipe  # noqa: PLC0415 - as below
 
     recipes = [path for path in paths if is_recipe(path)]
     lakes = [path for path in paths if path not in recipes and is_lake_place(path)]
@@ -142,19 +147,19 @@ def _recipe_of(paths: tuple[str, ...], into: str | None) -> Recipe | None:
         raise click.UsageError(f"--into goes with sources; {first} is {what}.")
     if recipes:
         return read_recipe(first)
-    from pipeline.flow.inspect import last_recipe  # noqa: PLC0415 - slow to import
+    from pipeline.maintenance import last_recipe  # noqa: PLC0415 - slow to import
 
     return last_recipe(first)
 
 
 def _place(paths: tuple[str, ...], into: str | None) -> str:
-    from pipeline.flow.places import default_lake  # noqa: PLC0415 - as above
+    from pipeline.places import default_lake  # noqa: PLC0415 - as above
 
     return into or default_lake(paths)
 
 
 def _wanted(paths: tuple[str, ...], into: str | None) -> _Wanted:
-    from pipeline.flow.infer import infer  # noqa: PLC0415 - slow to import
+    from pipeline.infer import infer  # noqa: PLC0415 - slow to import
 
     made = infer(paths, _place(paths, into), replace=into is not None)
     return _Wanted(made.recipe, made.text, made.replaced, made.notes)
@@ -173,6 +178,6 @@ def _keep(wanted: _Wanted) -> str:
     """Write an inferred recipe beside the tables; tell where, or nothing where there is nothing to write."""
     if not wanted.text or wanted.recipe.file is None:
         return ""
-    from pipeline.flow.infer import write_recipe  # noqa: PLC0415 - slow to import
+    from pipeline.infer import write_recipe  # noqa: PLC0415 - slow to import
 
     return write_recipe(wanted.recipe.file, wanted.text)

@@ -9,8 +9,8 @@ from pipeline.arrays.exports import FORMS
 from pipeline.cli.options import Words, as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import show_json
-from pipeline.flow.export import Exported, export, export_engine
-from pipeline.recipe.part import ROLES
+from pipeline.export import Exported, export, export_engine
+from pipeline.recipe.parts import ROLES
 
 
 @click.command("export")
@@ -25,7 +25,7 @@ from pipeline.recipe.part import ROLES
 @click.option("--pickle", is_flag=True, help="With --to notebook: write notMNIST.pickle too.")
 @click.option("--no-pin", is_flag=True, help="Do not register the export: vacuum may give up its release.")
 @as_json
-def command(lake: str, split: str, directory: Path, *, form: str, json_: bool, **asked: Any) -> None:  # noqa: ANN401 - the options above
+def export_command(lake: str, split: str, directory: Path, *, form: str, json_: bool, **asked: Any) -> None:  # noqa: ANN401 - the options above
     """Write the roles of SPLIT of LAKE to the new folder DIR, for other tools to read, in the order of the split.
 
     \b

@@ -8,8 +8,8 @@ from pipeline.cli.options import as_json
 from pipeline.cli.say import say
 from pipeline.cli.show import show_json
 from pipeline.errors import RecipeError
-from pipeline.flow.infer import infer_text
-from pipeline.flow.places import default_lake
+from pipeline.infer import infer_text
+from pipeline.places import default_lake
 
 
 @click.command("init")
@@ -24,7 +24,7 @@ from pipeline.flow.places import default_lake
     help="File to write.",
 )
 @as_json
-def command(paths: tuple[str, ...], file: Path, *, json_: bool) -> None:
+def init_command(paths: tuple[str, ...], file: Path, *, json_: bool) -> None:
     """Write the recipe that `imagelake build PATH...` would use, with comments, for you to edit.
 
     A PATH is a folder, an archive, a table, a pattern or an address. Build the recipe with: imagelake build recipe.toml

@@ -9,8 +9,8 @@ import polars as pl
 from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
-from pipeline.flow.inspect import overlap
-from pipeline.flow.review import Question, Review, Shapes, review_clusters, review_pairs, write_review
+from pipeline.maintenance import overlap
+from pipeline.review import Question, Review, Shapes, review_clusters, review_pairs, write_review
 
 _SHOWN = 5
 # Clusters of these sizes and above are counted together.
@@ -37,7 +37,7 @@ _SIZES = (2, 3, 4, 5, 10, 100, 1_000, 10_000, 100_000)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the pairs with their pictures.")
 @of_release("look at")
 @as_json
-def command(
+def overlap_command(
     lake: str,
     split: str | None,
     rule: str | None,

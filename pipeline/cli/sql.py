@@ -7,7 +7,7 @@ import click
 from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import ROWS, show_csv, show_frame, show_json_rows
-from pipeline.flow.sql import all_rows, first_rows, write_rows
+from pipeline.sql import all_rows, first_rows, write_rows
 
 # How a query would make bytes, of which no id here is equal to any.
 _MAKES_BYTES = re.compile(r"\b(unhex|from_hex)\s*\(|\b(blob|bytea|binary|varbinary)\b", re.IGNORECASE)
@@ -20,7 +20,7 @@ _MAKES_BYTES = re.compile(r"\b(unhex|from_hex)\s*\(|\b(blob|bytea|binary|varbina
 @click.option("--parquet", metavar="FILE", type=click.Path(), help="Write all rows to a Parquet file.")
 @of_release("query", before=("--at",))
 @as_json
-def command(  # noqa: PLR0913 - its options
+def sql_command(  # noqa: PLR0913 - its options
     lake: str, query: str, release: int | None, parquet: str | None, *, csv: bool, json_: bool
 ) -> None:
     """Run one SELECT over all tables of LAKE, by name, with DuckDB.

@@ -9,12 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
+from pipeline.arrow_binary import to_binary
 from pipeline.decode.files import Picture, fits, pictures
-from pipeline.decode.strict import strict_pillow
-from pipeline.encoded import Encoded, Made, Pixels, Refused
+from pipeline.decode.picture import strict_pillow
 from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
 from pipeline.recipe import DecodePart
-from pipeline.rows import to_binary
+from pipeline.shard import Encoded, Made, Pixels, Refused
 
 # One row group: Polars and DuckDB decode whole groups, and a worker holds one at a time.
 _GROUP_BYTES = 16 * 2**20

@@ -9,11 +9,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode.picture import convert, decode
-from pipeline.decode.quick import quick_decoder
-from pipeline.decode.strict import Unfit
-from pipeline.encoded import Blobs, Encoded, Files, Made, Pixels, Refused
+from pipeline.decode.fast_decoders import quick_decoder
+from pipeline.decode.picture import Unfit, convert, decode
 from pipeline.recipe import DecodePart
+from pipeline.shard import Blobs, Encoded, Files, Made, Pixels, Refused
 
 # Position in the shard, bytes of the file, (height, width, channels) uint8, and whether the picture was of the other
 # kind (colour in a gray lake, gray in a colour lake). Not a named tuple: there are many.

@@ -5,8 +5,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
+from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup.rules import Entries, Rule
-from pipeline.rows import from_binary, to_binary
 
 # Raise when a rule's keys come out differently for the same pixels: every lake then indexes its images anew.
 KEYS_VERSION = "2"

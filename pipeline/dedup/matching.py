@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
+from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup.rules import Comparison, Entries, Verified
-from pipeline.rows import from_binary, to_binary
 
 Ids = NDArray[np.uint8]
 Places = NDArray[np.int64]

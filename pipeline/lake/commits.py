@@ -22,9 +22,9 @@ from deltalake.transaction import AddAction, RemoveAction
 import schemas
 from pipeline import storage
 from pipeline.errors import LakeError
-from pipeline.lake.lock import seen
-from pipeline.lake.parts import Part, full_disk_named
+from pipeline.lake.parquet_writer import Part
 from pipeline.lake.tables import ensure_table, once, one_line, open_table
+from pipeline.lake.writers.lock import seen
 
 # In a commit's metadata: a word that no other commit has.
 _MARK = "imagelake.commit"
@@ -130,7 +130,7 @@ def restore(root: str, name: str, version: int) -> None:
     table = ensure_table(root, name)
     told = asdict(read_meta(root, name, version))
     try:
-        with full_disk_named(root):
+        with storage.full_disk_named(root):
             _make(root, name, table, told, lambda properties: table.restore(version, commit_properties=properties))
     except DeltaError as error:
         raise LakeError(
@@ -164,7 +164,7 @@ def commit(  # noqa: PLR0913 - what a commit is made of
         LakeError: another writer changed the same files meanwhile; nothing was committed here.
         DiskFullError: no space is left; nothing was committed.
     """
-    with full_disk_named(root):
+    with storage.full_disk_named(root):
         table = ensure_table(root, name)
         now = int(time.time() * 1000)
         old = [part for part in files(root, name) if remove(part.partition) and part.path not in keep]

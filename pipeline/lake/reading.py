@@ -13,7 +13,7 @@ import schemas
 from pipeline import storage
 from pipeline.errors import QueryError
 from pipeline.lake.commits import files
-from pipeline.lake.confined import confine, objection, quoted
+from pipeline.lake.sandbox import confine, objection, quoted
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,8 +12,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 import schemas
 from pipeline import storage
 from pipeline.errors import LakeError, NewerLakeError
-from pipeline.lake.lock import MISSING, kept, seen
-from pipeline.lake.parts import full_disk_named
+from pipeline.lake.writers.lock import MISSING, kept, seen
 
 _SCHEMA_KEY = "imagelake.schema"
 _CONFIGURATION = {
@@ -120,7 +119,7 @@ def ensure_table(root: str, name: str) -> DeltaTable:
         DiskFullError: no space is left.
         LakeError: another writer made it, and more of it, since it was found to be missing.
     """
-    with full_disk_named(root):
+    with storage.full_disk_named(root):
         table = open_table(root, name)
         if table is None:
             table = storage.ask(f"{root}/{name}", lambda: _created(root, name))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import schemas
 from pipeline import storage
-from pipeline.lake.leftovers import unfinished_commits
-from pipeline.lake.parts import WRITER_LETTERS
+from pipeline.lake.parquet_writer import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
 from pipeline.lake.tables import open_table
-from pipeline.lake.writers import living
+from pipeline.lake.writers.heartbeats import living
+from pipeline.lake.writers.orphan_files import unfinished_commits
 
 
 def vacuum(

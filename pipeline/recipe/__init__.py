@@ -13,21 +13,22 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline import storage
 from pipeline.errors import RecipeError
-from pipeline.faults import say_faults
 from pipeline.hashing import digest_of
 from pipeline.recipe.naming import dataset_name
-from pipeline.recipe.part import ROLES, Part
 from pipeline.recipe.parts import (
+    ROLES,
     BaselinePart,
     DecodePart,
     DedupPart,
     EmbeddingPart,
     Format,
     LakePart,
+    Part,
     SourcePart,
 )
 from pipeline.recipe.rules import rule_with_pairs_of, stricter_rule
-from pipeline.recipe.split import RolePart, SplitPart
+from pipeline.recipe.splits import RolePart, SplitPart
+from pipeline.recipe.validation_messages import say_faults
 
 # The recipe of a lake that was built without one, beside its tables.
 RECIPE_FILE = "recipe.toml"

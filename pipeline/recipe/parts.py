@@ -1,12 +1,44 @@
-"""The tables of a recipe, but for the splits: what is read, how it is decoded and compared, what is trained."""
+"""The tables of a recipe, but for the splits: what is read, how it is decoded and compared, what is trained.
+
+What every part of a recipe is made of.
+"""
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from pipeline.recipe.models import BINARY, ModelName, with_defaults
-from pipeline.recipe.part import Count, Name, Part, Size, Words
+from pipeline.recipe.baselines import BINARY, ModelName, with_defaults
+
+RoleName = Literal["train", "valid", "test"]
+ROLES: tuple[RoleName, ...] = ("train", "valid", "test")
+
+# Names become folder names of the lake and words of SQL, so they stay plain.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+def _size_or_all(value: Any) -> Any:  # noqa: ANN401 - pydantic hands in whatever was written
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f'{value!r} is neither a whole number of 1 or more nor "all"')
+
+
+def _one_may_be_bare(value: Any) -> Any:  # noqa: ANN401 - pydantic hands in whatever was written
+    return (value,) if isinstance(value, str) else value
+
+
+# Several words, or one without brackets.
+Words = Annotated[tuple[str, ...], BeforeValidator(_one_may_be_bare)]
+
+Size = Annotated[int | Literal["all"], BeforeValidator(_size_or_all)]
+
+
+class Part(BaseModel):
+    """A table of the recipe: unknown keys are errors, and nothing changes it once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
@@ -135,7 +167,7 @@ class DecodePart(Part):
         """1 for L, 3 for RGB.
 
         Raises:
-            ValueError: the mode is not decided yet; see `pipeline.flow.image_mode`.
+            ValueError: the mode is not decided yet; see `pipeline.builder.image_mode`.
         """
         if self.mode is None:
             raise ValueError("decode.mode is not decided yet")

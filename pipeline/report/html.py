@@ -27,15 +27,15 @@ def render_html(summary: dict[str, Any]) -> str:
     """
     from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2
 
-    from pipeline.report import charts, run_charts  # noqa: PLC0415 - matplotlib takes a second to import
+    from pipeline.report import charts  # noqa: PLC0415 - matplotlib takes a second to import
 
     page = _environment().get_template("report.html.j2")
     # Only what is shown is drawn.
     accuracy = [charts.accuracy_chart(curve) if len(curve["points"]) > 1 else "" for curve in summary["accuracy"]]
     leakage = [charts.leakage_chart(curve["leakage"][0]) if _leaks(curve) else "" for curve in summary["accuracy"]]
     balance = map(charts.balance_chart, summary["classes"])
-    training = [run_charts.training_chart(run) if len(run["epochs"]) > 1 else "" for run in summary["runs"]]
-    thresholds = [run_charts.threshold_chart(run) if run["thresholds"] else "" for run in summary["runs"]]
+    training = [charts.training_chart(run) if len(run["epochs"]) > 1 else "" for run in summary["runs"]]
+    thresholds = [charts.threshold_chart(run) if run["thresholds"] else "" for run in summary["runs"]]
     return page.render(
         summary,
         accuracy_charts=[Markup(svg) for svg in accuracy],  # noqa: S704 - own SVG, names escaped in it

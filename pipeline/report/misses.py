@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.report.album import Album
+from pipeline.report.pictures import Album
 
 MOST = 40
 LEAST = 4

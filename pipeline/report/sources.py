@@ -1,12 +1,16 @@
-"""Sources and their classes: how many images, how large, how bright, and what they look like."""
+"""Sources and their classes: how many images, how large, how bright, and what they look like.
+
+Which pictures stand for a class: always the same ones, out of as few shards as will do.
+
+Rejects by reason, with a few examples of each.
+"""
 
 import math
 from typing import Any
 
 import polars as pl
 
-from pipeline.report.album import Album
-from pipeline.report.walk import CLASS
+from pipeline.report.pictures import CLASS, Album
 
 SOURCE = ["dataset", "split"]
 _TALLIES = ["images", "values", "total", "squares"]
@@ -125,3 +129,71 @@ def _tally(totals: dict[str, Any]) -> dict[str, Any]:
 
 def _sizes(sizes: dict[str, Any] | None) -> dict[str, Any]:
     return {name: sizes[name] if sizes else [] for name in ("heights", "widths", "channels")}
+
+
+PER_CLASS = 12
+CLASSES_SHOWN = 40
+
+
+def choose_samples(images: pl.LazyFrame, per_class: int = PER_CLASS, classes: int = CLASSES_SHOWN) -> pl.DataFrame:
+    """Choose pictures for the first classes of each source.
+
+    A class is shown from its first shard that alone holds enough of it, where there is one; within a shard
+    the smallest `image_id` come first, and as ids are hashes that is an even draw.
+
+    Args:
+        images: the images table; only its small columns are read.
+        per_class: pictures per class, at most.
+        classes: classes per source, at most, in the order of their labels.
+
+    Returns:
+        dataset, split, label, image_id; sorted by class, then in the order to show them.
+    """
+    here = [*CLASS, "shard"]
+    few = pl.col("count") < per_class
+    counts = images.group_by(here).agg(count=pl.len()).collect().sort(*CLASS, few, "shard", nulls_last=True)
+    first = counts.select(CLASS).unique(maintain_order=True).group_by(CLASS[:2], maintain_order=True).head(classes)
+    needed = (
+        counts.with_columns(before=pl.col("count").cum_sum().over(CLASS) - pl.col("count"))
+        .filter(pl.col("before") < per_class)
+        .join(first, on=CLASS, how="semi", nulls_equal=True)
+    )
+    return (
+        images.select(*here, "image_id")
+        .join(needed.lazy(), on=here, nulls_equal=True)
+        .sort(*CLASS, few, "shard", "image_id", nulls_last=True)
+        .group_by(CLASS, maintain_order=True)
+        .agg(pl.col("image_id").head(per_class))
+        .explode("image_id")
+        .collect()
+    )
+
+
+EXAMPLES = 5
+
+
+def count_rejects(rejects: pl.LazyFrame, examples: int = EXAMPLES) -> dict[str, Any]:
+    """Count rejects by reason.
+
+    Args:
+        rejects: the rejects table.
+        examples: examples per reason, at most: the first by source and path.
+
+    Returns:
+        total, and reasons: the most frequent first, each with reason, files and examples (path, label,
+        detail, file_size, source).
+    """
+    source = pl.concat_str("dataset", "split", separator="/").alias("source")
+    example = pl.struct("source", "path", "label", "detail", "file_size")
+    reasons = (
+        rejects.with_columns(source)
+        .group_by("reason")
+        .agg(files=pl.len(), examples=example.bottom_k_by(["source", "path"], examples))
+        .collect()
+        .sort("files", "reason", descending=[True, False])
+    )
+    for_show = [
+        {**row, "examples": sorted(row["examples"], key=lambda one: (one["source"], one["path"]))}
+        for row in reasons.iter_rows(named=True)
+    ]
+    return {"total": sum(row["files"] for row in for_show), "reasons": for_show}

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from pipeline.encoded import Encoded, Survey
 from pipeline.errors import CheckError
 from pipeline.hashing import digest_of
+from pipeline.shard import Encoded, Survey
 from pipeline.sources.detect import detect, is_fetched, resolve
 from pipeline.sources.forms import FORMS, module_of
 from pipeline.sources.labels import with_normal_labels

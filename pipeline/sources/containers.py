@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.sources.idx import labels_file
-from pipeline.sources.npz import companions
+from pipeline.sources.arrays.idx import labels_file
+from pipeline.sources.arrays.npz import companions
 from pipeline.sources.source import Source, beginning, is_folder, is_picture_name, readable_name
 from pipeline.sources.system_files import is_system_folder, system_file
 

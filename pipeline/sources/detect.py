@@ -11,12 +11,12 @@ from typing import Any
 from pipeline.errors import RecipeError, SourceError
 from pipeline.recipe import Recipe, SourcePart
 from pipeline.recipe.naming import split_in
-from pipeline.sources.cifar import splits_of_folder
+from pipeline.sources.arrays.cifar import splits_of_folder
+from pipeline.sources.arrays.idx import image_files
 from pipeline.sources.containers import Listed, companions_of, is_images_file, list_folder
-from pipeline.sources.download import fetch, is_cached, is_url
 from pipeline.sources.forms import FORMS, NOTE_FORMS, OWN_KEYS, SPLIT_FORMS, module_of
-from pipeline.sources.globs import expand, is_glob
-from pipeline.sources.idx import image_files
+from pipeline.sources.remote.download import fetch, is_cached, is_url
+from pipeline.sources.remote.globs import expand, is_glob
 from pipeline.sources.roles import (
     EVERYTHING_ELSE,
     OTHER,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.encoded import Encoded, Pixels, Survey
 from pipeline.hashing import digest_of
+from pipeline.shard import Encoded, Pixels, Survey
 from pipeline.sources.source import Source, shard_key
 
 _FULL = 16

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.encoded import Refused
-from pipeline.sources.samples import Member
+from pipeline.shard import Refused
+from pipeline.sources.archives.samples import Member
 
 _LABELS, _ABOUT, _CLASSES, _NUMBERS = "labels.json", "export.json", "__classes__", ".cls"
 _ENTRY = {"label_index", "label", "folder"}

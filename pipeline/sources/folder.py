@@ -22,12 +22,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.encoded import Encoded, Files, Refused, Survey
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
+from pipeline.shard import Encoded, Files, Refused, Survey
+from pipeline.sources.archives.members import refusal
 from pipeline.sources.exported import class_folders, own_files
 from pipeline.sources.labels import normal_label
-from pipeline.sources.members import refusal
 from pipeline.sources.source import Source, is_folder, label_of, readable_name, shard_key
 from pipeline.sources.system_files import is_system_folder, system_folder
 

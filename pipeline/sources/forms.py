@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-from pipeline.encoded import Encoded, Survey
+from pipeline.shard import Encoded, Survey
 from pipeline.sources.source import Source
 
 
@@ -64,21 +64,21 @@ class FormModule(Protocol):
 # In the order in which they are tried: what begins like something else comes before it.
 FORMS: Mapping[str, Form] = {
     # By the names of its files, which may begin like anything.
-    "cifar": Form("cifar", version=2),
-    "idx": Form("idx", ("labels", "transposed"), version=2),
-    "npz": Form("npz", ("images", "labels"), version=2),
-    "mat": Form("mat", ("images", "labels"), version=2),
-    "parquet": Form("parquet", ("images", "labels"), version=2),
+    "cifar": Form("arrays.cifar", version=2),
+    "idx": Form("arrays.idx", ("labels", "transposed"), version=2),
+    "npz": Form("arrays.npz", ("images", "labels"), version=2),
+    "mat": Form("arrays.mat", ("images", "labels"), version=2),
+    "parquet": Form("tables.parquet", ("images", "labels"), version=2),
     # Fingerprints of folders and lists contain path, size, time and label of every file: no version is needed.
     "folder": Form("folder", ("splits",)),
     # A tar of samples is a tar.
-    "webdataset": Form("webdataset", ("images", "labels", "splits", "truncated"), version=2),
-    "tar": Form("archive", ("splits", "truncated"), version=2),
+    "webdataset": Form("archives.webdataset", ("images", "labels", "splits", "truncated"), version=2),
+    "tar": Form("archives.tar", ("splits", "truncated"), version=2),
     # Paths and labels are a CSV.
-    "list": Form("filelist", ("images", "labels")),
-    "csv": Form("csv", ("images", "labels"), version=2),
+    "list": Form("tables.file_list", ("images", "labels")),
+    "csv": Form("tables.csv", ("images", "labels"), version=2),
     # Behind tar, which may well hold what looks like a zip's end.
-    "zip": Form("zipped", ("splits",), version=2),
+    "zip": Form("archives.zip", ("splits",), version=2),
     "digits": Form("digits"),
     "glyphs": Form("generated", ("rows", "seed")),
 }

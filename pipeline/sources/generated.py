@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.encoded import Blobs, Encoded, Made, Survey
 from pipeline.hashing import digest_of
+from pipeline.shard import Blobs, Encoded, Made, Survey
 from pipeline.sources.glyphs import GlyphBlock, GlyphPlan, blocks, plan_glyphs, render
-from pipeline.sources.glyphs.names import labels, paths
+from pipeline.sources.glyphs.plan import labels, paths
 from pipeline.sources.source import IMAGES_PER_SHARD, Source, shard_key
 
 DEFAULT_ROWS = 20_000

@@ -15,10 +15,10 @@ from typing import IO, Any
 import xxhash
 from isal import igzip, isal_zlib
 
-from pipeline.encoded import Refused
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.recipe import SourcePart
+from pipeline.shard import Refused
 
 # About 8 MB of 28x28 pixels: small enough for many workers, large enough for Parquet.
 IMAGES_PER_SHARD = 10_240

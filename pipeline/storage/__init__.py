@@ -7,6 +7,7 @@ AWS_ENDPOINT_URL for a service that is not Amazon's; AWS_SKIP_SIGNATURE=true to 
 Every request is repeated with growing pauses, and not for ever. Polars and deltalake are told the same (`options`).
 """
 
+from pipeline.storage.atomic import full_disk_named
 from pipeline.storage.client import ask, silence_named, silent
 from pipeline.storage.objects import (
     Found,
@@ -33,6 +34,7 @@ __all__ = [
     "below",
     "delete",
     "exists",
+    "full_disk_named",
     "is_bucket",
     "last_name",
     "look",

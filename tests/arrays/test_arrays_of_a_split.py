@@ -6,15 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from making import as_folder, encoded, pictures, recipe
 
-from pipeline.arrays.gather import gather
-from pipeline.arrays.locate import locate
+from pipeline.arrow_binary import from_binary
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.flow.build import build
-from pipeline.handle import Lake
 from pipeline.lake.reading import file_names
-from pipeline.rows import from_binary
-from pipeline.scaling import normalise
+from pipeline.lake_handle import Lake
+from pipeline.pixels import gather, locate, normalise
 
 
 def by_rank(lake: Lake, role: str, *, sanitized: bool) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.arrays.feed import Feed
-from pipeline.arrays.order import epoch_order
+from pipeline.arrays.windows import epoch_order
 
 counts = st.integers(0, 400)
 sizes = st.integers(1, 70)
@@ -132,7 +132,7 @@ def test_threads_do_not_change_the_order(pictures: Pictures, monkeypatch: pytest
     images = images_of(pictures, some(300))
     orders = set()
     for count in (1, 2, 7):
-        monkeypatch.setattr("pipeline.arrays.gather.threads", lambda count=count: count)
+        monkeypatch.setattr("pipeline.pixels.threads", lambda count=count: count)
         orders.add(tuple(shown(feed_of(images, 9, 3, buffer).epoch(0), pictures)))
     assert len(orders) == 1
 

@@ -6,7 +6,7 @@ import pytest
 from feeding import BYTES, Pictures, feed_of, images_of, shown
 
 from pipeline.errors import FeedError
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 
 @pytest.mark.parametrize(

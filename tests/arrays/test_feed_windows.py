@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.arrays import windows
-from pipeline.arrays.gather import gather
-from pipeline.arrays.locate import Located
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
+from pipeline.pixels import Located, gather
 
 LARGEST_GROUP = 90
 

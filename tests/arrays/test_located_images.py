@@ -5,10 +5,9 @@ from feeding import Pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arrays.gather import gather
-from pipeline.arrays.locate import find, locate
-from pipeline.arrays.order import epoch_order
+from pipeline.arrays.windows import epoch_order
 from pipeline.errors import LakeError
+from pipeline.pixels import find, gather, locate
 
 
 def series(pictures: Pictures, chosen: list[int]) -> pl.Series:

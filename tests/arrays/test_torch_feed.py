@@ -9,7 +9,7 @@ import pytest
 from feeding import BYTES, Pictures, feed_of, images_of, once
 
 from pipeline.errors import FeedError
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402 - only where there is torch

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.baselines.epochs import Learner, fit_by_epochs
-from pipeline.baselines.judge import judge
 from pipeline.baselines.model import Examples, Labels, Pixels, Scores, Task
 from pipeline.baselines.models import softmax_sgd
 from pipeline.baselines.models.softmax_sgd import find_slope, log_softmax
+from pipeline.baselines.predict import judge
 from pipeline.errors import BaselineError
 
 VALID = Examples(np.arange(10, dtype=np.uint8).reshape(10, 1), np.zeros(10, np.int64))

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict, cross_val_score
 
-from pipeline.baselines.fits import fit_folds, fit_once
+from pipeline.baselines.fit import fit_folds, fit_once
 from pipeline.baselines.model import Examples, Model, Pixels, Scores, Task
 from pipeline.baselines.models import MODELS
 from pipeline.errors import BaselineError
+from pipeline.pixels import normalise
 from pipeline.recipe import BaselinePart
-from pipeline.scaling import normalise
 
 
 @given(st.integers(6, 60), st.integers(2, 4), st.integers(0, 2**32 - 1))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.baselines.intervals import estimate, newcombe, over_seeds, student_quantile, wilson
+from pipeline.baselines.measure import estimate, newcombe, over_seeds, student_quantile, wilson
 
 SHARES = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=12)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
-from pipeline.baselines import confusion
-from pipeline.baselines.effort import measured
-from pipeline.baselines.judge import Judged, joined, judge
+from pipeline.baselines import metrics as confusion
+from pipeline.baselines.fit import measured
+from pipeline.baselines.metrics import curve_rows, precision_recall, rows_for_precision, threshold_for
 from pipeline.baselines.model import Examples, Model, Pixels, Scores
-from pipeline.baselines.thresholds import curve_rows, precision_recall, rows_for_precision, threshold_for
+from pipeline.baselines.predict import Judged, joined, judge
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 # Few different scores, so that many are equal; labels 0 and 1.

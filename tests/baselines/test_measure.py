@@ -9,13 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.baselines.effort import Effort
-from pipeline.baselines.exam import Exam
-from pipeline.baselines.intervals import newcombe, wilson
-from pipeline.baselines.measure import Fit, measure
+from pipeline.baselines.eval_data import Exam, draw_samples, name_parts
+from pipeline.baselines.fit import Effort
+from pipeline.baselines.measure import Fit, measure, newcombe, wilson
 from pipeline.baselines.model import Examples
-from pipeline.baselines.parts import name_parts
-from pipeline.baselines.samples import draw_samples
 from pipeline.baselines.score import Misses, score
 from pipeline.recipe import BaselinePart
 

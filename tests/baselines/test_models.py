@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import toys
 
-from pipeline.baselines.judge import judge
 from pipeline.baselines.model import Examples, Model, Task
 from pipeline.baselines.models import MODELS
+from pipeline.baselines.predict import judge
 from pipeline.errors import BaselineError, ImagelakeError, MissingExtraError
 from pipeline.recipe import BaselinePart
-from pipeline.recipe.models import BINARY, SETTINGS
+from pipeline.recipe.baselines import BINARY, SETTINGS
 
 TORCH = ("dense", "lenet")
 # By chance alone: logistic regression and "never" draw nothing, and SVC draws only the values of c.

@@ -5,7 +5,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.baselines.parts import find_overlaps, name_parts
+from pipeline.baselines.eval_data import find_overlaps, name_parts
 
 RULES = ["exact", "sign", "maxpool:4"]
 # Rows of clusters: rule, cluster, image. The images 0 to 11 are of train, 12 to 23 of test, the others of neither.

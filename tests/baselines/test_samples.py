@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.baselines.samples import draw_samples
+from pipeline.baselines.eval_data import draw_samples
 from pipeline.errors import BaselineError
 from pipeline.recipe import BaselinePart
 

@@ -11,7 +11,7 @@ from pipeline.baselines.model import Examples, Task
 from pipeline.baselines.models import svm_linear
 from pipeline.baselines.models.svm_linear import planes_of, votes
 from pipeline.errors import BaselineError
-from pipeline.scaling import normalise
+from pipeline.pixels import normalise
 
 
 @settings(max_examples=40)

@@ -9,10 +9,10 @@ import pytest
 from commands import Run
 
 from pipeline import cli
+from pipeline.builder.build import ENGINES
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
-from pipeline.flow.build import ENGINES
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 COMMAND = Path(sys.executable).with_name("imagelake")
 README = Path(__file__).parents[2] / "README.md"

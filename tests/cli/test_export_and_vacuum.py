@@ -11,7 +11,7 @@ from making import as_folder, files_of
 
 from pipeline.arrays.exports import FORMS
 from pipeline.errors import LakeError, NoReleaseError
-from pipeline.lake.lock import writing
+from pipeline.lake.writers.lock import writing
 
 RECIPE = """
 [lake]
@@ -103,7 +103,7 @@ def test_an_export_that_is_not_pinned_says_so(
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.lake.lock.time.sleep", interrupt)
+    monkeypatch.setattr("pipeline.lake.writers.lock.time.sleep", interrupt)
     with writing(str(lake)):
         done = run("export", lake, "main", tmp_path / "out", "--to", "npz", "--workers", 1)
     assert done.exit_code == 0

@@ -12,7 +12,7 @@ from commands import Run
 
 from pipeline import cli
 from pipeline.errors import RecipeError
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 
 COMMAND = Path(sys.executable).with_name("imagelake")

@@ -13,13 +13,13 @@ from commands import Run
 from making import as_folder, files_of, recipe
 
 from pipeline import cli
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.flow.build import build
-from pipeline.handle import Lake
 from pipeline.lake.commits import Meta, commit, read_meta
-from pipeline.lake.parts import write_part
+from pipeline.lake.parquet_writer import write_part
 from pipeline.lake.releases import publish
+from pipeline.lake_handle import Lake
 from schemas import TABLES
 
 RULE = "cosine:0.95"

@@ -17,9 +17,9 @@ from hurting import Case
 
 from pipeline.cli.table import wide
 from pipeline.errors import LakeError, QueryError
-from pipeline.flow.sql import all_rows
-from pipeline.handle import Lake
 from pipeline.lake.reading import id_columns
+from pipeline.lake_handle import Lake
+from pipeline.sql import all_rows
 from schemas import TABLES
 
 COMMAND = Path(sys.executable).with_name("imagelake")

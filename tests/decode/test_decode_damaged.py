@@ -13,7 +13,7 @@ from making import decoded, encoded, pictures, png, shard_of
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pipeline.encoded import REASONS, Encoded, Pixels, Refused
+from pipeline.shard import REASONS, Encoded, Pixels, Refused
 
 SMOOTH = np.add.outer(np.arange(24) * 5, np.arange(20) * 6).astype(np.uint8)
 COLOUR = np.stack([SMOOTH, SMOOTH[::-1], pictures(1, size=(24, 20))[0]], -1)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.decode import decode_shard
-from pipeline.encoded import Encoded, Pixels, Refused
 from pipeline.recipe import DecodePart
+from pipeline.shard import Encoded, Pixels, Refused
 
 COLOUR = np.stack(np.broadcast_arrays(np.arange(12)[:, None] * 20, np.arange(8) * 30, 77), -1).astype(np.uint8)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from making import decoded, encoded, pictures, png, png_chunk, shard_of
 from numpy.typing import NDArray
 
-from pipeline.encoded import Refused
+from pipeline.shard import Refused
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from making import as_folder, as_tar, decoded, encoded, pictures, png, shard_of, source_of, turned_away
 
 import schemas
+from pipeline.arrow_binary import from_binary
 from pipeline.decode import Decoded, decode_shard, decoder_name, rejects_table
-from pipeline.encoded import REASONS, Blobs, Encoded, Made, Pixels, Refused
 from pipeline.hashing import content_hashes, image_ids
 from pipeline.recipe import DecodePart
-from pipeline.rows import from_binary
+from pipeline.shard import REASONS, Blobs, Encoded, Made, Pixels, Refused
 from pipeline.sources import read
 
 GRAY = pictures(6, size=(4, 5))

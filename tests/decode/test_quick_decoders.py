@@ -13,10 +13,9 @@ from making import encoded, pictures, png_chunk
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from pipeline.decode.fast_decoders import quick_decoder
 from pipeline.decode.files import fits
-from pipeline.decode.picture import convert, decode
-from pipeline.decode.quick import quick_decoder
-from pipeline.decode.strict import Unfit, strict_pillow
+from pipeline.decode.picture import Unfit, convert, decode, strict_pillow
 from pipeline.recipe import DecodePart
 
 Pixels = NDArray[np.uint8]

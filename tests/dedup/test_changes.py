@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dedup.changes import cluster_changes, say_changes
+from pipeline.dedup.clusters import cluster_changes, say_changes
 
 NAMES = ["new", "grown", "merged", "shrunk", "changed", "same", "divided", "gone"]
 # Which cluster each image is in.

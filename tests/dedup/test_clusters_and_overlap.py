@@ -9,13 +9,13 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.arrow_binary import to_binary
 from pipeline.dedup import clusters as clusters_module
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.index import index_table, sort_index
 from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
 from pipeline.dedup.rules import parse_rule
 from pipeline.hashing import image_ids
-from pipeline.rows import to_binary
 
 # One row an image: what it shows, its label, its role.
 IMAGES = st.lists(

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pipeline import hashing
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import cosine, parse_rule
-from pipeline.dedup.rules.cosine import Cosine, correlations
-from pipeline.dedup.rules.lowpass import WIDTH, describe, shape_key, slack
+from pipeline.dedup.rules.cosine import WIDTH, Cosine, correlations, describe, shape_key, slack
 from pipeline.hashing import flat
 
 Pixels = NDArray[np.uint8]

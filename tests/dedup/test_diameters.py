@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dedup import diameters
-from pipeline.dedup.diameters import cluster_shapes
-from pipeline.dedup.linked import link
+from pipeline.dedup import components as diameters
+from pipeline.dedup.components import cluster_shapes, link
 
 Pairs = dict[tuple[int, int], float]
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins import bit_tables, bits
+from pipeline.dedup.joins import bits
+from pipeline.dedup.joins import bits as bit_tables
 from pipeline.dedup.joins.bits import Block, near_words
-from pipeline.dedup.phash import dct_hashes, gradient_hashes
+from pipeline.dedup.perceptual_hash import dct_hashes, gradient_hashes
 from pipeline.dedup.rules.hamming import rule
 
 Words = NDArray[np.uint64]
@@ -128,7 +129,7 @@ def test_what_cannot_be_joined(distance: int, shared: int | None) -> None:
     [("0", 0, dct_hashes), ("6", 6, dct_hashes), ("12", 12, dct_hashes), ("6:dhash", 6, gradient_hashes)],
 )
 def test_the_rule_knows_its_distance_and_hash(parameter: str, distance: int, way: object) -> None:
-    assert (rule(parameter).distance, rule(parameter).hashes) == (distance, way)
+    assert (rule(parameter).hashed.distance, rule(parameter).hashed.hashes) == (distance, way)
 
 
 @pytest.mark.parametrize(

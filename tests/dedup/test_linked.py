@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dedup.linked import link, numbered
+from pipeline.dedup.components import link, numbered
 
 Pairs = list[tuple[int, int]]
 METHODS: tuple[Literal["components"], Literal["stars"]] = ("components", "stars")

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import schemas
+from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup import matching
 from pipeline.dedup.index import entries_of, table_of
 from pipeline.dedup.joins import vectors
 from pipeline.dedup.matching import Block, match
-from pipeline.dedup.rules import Comparison, Entries, lowpass, parse_rule
+from pipeline.dedup.rules import Comparison, Entries, parse_rule
+from pipeline.dedup.rules import cosine as lowpass
 from pipeline.dedup.rules.comparison import FromPixels
-from pipeline.dedup.rules.cosine import Cosine
-from pipeline.dedup.rules.lowpass import shape_key
-from pipeline.rows import from_binary, to_binary
+from pipeline.dedup.rules.cosine import Cosine, shape_key
 
 Pixels = NDArray[np.uint8]
 Rows = list[tuple[bytes, bytes, float]]

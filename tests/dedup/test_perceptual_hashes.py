@@ -13,8 +13,8 @@ from making import encoded
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline.dedup import phash
-from pipeline.dedup.phash import dct_hashes, gradient_hashes, gray
+from pipeline.dedup import perceptual_hash as phash
+from pipeline.dedup.perceptual_hash import dct_hashes, gradient_hashes, gray
 
 Pixels = NDArray[np.uint8]
 HASHES = [dct_hashes, gradient_hashes]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.dedup.photo.descriptor import COMPONENTS, VIEWS, Basis, describe, fit
-from pipeline.dedup.photo.look import look
 from pipeline.dedup.photo.thumbnails import SIDE, thumbnails
+from pipeline.dedup.photo.verify_pair import look
 from pipeline.dedup.rules import parse_rule
 from pipeline.dedup.rules.photo import Photo
 from pipeline.errors import RecipeError

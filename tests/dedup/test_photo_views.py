@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from pipeline.dedup.joins import views
-from pipeline.dedup.joins.vectors import rounding
-from pipeline.dedup.joins.views import best_products, near_by_views
+from pipeline.dedup.joins import vectors as views
+from pipeline.dedup.joins.vectors import best_products, near_by_views, rounding
 from pipeline.dedup.rules import Entries, parse_rule
 from pipeline.dedup.rules.photo import Photo
 

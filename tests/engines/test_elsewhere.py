@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from making import as_folder, as_tar, files_of, source_of
 
-from pipeline.encoded import Blobs, Files, Made
+from pipeline.builder.ingest import carried, ingest_elsewhere
+from pipeline.builder.worker import Job, Load
 from pipeline.errors import LakeError, SourceError
-from pipeline.flow.elsewhere import carried, ingest_elsewhere
-from pipeline.flow.work import Job, Load
 from pipeline.recipe import DecodePart
+from pipeline.shard import Blobs, Files, Made
 from pipeline.sources import Source, read
 
 

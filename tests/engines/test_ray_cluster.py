@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.flow.synth import synth
-from pipeline.flow.verify import verify
-from pipeline.handle import Lake
+from pipeline.demo import synth
+from pipeline.lake_handle import Lake
+from pipeline.verify import verify
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed")
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines import Engine, task
+from pipeline.engines import Engine
 from pipeline.engines import ray as ray_engine
+from pipeline.engines import ray as task
 from pipeline.engines.ray import RayEngine
 from pipeline.errors import DiskFullError, EngineError, MissingExtraError, SourceError, StorageError
 

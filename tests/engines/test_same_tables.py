@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 from making import DATA, as_folder, encoded, needs_data, recipe
 
+from pipeline.builder import clusters as cluster
+from pipeline.builder import pairs as compare
+from pipeline.builder import pairs as pair
+from pipeline.builder.build import build
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.flow import cluster, compare, pair
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

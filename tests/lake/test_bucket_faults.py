@@ -11,12 +11,12 @@ from s3 import Bucket
 
 import schemas
 from pipeline import storage
+from pipeline.builder.build import Built, build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import StorageError
-from pipeline.flow.build import Built, build
-from pipeline.flow.inspect import vacuum
-from pipeline.flow.verify import verify
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import vacuum
+from pipeline.verify import verify
 
 SAME = [name for name in schemas.TABLES if name not in ("releases", "scores", "misses", "exports")]
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}

@@ -12,13 +12,13 @@ from s3 import Bucket
 
 import schemas
 from pipeline import storage
+from pipeline.builder.build import build, plan
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError, NoReleaseError, StorageError
-from pipeline.flow.build import build, plan
-from pipeline.flow.inspect import history, status, vacuum
-from pipeline.flow.verify import verify
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import history, status, vacuum
 from pipeline.recipe import Recipe, parse_recipe
+from pipeline.verify import verify
 
 # Tables whose rows do not tell when or by which release they were made.
 SAME = [name for name in schemas.TABLES if name not in ("releases", "scores", "misses", "exports")]

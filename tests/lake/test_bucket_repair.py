@@ -8,10 +8,11 @@ from making import as_folder, files_of, recipe
 from s3 import Bucket
 
 from pipeline import storage
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.flow.build import build
-from pipeline.flow.verify import verify
 from pipeline.lake.commits import files
+from pipeline.repair import repair
+from pipeline.verify import verify
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -28,6 +29,6 @@ def test_a_lake_in_a_bucket_is_checked_and_repaired(tmp_path: Path, lake_bucket:
             storage.write(place, storage.read(place)[:-40]) if table == "images" else storage.delete([place])
     named = {fault.table: fault.kind for check in verify(asked.root) for fault in check.faults if fault.table}
     assert named == {"images": "unreadable", "rejects": "missing", "shards": "missing", "releases": "missing"}
-    assert build(asked, engine=LocalEngine(1), repair=True).stays == ()
+    assert repair(asked, engine=LocalEngine(1)).stays == ()
     assert [check for check in verify(asked.root) if check.faults] == []
     assert all(rows.equals(before[name]) for name, rows in tables_of(asked.root).items())

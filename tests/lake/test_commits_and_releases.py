@@ -8,12 +8,12 @@ from deltalake import DeltaTable
 
 import schemas
 from pipeline.errors import DiskFullError, LakeError, NewerLakeError, NoReleaseError
-from pipeline.flow.inspect import vacuum
-from pipeline.handle import Lake
 from pipeline.lake.commits import Meta, commit, files, read_meta, versions
-from pipeline.lake.parts import open_part, write_part
+from pipeline.lake.parquet_writer import open_part, write_part
 from pipeline.lake.reading import scan_table
 from pipeline.lake.releases import list_releases, newest, publish, release_versions
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import vacuum
 
 SCHEMA = schemas.TABLES["clusters"].schema
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from making import as_folder, files_of, recipe
 
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 
 @pytest.mark.parametrize("name", ["a%20b", "a\\b", "a\x1bb", "a\nb"])

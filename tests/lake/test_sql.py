@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.sql import command
+from pipeline.cli.sql import sql_command
 from pipeline.errors import QueryError
-from pipeline.flow.inspect import run_sql
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import run_sql
 from schemas import TABLES
 
 
@@ -83,7 +83,7 @@ def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
     ],
 )
 def test_whatever_sql_returns_is_json(small_lake: Lake, text: str, shown: object) -> None:
-    result = CliRunner().invoke(command, [small_lake.root, text, "--json"])
+    result = CliRunner().invoke(sql_command, [small_lake.root, text, "--json"])
     assert json.loads(result.stdout) == [{"x": shown}]
 
 

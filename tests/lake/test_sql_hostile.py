@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import QueryError
-from pipeline.handle import Lake
 from pipeline.lake.reading import connect, query
+from pipeline.lake_handle import Lake
 from schemas import TABLES
 
 COMMAND = Path(sys.executable).with_name("imagelake")

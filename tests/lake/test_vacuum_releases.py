@@ -10,14 +10,13 @@ import pytest
 
 import schemas
 from pipeline.errors import LakeError, NoReleaseError
-from pipeline.flow.inspect import history, vacuum, vacuum_releases
-from pipeline.handle import Lake
 from pipeline.lake import vacuum as vacuum_module
 from pipeline.lake.commits import Meta, commit, read_meta, versions
-from pipeline.lake.lock import writing
-from pipeline.lake.parts import write_part
-from pipeline.lake.pins import find_pins, register_export
-from pipeline.lake.releases import give_up, list_releases, publish, spans
+from pipeline.lake.parquet_writer import write_part
+from pipeline.lake.releases import find_pins, give_up, list_releases, publish, register_export, spans
+from pipeline.lake.writers.lock import writing
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import history, vacuum, vacuum_releases
 
 EXPORT = {
     "export_id": "e",

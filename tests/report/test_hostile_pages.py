@@ -7,9 +7,9 @@ import pytest
 from hostile import HARM, NAMES, build_named, tame
 from pages import Page
 
-from pipeline.flow.review import Question, review_pairs, write_review
 from pipeline.report.charts import balance_chart
 from pipeline.report.wording import finish, shorten
+from pipeline.review import Question, review_pairs, write_review
 
 # What a name may change in a page: what is said of a picture, the picture, and the place of what is drawn.
 SAID = {"title", "alt", "src", "aria-label"}

@@ -12,10 +12,8 @@ import pytest
 from PIL import Image
 from polars.io.plugins import register_io_source
 
-from pipeline.report.pictures import contact_sheet, picture
-from pipeline.report.samples import choose_samples
-from pipeline.report.sources import mean_of, std_of
-from pipeline.report.walk import read_pictures, sum_classes
+from pipeline.report.pictures import contact_sheet, picture, read_pictures, sum_classes
+from pipeline.report.sources import choose_samples, mean_of, std_of
 from schemas import TABLES
 
 NOTHING = pl.Series("image_id", [], dtype=pl.Binary)

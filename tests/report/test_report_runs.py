@@ -6,9 +6,8 @@ import pytest
 from scored import accuracy, confusion, curve, row, table
 
 from pipeline.report.accuracy import accuracy_curves
-from pipeline.report.confusion import MOST_CLASSES, PAIRS
-from pipeline.report.run_charts import threshold_chart, training_chart
-from pipeline.report.runs import describe_runs
+from pipeline.report.charts import threshold_chart, training_chart
+from pipeline.report.runs import MOST_CLASSES, PAIRS, describe_runs
 
 Rows = list[dict[str, Any]]
 

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from making import as_tar, encoded, handed_out, recipe, source_of, turned_away
 
 from pipeline.arrays.exports import FORMS
-from pipeline.arrays.exports.imagefolder import folders_text
-from pipeline.arrays.exports.naming import folder_names
+from pipeline.arrays.exports.imagefolder import folder_names, folders_text
 from pipeline.arrays.exports.webdataset import classes_text
+from pipeline.builder.build import build
 from pipeline.decode import decode_shard
-from pipeline.encoded import Refused
 from pipeline.engines.local import LocalEngine
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 from pipeline.recipe import DecodePart
+from pipeline.shard import Refused
 from pipeline.sources import Source, read, resolve
 from pipeline.sources.exported import class_folders
 

@@ -10,9 +10,9 @@ import pytest
 from making import as_folder, files_of, handed_out, source_of, turned_away
 
 from pipeline.decode import decode_shard
-from pipeline.encoded import Refused
 from pipeline.errors import SourceError
 from pipeline.recipe import DecodePart
+from pipeline.shard import Refused
 from pipeline.sources import read, survey
 
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from making import as_folder, as_tar, as_zip, encoded, files_of, pictures, recipe
 
-from pipeline.arrays.mapped import open_npy
+from pipeline.arrays.npy_folder import open_npy
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 
 class Boom:

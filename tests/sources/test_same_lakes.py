@@ -11,9 +11,9 @@ from making import DATA, handed_out, needs_data, pictures, recipe, source_of
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.flow.build import build
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

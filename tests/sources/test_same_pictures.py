@@ -8,8 +8,8 @@ import pytest
 from making import DATA, as_folder, as_tar, as_zip, encoded, needs_data, source_of
 
 from pipeline.decode import decode_shard
-from pipeline.encoded import Refused
 from pipeline.recipe import DecodePart
+from pipeline.shard import Refused
 from pipeline.sources import Source, read
 
 FILE = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SplitError
 from pipeline.recipe import ROLES, SplitPart
-from pipeline.splits.groups.account import Moves
-from pipeline.splits.groups.draw import Drawn, draw_groups
-from pipeline.splits.groups.stay import Before
+from pipeline.splits.groups.draw import Drawn, Moves, draw_groups
+from pipeline.splits.groups.pool import Before
 
 # By its number an image is in a cluster of one rule: 0 is no cluster.
 Images = dict[int, tuple[str, str, int]]

@@ -4,10 +4,9 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dedup.linked import link
+from pipeline.dedup.components import link
 from pipeline.recipe import ROLES, SplitPart
-from pipeline.splits.across import reaching_across
-from pipeline.splits.sanitize import sanitize
+from pipeline.splits.sanitize import reaching_across, sanitize
 
 ROWS = st.lists(st.tuples(st.sampled_from(ROLES), st.booleans()), min_size=2, max_size=14)
 LINKS = st.sets(st.tuples(st.integers(0, 13), st.integers(0, 13)).filter(lambda pair: pair[0] < pair[1]))

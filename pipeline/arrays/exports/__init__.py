@@ -7,15 +7,15 @@ bytes for the same release, whatever the number of workers, as long as the versi
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.arrays.exports import huggingface, imagefolder, notebook, npy, npz, parquet, webdataset
+from pipeline.arrays.exports import huggingface, imagefolder, notebook, numpy_files, parquet, webdataset
 from pipeline.arrays.exports.selection import Role, Selection, Work, digest_rows, place
 
 Form = Callable[[Path, Selection, Work], None]
 
 # By the names that `--to` takes.
 FORMS: dict[str, Form] = {
-    "npz": npz.write,
-    "npy": npy.write,
+    "npz": numpy_files.write_npz,
+    "npy": numpy_files.write_npy,
     "parquet": parquet.write,
     "imagefolder": imagefolder.write,
     "webdataset": webdataset.write,

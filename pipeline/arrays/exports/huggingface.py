@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.arrays.exports.parquet import file_ends
-from pipeline.arrays.exports.pieces import PIECE_BYTES
 from pipeline.arrays.exports.png import encoded
-from pipeline.arrays.exports.selection import Role, Selection, Work
+from pipeline.arrays.exports.selection import PIECE_BYTES, Role, Selection, Work
 
 # As Hugging Face names its splits.
 _SPLITS = {"train": "train", "valid": "validation", "test": "test"}

@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.arrays.exports.pieces import ROW_GROUP_BYTES, Piece, cuts, pieces
-from pipeline.arrays.exports.selection import Role, Selection, Work
+from pipeline.arrays.exports.selection import ROW_GROUP_BYTES, Piece, Role, Selection, Work, cuts, pieces
 
 FILE_BYTES = 2**29
 

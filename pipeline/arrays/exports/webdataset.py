@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.arrays.exports.pieces import PIECE_BYTES, Piece, pieces
 from pipeline.arrays.exports.png import encode
-from pipeline.arrays.exports.selection import Role, Selection, Work
+from pipeline.arrays.exports.selection import PIECE_BYTES, Piece, Role, Selection, Work, pieces
 
 SHARD_IMAGES = 10_000
 SHARD_BYTES = 2**28

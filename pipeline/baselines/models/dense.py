@@ -6,8 +6,7 @@ It stands for the fully connected network of the digit recognizer notebooks.
 from math import prod
 from typing import TYPE_CHECKING, cast
 
-from pipeline.baselines.extras import need_extra
-from pipeline.baselines.model import Model, Task
+from pipeline.baselines.model import Model, Task, need_extra
 from pipeline.recipe import BaselinePart
 
 if TYPE_CHECKING:

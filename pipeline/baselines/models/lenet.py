@@ -11,8 +11,7 @@ References:
 
 from typing import TYPE_CHECKING
 
-from pipeline.baselines.extras import need_extra
-from pipeline.baselines.model import Model, Task
+from pipeline.baselines.model import Model, Task, need_extra
 from pipeline.errors import BaselineError
 from pipeline.recipe import BaselinePart
 

@@ -3,8 +3,8 @@
 import warnings
 
 from pipeline.baselines.model import Model, Pixels, Scores, Task, spread
+from pipeline.pixels import normalise
 from pipeline.recipe import BaselinePart
-from pipeline.scaling import normalise
 
 
 def fit(spec: BaselinePart, task: Task) -> Model:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.baselines.epochs import Learner, fit_by_epochs
 from pipeline.baselines.model import Labels, Model, Pixels, Scores, Task
+from pipeline.pixels import normalise
 from pipeline.recipe import BaselinePart
-from pipeline.scaling import normalise
 
 Float = TypeVar("Float", np.float32, np.float64)
 

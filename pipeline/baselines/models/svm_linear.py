@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.baselines.model import Examples, Labels, Model, Pixels, Scores, Task, spread
 from pipeline.errors import BaselineError
+from pipeline.pixels import normalise
 from pipeline.recipe import BaselinePart
-from pipeline.scaling import normalise
 
 # Where c is looked for: 2^-7 to 2^6, evenly in its logarithm.
 _LOWEST, _HIGHEST = 2**-7, 2**6

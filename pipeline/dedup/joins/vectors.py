@@ -1,4 +1,6 @@
-"""Vectors -> pairs: the complete join by inner product, most of it in a few of the dimensions.
+"""Run a join's stripes on every core, few at a time, and hand out what they find in order.
+
+Vectors -> pairs: the complete join by inner product, most of it in a few of the dimensions.
 
 Write two vectors in any orthonormal basis and cut it in two: `<x, y> = <a, b> + <rest of x, rest of y>`, and by
 Cauchy-Schwarz the second term is at most `|rest of x| |rest of y|`. So `[a, |rest of x|] . [b, |rest of y|]` bounds the
@@ -11,15 +13,75 @@ References:
     Teflioudi, Gemulla, "Exact and approximate maximum inner product search with LEMP", TODS 42(1), 2016 (bounds by a
     prefix and the length of the rest). Anastasiu, Karypis, "L2AP: fast cosine similarity search with prefix L-2 norm
     bounds", ICDE 2014.
+
+Descriptors and their views -> pairs: the complete join by the best of several inner products.
+
+Whitened descriptors put no direction before another, so no prefix of them bounds the whole: all products are made, a
+block that stays in the cache at a time, and only their maximum is searched.
 """
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
-from pipeline.dedup.joins.stripes import in_order, one_blas_thread
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# How many threads; None for one on every core.
+_THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map in threads: numpy works outside Python's lock. At most two results a core wait to be taken.
+
+    While it runs, BLAS keeps to the thread it is called from: the cores are busy with one stripe each.
+    """
+    cores = _THREADS.get() or len(os.sched_getaffinity(0))
+    waiting: deque[Future[Result]] = deque()
+    with one_blas_thread(), ThreadPoolExecutor(cores) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let what runs inside take one thread: the other cores are other workers'."""
+    before = _THREADS.set(1)
+    try:
+        yield
+    finally:
+        _THREADS.reset(before)
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Keep BLAS to the thread it is called from: small products only lose by waiting for another core."""
+    limits: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return limits
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    # Looking for the libraries takes longer than a small product.
+    return ThreadpoolController()
+
 
 Vectors = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -167,3 +229,74 @@ def _look(left: Vectors, right: Vectors, i: Places, j: Places, cut: float) -> tu
         part = slice(start, start + _STRIPE)
         keep[part] = np.einsum("ij,ij->i", left[i[part]], right[j[part]]) >= np.float32(cut)
     return i[keep], j[keep]
+
+
+Floats = NDArray[np.float32]
+
+
+def near_by_views(left: Floats, right: Floats | None, threshold: float) -> Iterator[tuple[Places, Places]]:
+    """Find every pair whose best inner product reaches a threshold, and perhaps some just below it.
+
+    Products are made of the left descriptor with the right one, of each view of the left with the right descriptor, and
+    of the left descriptor with each view of the right: the best of them does not depend on which side is which.
+
+    Args:
+        left: (1 + views, n, d) float32, no longer than 1: the descriptors, then their views.
+        right: (1 + views, m, d) float32 likewise; None for the left side itself.
+        threshold: above 0. No pair at it is missed; see `vectors.rounding`.
+
+    Yields:
+        Positions i in left and j in right, int64; for the left side itself i < j. Every pair once, ordered by stripes
+        of i.
+    """
+    other = left if right is None else right
+    if not left.shape[1] or not other.shape[1]:
+        return
+    cut = threshold - rounding(left.shape[2])
+    starts = range(0, left.shape[1], _STRIPE)
+    yield from in_order(lambda start: _stripe_of_views(left, other, start, cut, itself=right is None), starts)
+
+
+def best_products(left: Floats, right: Floats) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Make the products of pairs row by row, in float64.
+
+    Args:
+        left: (1 + views, p, d) float32.
+        right: the same shape.
+
+    Returns:
+        (p,) float64 the best product, and (p,) int64 which: 0 for the descriptors, v for view v of the left, views + v
+        for view v of the right; the first of equal ones.
+    """
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    mine, theirs = np.einsum("vpd,pd->pv", a, b[0]), np.einsum("pd,vpd->pv", a[0], b[1:])
+    products = np.concatenate([mine, theirs], axis=1)
+    which = products.argmax(axis=1)
+    return products[np.arange(len(products)), which], which
+
+
+def _stripe_of_views(left: Floats, right: Floats, start: int, cut: float, *, itself: bool) -> tuple[Places, Places]:
+    stop = min(start + _STRIPE, left.shape[1])
+    found: list[tuple[Places, Places]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    space = np.empty((2, _ROWS * _COLUMNS), dtype=np.float32)
+    for column in range(start if itself else 0, right.shape[1], _COLUMNS):
+        b = right[:, column : column + _COLUMNS]
+        for row in range(start, stop, _ROWS):
+            best = _best(left[:, row : min(row + _ROWS, stop)], b, space)
+            i, j = np.divmod(np.flatnonzero(best >= np.float32(cut)), b.shape[1])
+            i, j = i + row, j + column
+            keep = i < j if itself else slice(None)
+            found.append((i[keep], j[keep]))
+    return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+
+def _best(a: Floats, b: Floats, space: Floats) -> Floats:
+    """Make all products of two blocks and keep the best of each pair, in the space given: (rows, columns)."""
+    size, shape = a.shape[1] * b.shape[1], (a.shape[1], b.shape[1])
+    best: Floats = space[0, :size].reshape(shape)
+    next_ = space[1, :size].reshape(shape)
+    np.matmul(a[0], b[0].T, out=best)
+    for view in range(1, len(a)):
+        np.maximum(best, np.matmul(a[view], b[0].T, out=next_), out=best)
+        np.maximum(best, np.matmul(a[0], b[view].T, out=next_), out=best)
+    return best

@@ -13,8 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.photo.thumbnails import CHANNELS, SIDE, Pixels
-from pipeline.dedup.photo.warp import CENTRE, FROM_CENTRE, taps
+from pipeline.dedup.photo.thumbnails import CENTRE, CHANNELS, FROM_CENTRE, SIDE, Pixels, taps
 
 Floats = NDArray[np.float32]
 

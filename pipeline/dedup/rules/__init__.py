@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.rules import cosine, embedding, exact, maxpool, photo, sign, words
+from pipeline.dedup.rules import cosine, embedding, exact, hamming, maxpool, photo, sign
 from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries, FromPixels, Verified
 from pipeline.errors import RecipeError
 from pipeline.recipe.rules import rule_known_as
@@ -53,7 +53,7 @@ _KEYED: dict[str, Callable[[str | None], Keys]] = {
     "maxpool": maxpool.rule,
 }
 _COMPARED: dict[str, Callable[[str | None], Comparison]] = {
-    "hamming": words.rule,
+    "hamming": hamming.rule,
     "cosine": cosine.rule,
     "photo": photo.rule,
     "embedding": embedding.rule,

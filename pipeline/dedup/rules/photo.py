@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.stripes import in_order, one_blas_thread
-from pipeline.dedup.joins.views import best_products, near_by_views
+from pipeline.dedup.joins.vectors import best_products, in_order, near_by_views, one_blas_thread
 from pipeline.dedup.photo.descriptor import VIEWS, Basis, describe, fit
-from pipeline.dedup.photo.look import look
 from pipeline.dedup.photo.thumbnails import CHANNELS, SIDE, thumbnails
+from pipeline.dedup.photo.verify_pair import look
 from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels, Places
 from pipeline.hashing import hash_rows
 

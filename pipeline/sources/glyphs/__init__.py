@@ -12,18 +12,18 @@ Inside, from below: `chance` (random numbers), `plan`, `names`, `faces` (fonts),
 something is drawn.
 """
 
-from pipeline.sources.glyphs.blocks import GlyphBlock, RenderedBlock, blocks, render
+from pipeline.sources.glyphs.blocks import GlyphBlock, RenderedBlock, blocks, render, write_folders, write_tar
 from pipeline.sources.glyphs.plan import (
     FULL_ROWS,
     LABELS,
     SPLITS,
+    TRUTH,
     GlyphPlan,
     Kind,
     plan_glyphs,
     planted_counts,
+    truth,
 )
-from pipeline.sources.glyphs.truth import TRUTH, truth
-from pipeline.sources.glyphs.write import write_folders, write_tar
 
 __all__ = [
     "FULL_ROWS",

@@ -7,15 +7,108 @@ lowest bit changes: 127 never becomes 128, so a stamp changes no sign of any pix
 
 The same seed gives the same pixels on any processor: sines are rounded and all later arithmetic is on
 integers or on fractions so short that float64 holds every intermediate result exactly.
+
+The faces that letters are drawn in, and one large drawing of every letter in each.
+
+All come from the fonts inside matplotlib, so a set looks the same on every machine with the same Pillow.
+
+How planted files depart from their originals: near copies on pixels, bad files on bytes.
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sources.glyphs.chance import Index, between, draw_bytes, draws
-from pipeline.sources.glyphs.faces import CANVAS, FACES, LONGEST, STROKES, template
+from pipeline.sources.glyphs.plan import Kind
+from pipeline.sources.glyphs.random import Index, between, draw_bytes, draws
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+LONGEST = 64  # longer side of a drawn letter, in pixels of its template
+CANVAS = 96  # side of a template
+_TRIAL = 256  # font size at which a letter's proportions are measured
+STROKES = (0, 1, 2)  # weights: pixels put around the letter's outline
+
+
+class Face(NamedTuple):
+    """A font file and the code point where its letters A to J begin."""
+
+    file: str
+    first: int = ord("A")
+
+
+FACES = (
+    Face("DejaVuSans.ttf"),
+    Face("DejaVuSans-Bold.ttf"),
+    Face("DejaVuSans-Oblique.ttf"),
+    Face("DejaVuSans-BoldOblique.ttf"),
+    Face("DejaVuSansMono.ttf"),
+    Face("DejaVuSansMono-Bold.ttf"),
+    Face("DejaVuSansMono-Oblique.ttf"),
+    Face("DejaVuSerif.ttf"),
+    Face("DejaVuSerif-Bold.ttf"),
+    Face("DejaVuSerif-Italic.ttf"),
+    Face("DejaVuSerif-BoldItalic.ttf"),
+    Face("STIXGeneral.ttf"),
+    Face("STIXGeneralBol.ttf"),
+    Face("STIXGeneralItalic.ttf"),
+    Face("STIXGeneralBolIta.ttf"),
+    Face("STIXGeneralBolIta.ttf", 0x1D4D0),  # bold script
+    Face("STIXGeneralBol.ttf", 0x1D56C),  # bold Fraktur
+    Face("STIXGeneral.ttf", 0x1D670),  # monospaced
+    Face("cmb10.ttf"),
+    Face("cmmi10.ttf"),
+    Face("cmr10.ttf"),
+    Face("cmss10.ttf"),
+    Face("cmsy10.ttf"),  # calligraphic
+    Face("cmti10.ttf"),
+    Face("cmtt10.ttf"),
+)
+
+
+@cache
+def template(face: int, letter: int, weight: int) -> "Image.Image":
+    """Draw a letter large, once per process.
+
+    Args:
+        face: position in `FACES`.
+        letter: 0 for A to 9 for J.
+        weight: position in `STROKES`.
+
+    Returns:
+        (CANVAS, CANVAS) gray image, white on black: the letter in the middle, `LONGEST` pixels long (to one
+        or two) before its stroke is put on.
+    """
+    text = chr(FACES[face].first + letter)
+    box = _ink(face, text, _TRIAL, 0).size
+    inked = _ink(face, text, round(_TRIAL * LONGEST / max(box)), STROKES[weight])
+    left, top = (inked.width - CANVAS) // 2, (inked.height - CANVAS) // 2
+    return inked.crop((left, top, left + CANVAS, top + CANVAS))  # beyond the picture there is black
+
+
+def _ink(face: int, text: str, size: int, stroke: int) -> "Image.Image":
+    """Draw a letter and cut out its ink: a font's own boxes count the space around a letter as well."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only drawing needs Pillow
+
+    font = ImageFont.truetype(_folder() / FACES[face].file, size, layout_engine=ImageFont.Layout.BASIC)
+    image = Image.new("L", (3 * size, 3 * size))
+    ImageDraw.Draw(image).text((size, size), text, fill=255, font=font, stroke_width=stroke)
+    return image.crop(image.getbbox())
+
+
+@cache
+def _folder() -> Path:
+    import matplotlib as mpl  # noqa: PLC0415 - slow to import, and only drawing needs its fonts
+
+    return Path(mpl.get_data_path()) / "fonts" / "ttf"
+
 
 SIDE = 28
 _OVER = 2  # letters are sampled at twice the size and averaged down: smooth edges at half a bicubic's cost
@@ -125,3 +218,94 @@ def _sample(cuts: "zip[tuple[int, int, int]]", affine: NDArray[np.float64]) -> P
 _RADIANS = [math.radians((turn - _TURNS) / 4) for turn in range(2 * _TURNS + 1)]
 _SINES = np.array([round(math.sin(angle), 9) for angle in _RADIANS])
 _COSINES = np.array([round(math.cos(angle), 9) for angle in _RADIANS])
+
+_MOVES = ((1, -1), (1, 1), (2, -1), (2, 1))  # (axis, step): up, down, left, right
+_IMAGE_DATA = 41  # bytes of a PNG before its image data: signature 8, header chunk 25, length and type of the next 8
+_LENGTH = slice(33, 37)
+
+
+def shifted(pictures: Pictures, index: Index, seed: int) -> Pictures:
+    """Move every picture by one pixel, up, down, left or right; what moves in is black.
+
+    Args:
+        pictures: (n, 28, 28) uint8.
+        index: (n,) int64, the index of each near copy.
+        seed: the set's seed.
+
+    Returns:
+        (n, 28, 28) uint8.
+    """
+    moves = between(draws(seed, "move", index), 0, len(_MOVES) - 1)
+    padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1)))
+    rolled = [np.roll(padded, step, axis=axis)[:, 1:-1, 1:-1] for axis, step in _MOVES]
+    return np.stack(rolled)[moves, np.arange(len(pictures))]
+
+
+def brightness(pictures: Pictures, index: Index, seed: int) -> Pictures:
+    """Fade every picture to 80 to 95 % of its range, half of them towards black and half towards white.
+
+    Args:
+        pictures: (n, 28, 28) uint8.
+        index: (n,) int64, the index of each near copy.
+        seed: the set's seed.
+
+    Returns:
+        (n, 28, 28) uint8.
+    """
+    gain = between(draws(seed, "gain", index), 205, 243)[:, None, None]
+    lift = (between(draws(seed, "lift", index), 0, 1) * 255)[:, None, None]
+    return ((pictures * gain + lift * (256 - gain)) >> 8).astype(np.uint8)
+
+
+def rethresholded(pictures: Pictures, _index: Index, _seed: int) -> Pictures:
+    """Make every pixel black or white, cut at 128: the sign rule sees no difference to the original.
+
+    Args:
+        pictures: (n, 28, 28) uint8.
+
+    Returns:
+        (n, 28, 28) uint8, 0 or 255.
+    """
+    return np.where(pictures >= 128, 255, 0).astype(np.uint8)  # noqa: PLR2004 - the rule's own number
+
+
+def noisy(pictures: Pictures, index: Index, seed: int) -> Pictures:
+    """Change every pixel by up to 12, at random.
+
+    Args:
+        pictures: (n, 28, 28) uint8.
+        index: (n,) int64, the index of each near copy.
+        seed: the set's seed.
+
+    Returns:
+        (n, 28, 28) uint8.
+    """
+    return add_noise(pictures, np.full(len(index), 12), index, seed, "near noise")
+
+
+NEAR: dict[Kind, Callable[[Pictures, Index, int], Pictures]] = {
+    Kind.SHIFTED: shifted,
+    Kind.BRIGHTNESS: brightness,
+    Kind.RETHRESHOLDED: rethresholded,
+    Kind.NOISY: noisy,
+}
+
+
+def spoil(png: bytes, kind: Kind, index: int, seed: int) -> bytes:
+    """Turn a good file into a bad one.
+
+    Args:
+        png: a PNG as Pillow writes it, all its image data in one chunk.
+        kind: EMPTY, TRUNCATED or NOT_AN_IMAGE.
+        index: the file's index.
+        seed: the set's seed.
+
+    Returns:
+        No bytes; the PNG up to 20 to 80 % of its image data; or a line of text with the index in it.
+    """
+    if kind == Kind.EMPTY:
+        return b""
+    if kind == Kind.NOT_AN_IMAGE:
+        return f"This is file {index}, and it holds no image.\n".encode()
+    percent = int(between(draws(seed, "cut", np.array([index])), 20, 80)[0])
+    return png[: _IMAGE_DATA + int.from_bytes(png[_LENGTH], "big") * percent // 100]

@@ -2,17 +2,23 @@
 
 Files are counted through both parts: 0 to rows - 1 are train, the test files follow. The plan and the seed
 fix every byte of every file.
+
+What the files are called: names that are unique and tell nothing about what was planted.
+
+The truth about a glyph set: what every file is and what it was made from, as a table.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
-from pipeline.mixing import Words
-from pipeline.sources.glyphs.chance import Index, below, draws
+from pipeline.sources.glyphs.random import Index, below, draws
+from pipeline.stable_order import Words
+from schemas.table import column
 
 LABELS = tuple("ABCDEFGHIJ")
 SPLITS = ("train", "test")
@@ -161,3 +167,64 @@ def _pick(pool: Index, pool_labels: NDArray[np.uint8], wanted: Index, words: Wor
     stops = np.searchsorted(pool_labels, wanted, side="right")
     picked: Index = pool[starts + below(words, stops - starts)]
     return picked
+
+
+def paths(plan: GlyphPlan, index: Index) -> list[str]:
+    """Name files by their scrambled index, below the folder of their label.
+
+    Args:
+        plan: the plan of the set.
+        index: (n,) int64 indices of files.
+
+    Returns:
+        `label/name.png` for every index, in their order. Unique: the name is a bijection of the index.
+    """
+    digits = draws(plan.seed, "name", index).astype(">u8").tobytes().hex()
+    folders = plan.labels[index].tolist()
+    return [f"{LABELS[folder]}/{digits[16 * i : 16 * i + 16]}.png" for i, folder in enumerate(folders)]
+
+
+def labels(plan: GlyphPlan, index: Index) -> list[str]:
+    """Spell the labels of files: the name of the folder each is in."""
+    return [LABELS[folder] for folder in plan.labels[np.asarray(index)].tolist()]
+
+
+TRUTH = pa.schema(
+    [
+        column("split", pa.string(), "part the file is in: train or test"),
+        column("path", pa.string(), "path inside the part, '/'-separated; unique in the whole set"),
+        column("label", pa.string(), "class name, as the file's folder says"),
+        column("kind", pa.string(), f"what was planted: {', '.join(kind.spelled for kind in Kind)}"),
+        column("of_split", pa.string(), "part of the original that a copy or near copy was made from", null=True),
+        column("of_path", pa.string(), "path of that original; null for originals and bad files", null=True),
+    ]
+)
+
+
+def truth(plan: GlyphPlan) -> pa.Table:
+    """Tell what every file is.
+
+    The files that show exactly the same pixels are an original and the rows of kind exact_copy, cross_copy
+    and conflict that name it in (of_split, of_path). No other two files are equal, except that all empty ones
+    are.
+
+    Args:
+        plan: the plan of the set.
+
+    Returns:
+        One row per file with the columns of `TRUTH`, train first, in the order of the files.
+    """
+    index = np.arange(len(plan.labels))
+    all_paths = np.array(paths(plan, index), dtype=object)
+    spelled = np.array([kind.spelled for kind in Kind], dtype=object)
+    splits = np.array(SPLITS, dtype=object)
+    copied = plan.of >= 0
+    columns = [
+        pa.array(splits[(index >= plan.rows).astype(int)], pa.string()),
+        pa.array(all_paths, pa.string()),
+        pa.array(labels(plan, index), pa.string()),
+        pa.array(spelled[plan.kinds], pa.string()),
+        pa.array(splits[(plan.of >= plan.rows).astype(int)], pa.string(), mask=~copied),
+        pa.array(all_paths[plan.of], pa.string(), mask=~copied),
+    ]
+    return pa.Table.from_arrays(columns, schema=TRUTH)

@@ -16,7 +16,7 @@ from exported import export_main, labels_of, pictures_of, rows_of
 from PIL import Image
 
 from pipeline.arrays.exports import huggingface, parquet
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 READ = """
 import hashlib, json, sys

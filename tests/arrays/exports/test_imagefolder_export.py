@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.arrays.exports.naming import UNLABELLED, folder_names
-from pipeline.handle import Lake
+from pipeline.arrays.exports.imagefolder import UNLABELLED, folder_names
+from pipeline.lake_handle import Lake
 
 HOSTILE = [
     "",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from exported import export_main
 
-from pipeline.arrays.exports.pickled import _integer
+from pipeline.arrays.exports.notebook import _integer
 from pipeline.errors import LakeError
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 
 def test_the_arrays_of_the_notebooks(small_lake: Lake, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from exported import export_main, labels_of, pictures_of, rows_of
 
-from pipeline.arrays.exports import pieces
+from pipeline.arrays.exports import selection as pieces
 from pipeline.errors import LakeError
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 
 @pytest.mark.parametrize("sanitized", [True, False])

@@ -5,8 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from exported import export_main, labels_of, rows_of
 
-from pipeline.arrays.exports import parquet, pieces
-from pipeline.handle import Lake
+from pipeline.arrays.exports import parquet
+from pipeline.arrays.exports import selection as pieces
+from pipeline.lake_handle import Lake
 
 SAME = ["image_id", "path", "label", "height", "width", "channels", "pixels", "content_hash"]
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.arrays.exports import FORMS
-from pipeline.arrays.exports.pieces import cuts
-from pipeline.flow.export import export_engine
-from pipeline.handle import Lake
+from pipeline.arrays.exports.selection import cuts
+from pipeline.export import export_engine
+from pipeline.lake_handle import Lake
 
 
 @pytest.mark.parametrize("form", FORMS)

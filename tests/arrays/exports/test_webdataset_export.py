@@ -10,7 +10,7 @@ from exported import export_main, labels_of, pictures_of, rows_of
 from PIL import Image
 
 from pipeline.arrays.exports import webdataset
-from pipeline.handle import Lake
+from pipeline.lake_handle import Lake
 
 # The library leaves its tar files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(

@@ -11,12 +11,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from pipeline.sources.glyphs import SPLITS, blocks, plan_glyphs, render
-from pipeline.sources.glyphs.alter import spoil
 from pipeline.sources.glyphs.blocks import draw_files
-from pipeline.sources.glyphs.chance import draw_bytes, draws
-from pipeline.sources.glyphs.draw import stamp
-from pipeline.sources.glyphs.faces import FACES, STROKES, template
+from pipeline.sources.glyphs.draw import FACES, STROKES, spoil, stamp, template
 from pipeline.sources.glyphs.plan import Kind
+from pipeline.sources.glyphs.random import draw_bytes, draws
 
 INDICES = st.integers(0, 2**40)
 

@@ -1,0 +1,1 @@
+"""Tables of images: CSV of pixels, lists of files, and Parquet."""

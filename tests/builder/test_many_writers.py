@@ -1,0 +1,46 @@
+"""Writers and readers at once, each a process: nothing is lost, nothing half is seen, nothing lies about."""
+
+from pathlib import Path
+
+import pytest
+from many_builds import Told, crowd, of
+from s3 import Bucket
+from together import differing, laws, left_over
+
+from pipeline.builder.build import build
+from pipeline.engines.local import LocalEngine
+from pipeline.lake_handle import Lake
+from pipeline.verify import verify
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+def held(base: Path, root: str, writers: int, readers: int, releases: int) -> Told:
+    """Run a crowd, and compare what it leaves with a lake that is built of the last state of all folders."""
+    told = crowd(base, root, writers=writers, readers=readers, releases=releases)
+    print(f"\n{writers} writers and {readers} readers: {told}; nothing lost")  # noqa: T201 - shown by make stress
+    numbers = sorted(int(folder.name[1:]) for folder in base.glob("s*") if folder.is_dir())
+    fresh = build(of(base, "fresh", *numbers), engine=LocalEngine(1)).root
+    assert differing(root, fresh) == []
+    assert laws(Lake(root)) == []
+    assert left_over(root) == []
+    assert all(not check.faults for check in verify(root))
+    assert told.releases >= releases
+    assert told.reads >= 2 * readers
+    assert told.outcomes["landed"] > 0
+    return told
+
+
+def test_three_writers_and_two_readers(tmp_path: Path) -> None:
+    held(tmp_path, str(tmp_path / "lake"), writers=3, readers=2, releases=10)
+
+
+@pytest.mark.stress
+def test_eight_writers_and_four_readers_over_two_hundred_releases(tmp_path: Path) -> None:
+    told = held(tmp_path, str(tmp_path / "lake"), writers=8, readers=4, releases=200)
+    assert told.outcomes["refused"] + told.outcomes["dropped as the same"] > 0
+
+
+@pytest.mark.stress
+def test_three_writers_and_two_readers_on_a_bucket(tmp_path: Path, lake_bucket: Bucket) -> None:
+    held(tmp_path, f"s3://{lake_bucket.name}/lake", writers=3, readers=2, releases=20)

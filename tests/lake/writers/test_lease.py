@@ -1,0 +1,251 @@
+"""The lock of a lake in a bucket: one holder at a time, whoever dies, sleeps, or does not hear the answer."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from s3 import Bucket
+
+import schemas
+from pipeline import storage
+from pipeline.errors import BusyLakeError, LakeError
+from pipeline.lake.commits import Meta, commit, versions
+from pipeline.lake.parquet_writer import write_part
+from pipeline.lake.reading import scan_table
+from pipeline.lake.releases import list_releases, publish
+from pipeline.lake.writers import bucket_lock as lease
+from pipeline.lake.writers import lock
+from pipeline.lake.writers.lock import writing
+
+SCHEMA = schemas.TABLES["clusters"].schema
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Leases go by this clock, and nobody gives a sign of life unless told to."""
+    made = Clock()
+    for name, value in (("now", made), ("_BEATS", 3600.0), ("_watched", {})):
+        monkeypatch.setattr(lease, name, value)
+    return made
+
+
+@pytest.fixture
+def root(lake_bucket: Bucket) -> str:
+    return f"s3://{lake_bucket.name}/lake"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage gives up soon, and waiting looks often."""
+    monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(lock, "_EVERY", 0.01)
+
+
+def put(root: str, value: bytes) -> int:
+    row = {"cluster_id": value, "image_id": value, "label": None, "dataset": "d", "split": "s", "rule": "exact"}
+    part = write_part(root, "clusters", {"rule": "exact"}, pa.Table.from_pylist([row], schema=SCHEMA))
+    return commit(root, "clusters", [part] if part else [], lambda _: True, Meta("dedup"))
+
+
+def held(root: str, version: int | None = None) -> list[bytes]:
+    return list(scan_table(root, "clusters", version).collect()["image_id"])
+
+
+def busy(root: str) -> bool:
+    try:
+        with writing(root):
+            return False
+    except BusyLakeError:
+        return True
+
+
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """Do it as another process would: a thread knows nothing of the lock that is held here."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def abandon(root: str) -> lease.Lease:
+    """Take the lock and die."""
+    taken = lease._taken(f"{root}/.lock")  # noqa: SLF001 - as `leased` does, without what comes after
+    assert taken is not None
+    return taken
+
+
+def test_one_at_a_time(root: str) -> None:
+    with writing(root):
+        assert elsewhere(lambda: busy(root))
+    with pytest.raises(ValueError, match="of the work"), writing(root):
+        raise ValueError("of the work")
+    assert not busy(root)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_second_waits_and_says_so_once(root: str) -> None:
+    told, done = threading.Event(), list[str]()
+    calls: list[int] = []
+
+    def wait() -> None:
+        calls.append(1)
+        told.set()
+
+    def second() -> None:
+        with writing(root, wait):
+            done.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with writing(root):
+            waiting = pool.submit(second)
+            assert told.wait(60)
+            done.append("first")
+        waiting.result()
+    assert (done, len(calls)) == (["first", "second"], 1)
+
+
+def test_a_dead_holders_lock_is_taken_over_when_its_lease_is_over(root: str, clock: Clock) -> None:
+    abandon(root)
+    assert busy(root)
+    clock.seconds += lease.LASTS
+    assert busy(root)
+    clock.seconds += 1
+    assert not busy(root)
+
+
+def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
+    holder = abandon(root)
+    for _ in range(5):
+        assert elsewhere(lambda: busy(root))
+        clock.seconds += lease.LASTS / 2
+        holder._sign()  # noqa: SLF001 - what its thread does every few seconds
+        holder.check()
+    assert elsewhere(lambda: busy(root))
+
+
+def test_who_comes_late_waits_a_whole_lease_of_its_own(root: str, clock: Clock) -> None:
+    abandon(root)
+    clock.seconds += 10 * lease.LASTS
+    assert busy(root)
+    clock.seconds += lease.LASTS + 1
+    assert not busy(root)
+
+
+def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> None:
+    with writing(root):
+        put(root, b"before")
+        clock.seconds += lease.LASTS / 2 + 1
+        with pytest.raises(LakeError, match=r"the lock of the lake is lost.*Nothing of this build is visible"):
+            put(root, b"after")
+        with pytest.raises(LakeError, match="lost"):
+            publish(root, "digest", "", {})
+    assert held(root) == [b"before"]
+    assert list_releases(root).is_empty()
+
+
+def test_a_holder_that_slept_while_another_worked(root: str, clock: Clock) -> None:
+    def take_over() -> None:
+        assert busy(root)
+        clock.seconds += lease.LASTS + 1
+        with writing(root):
+            put(root, b"of the other")
+            publish(root, "other", "", {})
+
+    with writing(root):
+        put(root, b"mine")
+        elsewhere(take_over)
+        with pytest.raises(LakeError, match="lost"):
+            put(root, b"late")
+        with pytest.raises(LakeError, match="lost"):
+            publish(root, "late", "", {})
+    assert held(root) == [b"of the other"]
+    assert list_releases(root)["recipe_digest"].to_list() == ["other"]
+    assert not busy(root), "letting go of what is lost took the lock from nobody"
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["opened again", "opened before"])
+def test_a_commit_on_a_table_that_moved_is_refused(root: str, *, cached: bool) -> None:
+    """Should even the lease not tell, the table does: each has its version made by one writer only."""
+    with ExitStack() as stack:
+        stack.enter_context(writing(root))
+        put(root, b"1")
+        if cached:
+            versions(root)
+        elsewhere(lambda: put(root, b"of the other"))
+        with pytest.raises(LakeError, match="commit was refused|another writer changed the table"):
+            put(root, b"2")
+        named = publish(root, "digest", "", {})
+    release = {item["table"]: item["version"] for item in list_releases(root)["versions"].to_list()[0]}
+    assert named == 1
+    assert held(root, release["clusters"]) == [b"1"], "what is published is what this writer made"
+    assert held(root) == [b"of the other"]
+
+
+@pytest.mark.parametrize("releases", [0, 1])
+def test_of_two_that_publish_one_is_refused(root: str, releases: int) -> None:
+    for number in range(releases):
+        publish(root, f"{number}", "", {})
+    with writing(root):
+        put(root, b"1")
+        assert len(list_releases(root)) == releases
+        elsewhere(lambda: publish(root, "other", "", {}))
+        with pytest.raises(LakeError, match="commit was refused|another writer changed the table"):
+            publish(root, "mine", "", {})
+    assert list_releases(root)["recipe_digest"].to_list()[releases:] == ["other"]
+
+
+@pytest.fixture
+def slow_answer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[Callable[[], object]]]:
+    """Between a conditional writing and the look at what came of it, things may happen: those in this list, once."""
+    happen: list[Callable[[], object]] = []
+    real = storage.objects.look
+
+    def look(name: str) -> Any:
+        if happen and threading.current_thread() is threading.main_thread():
+            happen.pop()()
+        return real(name)
+
+    monkeypatch.setattr("pipeline.storage.objects.look", look)
+    yield happen
+    assert clock
+    assert not happen
+
+
+def take_over(root: str, clock: Clock) -> Callable[[], object]:
+    def other() -> None:
+        elsewhere(lambda: busy(root))
+        clock.seconds += lease.LASTS + 1
+        elsewhere(lambda: abandon(root))
+
+    return other
+
+
+def test_who_slept_behind_its_sign_of_life_does_not_take_the_lock_back(
+    root: str, clock: Clock, slow_answer: list[Callable[[], object]]
+) -> None:
+    holder = abandon(root)
+    slow_answer.append(take_over(root, clock))
+    for _ in range(2):
+        holder._sign()  # noqa: SLF001 - what its thread does every few seconds
+        with pytest.raises(LakeError, match="lost"):
+            holder.check()
+
+
+def test_who_slept_while_taking_the_lock_does_not_have_it(
+    root: str, clock: Clock, slow_answer: list[Callable[[], object]]
+) -> None:
+    slow_answer.append(take_over(root, clock))
+    assert lease._taken(f"{root}/.lock") is None  # noqa: SLF001 - as `leased` does
+    assert busy(root)

@@ -1,0 +1,210 @@
+"""Files that no commit names go when a build was killed; whatever any version names, and what is not ours, stays."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import schemas
+from pipeline.errors import DiskFullError, LakeError
+from pipeline.lake.commits import Meta, commit, restore
+from pipeline.lake.parquet_writer import Part, write_part, writing_as
+from pipeline.lake.reading import scan_table
+from pipeline.lake.writers import heartbeats as writers
+from pipeline.lake.writers.heartbeats import living, registered, still_registered
+from pipeline.lake.writers.lock import writing
+from pipeline.lake.writers.orphan_files import delete_leftovers
+
+SCHEMA = schemas.TABLES["clusters"].schema
+DEAD = "0" * 12
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path)
+
+
+def part(root: str, rule: str, image: bytes) -> Part:
+    row = {"cluster_id": b"c", "image_id": image, "label": None, "dataset": "d", "split": "s", "rule": rule}
+    made = write_part(root, "clusters", {"rule": rule}, pa.Table.from_pylist([row], schema=SCHEMA))
+    assert made is not None
+    return made
+
+
+def put(root: str, rule: str, image: bytes) -> None:
+    commit(root, "clusters", [part(root, rule, image)], lambda p: p["rule"] == rule, Meta("dedup"))
+
+
+def work(root: str, error: BaseException) -> None:
+    with registered(root):
+        part(root, "exact", b"of the work")
+        raise error
+
+
+def marks(root: str) -> list[str]:
+    return sorted(file.name for file in (Path(root) / ".writers").iterdir())
+
+
+def left_by_a_dead_writer(root: str) -> Part:
+    """What kill -9 leaves: a mark that nobody holds, and a file in its name."""
+    (Path(root) / ".writers").mkdir(exist_ok=True)
+    (Path(root) / ".writers" / DEAD).touch()
+    with writing_as(DEAD):
+        return part(root, "exact", b"of the dead")
+
+
+def images(root: str, version: int | None = None) -> list[bytes]:
+    return scan_table(root, "clusters", version).select("image_id").collect().to_series().to_list()
+
+
+def test_only_files_that_no_version_names_go(root: str) -> None:
+    put(root, "maxpool:4", b"1")
+    put(root, "maxpool:4", b"2")
+    put(root, "a rule/with %25", b"3")
+    left = [part(root, "maxpool:4", b"4"), part(root, "exact", b"5")]
+    assert delete_leftovers(root) == sorted(f"clusters/{item.path}" for item in left)
+    assert delete_leftovers(root) == []
+    assert [images(root, version) for version in (1, 2)] == [[b"1"], [b"2"]]
+    assert sorted(images(root)) == [b"2", b"3"]
+
+
+def test_a_restored_version_stays_whole(root: str) -> None:
+    put(root, "maxpool:4", b"1")
+    put(root, "maxpool:4", b"2")
+    restore(root, "clusters", 1)
+    delete_leftovers(root)
+    assert images(root) == [b"1"]
+    assert images(root, 2) == [b"2"]
+
+
+def test_files_of_a_table_that_was_never_committed_go(root: str) -> None:
+    left = part(root, "exact", b"1")
+    assert delete_leftovers(root) == [f"clusters/{left.path}"]
+
+
+def test_a_hundred_commits_and_their_checkpoint_are_no_leftovers(root: str) -> None:
+    for number in range(101):
+        put(root, "exact", bytes([number]))
+    left = part(root, "exact", b"x")
+    assert list(Path(root).glob("clusters/_delta_log/*.checkpoint.parquet"))
+    assert delete_leftovers(root) == [f"clusters/{left.path}"]
+    assert images(root) == [bytes([100])]
+    assert images(root, 50) == [bytes([49])]
+
+
+def test_commits_that_were_never_finished_go(root: str) -> None:
+    put(root, "exact", b"1")
+    log = Path(root) / "clusters" / "_delta_log"
+    names = ("00000000000000000002.json#1", "_commit_0b1f.json.tmp")
+    for name in names:
+        (log / name).write_text("{")
+    assert delete_leftovers(root) == sorted(f"clusters/_delta_log/{name}" for name in names)
+    assert images(root) == [b"1"]
+
+
+def test_what_is_not_ours_stays(root: str) -> None:
+    put(root, "exact", b"1")
+    others = [
+        Path(root) / "notes.parquet",
+        Path(root) / "clusters" / "rule=exact" / "mine.parquet",
+        Path(root) / "clusters" / f"{'0' * 32}.parquet",
+        Path(root) / "images" / f"{'0' * 32}.parquet",
+        Path(root) / "else" / f"{'0' * 32}.parquet",
+    ]
+    for file in others:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"")
+    assert delete_leftovers(root) == []
+    assert all(file.exists() for file in others)
+
+
+@pytest.mark.parametrize("missing", ["*0.json", "*.json"])
+def test_a_table_whose_log_has_a_gap_is_left_alone(root: str, missing: str) -> None:
+    put(root, "exact", b"1")
+    put(root, "sign", b"2")
+    (Path(root) / "releases" / "_delta_log").mkdir(parents=True)
+    (Path(root) / "releases" / "_delta_log" / f"{0:020}.json").touch()
+    for file in (Path(root) / "clusters" / "_delta_log").glob(missing):
+        file.unlink()
+    part(root, "exact", b"3")
+    assert delete_leftovers(root) == []
+
+
+def test_a_log_that_cannot_be_read_is_an_error_and_deletes_nothing(root: str) -> None:
+    put(root, "exact", b"1")
+    left = part(root, "exact", b"2")
+    (Path(root) / "clusters" / "_delta_log" / "00000000000000000002.json").write_text("{")
+    with pytest.raises(LakeError, match=r"clusters: its log cannot be read .*imagelake verify"):
+        delete_leftovers(root)
+    assert (Path(root) / "clusters" / left.path).exists()
+
+
+def test_work_that_ends_well_leaves_what_it_wrote_and_no_mark(root: str) -> None:
+    with registered(root) as name:
+        left = part(root, "exact", b"1")
+        assert marks(root) == [name]
+    assert Path(left.path).name.startswith(name)
+    assert (Path(root) / "clusters" / left.path).exists()
+    assert marks(root) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_work_that_fails_leaves_neither_parts_nor_a_mark(root: str, error: type[BaseException]) -> None:
+    put(root, "exact", b"1")
+    with pytest.raises(error):
+        work(root, error())
+    assert len(list(Path(root).rglob("*.parquet"))) == 1
+    assert marks(root) == []
+
+
+def test_what_a_dead_writer_left_goes_with_the_next(root: str) -> None:
+    put(root, "exact", b"1")
+    left = left_by_a_dead_writer(root)
+    with registered(root) as name:
+        assert not (Path(root) / "clusters" / left.path).exists()
+        assert marks(root) == [name]
+    assert images(root) == [b"1"]
+
+
+def test_what_a_living_writer_writes_stays(root: str) -> None:
+    with registered(root) as first:
+        mine = part(root, "exact", b"1")
+        dead = left_by_a_dead_writer(root)
+        with pytest.raises(ValueError, match="second"):
+            work(root, ValueError("second"))
+        assert (Path(root) / "clusters" / mine.path).exists()
+        assert not (Path(root) / "clusters" / dead.path).exists()
+        assert living(root) == {first}
+        assert marks(root) == [first]
+
+
+def test_while_somebody_commits_the_dead_wait(root: str) -> None:
+    left = left_by_a_dead_writer(root)
+    with writing(root), registered(root):
+        assert (Path(root) / "clusters" / left.path).exists()
+    with registered(root):
+        assert not (Path(root) / "clusters" / left.path).exists()
+
+
+def test_a_writer_whose_mark_is_gone_may_not_commit(root: str) -> None:
+    with registered(root) as name, writing(root):
+        still_registered(root)
+        (Path(root) / ".writers" / name).unlink()
+        with pytest.raises(LakeError, match=r"another took it for dead .*build again"):
+            still_registered(root)
+
+
+def test_without_a_mark_nothing_is_looked_through(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked(*_: object) -> None:
+        raise AssertionError("the lake was looked through")
+
+    monkeypatch.setattr(writers, "delete_leftovers", looked)
+    with registered(root):
+        pass
+
+
+def test_an_error_is_not_hidden_by_a_log_that_cannot_be_read(root: str) -> None:
+    put(root, "exact", b"1")
+    (Path(root) / "clusters" / "_delta_log" / "00000000000000000002.json").write_text("{")
+    with pytest.raises(DiskFullError, match="full"):
+        work(root, DiskFullError("full"))

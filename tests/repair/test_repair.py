@@ -1,0 +1,210 @@
+"""`build --repair` brings every table back as a fresh build would make it, or says what it cannot."""
+
+import os
+import random
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hurting import HANDS, Case, cut, values_of
+from making import files_of
+
+import schemas
+from pipeline.builder.build import build
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import SourceError
+from pipeline.lake.commits import files
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import history
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+def test_a_whole_lake_is_told_so_and_nothing_is_committed(case: Case) -> None:
+    assert case.faults() == []
+    before = sorted(case.base.glob("lake/*/_delta_log/*"))
+    built = case.repair()
+    assert (built.damaged, built.done, built.stays, built.release) == (0, (), (), 1)
+    assert sorted(case.base.glob("lake/*/_delta_log/*")) == before
+
+
+@pytest.mark.parametrize("table", [name for name in schemas.TABLES if name not in ("releases", "exports")])
+def test_a_missing_file_is_named_and_brought_back(case: Case, table: str) -> None:
+    file = case.file(table)
+    part = next(part for part in files(case.root, table) if Path(case.root, table, part.path) == file)
+    file.unlink()
+    (fault,) = case.faults()
+    assert (fault.kind, fault.table, fault.file, fault.rows) == ("missing", table, str(file), part.rows)
+    assert fault.partition == part.partition
+    if table in ("images", "index"):
+        assert fault.source in ("train.tar.gz", "test", "more")
+    built = case.repair()
+    assert (built.damaged, built.stays, built.release) == (1, (), 2)
+    assert built.done
+    assert case.faults() == []
+    assert case.differing() == []
+    # A release keeps its files: the older one stays hurt.
+    assert not file.exists()
+    assert case.repair().done == ()
+
+
+def hurt_at_random(case: Case, chance: random.Random) -> tuple[str, Path, bool]:
+    """Hurt a file of any table; tells how, which, and whether its values are others, or can no longer be read."""
+    table = chance.choice([name for name in schemas.TABLES if name not in ("releases", "exports")])
+    file = Path(case.root, table, chance.choice([part.path for part in files(case.root, table)]))
+    before = values_of(file)
+    how = chance.choice(list(HANDS))
+    HANDS[how](chance, file)
+    after = values_of(file) if file.exists() else None
+    assert before is not None
+    return how, file, after is None or not after.equals(before)
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(400, marks=pytest.mark.stress)])
+def test_random_faults_are_found_and_repaired(case: Case, count: int) -> None:
+    chance, told, keep = random.Random(count), Counter[str](), case.base.with_name("keep")
+    shutil.copytree(case.base, keep)
+    for _ in range(count):
+        how, file, hurt = hurt_at_random(case, chance)
+        found = case.faults()
+        told.update([f"{how}: injected", f"{how}: {'found' if found else 'not found, as it changes no value'}"])
+        assert found or not hurt, f"{how} {file}"
+        built = case.repair()
+        assert built.stays == ()
+        assert case.faults() == [], f"{how} {file}"
+        assert case.differing() == [], f"{how} {file}"
+        told.update([f"{how}: repaired"] if found else [])
+        shutil.rmtree(case.base)
+        shutil.copytree(keep, case.base)
+    sys.stdout.write("\n".join(f"{name} {number}" for name, number in sorted(told.items())) + "\n")
+
+
+def test_several_faults_at_once(case: Case) -> None:
+    for table in ("shards", "images", "clusters", "splits", "misses", "rejects", "bases"):
+        case.file(table).unlink()
+    built = case.repair()
+    assert (built.stays, case.faults(), case.differing()) == ((), [], [])
+
+
+def test_rows_of_releases_are_made_again_from_their_commits(case: Case) -> None:
+    case.file("images").unlink()
+    case.repair()
+    before = history(case.root).drop("note", "created_at")
+    for part in files(case.root, "releases"):
+        Path(case.root, "releases", part.path).unlink()
+    assert {fault.table for fault in case.faults()} == {"releases"}
+    assert [item.unit for item in case.repair().done] == ["releases"]
+    assert history(case.root).drop("note", "created_at").equals(before)
+    assert case.faults() == []
+    assert Lake(case.root, 1).versions["images"] < Lake(case.root, 2).versions["images"]
+
+
+def test_lost_exports_are_told_and_lose_nothing_else(case: Case) -> None:
+    case.file("exports").unlink()
+    (told,) = case.repair().stays
+    assert told.startswith("exports: what was told of 1 of them")
+    assert case.faults() == []
+    assert case.repair().stays == ()
+
+
+def test_what_needs_a_source_that_is_gone_stays_and_is_named(case: Case) -> None:
+    lost, back = case.file("images", "shard=test"), case.file("images", "split=train")
+    lost.unlink()
+    cut(back, 100)
+    shutil.move(case.base / "test", case.base / "away")
+    built = case.repair()
+    (stays,) = built.stays
+    assert "20 images stay damaged" in stays
+    assert "source test is gone" in stays
+    assert [item.unit for item in built.done if item.stage == "repair"] == [
+        "d/train shard train-8bd6a5bd-00000"
+    ] or built.done
+    assert [fault.file for fault in case.faults()] == [str(lost)]
+    shutil.move(case.base / "away", case.base / "test")
+    assert (case.repair().stays, case.faults(), case.differing()) == ((), [], [])
+
+
+def test_a_source_that_is_gone_does_not_matter_where_nothing_of_it_is_hurt_but_is_told(case: Case) -> None:
+    case.file("clusters").unlink()
+    shutil.move(case.base / "test", case.base / "away")
+    (told,) = case.repair().stays
+    assert told.startswith("source test: nothing was read of it")
+    assert (case.faults(), case.differing()) == ([], [])
+    with pytest.raises(SourceError):
+        case.repair()
+
+
+def test_a_shard_that_its_source_no_longer_has_is_not_dropped(case: Case) -> None:
+    """A folder names its shards by their first file, and every file of this one is gone."""
+    lost = case.file("images", "shard=more")
+    lost.unlink()
+    shutil.rmtree(case.base / "more")
+    (case.base / "more").mkdir()
+    (stays,) = case.repair().stays
+    assert "6 images stay damaged" in stays
+    assert [fault.file for fault in case.faults()] == [str(lost)]
+
+
+def test_a_changed_source_is_read_as_it_is_now(case: Case) -> None:
+    case.file("images", "shard=test").unlink()
+    (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
+    built = case.repair()
+    assert (built.stays, case.faults(), built.images) == ((), [], 67)
+
+
+def test_rejects_of_a_source_that_is_gone_stay_where_they_are(case: Case) -> None:
+    file = case.file("rejects", "split=test")
+    cut(file, 10)
+    shutil.move(case.base / "more", case.base / "away")
+    assert any("its rejects stay damaged" in line for line in case.repair().stays)
+    assert str(file) in [fault.file for fault in case.faults()]
+    shutil.move(case.base / "away", case.base / "more")
+    assert (case.repair().stays, case.faults(), case.differing()) == ((), [], [])
+
+
+def test_a_source_that_rotted_unseen_makes_everything_anew(case: Case) -> None:
+    """Same names, sizes and times, other pixels: what was made of the old ones is not kept."""
+    case.file("images", "shard=test").unlink()
+    one, other = (case.base / "test" / "A" / name for name in ("00000.png", "copy0.png"))
+    size, time = one.stat().st_size, one.stat().st_mtime_ns
+    one.write_bytes(other.read_bytes()[:size].ljust(size, b"\0"))
+    os.utime(one, ns=(time, time))
+    assert (case.repair().stays, case.faults()) == ((), [])
+
+
+def test_a_shards_table_that_cannot_be_told_again_has_all_sources_read(case: Case) -> None:
+    case.file("shards").unlink()
+    (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
+    built = case.repair()
+    assert (built.stays, case.faults(), built.images, built.read) == ((), [], 67, 71)
+
+
+def test_scores_are_read_back_from_an_older_version(case: Case) -> None:
+    before = Lake(case.root).scan("scores").collect()
+    grown = case.recipe.model_copy(
+        update={"baseline": (*case.recipe.baseline, case.recipe.baseline[0].model_copy(update={"seed": 5}))}
+    )
+    build(grown)
+    case.file("scores").unlink()
+    built = case.repair()
+    assert "read back from an older version" in " ".join(item.reason for item in built.done)
+    assert before.join(
+        Lake(case.root).scan("scores").collect(), on=before.columns, how="anti", nulls_equal=True
+    ).is_empty()
+    assert case.faults() == []
+
+
+def test_a_split_with_groups_goes_on_from_an_older_release(case: Case) -> None:
+    # Its time is new, so that all that is made of it is made again, and comes out as it was.
+    (case.base / "train.tar.gz").touch()
+    build(case.recipe, engine=LocalEngine(1))
+    file = case.file("splits", "grouped")
+    rows = pl.read_parquet(file, hive_partitioning=False)
+    file.unlink()
+    reason = next(item.reason for item in case.repair().done if item.unit == "grouped")
+    assert "gone on from release 1" in reason
+    assert "its rows are those of release 2" in reason
+    assert pl.read_parquet(case.file("splits", "grouped"), hive_partitioning=False).equals(rows)

@@ -1,0 +1,46 @@
+"""What tests of exports share: the rows that an export must have, the slow way, and one call to export them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.engines.local import LocalEngine
+from pipeline.export import export
+from pipeline.lake_handle import Lake
+
+
+def rows_of(lake: Lake, role: str, *, sanitized: bool = True, split: str = "main") -> pl.DataFrame:
+    """Join splits and images of a split, pixels and all: one row an image, in the order of ranks."""
+    rows = lake.scan("splits").filter(split_name=split, role=role).filter(pl.col("kept") | (not sanitized))
+    return rows.join(lake.scan("images"), on="image_id").sort("rank").collect()
+
+
+def pictures_of(rows: pl.DataFrame) -> list[NDArray[np.uint8]]:
+    """See the pixels of rows as pictures."""
+    sizes = rows.select("height", "width", "channels").rows()
+    return [
+        np.frombuffer(pixels, np.uint8).reshape((height, width) if channels == 1 else (height, width, channels))
+        for pixels, (height, width, channels) in zip(rows["pixels"], sizes, strict=True)
+    ]
+
+
+def labels_of(rows: pl.DataFrame) -> list[int]:
+    """List label numbers, -1 for none."""
+    return rows["label_index"].fill_null(-1).to_list()
+
+
+def export_main(lake: Lake, target: Path, form: str, *, split: str = "main", **options: Any) -> dict[str, Any]:
+    """Export a split in this process and leave the lake as it is; return what export.json says."""
+    options = {"engine": LocalEngine(1), "pinned": False, **options}
+    export(lake.root, split, target, form, **options)
+    told: dict[str, Any] = json.loads((target / "export.json").read_text(encoding="utf-8"))
+    return told
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Read every file below a folder, by its relative name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,171 @@
+"""Many writers and readers on one lake, each a process of its own that runs this file.
+
+A writer changes its folder of pictures and builds, again and again; some share a folder. A reader opens the newest
+release, and now and then an older one, and holds it against the laws and against what it saw of it before. All go on
+until the file `stop` is there, and then tell what they did, as JSON.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from making import as_folder, encoded, pictures, recipe
+from together import digest, laws
+
+from pipeline import storage
+from pipeline.builder.build import build
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import BusyLakeError, LakeError
+from pipeline.lake.releases import list_releases
+from pipeline.lake_handle import Lake
+from pipeline.maintenance import vacuum
+from pipeline.recipe import Recipe
+
+# Few enough that sources have pictures in common.
+_PICTURES = 80
+SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
+
+
+class Told(NamedTuple):
+    """What a crowd did, counted."""
+
+    releases: int
+    commits: int
+    reads: int
+    vacuums: int
+    outcomes: "Counter[str]"
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{count} builds {outcome}" for outcome, count in sorted(self.outcomes.items()))
+        return (
+            f"{self.releases} releases, {self.commits} commits over all tables, {told}, {self.reads} releases read, "
+            f"{self.vacuums} vacuums"
+        )
+
+
+def source(number: int) -> dict[str, str]:
+    return {"uri": f"s{number}", "split": "test" if number % 4 > 1 else "train", "dataset": f"d{number}"}
+
+
+def of(base: Path, root: str, *sources: int) -> Recipe:
+    parts = {"dedup": {"rules": ["exact", "sign"]}, "split": [SPLIT]}
+    return recipe(base, *map(source, sources), lake={"root": root}, **parts)
+
+
+def picture(number: int) -> bytes:
+    return encoded(pictures(1, number, (8, 8))[0])
+
+
+def change(folder: Path, chance: random.Random) -> None:
+    """Add, remove or rewrite a picture or two."""
+    for _ in range(chance.randint(1, 2)):
+        there = sorted(folder.rglob("*.png"))
+        kind = chance.choice(("add", "remove", "rewrite") if len(there) > 4 else ("add",))
+        if kind == "remove":
+            chance.choice(there).unlink(missing_ok=True)
+        elif kind == "rewrite":
+            chance.choice(there).write_bytes(picture(chance.randrange(_PICTURES)))
+        else:
+            name = f"{chance.choice('AB')}/{chance.randrange(10**9)}.png"
+            as_folder(folder, {name: picture(chance.randrange(_PICTURES))})
+
+
+def build_on(base: Path, root: str, number: int, shared: int) -> dict[str, Any]:
+    """Change and build until told to stop; counts what came of it."""
+    chance, counts = random.Random(f"{number}"), Counter[str]()
+    while not (base / "stop").exists():
+        # Who shares a folder sometimes leaves it to the other to change it: then both read the very same.
+        if number == shared or chance.random() < 0.5:
+            change(base / f"s{shared}", chance)
+        try:
+            done = build(of(base, root, shared), engine=LocalEngine(1)).done
+        except LakeError as error:
+            if "another build changed" not in str(error):
+                raise
+            counts["refused"] += 1
+        else:
+            same = any("brought in the very same" in item.reason for item in done)
+            counts["dropped as the same" if same else "landed" if done else "idle"] += 1
+    return dict(counts)
+
+
+def read_on(base: Path, root: str, number: int) -> dict[str, Any]:
+    """Read until told to stop; tells a digest of every release that was seen."""
+    chance, seen, reads, last = random.Random(f"reader {number}"), dict[str, str](), 0, 0
+    while not (base / "stop").exists() or not reads:
+        lake = Lake(root)
+        assert lake.release >= last, "the newest release was newer before"
+        last = lake.release
+        for opened in (lake, lake.at(chance.randint(1, last))):
+            assert not (wrong := laws(opened)), (opened.release, wrong)
+            told = digest(opened)
+            assert seen.setdefault(str(opened.release), told) == told, f"release {opened.release} has changed"
+            reads += 1
+    return {"seen": seen, "reads": reads}
+
+
+def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int) -> Told:
+    """Let writers and readers loose on a lake until it has so many releases; then hold all together against it.
+
+    A third of the writers share the folder of the one before them.
+    """
+    folders = [number - 1 if number % 3 == 1 else number for number in range(writers)]
+    for number in sorted(set(folders)):
+        as_folder(base / f"s{number}", {f"A/{i}.png": picture(10 * number + i) for i in range(6)})
+    build(of(base, root, *sorted(set(folders))), engine=LocalEngine(1))
+    words = [["writer", str(number), str(folders[number])] for number in range(writers)]
+    words += [["reader", str(number)] for number in range(readers)]
+    runs = [
+        subprocess.Popen([sys.executable, __file__, str(base), root, *word], stdout=subprocess.PIPE, text=True)
+        for word in words
+    ]
+    vacuums = 0
+    try:
+        while len(list_releases(root)) < releases and all(run.poll() is None for run in runs):
+            time.sleep(1)
+            vacuums += vacuumed(root)
+    finally:
+        (base / "stop").touch()
+    told = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * len(runs)
+    build(of(base, root, *sorted(set(folders))), engine=LocalEngine(1))
+    found = [json.loads(text) for text in told]
+    return summed(root, found[:writers], found[writers:], vacuums)
+
+
+def vacuumed(root: str) -> bool:
+    try:
+        vacuum(root, older_than_hours=0, dry_run=False)
+    except BusyLakeError:
+        return False
+    return True
+
+
+def summed(root: str, wrote: list[dict[str, int]], read: list[dict[str, Any]], vacuums: int) -> Told:
+    """Count, and check that every release is still what each reader saw of it."""
+    releases = list_releases(root)["release"].to_list()
+    assert releases == list(range(1, len(releases) + 1))
+    seen = {number: {told["seen"].get(str(number)) for told in read} - {None} for number in releases}
+    for number, digests in seen.items():
+        assert digests <= {digest(Lake(root, number))}, f"release {number} has changed"
+    commits = sum("/_delta_log/0" in path and path.endswith(".json") for path in storage.below(root))
+    outcomes = sum((Counter(counts) for counts in wrote), Counter[str]())
+    return Told(len(releases), commits, sum(told["reads"] for told in read), vacuums, outcomes)
+
+
+def main(base: Path, root: str, kind: str, *numbers: str) -> None:
+    # Drawing takes longer than all the rest.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
+        work = build_on if kind == "writer" else read_on
+        print(json.dumps(work(base, root, *map(int, numbers))))  # noqa: T201 - whoever started it reads it
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

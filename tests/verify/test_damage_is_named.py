@@ -1,0 +1,100 @@
+"""Damage to files is found where it is: file, row group, column, images; and damage to a log is no crash."""
+
+import random
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from hurting import Case, cut, end_of, flip, values_of
+
+import schemas
+from pipeline.errors import LakeError
+from pipeline.lake.commits import files
+from pipeline.verify import Fault, verify
+from pipeline.verify.parquet_file import Named, read_through
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+def test_hurt_images_are_named(case: Case) -> None:
+    file = case.file("images", "split=train")
+    paths = pl.read_parquet(file, columns=["path"], hive_partitioning=False)["path"].to_list()
+    flip(file, end_of(file, "pixels"))
+    (fault, *_) = case.faults()
+    assert (fault.kind, fault.rows) in (("checksum", len(paths)), ("unreadable", len(paths)))
+    assert list(fault.images) == paths[:5]
+    assert "column pixels" in str(fault)
+    assert f"{paths[4]} and {len(paths) - 5} more" in str(fault)
+
+
+def test_what_has_a_fitting_checksum_is_named_by_image(case: Case) -> None:
+    """Pixels that changed before they were written, and labels, which nothing but the index knows."""
+    file = case.file("images", "split=train")
+    rows = pl.read_parquet(file, hive_partitioning=False)
+    pixels, labels = rows["pixels"].to_list(), rows["label"].to_list()
+    pixels[3] = bytes([pixels[3][0] ^ 4]) + pixels[3][1:]
+    harmed = {
+        "pixels do not match": rows.with_columns(pl.Series("pixels", pixels, dtype=pl.Binary)),
+        "labels are not those of the index": rows.with_columns(pl.Series("label", ["?", *labels[1:]])),
+    }
+    for (text, changed), at in zip(harmed.items(), (3, 0), strict=True):
+        pq.write_table(changed.to_arrow().cast(schemas.TABLES["images"].file_schema), file)
+        named = [fault for fault in case.faults() if text in fault.text]
+        assert {(fault.rows, *fault.images) for fault in named} == {(1, rows["path"][at])}
+    assert (case.repair().stays, case.faults(), case.differing()) == ((), [], [])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 1.0])
+def test_a_cut_file_is_named(case: Case, share: float) -> None:
+    file = case.file("images", "split=test")
+    cut(file, min(int(file.stat().st_size * share), file.stat().st_size - 1))
+    (fault,) = case.faults()
+    assert (fault.kind, fault.file) == ("unreadable", str(file))
+    assert "its commit says" in str(fault)
+
+
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_a_flipped_bit_in_any_column_is_named_by_column(case: Case, table: str) -> None:
+    file = case.file(table)
+    part = next(part for part in files(case.root, table) if file.match(part.path))
+    whole = file.read_bytes()
+    for column in (field.name for field in schemas.TABLES[table].file_schema if field.name != "versions"):
+        flip(file, end_of(file, column))
+        faults: list[Fault] = []
+        assert [len(rows) for rows in read_through(Named(case.root, table, part), faults)] in ([], [part.rows])
+        assert [fault.text for fault in faults if f"column {column}:" in fault.text], column
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("table", ["images", "splits", "scores"])
+def test_a_flip_in_a_footer_is_found_or_changes_no_value(case: Case, table: str) -> None:
+    file, chance = case.file(table), random.Random(table)
+    part = next(part for part in files(case.root, table) if file.match(part.path))
+    whole, before = file.read_bytes(), values_of(file)
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for _ in range(60):
+        flip(file, chance.randrange(start, len(whole)), chance.randrange(8))
+        faults: list[Fault] = []
+        rows = list(read_through(Named(case.root, table, part), faults))
+        assert faults or (before is not None and before.equals(values_of(file)) and rows[0].equals(before))
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("table", ["images", "clusters", "releases"])
+@pytest.mark.parametrize("harm", ["gone", "cut", "garbled"])
+def test_a_hurt_log_is_named_and_stops_a_repair(case: Case, table: str, harm: str) -> None:
+    log = Path(case.root, table, "_delta_log", f"{1:020}.json")
+    if harm == "gone":
+        log.with_name(f"{2:020}.json").write_bytes(log.read_bytes())
+        log.unlink()
+    elif harm == "cut":
+        cut(log, 300)
+    else:
+        flip(log, log.read_bytes().index(b'"add"') + 1)
+    checks = verify(case.root)
+    named = [fault for fault in checks[0].faults if fault.table == table and fault.file == str(log)]
+    assert named
+    assert "Put it back from a copy" in str(named[0])
+    with pytest.raises(LakeError, match="_delta_log"):
+        case.repair()
