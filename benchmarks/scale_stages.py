@@ -11,8 +11,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lakes import files, versions
+
 from pipeline.builder import build as flow
-from pipeline.lake.commits import files, versions
 from pipeline.progress import Progress
 from pipeline.recipe import read_recipe
 

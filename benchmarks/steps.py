@@ -5,6 +5,7 @@ Run by `flow.py` in a process of its own: `main` takes a recipe and prints secon
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from stopwatch import Stopwatch
 
 import pipeline.report  # noqa: F401 - as above
 from pipeline import sources
-from pipeline.builder.baselines import run_baselines, run_units
-from pipeline.builder.build import local_engine, remembered
-from pipeline.builder.clusters import run_clusters
-from pipeline.builder.index import run_index
-from pipeline.builder.ingest import commit_sources, plan_ingest, read_sources
+from pipeline.builder.baselines import run_units, score_baselines
+from pipeline.builder.build import local_engine, recipe_record
+from pipeline.builder.clusters import cluster_images
+from pipeline.builder.index import index_images
+from pipeline.builder.ingest import commit_sources, decode_sources, plan_ingest
 from pipeline.builder.publish import write_report
-from pipeline.builder.splits import run_splits, split_units
+from pipeline.builder.splits import make_splits, split_units
 from pipeline.builder.worker import Job
 from pipeline.dedup.overlap import overlap_matrix
 from pipeline.lake.releases import publish
+from pipeline.lake.transaction import Commit, Transaction, transaction
+from pipeline.lake.writers.heartbeats import registered
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, read_recipe
@@ -31,30 +34,40 @@ from pipeline.recipe import Recipe, read_recipe
 
 def run(recipe: Recipe) -> dict[str, Any]:
     """Build a new lake in the order of `build`; return seconds by step and what was found."""
-    watch, engine, root = Stopwatch(), local_engine(), recipe.root
+    with registered(recipe.root) as writer, transaction(writer) as lake:
+        return _run(recipe, lake)
+
+
+def _run(recipe: Recipe, lake: Transaction) -> dict[str, Any]:
+    watch, engine, writer = Stopwatch(), local_engine(), lake.writer
+
+    def commit(changes: Iterable[Commit]) -> None:
+        for change in changes:
+            lake.commit(change)
+
     with watch("read"):
-        plan = plan_ingest(root, recipe, sources.resolve(recipe), prune=False)
+        plan = plan_ingest(lake.snapshot, recipe, sources.resolve(recipe), prune=False)
         with Progress("decode") as progress:
-            commit_sources(read_sources(root, Job(root, recipe.decode, recipe.dedup.rules), plan, engine, progress))
-        run_index(root, recipe.dedup.rules, engine)
+            commit_sources(lake, decode_sources(Job(writer, recipe.decode, recipe.dedup.rules), plan, engine, progress))
+        commit(index_images(lake.snapshot, writer, recipe.dedup.rules, engine))
     # A build clusters by all rules in one commit; here each has its own, to stand beside its counterpart.
     for position, rule in enumerate(recipe.dedup.rules, start=1):
         with watch(f"overlap, {rule}"):
-            run_clusters(root, recipe.dedup.rules[:position])
+            commit(cluster_images(lake.snapshot, writer, recipe.dedup.rules[:position])[1])
     with watch("splits"):
-        splits = split_units(root, recipe, prune=False)
-        run_splits(root, recipe, splits)
+        splits = split_units(lake.snapshot, recipe, prune=False)
+        commit(make_splits(lake.snapshot, writer, recipe, splits)[1])
     with watch("arrays"):
         for role in ("train", "valid", "test"):
-            Lake.working(root).arrays("main", role, normalised=True)
+            Lake.working(lake.snapshot).arrays("main", role, normalised=True)
     with watch("baselines"):
-        run_baselines(root, run_units(root, recipe, prune=False))
+        commit(score_baselines(lake.snapshot, writer, run_units(lake.snapshot, recipe, prune=False))[1])
     with watch("release"):
-        publish(root, recipe.digest, "bench", remembered(recipe))
+        publish(lake, recipe.digest, "bench", recipe_record(recipe))
     with watch("report"):
-        write_report(root)
-    lake = Lake(root)
-    return {"steps": watch.seconds, "found": _found(lake), "accuracy": _accuracy(lake)}
+        published = Lake(recipe.root)
+        write_report(published)
+    return {"steps": watch.seconds, "found": _found(published), "accuracy": _accuracy(published)}
 
 
 def _found(lake: Lake) -> dict[str, Any]:

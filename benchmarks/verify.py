@@ -132,14 +132,15 @@ def _timed(name: str, lake: Path, wrong: list[str]) -> float:
 
 
 def _images(lake: Path) -> int:
-    from pipeline.lake.commits import files  # noqa: PLC0415 - the readings do without
+    from lakes import files  # noqa: PLC0415 - loaded when needed
 
     return sum(part.rows for part in files(str(lake), "images"))
 
 
 def _files(lake: Path) -> list[tuple[str, int]]:
     """List the Parquet files of the newest release, and of the tables that no release names, with their bytes."""
-    from pipeline.lake.commits import files  # noqa: PLC0415
+    from lakes import files  # noqa: PLC0415 - loaded when needed
+
     from pipeline.lake_handle import Lake  # noqa: PLC0415
 
     named = {**dict.fromkeys(("releases", "exports")), **Lake(lake).versions}

@@ -88,3 +88,8 @@ class FeedError(ImagelakeError, ValueError):
 
 class EngineError(ImagelakeError, RuntimeError):
     """Workers died, or none can be had."""
+
+
+def one_line(error: object) -> str:
+    """Return the message of an error in one line of at most 300 characters; the name of its type where it has none."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

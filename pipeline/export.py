@@ -23,10 +23,10 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import DiskFullError, ImagelakeError, LakeError
 from pipeline.hashing import digest_of
-from pipeline.lake.reading import file_names
 from pipeline.lake.releases import register_export, release_versions
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import transaction
 from pipeline.lake.writers.heartbeats import registered
-from pipeline.lake.writers.lock import writing
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe.parts import ROLES
@@ -60,10 +60,10 @@ def pin(root: str, told: Mapping[str, Any], on_wait: Callable[[], None] = nothin
     if not storage.is_bucket(root) and not os.access(root, os.W_OK):
         return f"{root} cannot be written to"
     try:
-        with registered(root), writing(root, on_wait):
-            # Whoever held the lake before may have been a vacuum.
-            release_versions(root, row["release"])
-            register_export(root, row)
+        with registered(root) as writer, transaction(writer, on_wait) as lake:
+            # A vacuum may have given up the release meanwhile.
+            release_versions(lake.snapshot, row["release"])
+            register_export(lake, row)
     except KeyboardInterrupt:
         return "waiting for the lake's writer was ended"
     except (ImagelakeError, OSError) as error:
@@ -153,8 +153,8 @@ def export(  # noqa: PLR0913 - the options of the command
             write(folder, selection, Work(workers.map, progress.advance))
             (folder / "export.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException):
-        # Where files went that were to be read, this says why.
-        release_versions(lake, opened.release)
+        # Where vacuum deleted the files meanwhile, this error says so.
+        release_versions(Snapshot(opened.root), opened.release)
         raise
     counts = {role.name: len(role) for role in selection.roles}
     files, size = _count(place_of)
@@ -198,7 +198,7 @@ def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool) 
     )
     if rows.is_empty():
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
-    files = file_names(lake.root, "images", lake.versions.get("images"))
+    files = lake.snapshot.file_places("images")
     parts = {role: rows.filter(pl.col("role") == role).drop("role") for role in ROLES}
     found = tuple(place(role, part, files) for role, part in parts.items() if len(part))
     return Selection(split, found, tuple(lake.class_names(split)))

@@ -21,7 +21,8 @@ from typing import Any
 
 from pipeline import sources, storage
 from pipeline.errors import LakeError, RecipeError, SourceError
-from pipeline.lake.releases import newest
+from pipeline.lake.releases import newest_release
+from pipeline.lake.snapshot import Snapshot
 from pipeline.maintenance import last_recipe
 from pipeline.places import absolute
 from pipeline.progress import plain
@@ -173,7 +174,7 @@ def stored_recipe(root: str) -> Recipe | None:
     Raises:
         RecipeError: the file has faults.
     """
-    return last_recipe(root) if newest(root) else None
+    return last_recipe(root) if newest_release(Snapshot(root)) else None
 
 
 def recipe_text(values: Mapping[str, Any], root: str, target: str) -> str:

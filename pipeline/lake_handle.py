@@ -15,8 +15,9 @@ from pipeline.arrays.batches import Batches, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.arrays.windows import Plan
 from pipeline.errors import LakeError
-from pipeline.lake.reading import connect, file_names, query, scan_table
-from pipeline.lake.releases import release_versions, stamp
+from pipeline.lake.duckdb_views import connect, query
+from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp
+from pipeline.lake.snapshot import Snapshot
 from pipeline.pixels import gather, id_matrix, locate, normalise
 
 if TYPE_CHECKING:
@@ -37,14 +38,16 @@ class Lake:
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
         self.root = storage.normal(root)
-        self._stamp = stamp(self.root)
-        self.release, self.versions = release_versions(self.root, release)
+        self._stamp = releases_stamp(self.root)
+        self.release, self.versions = release_versions(Snapshot(self.root), release)
+        self.snapshot = release_snapshot(self.root, self.versions)
 
     @classmethod
-    def working(cls, root: str) -> Self:
-        """See the tables as they stand now, finished or not: for builds, not for readers."""
+    def working(cls, snapshot: Snapshot) -> Self:
+        """Read the tables of a snapshot, published or not: for builds and checks, not for readers."""
         lake = cls.__new__(cls)
-        lake.root, lake.release, lake.versions, lake._stamp = root, 0, {}, 0  # noqa: SLF001 - its own
+        lake.root, lake.snapshot = snapshot.place, snapshot
+        lake.release, lake.versions, lake._stamp = 0, {}, 0  # noqa: SLF001 - its own
         return lake
 
     def __repr__(self) -> str:
@@ -59,7 +62,7 @@ class Lake:
 
         Args:
             table: images, rejects, shards, index, pairs, clusters, splits, scores, releases or exports. The last two
-                belong to no release: of releases this one and those before it are shown, of exports all there are.
+                belong to no release: releases up to this one are shown, and all exports.
 
         Returns:
             Every column of the table, rows in the order of their partition.
@@ -72,10 +75,8 @@ class Lake:
             near = difflib.get_close_matches(table, schemas.TABLES, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise LakeError(f"no table '{table}'; {hint}Tables: {', '.join(schemas.TABLES)}.")
-        self._still_there()
-        if table == "releases" and self.release:
-            return scan_table(self.root, table, None).filter(pl.col("release") <= self.release)
-        return scan_table(self.root, table, self._version(table))
+        rows = self._current_snapshot().scan(table)
+        return rows.filter(pl.col("release") <= self.release) if table == "releases" and self.release else rows
 
     def sql(self, text: str, *, ids: Literal["bytes", "hex"] = "bytes") -> "duckdb.DuckDBPyRelation":
         """Query all tables by name with DuckDB.
@@ -88,19 +89,18 @@ class Lake:
             QueryError: DuckDB refuses the statement.
             NoReleaseError: vacuum gave up this release meanwhile.
         """
-        self._still_there()
-        return query(connect(self.root, {table: self._version(table) for table in schemas.TABLES}, ids=ids), text)
+        return query(connect(self._current_snapshot(), ids=ids), text)
 
-    def _version(self, table: str) -> int | None:
-        if not (self.release and schemas.TABLES[table].released):
-            return None
-        # A release of an older imagelake lacks tables that came since. As it was made, in version 0, each is empty.
-        return self.versions.get(table, 0)
+    def _current_snapshot(self) -> Snapshot:
+        """Return the snapshot to read. Where releases or exports may have changed, it reads those two tables anew.
 
-    def _still_there(self) -> None:
-        if self.release and (now := stamp(self.root, self._stamp)) != self._stamp:
-            release_versions(self.root, self.release)
+        Raises:
+            NoReleaseError: vacuum gave up this release meanwhile.
+        """
+        if self.release and (now := releases_stamp(self.root, self._stamp)) != self._stamp:
+            release_versions(Snapshot(self.root), self.release)
             self._stamp = now
+        return self.snapshot.with_newest("releases", "exports") if self.release else self.snapshot
 
     def class_names(self, split: str) -> list[str]:
         """List the class names of a split: position i names label i."""
@@ -154,7 +154,7 @@ class Lake:
             LakeError: no such split or role, or its images are not all of one shape.
         """
         rows = self.members(split, role, sanitized=sanitized)
-        pixels = gather(locate(file_names(self.root, "images", self.versions.get("images")), rows["image_id"]))
+        pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"]))
         return normalise(pixels) if normalised else pixels, _labels(rows)
 
     def batches(  # noqa: PLR0913 - a training loop's own words
@@ -240,7 +240,7 @@ class Lake:
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
         rows = self.members(split, role, sanitized=sanitized)
-        where = locate(file_names(self.root, "images", self.versions.get("images")), rows["image_id"])
+        where = locate(self.snapshot.file_places("images"), rows["image_id"])
         about: State = {"release": self.release, "split": split, "role": role, "sanitized": bool(sanitized)}
         return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan)
 

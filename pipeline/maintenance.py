@@ -10,12 +10,12 @@ from pipeline import storage
 from pipeline.builder.build import plan
 from pipeline.builder.state import Todo, versions_of_shards
 from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
-from pipeline.errors import LakeError, NoReleaseError, QueryError
-from pipeline.lake.commits import files, read_meta, versions
-from pipeline.lake.releases import find_pins, give_up, list_releases, newest, release_versions
-from pipeline.lake.vacuum import vacuum as delete_unneeded
+from pipeline.errors import LakeError, NoReleaseError
+from pipeline.lake.releases import find_pins, give_up, list_releases, newest_release, release_versions
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import transaction
+from pipeline.lake.vacuum import delete_unneeded_files
 from pipeline.lake.writers.heartbeats import registered
-from pipeline.lake.writers.lock import writing
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe, parse_recipe, read_recipe
 
@@ -84,7 +84,7 @@ def status(root: str, recipe: Path | None = None, release: int | None = None) ->
     """
     known = None if release else read_recipe(recipe) if recipe else last_recipe(root)
     lake = Lake(root, release) if release else _newest_or_working(root)
-    shown = lake.versions or versions(root)
+    shown = lake.versions or lake.snapshot.versions
     rows = [
         (name, version, lake.scan(name).select(pl.len()).collect().item()) for name, version in sorted(shown.items())
     ]
@@ -95,18 +95,16 @@ def status(root: str, recipe: Path | None = None, release: int | None = None) ->
     return Status(lake.release, tables, rejects, str(known.file or "the last build's recipe"), plan(known))
 
 
-def overlap(root: str, split: str | None = None, release: int | None = None) -> Overlap:
+def overlap(lake: Lake, split: str | None = None) -> Overlap:
     """Count, rule by rule, what occurs in several roles and what carries several labels.
 
     Args:
-        root: the lake's folder.
+        lake: the lake as of a release.
         split: a named split, whose roles are compared as drawn, before sanitizing; None for the sources' own splits.
-        release: the release to count in; None for the newest.
 
     Raises:
         LakeError: the lake has no such split or release.
     """
-    lake = Lake(root, release)
     members = _members(lake, split)
     clusters = lake.scan("clusters")
     inside = clusters.join(members, on="image_id", how="semi")
@@ -132,32 +130,17 @@ def overlap(root: str, split: str | None = None, release: int | None = None) -> 
     return Overlap(wide, redundancy(clusters, members), conflicts)
 
 
-def run_sql(root: str, text: str, release: int | None = None) -> pl.DataFrame:
-    """Run one SELECT over the tables of a release.
-
-    Raises:
-        QueryError: DuckDB refuses it, or fails while it runs.
-    """
-    import duckdb  # noqa: PLC0415 - only to name its errors
-
-    relation = Lake(root, release).sql(text)
-    try:
-        rows: pl.DataFrame = relation.pl()
-    except (duckdb.Error, pl.exceptions.PolarsError) as error:
-        raise QueryError(" ".join(str(error).split())) from error
-    return rows
-
-
 def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
     """Delete files that no release and no unfinished build needs; see `pipeline.lake.vacuum`.
 
     Raises:
         LakeError: there is no lake, or a build is writing to it.
     """
-    if not versions(root):
+    if not Snapshot(root).versions:
         raise NoReleaseError(f"{root} holds no lake. Check the path.")
-    with writing(root):
-        return delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=versions_of_shards(root))
+    with registered(root) as writer, transaction(writer) as lake:
+        also = versions_of_shards(lake.snapshot)
+        return delete_unneeded_files(lake, older_than_hours=older_than_hours, dry_run=dry_run, also=also)
 
 
 def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run: bool, force: bool) -> Vacuumed:
@@ -177,19 +160,22 @@ def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run
         NoReleaseError: there is no lake, or no release.
         LakeError: a build is writing to it.
     """
-    release_versions(root)
-    with registered(root), writing(root):
-        numbers: list[int] = list_releases(root)["release"].to_list()
+    release_versions(Snapshot(root))
+    with registered(root) as writer, transaction(writer) as lake:
+        before = lake.snapshot
+        numbers: list[int] = list_releases(before)["release"].to_list()
         older, stay = numbers[: -max(1, keep_last)], numbers[-max(1, keep_last) :]
-        pins = {number: by for number, by in find_pins(root, stay).items() if number in older}
+        pins = {number: by for number, by in find_pins(before, stay).items() if number in older}
         gone = [number for number in older if force or number not in pins]
         if gone and not dry_run:
-            give_up(root, gone)
-        also = versions_of_shards(root)
-        deleted = delete_unneeded(root, older_than_hours=older_than_hours, dry_run=dry_run, also=also, without=gone)
+            give_up(lake, gone)
+        also = versions_of_shards(lake.snapshot)
+        deleted = delete_unneeded_files(
+            lake, older_than_hours=older_than_hours, dry_run=dry_run, also=also, without=gone
+        )
         if gone and dry_run and not older_than_hours:
-            # Giving up writes the releases table anew: nobody needs the files that it has now.
-            deleted = sorted([*deleted, *(f"releases/{part.path}" for part in files(root, "releases"))])
+            # Giving up rewrites the releases table, and its present files are not needed any more.
+            deleted = sorted([*deleted, *(f"releases/{part.path}" for part in before.files("releases"))])
     kept = [number for number in numbers if number not in gone]
     return Vacuumed(deleted, gone, kept, {} if force else pins, pins if force else {})
 
@@ -204,11 +190,12 @@ def history(root: str) -> pl.DataFrame:
     Raises:
         NoReleaseError: there is none.
     """
-    release_versions(root)
-    pins = find_pins(root, [newest(root)])
-    rows = list_releases(root)
-    told = pl.Series("pinned", [pins.get(number, []) for number in rows["release"]], pl.List(pl.String))
-    return rows.with_columns(told)
+    snapshot = Snapshot(root)
+    release_versions(snapshot)
+    pins = find_pins(snapshot, [newest_release(snapshot)])
+    rows = list_releases(snapshot)
+    pinned = pl.Series("pinned", [pins.get(number, []) for number in rows["release"]], pl.List(pl.String))
+    return rows.with_columns(pinned)
 
 
 def _members(lake: Lake, split: str | None) -> pl.LazyFrame:
@@ -230,8 +217,9 @@ def last_recipe(root: str) -> Recipe:
         NoReleaseError: the lake has no release.
         RecipeError: the file has faults.
     """
-    release_versions(root)
-    kept: dict[str, Any] = dict(read_meta(root, "releases").units["recipe"])
+    snapshot = Snapshot(root)
+    release_versions(snapshot)
+    kept: dict[str, Any] = dict(snapshot.metadata("releases").units["recipe"])
     place = storage.resolved(root)
     base = _base_now(place, Path(kept["base"]), Path(kept["values"].get("lake", {}).get("root") or ""))
     named = base / Path(kept["file"]).name if kept["file"] else None
@@ -264,4 +252,4 @@ def _newest_or_working(root: str) -> Lake:
     try:
         return Lake(root)
     except NoReleaseError:
-        return Lake.working(root)
+        return Lake.working(Snapshot(root))

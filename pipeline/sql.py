@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import QueryError
-from pipeline.lake.reading import said_by_duckdb
+from pipeline.lake.duckdb_views import duckdb_message
 from pipeline.lake_handle import Lake
 from pipeline.storage.atomic import writing_whole
 
@@ -50,19 +50,18 @@ class Written(NamedTuple):
     size: int
 
 
-def first_rows(root: str, text: str, release: int | None = None, *, most: int) -> Rows:
+def first_rows(lake: Lake, text: str, *, most: int) -> Rows:
     """Run one SELECT and hold its first rows only; where there are more, count them.
 
     Args:
-        root: the lake's place.
+        lake: the lake as of a release.
         text: one SELECT.
-        release: number of the release; None for the newest.
         most: how many rows to hold.
 
     Raises:
         QueryError: DuckDB refuses it, or fails while it runs.
     """
-    relation = Lake(root, release).sql(text, ids="hex")
+    relation = lake.sql(text, ids="hex")
     with _query_errors():
         found = pl.concat(_frames(_project(relation, _as_text).limit(most + 1)))
         # Counting reads what the query joins and filters by, and no pixels that it only shows.
@@ -70,7 +69,7 @@ def first_rows(root: str, text: str, release: int | None = None, *, most: int) -
     return Rows(found.head(most), total)
 
 
-def all_rows(root: str, text: str, release: int | None = None) -> Iterator[pl.DataFrame]:
+def all_rows(lake: Lake, text: str) -> Iterator[pl.DataFrame]:
     """Run one SELECT and hand out all its rows in order, a batch at a time, as `Rows.first` has them.
 
     Yields:
@@ -79,7 +78,7 @@ def all_rows(root: str, text: str, release: int | None = None) -> Iterator[pl.Da
     Raises:
         QueryError: DuckDB refuses it, or fails while it runs.
     """
-    relation = Lake(root, release).sql(text, ids="hex")
+    relation = lake.sql(text, ids="hex")
     with _query_errors():
         frames = _frames(_project(relation, _as_text))
     while True:
@@ -90,23 +89,22 @@ def all_rows(root: str, text: str, release: int | None = None) -> Iterator[pl.Da
         yield frame
 
 
-def write_rows(root: str, text: str, file: str | Path, release: int | None = None) -> Written:
+def write_rows(lake: Lake, text: str, file: str | Path) -> Written:
     """Run one SELECT and write all its rows to a Parquet file, which is there whole or not at all.
 
     Bytes are kept as they are, also pixels; ids are text, as a query sees them (`unhex(image_id)` makes bytes of one).
 
     Args:
-        root: the lake's place.
+        lake: the lake as of a release.
         text: one SELECT.
         file: where to, outside every lake; a file that is there is replaced.
-        release: number of the release; None for the newest.
 
     Raises:
         QueryError: DuckDB refuses it, or fails while it runs.
         LakeError: the file cannot be written there.
         DiskFullError: no space is left.
     """
-    relation = _project(Lake(root, release).sql(text, ids="hex"), _as_stored)
+    relation = _project(lake.sql(text, ids="hex"), _as_stored)
     count = 0
     with writing_whole(file, "the Parquet file", outside_lakes=True) as draft:
         with _query_errors():
@@ -191,4 +189,4 @@ def _query_errors() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
-        raise QueryError(said_by_duckdb(error)) from error
+        raise QueryError(duckdb_message(error)) from error

@@ -53,14 +53,14 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of this test draw no page, which takes longer than all the rest of a small one."""
-    monkeypatch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
+    monkeypatch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
 
 
 @pytest.fixture(scope="module")
 def no_reports() -> Iterator[None]:
     """As `no_report`, for lakes that a module builds once. Not for modules that use lakes of the session."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
+        patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
         yield
 
 
@@ -99,7 +99,7 @@ def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A lake of three sources in which every table has rows. Read only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
+        patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
         return make_lake(tmp_path_factory.mktemp("hurting") / "base")
 
 

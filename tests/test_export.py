@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exported import export_main, files_below
+from lakes import newest, versions, writing
 from making import as_folder, files_of, recipe
 
 from pipeline.arrays.exports import FORMS
@@ -20,9 +21,6 @@ from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import DiskFullError, LakeError, NoReleaseError
 from pipeline.export import Exported, export
-from pipeline.lake.commits import versions
-from pipeline.lake.releases import newest
-from pipeline.lake.writers.lock import writing
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum_releases
 from pipeline.recipe import Recipe
@@ -133,7 +131,7 @@ def test_a_failed_export_leaves_nothing(lake: Lake, tmp_path: Path, form: str, m
 def test_a_killed_export_leaves_nothing_that_looks_whole_and_is_cleaned_up(lake: Lake, tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom pipeline.engines.local import LocalEngine\n"
-        "from pipeline.flow import export as e\n"
+        "from pipeline import export as e\n"
         "e.Progress.advance = lambda *_: os.kill(os.getpid(), 9)\n"
         "e.export(sys.argv[1], 'main', Path(sys.argv[2]), 'npy', engine=LocalEngine(1))\n"
     )
@@ -190,7 +188,7 @@ def test_a_lake_that_cannot_be_written_is_exported_and_not_pinned(
 
 
 def test_a_taken_lock_is_waited_for(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.lake.writers.lock._EVERY", 0.01)
+    monkeypatch.setattr("pipeline.lake.writers.lock._RETRY_SECONDS", 0.01)
     whole: list[bool] = []
 
     def hold(taken: threading.Event) -> None:

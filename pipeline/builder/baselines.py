@@ -20,10 +20,11 @@ from pipeline.baselines.score import Misses, score
 from pipeline.builder.state import Todo, stale, unit_digest
 from pipeline.errors import BaselineError
 from pipeline.hashing import digest_of, flat
-from pipeline.lake.commits import Meta, commit, read_meta, versions
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.reading import file_names, polars_schema, scan_table
-from pipeline.lake.releases import newest
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.parquet_writer import Writer
+from pipeline.lake.releases import newest_release
+from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.transaction import Commit, all_files
 from pipeline.lake_handle import Lake
 from pipeline.pixels import gather, locate
 from pipeline.progress import SILENT, Progress
@@ -47,7 +48,7 @@ class Split(NamedTuple):
         return np.flatnonzero(self.train["kept"].to_numpy())
 
 
-class Seated(NamedTuple):
+class LoadedSplit(NamedTuple):
     """A split with the pixels of its roles.
 
     Attributes:
@@ -105,22 +106,22 @@ class Seated(NamedTuple):
         )
 
 
-def read_split(root: str, name: str) -> Split:
+def read_split(snapshot: Snapshot, name: str) -> Split:
     """Read who is in which role; empty where the split has not been drawn yet."""
     columns = ("role", "rank", "image_id", "label_index", "kept")
-    rows = scan_table(root, "splits", None).filter(pl.col("split_name") == name).select(columns).collect()
+    rows = snapshot.scan("splits").filter(pl.col("split_name") == name).select(columns).collect()
     rows = rows.filter(pl.col("label_index").is_not_null()).sort("role", "rank")
     return Split(name, *(rows.filter(role=role) for role in ("train", "valid", "test")))
 
 
-def seat(root: str, split: Split, needed: NDArray[np.int64]) -> Seated:
+def load_split(snapshot: Snapshot, split: Split, needed: NDArray[np.int64]) -> LoadedSplit:
     """Read the pixels of a split: of its train role what is needed, of the others all.
 
     Raises:
         BaselineError: the images are not all of one size.
     """
     read = {"train": split.train[needed], "valid": split.valid, "test": split.test}
-    files = file_names(root, "images", None)
+    files = snapshot.file_places("images")
     where = {role: locate(files, rows["image_id"]) for role, rows in read.items() if len(rows)}
     shapes = {role: place.shape for role, place in where.items()}
     if len(set(shapes.values())) > 1:
@@ -134,7 +135,7 @@ def seat(root: str, split: Split, needed: NDArray[np.int64]) -> Seated:
         for role, place in where.items()
     }
     train = examples.pop("train")
-    return Seated(split, needed, train, examples, Lake.working(root).class_names(split.name), shapes["train"])
+    return LoadedSplit(split, needed, train, examples, Lake.working(snapshot).class_names(split.name), shapes["train"])
 
 
 Unit = Mapping[str, Any]
@@ -150,7 +151,7 @@ class Made(NamedTuple):
     misses: pl.DataFrame
 
 
-def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
+def run_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
     """By run, its fingerprint, which is its run_id too, and how it is made.
 
     A recipe speaks for every model and split that it names together: their other runs go. Scores of what it does not
@@ -161,21 +162,21 @@ def run_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, 
     """
     asked = named_runs(recipe)
     spoken = {(part.model, part.split) for part in asked.values()}
-    known = read_meta(root, "scores").units
+    known = snapshot.metadata("scores").units
     stay = {
         name: dict(unit)
         for name, unit in ({} if prune else known).items()
         if name not in asked and (unit["spec"]["model"], unit["spec"]["split"]) not in spoken
     }
-    rows = {name: unit["rows"] for name, unit in read_meta(root, "splits").units.items()}
-    clusters = read_meta(root, "clusters").units
+    rows = {name: unit["rows"] for name, unit in snapshot.metadata("splits").units.items()}
+    clusters = snapshot.metadata("clusters").units
     made: dict[str, dict[str, Any]] = {}
     for name, part in asked.items():
         spec = part.model_dump(mode="json", exclude_none=True)
         # Beside the digest of the overlap stands what it was made from: equal, it is not made again.
         source = digest_of([rows.get(part.split), clusters])
         held = known.get(name, {}).get("overlap", {})
-        overlap = dict(held) if held.get("source") == source else _overlap_unit(root, part, source)
+        overlap = dict(held) if held.get("source") == source else _overlap_unit(snapshot, part, source)
         fingerprint = unit_digest("baselines", spec, [rows.get(part.split), overlap["rules"]])
         made[name] = {"spec": spec, "overlap": overlap, "fingerprint": fingerprint}
     return {**stay, **made}
@@ -189,82 +190,89 @@ def named_runs(recipe: Recipe) -> dict[str, BaselinePart]:
     }
 
 
-def _overlap_unit(root: str, spec: BaselinePart, source: str) -> dict[str, Any]:
-    found = _overlaps(root, read_split(root, spec.split), spec)
+def _overlap_unit(snapshot: Snapshot, spec: BaselinePart, source: str) -> dict[str, Any]:
+    found = _overlaps(snapshot, read_split(snapshot, spec.split), spec)
     rules = {rule: xxhash.xxh3_128_hexdigest(np.packbits(rows).tobytes()) for rule, rows in found.items()}
     return {"source": source, "rules": rules}
 
 
-def plan_runs(root: str, recipe: Recipe, *, prune: bool, redrawn: Collection[str]) -> list[Todo]:
+def plan_runs(snapshot: Snapshot, recipe: Recipe, *, prune: bool, redrawn: Collection[str]) -> list[Todo]:
     """Tell which baselines the next build would train, and why; it trains none whose input comes out as it was."""
-    held = set(read_meta(root, "clusters").units)
+    held = set(snapshot.metadata("clusters").units)
     rules = set(recipe.dedup.rules) if prune else held | set(recipe.dedup.rules)
     asked = named_runs(recipe)
     changed = {} if rules == held else dict.fromkeys(asked, "the lake's rules change")
     changed |= {name: "if its split changes" for name, part in asked.items() if part.split in redrawn}
-    return stale("baselines", run_units(root, recipe, prune=prune), read_meta(root, "scores"), changed=changed)
+    return stale("baselines", run_units(snapshot, recipe, prune=prune), snapshot.metadata("scores"), changed=changed)
 
 
-def run_baselines(root: str, units: Mapping[str, Unit], progress: Progress = SILENT) -> list[Todo]:
-    """Train and score every baseline that is out of date, in one commit.
+def score_baselines(
+    snapshot: Snapshot, writer: Writer, units: Mapping[str, Unit], progress: Progress = SILENT
+) -> tuple[list[Todo], list[Commit]]:
+    """Train and score every baseline that is out of date.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
+        writer: writes the files.
         units: made by `run_units`.
         progress: where to show it.
 
     Returns:
-        What was done, and why; empty where nothing was out of date, and then nothing was committed.
+        What was done, and why; and the commits to make: misses, then scores, whose metadata records what is up to
+        date. Both are empty where nothing is out of date.
 
     Raises:
         BaselineError: a baseline cannot be trained on its split.
     """
-    todo = stale("baselines", units, read_meta(root, "scores"))
+    todo = stale("baselines", units, snapshot.metadata("scores"))
     if not todo:
-        return []
+        return [], []
     again = {item.unit: units[item.unit] for item in todo if item.unit in units}
     made: dict[str, Made] = {}
     for split in dict.fromkeys(unit["spec"]["split"] for unit in again.values()):
         ours = {name: unit for name, unit in again.items() if unit["spec"]["split"] == split}
-        made |= _score_split(root, split, ours, progress)
-    # The scores come last: they say what is up to date.
-    _commit(root, "misses", units, {name: told.misses for name, told in made.items()})
-    _commit(root, "scores", units, {name: told.scores for name, told in made.items()})
-    return todo
+        made |= _score_split(snapshot, split, ours, progress)
+    misses = _replace_rows(snapshot, writer, "misses", units, {name: run.misses for name, run in made.items()})
+    scores = _replace_rows(snapshot, writer, "scores", units, {name: run.scores for name, run in made.items()})
+    return todo, [misses, scores]
 
 
-def _commit(root: str, table: str, units: Mapping[str, Unit], made: Mapping[str, pl.DataFrame]) -> None:
-    """Replace a table by the rows of all units: those that were made anew, and of the others those that it holds."""
+def _replace_rows(
+    snapshot: Snapshot, writer: Writer, table: str, units: Mapping[str, Unit], made: Mapping[str, pl.DataFrame]
+) -> Commit:
+    """Replace a table by the rows of all units: the new rows, and of units that stay those that it holds."""
     columns = polars_schema(schemas.TABLES[table].schema)
-    old = scan_table(root, table, None).collect()
+    old = snapshot.scan(table).collect()
     held = [made[name] if name in made else old.filter(run_id=unit["fingerprint"]) for name, unit in units.items()]
     rows = pl.concat(
         [columns.to_frame(), *(frame.select(columns.names()).cast(columns) for frame in held if len(frame))]
     )
-    part = write_part(root, table, {}, rows.to_arrow().cast(schemas.TABLES[table].schema))
-    read = versions(root)
-    meta = Meta("baselines", units, {name: read[name] for name in ("images", "clusters", "splits") if name in read})
-    commit(root, table, [part] if part else [], lambda _: True, meta)
+    added = writer.write(table, rows.to_arrow().cast(schemas.TABLES[table].schema))
+    read = snapshot.versions
+    metadata = Metadata(
+        "baselines", units, {name: read[name] for name in ("images", "clusters", "splits") if name in read}
+    )
+    return Commit(table, added, metadata, all_files)
 
 
-def _score_split(root: str, name: str, units: Mapping[str, Unit], progress: Progress) -> dict[str, Made]:
+def _score_split(snapshot: Snapshot, name: str, units: Mapping[str, Unit], progress: Progress) -> dict[str, Made]:
     """Score all baselines of one split on one reading of its pixels; by run, what was made."""
-    split = read_split(root, name)
+    split = read_split(snapshot, name)
     specs = {run: BaselinePart.model_validate(unit["spec"]) for run, unit in units.items()}
     samples = {run: _draw(split, spec) for run, spec in specs.items()}
     if split.test.is_empty():
         return {run: Made(pl.DataFrame(), pl.DataFrame()) for run in specs}
     needed = np.unique(np.concatenate([sample.rows for drawn in samples.values() for sample in drawn]))
-    seated = seat(root, split, needed)
-    made, release = {}, newest(root) + 1
+    loaded_split = load_split(snapshot, split, needed)
+    made, release = {}, newest_release(snapshot) + 1
     for run, spec in specs.items():
         progress.step(f"train {run}")
         loaded = [sample._replace(rows=np.searchsorted(needed, sample.rows)) for sample in samples[run]]
-        rows, missed = score(spec, loaded, seated.exam(spec, _overlaps(root, split, spec)))
+        rows, missed = score(spec, loaded, loaded_split.exam(spec, _overlaps(snapshot, split, spec)))
         settings = json.dumps(units[run]["spec"], sort_keys=True)
         known = {"model": spec.model, "split_name": name, "settings": settings, "release": release}
         known["run_id"] = units[run]["fingerprint"]
-        found = (pl.DataFrame(rows, schema_overrides=_FOUND), seated.name_misses(missed))
+        found = (pl.DataFrame(rows, schema_overrides=_FOUND), loaded_split.name_misses(missed))
         made[run] = Made(
             *(frame.with_columns(pl.lit(value).alias(key) for key, value in known.items()) for frame in found)
         )
@@ -278,7 +286,7 @@ def _draw(split: Split, spec: BaselinePart) -> list[Sample]:
     return [sample._replace(rows=pool[sample.rows]) for sample in draw_samples(spec, ids)]
 
 
-def _overlaps(root: str, split: Split, spec: BaselinePart) -> dict[str, Mask]:
-    rules = sorted(read_meta(root, "clusters").units)
+def _overlaps(snapshot: Snapshot, split: Split, spec: BaselinePart) -> dict[str, Mask]:
+    rules = sorted(snapshot.metadata("clusters").units)
     pool = split.train["image_id"][split.pool(spec)]
-    return find_overlaps(scan_table(root, "clusters", None), pool, split.test["image_id"], rules)
+    return find_overlaps(snapshot.scan("clusters"), pool, split.test["image_id"], rules)

@@ -5,7 +5,7 @@ sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> s
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,16 +13,16 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.baselines.model import need_extra
-from pipeline.builder.baselines import plan_runs, run_baselines, run_units
-from pipeline.builder.clusters import plan_clusters, run_clusters, wanted_rules, ways_to_cluster
-from pipeline.builder.commit_ingest import Brought, IngestPlan, settle
+from pipeline.builder.baselines import plan_runs, run_units, score_baselines
+from pipeline.builder.clusters import cluster_images, plan_clusters, wanted_rules, ways_to_cluster
+from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
 from pipeline.builder.image_mode import stored_decode, with_decided_mode
-from pipeline.builder.index import compared_rules, find_embeddings, run_index
-from pipeline.builder.ingest import check_classes, check_files, commit_sources, plan_ingest, read_sources
-from pipeline.builder.pairs import run_pairs
+from pipeline.builder.index import compared_rules, find_embeddings, index_images
+from pipeline.builder.ingest import check_classes, check_files, commit_sources, decode_sources, plan_ingest
+from pipeline.builder.pairs import compare_images
 from pipeline.builder.preload import ENGINE_NAMES, PRELOAD
 from pipeline.builder.publish import write_report
-from pipeline.builder.splits import plan_splits, run_splits, split_units
+from pipeline.builder.splits import make_splits, plan_splits, split_units
 from pipeline.builder.state import Todo, undo_half_commits
 from pipeline.builder.summary import (
     SourceCounts,
@@ -38,10 +38,11 @@ from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
-from pipeline.lake.reading import scan_table
+from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import list_releases, publish
-from pipeline.lake.writers.heartbeats import registered, still_registered
-from pipeline.lake.writers.lock import writing
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Commit, Transaction, transaction
+from pipeline.lake.writers.heartbeats import check_registered, registered
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
@@ -125,10 +126,11 @@ def build(
     started = time.monotonic()
     check_recipe(recipe)
     found = sources.resolve(recipe)
-    with storage.silence_named(recipe.root), registered(recipe.root), Progress() as progress:
-        undecided = recipe.decode.mode is None and not stored_decode(recipe.root)
-        recipe = with_decided_mode(recipe, found)
-        built = update_lake(recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
+    with storage.silence_named(recipe.root), registered(recipe.root) as writer, Progress() as progress:
+        before = Snapshot(writer.place)
+        undecided = recipe.decode.mode is None and not stored_decode(before)
+        recipe = with_decided_mode(before, recipe, found)
+        built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
     return replace(built, seconds=time.monotonic() - started, mode_decided=undecided)
 
 
@@ -146,6 +148,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def update_lake(  # noqa: PLR0913 - what a build is made of
+    writer: Writer,
     recipe: Recipe,
     found: Sequence[Source],
     engine: Engine,
@@ -154,11 +157,13 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     prune: bool = False,
     replaced: Collection[tuple[str, str]] = (),
     repaired: Sequence[Todo] = (),
+    damaged: Collection[str] = (),
     draw: bool = True,
 ) -> Built:
     """Run every step of a build that is out of date, and publish a release.
 
     Args:
+        writer: registered in the lake.
         recipe: what to build, with its mode decided.
         found: its sources.
         engine: where to run.
@@ -166,37 +171,40 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         prune: as in `build`.
         replaced: as in `build`.
         repaired: what a repair did before, for the release's note.
+        damaged: places of damaged files that this build replaces: nothing is read of them.
         draw: count the sources and write the report. Both read images; neither works while images are damaged.
     """
-    root = recipe.root
-    # sources -> files that no commit names: others may build meanwhile
-    plan = plan_ingest(root, recipe, found, prune=prune, replaced=replaced)
-    rules = wanted_rules(root, recipe, prune=prune)
-    check_files(plan, every=_recipe_changed(root, recipe))
-    brought = None
-    if plan.todo:
+    # sources -> files that no commit names: other builds may commit meanwhile
+    snapshot = Snapshot(writer.place, left_out=damaged)
+    planned = plan_ingest(snapshot, recipe, found, prune=prune, replaced=replaced)
+    rules = wanted_rules(snapshot, recipe, prune=prune)
+    check_files(planned, every=_recipe_changed(snapshot, recipe))
+    decoded = None
+    if planned.todo:
         progress.stage("decode", rejects=True)
-        embeddings = find_embeddings(root, recipe, rules)
+        embeddings = find_embeddings(snapshot, recipe, rules)
         pixel_rules = tuple(rule for rule in rules if rule not in embeddings)
-        brought = read_sources(root, Job(root, recipe.decode, pixel_rules), plan, engine, progress)
+        decoded = decode_sources(Job(writer, recipe.decode, pixel_rules), planned, engine, progress)
 
-    # from here on alone: what follows is made of the whole lake
-    with writing(root, progress.waiting):
-        still_registered(root)
-        done = [*repaired, *_derive(recipe, plan, brought, engine, progress, prune=prune)]
+    # from here on under the lock: the following steps read the whole lake
+    with transaction(writer, progress.waiting) as lake:
+        check_registered(writer)
+        lake.leave_out(damaged)
+        done = [*repaired, *_run_steps(lake, recipe, planned, decoded, engine, progress, prune=prune)]
         # Where images stay damaged, they cannot be counted.
-        counts = stored_counts(root) if not done or not draw else None
+        counts = stored_counts(lake.snapshot) if not done or not draw else None
         if counts is None:
-            counts = count_sources(root, found) if draw else []
-        release = publish(root, recipe.digest, _note(done), remembered(recipe), as_values(counts))
+            counts = count_sources(lake.snapshot, found) if draw else []
+        release = publish(lake, recipe.digest, _note(done), recipe_record(recipe), as_values(counts))
+        published = Lake(writer.place, release)
         if done:
             progress.step("write the report")
-        report = write_report(root) if draw else ""
-    images, rejects = Lake(root, release).scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
-    read = (brought.files, brought.seconds) if brought else (0, 0.0)
-    notes = notes_of_build(root, found, counts, recipe.decode, brought) if done and draw else ()
+        report = write_report(published) if draw else ""
+    images, rejects = published.scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
+    read = (decoded.files, decoded.seconds) if decoded else (0, 0.0)
+    notes = notes_of_build(published.snapshot, found, counts, recipe.decode, decoded) if done and draw else ()
     return Built(
-        root,
+        writer.place,
         release,
         tuple(done),
         images,
@@ -209,70 +217,88 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     )
 
 
-def _derive(  # noqa: PLR0913 - what a build is made of
-    recipe: Recipe, plan: IngestPlan, brought: Brought | None, engine: Engine, progress: Progress, *, prune: bool
+def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
+    lake: Transaction,
+    recipe: Recipe,
+    planned: IngestPlan,
+    decoded: Decoded | None,
+    engine: Engine,
+    progress: Progress,
+    *,
+    prune: bool,
 ) -> list[Todo]:
-    root = recipe.root
+    writer = lake.writer
+
+    def commit(changes: Iterable[Commit]) -> None:
+        for change in changes:
+            lake.commit(change)
+
     # what a killed build left half done
-    undo_half_commits(root)
-    new_recipe = _recipe_changed(root, recipe)
+    undo_half_commits(lake)
+    new_recipe = _recipe_changed(lake.snapshot, recipe)
 
     # files -> images, rejects, index
     done: list[Todo] = []
-    if brought:
+    if decoded:
         progress.step("check and commit")
-        done = commit_sources(brought)
+        done = commit_sources(lake, decoded)
     else:
-        settle(Brought(root, decoder_name(recipe.decode), plan), scan_table(root, "shards", None).collect())
-        check_any_image(root, [], plan.shards)
+        reconcile(lake.snapshot, Decoded(decoder_name(recipe.decode), planned))
+        check_any_image(lake.snapshot, [], planned.shards)
         if new_recipe:
-            check_classes(root, plan, [], plan.shards)
+            check_classes(lake.snapshot, planned, [], planned.shards)
 
     # images -> index -> pairs -> clusters
-    rules = wanted_rules(root, recipe, prune=prune)
-    embeddings = find_embeddings(root, recipe, rules)
+    rules = wanted_rules(lake.snapshot, recipe, prune=prune)
+    embeddings = find_embeddings(lake.snapshot, recipe, rules)
     compared = compared_rules(rules, embeddings)
-    run_index(root, rules, engine, progress, embeddings)
-    run_pairs(root, compared, recipe.dedup, progress, engine)
-    done += run_clusters(root, rules, ways_to_cluster(recipe, compared), progress, engine)
+    commit(index_images(lake.snapshot, writer, rules, engine, progress, embeddings))
+    commit(compare_images(lake.snapshot, writer, compared, recipe.dedup, progress, engine))
+    ways = ways_to_cluster(recipe, compared)
+    clustered, changes = cluster_images(lake.snapshot, writer, rules, ways, progress, engine)
+    commit(changes)
 
     # images, clusters -> splits
-    splits = split_units(root, recipe, prune=prune)
-    done += run_splits(root, recipe, splits, progress)
+    splits = split_units(lake.snapshot, recipe, prune=prune)
+    drawn, changes = make_splits(lake.snapshot, writer, recipe, splits, progress)
+    commit(changes)
 
     # splits -> arrays -> scores
-    done += run_baselines(root, run_units(root, recipe, prune=prune), progress)
+    runs = run_units(lake.snapshot, recipe, prune=prune)
+    scored, changes = score_baselines(lake.snapshot, writer, runs, progress)
+    commit(changes)
+    done += [*clustered, *drawn, *scored]
     if new_recipe and not done:
-        done.append(Todo("release", "recipe", "it says something new, but nothing to be made anew"))
+        done.append(Todo("release", "recipe", "the recipe changed, but nothing that was made from it"))
     return done
 
 
 def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
-    """Tell what `build` would do, and why, without downloading, decoding or committing anything."""
-    root = recipe.root
-    recipe = with_decided_mode(recipe, ())
+    """List what `build` would do, and why, without downloading, decoding or committing anything."""
+    snapshot = Snapshot(recipe.root)
+    recipe = with_decided_mode(snapshot, recipe, ())
     absent = [part for part in recipe.source if not sources.is_fetched(part)]
     here = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in absent)})
     found = [Todo("ingest", part.uri, "not downloaded yet") for part in absent]
-    found += plan_ingest(root, recipe, sources.resolve(here), prune=prune and not absent).todo
+    found += plan_ingest(snapshot, recipe, sources.resolve(here), prune=prune and not absent).todo
     change = bool(found)
-    rules = wanted_rules(root, recipe, prune=prune)
-    splits = split_units(root, recipe, prune=prune)
-    ways = ways_to_cluster(recipe, compared_rules(rules, find_embeddings(root, recipe, rules)))
-    clusters = plan_clusters(root, rules, ways, images_change=change)
-    drawn = plan_splits(root, splits, images_change=change)
-    runs = plan_runs(root, recipe, prune=prune, redrawn={item.unit for item in drawn})
+    rules = wanted_rules(snapshot, recipe, prune=prune)
+    splits = split_units(snapshot, recipe, prune=prune)
+    ways = ways_to_cluster(recipe, compared_rules(rules, find_embeddings(snapshot, recipe, rules)))
+    clusters = plan_clusters(snapshot, rules, ways, images_change=change)
+    drawn = plan_splits(snapshot, splits, images_change=change)
+    runs = plan_runs(snapshot, recipe, prune=prune, redrawn={item.unit for item in drawn})
     return [*found, *clusters, *drawn, *runs]
 
 
-def remembered(recipe: Recipe) -> dict[str, Any]:
-    """What a release keeps of its recipe, enough to build again."""
+def recipe_record(recipe: Recipe) -> dict[str, Any]:
+    """Return what a release keeps of its recipe, enough to build again."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"file": str(recipe.file) if recipe.file else None, "base": str(recipe.base), "values": values}
 
 
-def _recipe_changed(root: str, recipe: Recipe) -> bool:
-    past = list_releases(root)
+def _recipe_changed(snapshot: Snapshot, recipe: Recipe) -> bool:
+    past = list_releases(snapshot)
     return past.is_empty() or past["recipe_digest"].last() != recipe.digest
 
 

@@ -16,15 +16,16 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 import schemas
-from pipeline.builder.state import DAMAGED, Todo, shards_digest, stale, unit_digest
+from pipeline.builder.state import DAMAGED, Todo, shards_state, stale, unit_digest
 from pipeline.dedup.clusters import cluster_by_keys, cluster_changes, say_changes
 from pipeline.dedup.index import KEYS_VERSION
 from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
-from pipeline.lake.commits import Meta, commit, files, read_meta, versions
-from pipeline.lake.parquet_writer import Part, write_part
-from pipeline.lake.reading import scan_files, scan_table
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.parquet_writer import Part, Writer
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe
 from pipeline.recipe.rules import rule_with_pairs_of, threshold_of
@@ -127,9 +128,9 @@ _ROWS = schemas.TABLES["clusters"].schema
 _BUCKETS, _ROWS_A_PIECE = 256, 2**16
 
 
-def wanted_rules(root: str, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
+def wanted_rules(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
     """List the rules to keep up to date: the recipe's, and unless pruned those that the lake has already."""
-    held = () if prune else read_meta(root, "clusters").units
+    held = () if prune else snapshot.metadata("clusters").units
     return tuple(dict.fromkeys([*recipe.dedup.rules, *held]))
 
 
@@ -139,111 +140,113 @@ def ways_to_cluster(recipe: Recipe, compared: Mapping[str, str]) -> dict[str, tu
     return {rule: (*named, *filter(None, [vectors])) for rule, vectors in compared.items()}
 
 
-def cluster_units(root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+def cluster_units(
+    snapshot: Snapshot, rules: Iterable[str], ways: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Any]]:
     """By rule, the fingerprint of the clusters that the lake's shards give, and how pairs become clusters."""
-    state = shards_digest(scan_table(root, "shards", None).collect())
+    state = shards_state(snapshot)
     specs = {rule: [rule, KEYS_VERSION, *ways.get(rule, ["keys"])] for rule in rules}
     return {rule: {"spec": spec, "fingerprint": unit_digest("dedup", spec, state)} for rule, spec in specs.items()}
 
 
 def plan_clusters(
-    root: str, rules: Iterable[str], ways: Mapping[str, Sequence[str]], *, images_change: bool
+    snapshot: Snapshot, rules: Iterable[str], ways: Mapping[str, Sequence[str]], *, images_change: bool
 ) -> list[Todo]:
     """Tell which rules the next build would cluster by, and why."""
     rules = list(rules)
     changed = dict.fromkeys(rules, "images change") if images_change else None
-    return stale("dedup", cluster_units(root, rules, ways), read_meta(root, "clusters"), changed=changed)
+    return stale("dedup", cluster_units(snapshot, rules, ways), snapshot.metadata("clusters"), changed=changed)
 
 
-def run_clusters(
-    root: str,
+def cluster_images(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
     rules: Iterable[str],
     ways: Mapping[str, Sequence[str]] = _NO_WAYS,
     progress: Progress = SILENT,
     engine: Engine = HERE,
-) -> list[Todo]:
-    """Cluster under every rule whose index changed, in one commit.
+) -> tuple[list[Todo], list[Commit]]:
+    """Cluster under every rule whose index changed.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
+        writer: writes the files.
         rules: the rules that are wanted.
         ways: by rule that compares, how its pairs become clusters, and the fingerprint of the user's vectors, if any.
         progress: where to show it.
         engine: where to run.
 
     Returns:
-        What was done, why, and what became of the clusters that were there; empty where nothing was out of date, and
-        then nothing was committed.
+        What was done, why, and what became of the clusters that were there; and the commit to make. Both are empty
+        where nothing is out of date.
     """
-    units = cluster_units(root, rules, ways)
-    held = read_meta(root, "clusters")
+    units = cluster_units(snapshot, rules, ways)
+    held = snapshot.metadata("clusters")
     todo = stale("dedup", units, held)
     if not todo:
-        return []
+        return [], []
     parts: list[Part] = []
     changes: dict[str, dict[str, int]] = {}
     for rule in (item.unit for item in todo if item.unit in units):
         progress.step(f"cluster by {rule}")
         spec = units[rule]["spec"]
-        rows = _by_keys(root, rule, engine) if spec[2] == "keys" else _by_pairs(root, rule, spec, held)
+        rows = _by_keys(snapshot, rule, engine) if spec[2] == "keys" else _by_pairs(snapshot, rule, spec, held)
         if rule in held.units and DAMAGED not in held.units[rule]:
-            changes[rule] = cluster_changes(_of_rule(root, "clusters", rule).collect(), rows)
-        part = write_part(root, "clusters", {"rule": rule}, rows.to_arrow().cast(_ROWS))
-        parts += [] if part is None else [part]
+            changes[rule] = cluster_changes(_of_rule(snapshot, "clusters", rule).collect(), rows)
+        parts += writer.write("clusters", rows.to_arrow().cast(_ROWS), {"rule": rule})
     touched = {item.unit for item in todo}
     made = {rule: {**unit, **_counted(rule, changes, held)} for rule, unit in units.items()}
-    now = versions(root)
-    meta = Meta("dedup", made, {name: now[name] for name in ("index", "pairs") if name in now})
-    commit(root, "clusters", parts, lambda p: _rule(p) in touched, meta)
-    return [_told(item, changes) for item in todo]
+    now = snapshot.versions
+    metadata = Metadata("dedup", made, {name: now[name] for name in ("index", "pairs") if name in now})
+    commit = Commit("clusters", parts, metadata, lambda p: _rule(p) in touched)
+    return [_with_changes(item, changes) for item in todo], [commit]
 
 
-def _counted(rule: str, changes: Mapping[str, dict[str, int]], held: Meta) -> dict[str, Any]:
+def _counted(rule: str, changes: Mapping[str, dict[str, int]], held: Metadata) -> dict[str, Any]:
     """Keep, with a rule's clusters, what became of those before."""
     counts = changes.get(rule) or held.units.get(rule, {}).get("changes")
     return {"changes": counts} if counts else {}
 
 
-def _told(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
+def _with_changes(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
     if item.unit not in changes:
         return item
     return item._replace(reason=f"{item.reason}; clusters: {say_changes(changes[item.unit])}")
 
 
-def cluster_buckets(root: str, rule: str, version: int, buckets: range) -> pl.DataFrame:
+def cluster_buckets(snapshot: Snapshot, rule: str, buckets: range) -> pl.DataFrame:
     """Cluster the images whose keys lie in some buckets; runs in a worker.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
         rule: a rule that keys decide.
-        version: of the index.
         buckets: which ones.
 
     Returns:
         Rows of the clusters table, ordered.
     """
-    index = scan_table(root, "index", version, lambda partition: _rule(partition) == rule)
+    index = _of_rule(snapshot, "index", rule)
     return cluster_by_keys(index.filter(pl.col("bucket").is_between(buckets[0], buckets[-1]))).collect()
 
 
-def _by_keys(root: str, rule: str, engine: Engine) -> pl.DataFrame:
+def _by_keys(snapshot: Snapshot, rule: str, engine: Engine) -> pl.DataFrame:
     """Make the rows of the clusters table of one rule, ordered; where the engine is many, by buckets."""
-    rows = sum(part.rows for part in files(root, "index") if _rule(part.partition) == rule)
+    rows = sum(part.rows for part in snapshot.files("index") if _rule(part.partition) == rule)
     pieces = max(1, min(engine.pieces, rows // _ROWS_A_PIECE, _BUCKETS))
     if pieces == 1:
-        return cluster_by_keys(_of_rule(root, "index", rule)).collect()
+        return cluster_by_keys(_of_rule(snapshot, "index", rule)).collect()
     cuts = [_BUCKETS * number // pieces for number in range(pieces + 1)]
-    work = partial(cluster_buckets, root, rule, versions(root)["index"])
+    work = partial(cluster_buckets, snapshot, rule)
     with closing(engine.map(work, map(range, cuts, cuts[1:]))) as found:
         return pl.concat(found).sort("rule", "cluster_id", "image_id")
 
 
-def _by_pairs(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.DataFrame:
+def _by_pairs(snapshot: Snapshot, rule: str, spec: Sequence[str], held: Metadata) -> pl.DataFrame:
     """Make the rows of the clusters table of one rule that compares, ordered."""
-    index = _of_rule(root, "index", rule)
-    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only for builds that cluster
+    index = _of_rule(snapshot, "index", rule)
+    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
 
-    links = links_of(rule, lambda table: _of_rule(root, table, rule), _links(root, rule, spec, held))
+    links = links_of(rule, lambda table: _of_rule(snapshot, table, rule), _links(snapshot, rule, spec, held))
     linked = link(links, _METHODS[spec[2]])
     known = index.select("image_id", "label", "dataset", "split", "rule")
     return (
@@ -254,30 +257,30 @@ def _by_pairs(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.DataF
     )
 
 
-def _links(root: str, rule: str, spec: Sequence[str], held: Meta) -> pl.LazyFrame:
+def _links(snapshot: Snapshot, rule: str, spec: Sequence[str], held: Metadata) -> pl.LazyFrame:
     """Read the pairs of a rule; where some were only added, those, and for the others the clusters that they made.
 
     A component is as well connected by its first image with each other as by all its pairs.
     """
-    pairs = _of_rule(root, "pairs", rule)
+    pairs = _of_rule(snapshot, "pairs", rule)
     if spec[2] != "components" or held.units.get(rule, {}).get("spec") != list(spec) or "pairs" not in held.inputs:
         return pairs
     then, now = (
-        {part.path for part in files(root, "pairs", version) if _rule(part.partition) == rule}
-        for version in (held.inputs["pairs"], None)
+        {part.path for part in snapshot.with_version("pairs", version).files("pairs") if _rule(part.partition) == rule}
+        for version in (held.inputs["pairs"], snapshot.version("pairs"))
     )
     if not then <= now:
         return pairs
-    made = _of_rule(root, "clusters", rule).select(left_id="cluster_id", right_id="image_id")
+    made = _of_rule(snapshot, "clusters", rule).select(left_id="cluster_id", right_id="image_id")
     known = made.filter(pl.col("left_id") != pl.col("right_id"))
     new = sorted(now - then)
     if not new:
         return known
-    return pl.concat([known, scan_files(root, "pairs", new).select("left_id", "right_id")])
+    return pl.concat([known, snapshot.scan_files("pairs", new).select("left_id", "right_id")])
 
 
-def _of_rule(root: str, table: str, rule: str) -> pl.LazyFrame:
-    return scan_table(root, table, None, lambda partition: _rule(partition) == rule)
+def _of_rule(snapshot: Snapshot, table: str, rule: str) -> pl.LazyFrame:
+    return snapshot.scan(table, lambda partition: _rule(partition) == rule)
 
 
 def _rule(partition: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline import sources
 from pipeline.decode.picture import decode, is_gray, strict_pillow
-from pipeline.lake.commits import read_meta
+from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart, Recipe
 from pipeline.shard import Encoded, Files, Made, Pixels
 from pipeline.sources import Source
@@ -28,17 +28,18 @@ _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 _COLOUR = DecodePart(mode="RGB", on_mismatch="convert")
 
 
-def stored_decode(root: str) -> dict[str, Any]:
+def stored_decode(snapshot: Snapshot) -> dict[str, Any]:
     """Read `[decode]` as the newest release of a lake keeps it; empty where there is no release."""
-    recipe = read_meta(root, "releases").units.get("recipe", {})
+    recipe = snapshot.metadata("releases").units.get("recipe", {})
     found: dict[str, Any] = recipe.get("values", {}).get("decode", {})
     return found
 
 
-def with_decided_mode(recipe: Recipe, found: Iterable[Source]) -> Recipe:
+def with_decided_mode(snapshot: Snapshot, recipe: Recipe, found: Iterable[Source]) -> Recipe:
     """Fill in `mode` and `on_mismatch` of a recipe.
 
     Args:
+        snapshot: of the lake.
         recipe: what to build.
         found: its sources. They are read only where neither the recipe nor the lake has a mode.
 
@@ -52,7 +53,7 @@ def with_decided_mode(recipe: Recipe, found: Iterable[Source]) -> Recipe:
     part = recipe.decode
     if part.mode is not None and part.on_mismatch is not None:
         return recipe
-    stored = stored_decode(recipe.root)
+    stored = stored_decode(snapshot)
     mode = part.mode or stored.get("mode") or decide_mode(found)
     on_mismatch = part.on_mismatch or stored.get("on_mismatch") or "convert"
     # Checked again: "resize" of an older lake is "convert".

@@ -14,15 +14,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.builder.state import SHARD_KEY
-from pipeline.builder.worker import ShardFile, as_writer, index_shard
+from pipeline.builder.worker import ShardFile, index_shard
 from pipeline.dedup.index import KEYS_VERSION, sort_index, table_of
 from pipeline.dedup.rules import embedding, parse_rule
 from pipeline.engines import Engine
 from pipeline.errors import RecipeError, SourceError
 from pipeline.hashing import digest_of
-from pipeline.lake.commits import Meta, commit, files, read_meta, versions
-from pipeline.lake.parquet_writer import Part, write_part, writer
-from pipeline.lake.reading import scan_table
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.parquet_writer import Part, Writer
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import EmbeddingPart, Recipe
 from pipeline.sources.embeddings import read_embedding
@@ -54,7 +55,7 @@ def name_of(rule: str) -> str | None:
     return comparison.name if isinstance(comparison, embedding.Embedding) else None
 
 
-def find_embeddings(root: str, recipe: Recipe, rules: Iterable[str]) -> dict[str, Embeddings]:
+def find_embeddings(snapshot: Snapshot, recipe: Recipe, rules: Iterable[str]) -> dict[str, Embeddings]:
     """By rule that compares by one, the embedding as the recipe, or else the lake, knows it.
 
     Raises:
@@ -63,7 +64,7 @@ def find_embeddings(root: str, recipe: Recipe, rules: Iterable[str]) -> dict[str
     named: dict[str, list[EmbeddingPart]] = {}
     for part in recipe.embedding:
         named.setdefault(part.name, []).append(_absolute(part, recipe.base))
-    held = read_meta(root, "index").units.get("embeddings", {}).get("parts", {})
+    held = snapshot.metadata("index").units.get("embeddings", {}).get("parts", {})
     found = {}
     for rule, name in ((rule, name) for rule in rules if (name := name_of(rule))):
         parts = named.get(name) or [EmbeddingPart.model_validate(part) for part in held.get(name, ())]
@@ -84,13 +85,20 @@ def remembered(found: Mapping[str, Embeddings]) -> dict[str, Any]:
     return {"parts": parts, "fingerprint": {rule: item.fingerprint for rule, item in found.items()}}
 
 
-def index_embedding(
-    root: str, rule: str, found: Embeddings, lacking: Iterable[Mapping[str, str]], *, beside: bool
+def index_embedding(  # noqa: PLR0913 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
+    rule: str,
+    found: Embeddings,
+    lacking: Iterable[Mapping[str, str]],
+    *,
+    beside: bool,
 ) -> list[Part]:
     """Index shards by the user's vectors.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
+        writer: writes the files.
         rule: the rule.
         found: the files of its embedding.
         lacking: shards to index.
@@ -101,7 +109,7 @@ def index_embedding(
     """
     wanted = pl.DataFrame([dict(part) for part in lacking], schema=dict.fromkeys(SHARD_KEY, pl.String))
     made: list[Part] = []
-    width = _width(root, rule) if beside else None
+    width = _width(snapshot, rule) if beside else None
     for part in found.parts:
         mine = wanted.filter(**({"dataset": part.dataset} | ({"split": part.split} if part.split else {})))
         if len(mine):
@@ -113,22 +121,27 @@ def index_embedding(
                     f"{width}. Bring vectors of one model."
                 )
             width = new
-            made += _index_part(root, rule, part, mine, read)
+            made += _index_part(snapshot, writer, rule, part, mine, read)
     return made
 
 
-def _width(root: str, rule: str) -> int | None:
-    held = scan_table(root, "index", None, lambda partition: partition["rule"] == rule)
+def _width(snapshot: Snapshot, rule: str) -> int | None:
+    held = snapshot.scan("index", lambda partition: partition["rule"] == rule)
     width: int | None = held.select(pl.min("key")).collect().item()
     return width
 
 
-def _index_part(
-    root: str, rule: str, part: EmbeddingPart, shards: pl.DataFrame, read: tuple[str, pl.Series, Vectors]
+def _index_part(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
+    rule: str,
+    part: EmbeddingPart,
+    shards: pl.DataFrame,
+    read: tuple[str, pl.Series, Vectors],
 ) -> list[Part]:
     column, names, vectors = read
     rows = (
-        scan_table(root, "images", None)
+        snapshot.scan("images")
         .select("image_id", "path", "label", *SHARD_KEY)
         .join(shards.lazy(), on=SHARD_KEY, how="semi")
         .join(pl.LazyFrame({column: names}).with_row_index("row"), on=column, how="left")
@@ -142,14 +155,14 @@ def _index_part(
             f"embedding '{part.name}': {part.uri} has no vector for {len(without)} of {len(rows)} images, the first is "
             f"{without.select(pl.format('{} of {}/{}', 'path', 'dataset', 'split')).item(0, 0)}. Bring vectors for all."
         )
-    made = []
+    made: list[Part] = []
     for (dataset, split, shard), group in rows.partition_by(SHARD_KEY, as_dict=True, maintain_order=True).items():
         ids, labels = (group[name].to_arrow() for name in ("image_id", "label"))
         entries = embedding.entries(vectors[group["row"].to_numpy()])
         table = table_of(entries, ids.cast("binary"), labels.cast("string"))
         partition = {"rule": rule, "dataset": dataset, "split": split, "shard": shard}
-        made.append(write_part(root, "index", partition, sort_index([table])))
-    return [item for item in made if item is not None]
+        made += writer.write("index", sort_index([table]), partition)
+    return made
 
 
 def _check_splits(part: EmbeddingPart, rows: pl.DataFrame) -> None:
@@ -173,35 +186,37 @@ def _state(part: EmbeddingPart) -> list[Any]:
     return [part.model_dump(), [[f.stat().st_size, f.stat().st_mtime_ns] if f.exists() else None for f in files]]
 
 
-def run_index(
-    root: str,
+def index_images(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
     rules: tuple[str, ...],
     engine: Engine,
     progress: Progress = SILENT,
     embeddings: Mapping[str, Embeddings] = MappingProxyType({}),
-) -> bool:
+) -> list[Commit]:
     """Index every image under every rule, and drop the index of rules no longer wanted.
 
     Reads the pixels of images that lack a rule, and nothing where none does. Rules that compare by embeddings read
     those, of the shards that the embedding covers.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
+        writer: writes the files.
         rules: the rules that are wanted.
         engine: where to run.
         progress: where to show it.
         embeddings: by rule that compares by one, the embedding.
 
     Returns:
-        Whether anything was committed.
+        The commit to make; empty where nothing is out of date.
 
     Raises:
         SourceError: an embedding cannot be read, or lacks an image.
     """
-    state = _IndexState.read(root)
+    state = _IndexState.read(snapshot)
     stale = {rule for rule in embeddings if state.embedded.get(rule) != embeddings[rule].fingerprint}
     dropped = (state.rules - set(rules)) | (stale & state.rules)
-    images = files(root, "images")
+    images = snapshot.files("images")
     held = {key for key in state.held if key[0] not in dropped}
     lacking = [
         (part, without)
@@ -213,21 +228,20 @@ def run_index(
         for rule, found in embeddings.items()
     }
     if state.current and not (lacking or dropped or stale or any(uncovered.values())):
-        return False
+        return []
     made = [
         part
         for rule, found in embeddings.items()
-        for part in index_embedding(root, rule, found, uncovered[rule], beside=rule not in dropped)
+        for part in index_embedding(snapshot, writer, rule, found, uncovered[rule], beside=rule not in dropped)
     ]
-    missing = [ShardFile(f"{root}/images/{part.path}", part.partition, without) for part, without in lacking]
+    missing = [ShardFile(f"{snapshot.place}/images/{part.path}", part.partition, without) for part, without in lacking]
     progress.stage("index", sum(part.rows for part, _ in lacking))
-    for parts in engine.map(partial(as_writer, writer(), partial(index_shard, root)), missing):
+    for parts in engine.map(partial(index_shard, writer), missing):
         made += parts
         progress.advance(parts[0].rows)
     units = {**state.units, "keys": {"fingerprint": KEYS_VERSION}, "embeddings": remembered(embeddings)}
-    done = Meta("index", units, {"images": versions(root)["images"]})
-    commit(root, "index", made, lambda partition: not state.current or partition["rule"] in dropped, done)
-    return True
+    metadata = Metadata("index", units, {"images": snapshot.version("images")})
+    return [Commit("index", made, metadata, lambda partition: not state.current or partition["rule"] in dropped)]
 
 
 class _IndexState(NamedTuple):
@@ -240,10 +254,10 @@ class _IndexState(NamedTuple):
     embedded: Mapping[str, str]
 
     @classmethod
-    def read(cls, root: str) -> Self:
-        units = read_meta(root, "index").units
+    def read(cls, snapshot: Snapshot) -> Self:
+        units = snapshot.metadata("index").units
         current = units.get("keys", {"fingerprint": KEYS_VERSION})["fingerprint"] == KEYS_VERSION
-        found = [part.partition for part in files(root, "index")] if current else []
+        found = [part.partition for part in snapshot.files("index")] if current else []
         held: set[tuple[str, ...]] = {(p["rule"], p["dataset"], p["split"], p["shard"]) for p in found}
         embedded = units.get("embeddings", {}).get("fingerprint", {}) if current else {}
         return cls(units, current, held, {rule for rule, *_ in held}, embedded)

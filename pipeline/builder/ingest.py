@@ -1,7 +1,4 @@
-"""sources -> images, rejects, index, shards: decode what is new or changed, check it, commit it.
-
-Ingest on other machines: what only this one holds travels there, and what they do not see is an error.
-"""
+"""sources -> images, rejects, index, shards: plan what is new or changed, decode it, check it and commit it."""
 
 import time
 from collections import Counter, deque
@@ -16,15 +13,15 @@ from socket import gethostname
 import polars as pl
 
 from pipeline import sources
-from pipeline.builder.commit_ingest import Brought, IngestPlan, SourcePlan, check_paths, commit_shards, settle
+from pipeline.builder.commit_ingest import Decoded, IngestPlan, SourcePlan, check_paths, commit_shards, reconcile
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame
 from pipeline.builder.summary import ReadingNotes, check_any_image
-from pipeline.builder.worker import Ingested, Job, Load, as_writer, ingest_shard
+from pipeline.builder.worker import Ingested, Job, Load, ingest_shard
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
 from pipeline.errors import LakeError, SourceError
-from pipeline.lake.parquet_writer import writer
-from pipeline.lake.reading import scan_table
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Transaction
 from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe
 from pipeline.shard import Encoded, Files, Made, Survey
@@ -32,14 +29,14 @@ from pipeline.sources import Source
 from pipeline.sources.remote.download import cache_folder
 
 
-def carried(source: Source, shard: Encoded) -> Encoded:
-    """Read here what workers elsewhere cannot: what was downloaded lies in the cache of this machine.
+def with_cached_content(source: Source, shard: Encoded) -> Encoded:
+    """Read a shard of a downloaded file in the driver: workers on other machines do not see this machine's cache.
 
-    All other sources are read by the workers, from storage that every machine sees. Packed archives travel anyway.
+    Workers read all other sources themselves, from storage that every machine sees.
 
     Args:
-        source: where the shard is from.
-        shard: as the source hands it out.
+        source: the shard's source.
+        shard: as the source returned it.
 
     Returns:
         The shard with its content, if that is in the cache. A download is one file, so it is never a folder of them.
@@ -52,48 +49,55 @@ def carried(source: Source, shard: Encoded) -> Encoded:
     return shard
 
 
-def ingest_elsewhere(job: Job, load: Load) -> Ingested:
-    """Ingest a shard on a machine that may not see what the driver sees; runs in a worker.
+def ingest_remotely(job: Job, load: Load) -> Ingested:
+    """Ingest a shard in a worker on another machine, which must see the lake and the source.
 
-    Where a folder is missing, each of its files would be a reject, and what was written would be in no lake.
+    Without these checks every file of a missing folder would become a reject.
 
     Raises:
         SourceError: this machine does not see the source.
         LakeError: this machine does not see the lake.
         DiskFullError: no space is left.
     """
-    if "://" not in job.root and not Path(job.root).is_dir():
-        raise LakeError(f"{gethostname()}, a node of the cluster, does not see the lake at {job.root}. {_SHARED}")
+    if "://" not in job.writer.place and not Path(job.writer.place).is_dir():
+        raise LakeError(
+            f"{gethostname()}, a node of the cluster, does not see the lake at {job.writer.place}. {_SHARED}"
+        )
     contents = load.shard.contents
     if isinstance(contents, Files) and contents.names and not Path(contents.names[0]).parent.is_dir():
-        raise _unseen(load, str(Path(contents.names[0]).parent))
+        raise _not_seen(load, str(Path(contents.names[0]).parent))
     try:
         return ingest_shard(job, load)
     except FileNotFoundError as error:
-        raise _unseen(load, error.filename or str(error)) from error
+        raise _not_seen(load, error.filename or str(error)) from error
 
 
 _SHARED = "Put it on storage that every node sees under one path, or build with --engine local. Nothing was committed."
 
 
-def _unseen(load: Load, place: str) -> SourceError:
+def _not_seen(load: Load, place: str) -> SourceError:
     title = f"{load.dataset}/{load.split} ({load.uri})"
     return SourceError(f"{title}: {gethostname()}, a node of the cluster, does not see {place}. {_SHARED}")
 
 
 def plan_ingest(
-    root: str, recipe: Recipe, found: Sequence[Source], *, prune: bool, replaced: Collection[tuple[str, str]] = ()
+    snapshot: Snapshot,
+    recipe: Recipe,
+    found: Sequence[Source],
+    *,
+    prune: bool,
+    replaced: Collection[tuple[str, str]] = (),
 ) -> IngestPlan:
-    """Compare the sources with what the lake was made from; opens no image and commits nothing.
+    """Compare the sources with what the lake was made from; opens no image.
 
     Args:
-        root: the lake's place.
+        snapshot: of the lake.
         recipe: what to build.
         found: its sources.
-        prune: drop what other recipes read.
-        replaced: (dataset, uri) of sources that are dropped all the same, as others take their place.
+        prune: drop sources of other recipes.
+        replaced: (dataset, uri) of sources that are dropped even without `prune`, as others take their place.
     """
-    shards = scan_table(root, "shards", None).collect()
+    shards = snapshot.scan("shards").collect()
     decoder = decoder_name(recipe.decode)
     plans = [_plan_source(source, _rows_of_source(shards, source), decoder) for source in found]
     known = pl.DataFrame(
@@ -109,15 +113,15 @@ def plan_ingest(
 
 
 def is_replaced(dataset: str, uri: str, replaced: Collection[tuple[str, str]]) -> bool:
-    """Tell whether what was read of a uri is of a source, (dataset, uri), that another takes the place of."""
+    """Return whether a uri belongs to one of the replaced sources, given as (dataset, uri)."""
     return any(
         dataset == name and (uri == old or uri.startswith(f"{old.rstrip('/')}/") or fnmatchcase(uri, old))
         for name, old in replaced
     )
 
 
-def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Brought:
-    """Decode what the plan names, into files that no commit names yet. Others may write to the lake meanwhile.
+def decode_sources(job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Decoded:
+    """Decode what the plan lists, into files that no commit names yet. Other builds may commit meanwhile.
 
     Raises:
         SourceError: a source is damaged.
@@ -125,9 +129,8 @@ def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress
     started = time.monotonic()
     made: list[Ingested] = []
     forecast, read, notes = _forecast(plan), deque[float | None](), ReadingNotes()
-    ingest = ingest_shard if engine.shares_disk else ingest_elsewhere
-    work = partial(as_writer, writer(), partial(ingest, job))
-    with closing(engine.map(work, _noted(_loads(plan, engine, notes), read))) as results:
+    ingest = partial(ingest_shard if engine.shares_disk else ingest_remotely, job)
+    with closing(engine.map(ingest, _noted(_loads(plan, engine, notes), read))) as results:
         progress.expect(forecast.total())
         for ingested in results:
             made.append(ingested)
@@ -136,13 +139,13 @@ def read_sources(root: str, job: Job, plan: IngestPlan, engine: Engine, progress
             progress.expect(forecast.total())
             progress.advance(images, rejects)
     seconds = time.monotonic() - started
-    return Brought(root, decoder_name(job.decode), plan, made, seconds, notes.lines())
+    return Decoded(decoder_name(job.decode), plan, made, seconds, notes.lines())
 
 
-def commit_sources(brought: Brought) -> list[Todo]:
-    """Commit what was decoded: images, index, rejects and shards, in this order. The lake must be locked.
+def commit_sources(transaction: Transaction, decoded: Decoded) -> list[Todo]:
+    """Commit what was decoded: images, index, rejects and shards, in this order.
 
-    What another build committed since the plan was made stays. Where it brought the very same, this one's is dropped.
+    What another build committed since the plan was made stays. Where it committed the same, this one's is dropped.
 
     Returns:
         What was done, and why.
@@ -152,16 +155,16 @@ def commit_sources(brought: Brought) -> list[Todo]:
         SourceError: two images have one path, or no image would be in the lake; nothing was committed.
         LakeError: another build changed one of the sources meanwhile; nothing was committed.
     """
-    root, decoder = brought.root, brought.decoder
-    plan, made, told = settle(brought, scan_table(root, "shards", None).collect())
+    snapshot, decoder = transaction.snapshot, decoded.decoder
+    plan, made, done = reconcile(snapshot, decoded)
     replaced = _replaced(plan, made)
     retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
-    check_classes(root, plan, made, retained)
-    check_paths(root, made, retained)
-    check_any_image(root, made, retained)
+    check_classes(snapshot, plan, made, retained)
+    check_paths(snapshot, made, retained)
+    check_any_image(snapshot, made, retained)
     if len(replaced):
-        commit_shards(root, decoder, made, replaced, retained)
-    return told
+        commit_shards(transaction, decoder, made, replaced, retained)
+    return done
 
 
 def _forecast(plan: IngestPlan) -> Forecast:
@@ -203,7 +206,7 @@ def check_files(plan: IngestPlan, *, every: bool) -> None:
             sources.check_file(item.source)
 
 
-def check_classes(root: str, plan: IngestPlan, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
+def check_classes(snapshot: Snapshot, plan: IngestPlan, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
     """Check the classes that the recipe asks of every source, over new and retained shards alike.
 
     Files that one pattern found are checked together. A class whose every file is a reject has no image, and falls
@@ -224,7 +227,7 @@ def check_classes(root: str, plan: IngestPlan, made: Sequence[Ingested], retaine
                 counts.update({**dict.fromkeys(item.rejects["label"].to_pylist(), 0), **item.labels})
         stay = retained.filter(pl.col("uri").is_in(uris), dataset=dataset, split=split).lazy()
         for table, worth in (("rejects", 0), ("images", 1)):
-            rows = scan_table(root, table, None).select(*SHARD_KEY, "label").join(stay, on=SHARD_KEY, how="semi")
+            rows = snapshot.scan(table).select(*SHARD_KEY, "label").join(stay, on=SHARD_KEY, how="semi")
             found = rows.group_by("label").agg(pl.len() * worth).collect()
             counts.update(dict(found.rows()))
         sources.check_classes(members[0], counts)
@@ -261,7 +264,7 @@ def _loads(plan: IngestPlan, engine: Engine, notes: ReadingNotes) -> Iterator[Lo
         if item.reason:
             for read in sources.read(item.source, item.wanted):
                 notes.add(item.source, read)
-                shard = read if engine.shares_disk else carried(item.source, read)
+                shard = read if engine.shares_disk else with_cached_content(item.source, read)
                 yield Load(item.source.dataset, item.source.split, item.source.uri, shard)
 
 

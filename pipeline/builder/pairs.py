@@ -22,7 +22,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.arrow_binary import from_binary, to_binary
-from pipeline.builder.state import shards_digest, stale, unit_digest
+from pipeline.builder.state import shards_state, stale, unit_digest
 from pipeline.dedup.index import KEYS_VERSION, entries_of
 from pipeline.dedup.joins.vectors import on_one_core
 from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
@@ -31,9 +31,10 @@ from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.errors import LakeError
 from pipeline.hashing import digest_of
-from pipeline.lake.commits import Meta, commit, files, read_meta, versions
-from pipeline.lake.parquet_writer import Part, open_part, write_part
-from pipeline.lake.reading import file_names, scan_files, scan_table
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.parquet_writer import Part, Writer
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Commit, all_files
 from pipeline.pixels import gather, locate
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import DedupPart
@@ -67,7 +68,7 @@ class Comparing(NamedTuple):
     """What is the same for all blocks of a rule.
 
     Attributes:
-        root: the lake's folder.
+        snapshot: of the lake.
         rule: the rule as the recipe spells it.
         comparison: the rule, ready to run.
         images: files of the images table, where candidates' pixels are.
@@ -76,7 +77,7 @@ class Comparing(NamedTuple):
         apart: whether only images of different splits are compared.
     """
 
-    root: str
+    snapshot: Snapshot
     rule: str
     comparison: Comparison
     images: Sequence[str]
@@ -136,8 +137,8 @@ def compare_blocks(work: Comparing, facing: Facing) -> pa.Table:
         LakeError: there are more pairs than `most`.
     """
     with on_one_core():
-        left = _read(work.root, facing.left)
-        right = None if facing.right is None else _read(work.root, facing.right)
+        left = _read(work.snapshot, facing.left)
+        right = None if facing.right is None else _read(work.snapshot, facing.right)
         return _bounded(work, _matched(work, left, right, _reader(work.images)))
 
 
@@ -146,8 +147,8 @@ def _here(work: Comparing, facings: Iterable[Facing], progress: Progress) -> Ite
     read, held, block = _reader(work.images), None, None
     for facing in facings:
         if held is not facing.left or block is None:
-            held, block = facing.left, _read(work.root, facing.left)
-        other = None if facing.right is None else _read(work.root, facing.right)
+            held, block = facing.left, _read(work.snapshot, facing.left)
+        other = None if facing.right is None else _read(work.snapshot, facing.right)
         yield from _matched(work, block, other, read)
         progress.advance(facing.done)
 
@@ -240,8 +241,8 @@ def _split_of(block: Files) -> tuple[str, str]:
     return block[0].partition["dataset"], block[0].partition["split"]
 
 
-def _read(root: str, parts: Files) -> Block:
-    rows = scan_files(root, "index", sorted(part.path for part in parts)).select(_COLUMNS).collect().to_arrow()
+def _read(snapshot: Snapshot, parts: Files) -> Block:
+    rows = snapshot.scan_files("index", sorted(part.path for part in parts)).select(_COLUMNS).collect().to_arrow()
     ids = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in rows["image_id"].chunks])
     return Block(from_binary(ids, 16), entries_of(rows))
 
@@ -261,31 +262,38 @@ _VERSION = 1
 _SAMPLE = 20_000
 
 
-def bound_rule(root: str, rule: str, added: Sequence[Part]) -> Comparison:
-    """Make a rule ready to compare, with the lake's basis where it needs one: that of the first build that had it.
+def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Sequence[Part]) -> tuple[Comparison, list[Commit]]:
+    """Make a rule ready to compare, with the lake's basis where it needs one: that of the first build with the rule.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
+        writer: writes the files.
         rule: a rule that compares.
         added: files of the index table, to fit a basis to where the lake has none.
+
+    Returns:
+        The comparison, and the commit of a basis that was fitted.
     """
     comparison = parse_rule(rule).comparison
     if comparison is None:
         raise AssertionError(f"rule {rule} compares nothing")
     if not isinstance(comparison, photo.Photo):
-        return comparison
-    held = scan_table(root, "bases", None).filter(family=photo.FAMILY, version=_VERSION).select("basis").collect()
-    return comparison.using(held.item() if len(held) else _fit(root, comparison, added))
+        return comparison, []
+    held = snapshot.scan("bases").filter(family=photo.FAMILY, version=_VERSION).select("basis").collect()
+    if len(held):
+        return comparison.using(held.item()), []
+    basis, commit = _fit(snapshot, writer, comparison, added)
+    return comparison.using(basis), [commit]
 
 
-def _fit(root: str, comparison: photo.Photo, added: Sequence[Part]) -> bytes:
-    sample = _sample(scan_files(root, "index", [part.path for part in added]))
+def _fit(snapshot: Snapshot, writer: Writer, comparison: photo.Photo, added: Sequence[Part]) -> tuple[bytes, Commit]:
+    sample = _sample(snapshot.scan_files("index", [part.path for part in added]))
     basis = comparison.fit(sample)
     row = {"family": photo.FAMILY, "version": _VERSION, "images": len(sample.key), "basis": basis}
-    part = write_part(root, "bases", {}, pa.Table.from_pylist([row], schema=schemas.TABLES["bases"].schema))
-    meta = Meta("dedup", {photo.FAMILY: {"fingerprint": digest_of(basis.hex())}}, {"index": versions(root)["index"]})
-    commit(root, "bases", [part] if part else [], lambda _: True, meta)
-    return basis
+    added_file = writer.write("bases", pa.Table.from_pylist([row], schema=schemas.TABLES["bases"].schema))
+    units = {photo.FAMILY: {"fingerprint": digest_of(basis.hex())}}
+    metadata = Metadata("dedup", units, {"index": snapshot.version("index")})
+    return basis, Commit("bases", added_file, metadata, all_files)
 
 
 def _sample(rows: pl.LazyFrame) -> Entries:
@@ -304,79 +312,83 @@ _BLOCK_BYTES = 2**26
 _FILES = 64
 
 
-def pair_units(root: str, compared: Mapping[str, str], between: str) -> dict[str, dict[str, Any]]:
+def pair_units(snapshot: Snapshot, compared: Mapping[str, str], between: str) -> dict[str, dict[str, Any]]:
     """By rule that compares, the fingerprint of the pairs that the lake's shards give."""
-    state = shards_digest(scan_table(root, "shards", None).collect())
+    state = shards_state(snapshot)
     return {
         rule: {"spec": between, "fingerprint": unit_digest("dedup", [rule, KEYS_VERSION, between, vectors], state)}
         for rule, vectors in compared.items()
     }
 
 
-def run_pairs(
-    root: str,
+def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
     compared: Mapping[str, str],
     settings: DedupPart,
     progress: Progress = SILENT,
     engine: Engine = HERE,
-) -> bool:
-    """Bring the pairs of every rule that compares up to date, in one commit.
+) -> list[Commit]:
+    """Bring the pairs of every rule that compares up to date.
 
     Cost grows with the new images times all images, not with the square of all; of old images only those pixels are
     read that verification asks for.
 
     Args:
-        root: the lake's folder.
+        snapshot: of the lake.
+        writer: writes the files.
         compared: the rules that are wanted and compare, each with the fingerprint of the user's vectors, if any.
         settings: the recipe's `[dedup]`: what is compared with what, and how many pairs a rule may find.
         progress: where to show it.
         engine: where to run.
 
     Returns:
-        Whether anything was committed.
+        The commits to make: bases that were fitted, then pairs; empty where nothing is out of date.
 
     Raises:
         LakeError: a rule finds more pairs than that; nothing was committed.
     """
-    units = pair_units(root, compared, settings.between)
-    held = read_meta(root, "pairs")
+    units = pair_units(snapshot, compared, settings.between)
+    held = snapshot.metadata("pairs")
     todo = stale("dedup", units, held)
     if not todo:
-        return False
+        return []
     made: list[Part] = []
+    bases: list[Commit] = []
     rewritten = {item.unit for item in todo if item.unit not in units}
     for rule in (item.unit for item in todo if item.unit in units):
-        change = _change(root, rule, held, settings.between)
-        old = [part for part in files(root, "pairs") if part.partition["rule"] == rule]
+        change = _change(snapshot, rule, held, settings.between)
+        old = [part for part in snapshot.files("pairs") if part.partition["rule"] == rule]
         again = change.left or len(old) >= _FILES
-        kept = _surviving(root, rule, change) if again else iter(())
+        kept = _surviving(snapshot, rule, change) if again else iter(())
         rewritten |= {rule} if again else set()
         progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
         most = settings.max_pairs - (0 if again else sum(part.rows for part in old))
         found: Iterator[pa.Table] = iter(())
         if change.added:
+            comparison, fitted = with_basis(snapshot, writer, rule, change.added)
+            bases += fitted
             work = Comparing(
-                root,
+                snapshot,
                 rule,
-                comparison=bound_rule(root, rule, change.added),
-                images=file_names(root, "images", None),
+                comparison=comparison,
+                images=snapshot.file_places("images"),
                 most=most,
-                largest=_rows_at_once(root, change),
+                largest=_rows_at_once(snapshot, change),
                 apart=settings.between == "splits",
             )
             found = find_pairs(work, change, engine, progress)
-        made += _write(root, rule, chain(kept, found), most)
-    meta = Meta("dedup", units, {"index": versions(root)["index"]})
-    commit(root, "pairs", made, lambda partition: partition["rule"] in rewritten, meta)
-    return True
+        made += _write(writer, rule, chain(kept, found), most)
+    metadata = Metadata("dedup", units, {"index": snapshot.version("index")})
+    return [*bases, Commit("pairs", made, metadata, lambda partition: partition["rule"] in rewritten)]
 
 
-def _change(root: str, rule: str, held: Meta, between: str) -> Change:
-    now = [part for part in files(root, "index") if part.partition["rule"] == rule]
+def _change(snapshot: Snapshot, rule: str, held: Metadata, between: str) -> Change:
+    now = [part for part in snapshot.files("index") if part.partition["rule"] == rule]
     known = set()
     again = rule in held.units and held.units[rule].get("spec") != between
     if rule in held.units and not again:
-        then = files(root, "index", held.inputs["index"])
+        then = snapshot.with_version("index", held.inputs["index"]).files("index")
         known = {part.path for part in then if part.partition["rule"] == rule}
     paths = {part.path for part in now}
     return Change(
@@ -386,20 +398,20 @@ def _change(root: str, rule: str, held: Meta, between: str) -> Change:
     )
 
 
-def _rows_at_once(root: str, change: Change) -> int:
+def _rows_at_once(snapshot: Snapshot, change: Change) -> int:
     """Tell how many images a block may have: fewer where their vectors are long."""
-    first = scan_files(root, "index", [change.added[0].path])
+    first = snapshot.scan_files("index", [change.added[0].path])
     width = first.select(pl.col("vector").bin.size()).head(1).collect().item() or 0
     return min(_BLOCK, _BLOCK_BYTES // max(1, width))
 
 
-def _surviving(root: str, rule: str, change: Change) -> Iterator[pa.Table]:
+def _surviving(snapshot: Snapshot, rule: str, change: Change) -> Iterator[pa.Table]:
     """Read the pairs whose two images are still what they were."""
     paths = [part.path for part in change.stayed]
     if not paths:
         return
-    ids = scan_files(root, "index", paths).select("image_id")
-    pairs = scan_table(root, "pairs", None, lambda partition: partition["rule"] == rule).drop("rule")
+    ids = snapshot.scan_files("index", paths).select("image_id")
+    pairs = snapshot.scan("pairs", lambda partition: partition["rule"] == rule).drop("rule")
     both = pairs.join(ids, left_on="left_id", right_on="image_id", how="semi").join(
         ids, left_on="right_id", right_on="image_id", how="semi"
     )
@@ -407,14 +419,14 @@ def _surviving(root: str, rule: str, change: Change) -> Iterator[pa.Table]:
     yield rows.cast(schemas.TABLES["pairs"].file_schema)
 
 
-def _write(root: str, rule: str, tables: Iterable[pa.Table], most: int) -> list[Part]:
-    with open_part(root, "pairs", {"rule": rule}) as writer:
+def _write(writer: Writer, rule: str, tables: Iterable[pa.Table], most: int) -> list[Part]:
+    with writer.open("pairs", {"rule": rule}) as file:
         count = 0
         for table in tables:
             count += len(table)
             if count > most:
                 raise LakeError(too_many(rule))
             if len(table):
-                writer.write(table)
-        part = writer.close()
+                file.write(table)
+        part = file.close()
     return [] if part is None else [part]

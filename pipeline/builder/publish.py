@@ -5,32 +5,30 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.dedup.overlap import overlap_matrix
 from pipeline.errors import LakeError
-from pipeline.lake.releases import newest
+from pipeline.lake.releases import newest_release
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.storage.atomic import writing_whole
 
 _MARK = '<meta name="imagelake-release" content="{}">'
 
 
-def write_report(root: str, out: str | Path | None = None, release: int | None = None) -> str:
+def write_report(lake: Lake, out: str | Path | None = None) -> str:
     """Write the report of a release, unless it is there already.
 
     Args:
-        root: the lake's place.
+        lake: the lake as of the release.
         out: where to; None for `report.html` beside the tables, which is of the newest release.
-        release: number of the release; None for the newest.
 
     Returns:
-        Where it is.
+        The place of the report.
 
     Raises:
-        NoReleaseError: the lake has no release.
-        LakeError: it cannot be written there.
+        LakeError: it cannot be written there, or `out` is None and the release is not the newest.
     """
-    lake = Lake(root, release)
-    if out is None and release is not None and release != newest(lake.root):
+    if out is None and lake.release != newest_release(Snapshot(lake.root)):
         raise LakeError(
-            f"{root}/report.html is of the newest release: name another file for that of release {release}."
+            f"{lake.root}/report.html is of the newest release: name another file for that of release {lake.release}."
         )
     file = str(out or f"{lake.root}/report.html")
     if out is None and _is_of(file, lake.release):
@@ -40,7 +38,11 @@ def write_report(root: str, out: str | Path | None = None, release: int | None =
     created = lake.scan("releases").filter(release=lake.release).select("created_at").collect().item()
     html = render_html(
         summarize(
-            lake.scan, lake=storage.last_name(root), release=lake.release, created_at=created, overlap=overlap_matrix
+            lake.scan,
+            lake=storage.last_name(lake.root),
+            release=lake.release,
+            created_at=created,
+            overlap=overlap_matrix,
         )
     )
     _write(file, html)

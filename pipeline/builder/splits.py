@@ -14,10 +14,11 @@ import schemas
 from pipeline.builder.clusters import ScanTable, Stored, clusters_of, find_stored, pairs_from, wanted_rules
 from pipeline.builder.state import DAMAGED, Todo, shards_digest, stale, unit_digest
 from pipeline.errors import NoReleaseError, SplitError
-from pipeline.lake.commits import Meta, commit, files, read_meta, versions
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.reading import scan_table
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import list_releases, release_versions
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import rule_with_pairs_of
@@ -32,42 +33,46 @@ class Found(NamedTuple):
 
     Attributes:
         before: its rows; None where there are none to go on from.
-        told: where the newest ones are damaged, what is gone on from instead, as `split.tell` reads it.
+        told: where the newest ones are damaged, what is gone on from instead, as `describe_unit` reads it.
     """
 
     before: Before | None
     told: dict[str, Any]
 
 
-def read_before(root: str, name: str) -> Found:
+def read_before(snapshot: Snapshot, name: str) -> Found:
     """Read a split as of the newest release: what a build that never finished has drawn is not gone on from.
 
     Where its files are known to be damaged, of the newest release whose files are others.
 
     Args:
-        root: the lake's place.
+        snapshot: of the lake.
         name: of the split.
     """
     try:
-        newest, held = release_versions(root)
+        newest, held = release_versions(snapshot)
     except NoReleaseError:
         return Found(None, {})
-    damaged = read_meta(root, "splits").units.get(name, {}).get(DAMAGED)
+    damaged = snapshot.metadata("splits").units.get(name, {}).get(DAMAGED)
     if not damaged:
-        return Found(_read(root, name, held["splits"]), {})
-    for number in reversed(list_releases(root)["release"].to_list()):
-        version = release_versions(root, number)[1].get("splits", 0)
-        paths = {part.path for part in files(root, "splits", version) if part.partition["split_name"] == name}
+        return Found(_read(snapshot, name, held["splits"]), {})
+    for number in reversed(list_releases(snapshot)["release"].to_list()):
+        version = release_versions(snapshot, number)[1].get("splits", 0)
+        paths = {
+            part.path
+            for part in snapshot.with_version("splits", version).files("splits")
+            if part.partition["split_name"] == name
+        }
         if paths and not paths & set(damaged):
-            return Found(_read(root, name, version), {"restored": [newest, number]})
+            return Found(_read(snapshot, name, version), {"restored": [newest, number]})
     return Found(None, {"restored": [newest, None]})
 
 
-def _read(root: str, name: str, version: int) -> Before | None:
-    unit = read_meta(root, "splits", version).units.get(name)
+def _read(snapshot: Snapshot, name: str, version: int) -> Before | None:
+    unit = snapshot.with_version("splits", version).metadata("splits").units.get(name)
     if unit is None:
         return None
-    rows = scan_table(root, "splits", version, lambda partition: partition["split_name"] == name)
+    rows = snapshot.with_version("splits", version).scan("splits", lambda partition: partition["split_name"] == name)
     columns = ("image_id", "role", "dropped_by", "reason")
     return Before(SplitPart.model_validate(unit["spec"]), rows.select(columns).collect())
 
@@ -83,18 +88,18 @@ class _Made(NamedTuple):
     told: dict[str, Any]
 
 
-def split_units(root: str, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
+def split_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
     """By split, its fingerprint and how it is drawn: the recipe's splits, and unless pruned those the lake has.
 
     What a split was before is no part of it, though a split with groups goes on from there: else a build would make the
     next one draw again.
     """
-    held = {} if prune else {name: unit["spec"] for name, unit in read_meta(root, "splits").units.items()}
+    held = {} if prune else {name: unit["spec"] for name, unit in snapshot.metadata("splits").units.items()}
     specs = {**held, **{part.name: part.model_dump(mode="json", by_alias=True) for part in recipe.split}}
-    shards = scan_table(root, "shards", None).collect()
+    shards = snapshot.scan("shards").collect()
     # Only what a rule's clusters are, and not what their commit tells besides.
-    clusters = {rule: {"fingerprint": u["fingerprint"]} for rule, u in read_meta(root, "clusters").units.items()}
-    rules = wanted_rules(root, recipe, prune=prune)
+    clusters = {rule: {"fingerprint": u["fingerprint"]} for rule, u in snapshot.metadata("clusters").units.items()}
+    rules = wanted_rules(snapshot, recipe, prune=prune)
     return {
         name: {
             "spec": spec,
@@ -117,65 +122,71 @@ def _pools(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
     return shards_digest(shards.filter(pl.any_horizontal(pools)))
 
 
-def plan_splits(root: str, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
+def plan_splits(snapshot: Snapshot, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
     """Tell which splits the next build would draw, and why."""
     changed = dict.fromkeys(units, "images change") if images_change else None
-    return stale("splits", units, read_meta(root, "splits"), changed=changed)
+    return stale("splits", units, snapshot.metadata("splits"), changed=changed)
 
 
-def run_splits(
-    root: str, recipe: Recipe, units: Mapping[str, Mapping[str, Any]], progress: Progress = SILENT
-) -> list[Todo]:
-    """Draw and sanitize every split that is out of date, in one commit.
+def make_splits(
+    snapshot: Snapshot,
+    writer: Writer,
+    recipe: Recipe,
+    units: Mapping[str, Mapping[str, Any]],
+    progress: Progress = SILENT,
+) -> tuple[list[Todo], list[Commit]]:
+    """Draw and sanitize every split that is out of date.
 
     Args:
-        root: the lake's folder.
-        recipe: the recipe, to tell its own splits from those of earlier ones.
+        snapshot: of the lake.
+        writer: writes the files.
+        recipe: the recipe, to separate its own splits from those of earlier ones.
         units: made by `split_units`.
         progress: where to show it.
 
     Returns:
-        What was done, and why, with what there is to tell about it: how far splits with groups are from what was asked,
-        which images moved, what protected datasets leak. Empty where nothing was out of date, and then nothing was
-        committed.
+        What was done, why, and its outcome: how far splits with groups are from their sizes, which images moved, what
+        protected datasets leak; and the commit to make. Both are empty where nothing is out of date.
 
     Raises:
         SplitError: a split asks for more than there is.
     """
-    known = read_meta(root, "splits")
+    known = snapshot.metadata("splits")
     todo = stale("splits", units, known)
     if not todo:
-        return []
+        return [], []
     asked = {part.name for part in recipe.split}
-    images = scan_table(root, "images", None).select("image_id", "label", "dataset", "split", "content_hash").collect()
+    images = snapshot.scan("images").select("image_id", "label", "dataset", "split", "content_hash").collect()
     touched = {item.unit for item in todo}
     drawn: dict[str, _Made] = {}
     for name in (name for name in units if name in touched):
         progress.step(f"draw split {name}")
-        drawn[name] = _draw(root, name, units[name]["spec"], images, asked)
+        drawn[name] = _draw(snapshot, name, units[name]["spec"], images, asked)
+    schema = schemas.TABLES["splits"].file_schema
     parts = [
-        write_part(root, "splits", {"split_name": name}, rows.to_arrow().cast(schemas.TABLES["splits"].file_schema))
+        part
         for name, (rows, _) in drawn.items()
+        for part in writer.write("splits", rows.to_arrow().cast(schema), {"split_name": name})
     ]
     made = {
-        name: {**unit, **_summed(drawn[name], images, known.units.get(name, {}))}
+        name: {**unit, **_unit_metadata(drawn[name], images, known.units.get(name, {}))}
         if name in drawn
         else {**known.units[name], **unit}
         for name, unit in units.items()
     }
-    held = versions(root)
-    meta = Meta("splits", made, {name: held[name] for name in ("images", "clusters") if name in held})
-    commit(root, "splits", [part for part in parts if part], lambda p: p["split_name"] in touched, meta)
-    return [item._replace(reason="; ".join([item.reason, *tell(made.get(item.unit, {}))])) for item in todo]
+    held = snapshot.versions
+    metadata = Metadata("splits", made, {name: held[name] for name in ("images", "clusters") if name in held})
+    done = [item._replace(reason="; ".join([item.reason, *describe_unit(made.get(item.unit, {}))])) for item in todo]
+    return done, [Commit("splits", parts, metadata, lambda p: p["split_name"] in touched)]
 
 
-def _summed(made: _Made, images: pl.DataFrame, held: Mapping[str, Any]) -> dict[str, Any]:
+def _unit_metadata(made: _Made, images: pl.DataFrame, held: Mapping[str, Any]) -> dict[str, Any]:
     """What a commit keeps of a split that was drawn."""
     rows = _digest(made.rows, images)
     return {**made.told, "rows": rows, **({"same": rows == held.get("rows")} if "restored" in made.told else {})}
 
 
-def tell(unit: Mapping[str, Any]) -> list[str]:
+def describe_unit(unit: Mapping[str, Any]) -> list[str]:
     """Say in words what a commit's metadata tell about a split; nothing where all is as it was asked for.
 
     Args:
@@ -205,26 +216,28 @@ def tell(unit: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _draw(root: str, name: str, spec: Mapping[str, Any], images: pl.DataFrame, asked: Collection[str]) -> _Made:
+def _draw(
+    snapshot: Snapshot, name: str, spec: Mapping[str, Any], images: pl.DataFrame, asked: Collection[str]
+) -> _Made:
     try:
-        return _make(root, spec, images.drop("content_hash"))
+        return _make(snapshot, spec, images.drop("content_hash"))
     except SplitError as error:
         if name in asked:
             raise
         raise SplitError(f"{error} This split is of an earlier recipe: build with --prune to drop it.") from error
 
 
-def _make(root: str, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
+def _make(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFrame) -> _Made:
     part = SplitPart.model_validate(spec)
-    units = read_meta(root, "clusters").units
-    scan = partial(_scan_rule, root)
+    units = snapshot.metadata("clusters").units
+    scan = partial(_scan_rule, snapshot)
     stored = {rule: find_stored(rule, units) for rule in (*part.sanitize, *part.groups)}
     clusters = {rule: _ids(clusters_of(stored[rule], scan)) for rule in part.sanitize}
     # Stars leave pairs between them. Every star lies within one component: what cannot leak by these cannot by those.
     whole = {rule: _ids(clusters_of(stored[rule], scan, "components")) for rule in part.groups}
     told: dict[str, Any] = {}
     if part.groups:
-        known = read_before(root, part.name)
+        known = read_before(snapshot, part.name)
         drawn = draw_groups(part, images, whole, known.before)
         rows, told = drawn.rows, {**_account(drawn), **known.told}
     else:
@@ -244,12 +257,12 @@ def _pairs_of(stored: Stored, scan: ScanTable) -> pl.DataFrame:
     return pairs_from(stored.least, scan("pairs", stored.rule)).select("left_id", "right_id").collect()
 
 
-def _scan_rule(root: str, table: str, rule: str) -> pl.LazyFrame:
-    return scan_table(root, table, None, lambda partition: partition["rule"] == rule)
+def _scan_rule(snapshot: Snapshot, table: str, rule: str) -> pl.LazyFrame:
+    return snapshot.scan(table, lambda partition: partition["rule"] == rule)
 
 
 def _account(drawn: Drawn) -> dict[str, Any]:
-    """Say in few words what came of a draw, as `tell` reads it."""
+    """Say in few words what came of a draw, as `describe_unit` reads it."""
     off = drawn.deviation.with_columns(off=(pl.col("got") - pl.col("asked")).abs())
     worst = off.filter(pl.col("off") > 0).sort("off", descending=True, maintain_order=True)
     return {

@@ -1,6 +1,7 @@
-"""What a lake holds, as digests: a stage runs again when the digest of what it reads or of its settings changes.
+"""Find what is out of date: a unit runs again when the fingerprint of its settings or of its inputs changes.
 
-The digests hang together like a Merkle tree: shards -> clusters of a rule -> split -> run. Nothing else is remembered.
+Fingerprints form a Merkle tree: shards, clusters of a rule, split, run. They are stored in the metadata of commits;
+a build keeps no other state.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +11,14 @@ import polars as pl
 
 from pipeline.errors import LakeError
 from pipeline.hashing import digest_of
-from pipeline.lake.commits import Meta, metas, read_meta, restore, versions
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.snapshot import MISSING, Snapshot
+from pipeline.lake.transaction import Transaction
 
 SHARD_KEY = ["dataset", "split", "shard"]
 AHEAD_OF_SHARDS = ("images", "index", "rejects")
 
-# In what a table tells of a unit: paths of its files that were damaged, until it is made again.
+# In the metadata of a unit: paths of its damaged files, until it is made again.
 DAMAGED = "damaged"
 
 # Raise when a stage would make other rows from the same input: every lake then makes them anew.
@@ -36,8 +39,8 @@ def shards_digest(shards: pl.DataFrame) -> str:
     return digest_of(shards.select(columns).sort("dataset", "split", "shard").rows())
 
 
-def undo_half_commits(root: str) -> None:
-    """Bring images, index and rejects back to what the shards table says, where a killed build left them ahead of it.
+def undo_half_commits(transaction: Transaction) -> None:
+    """Restore images, index and rejects to the versions that belong to the shards table, after a killed build.
 
     A build commits images, index, rejects and, last, shards, all with one digest. Where a build died in between, the
     tables that are ahead are restored to their newest version with the digest of the newest shards commit: its files
@@ -46,28 +49,31 @@ def undo_half_commits(root: str) -> None:
     Raises:
         LakeError: there is no such version.
     """
-    digest = _digest_in(read_meta(root, "shards"))
+    snapshot = transaction.snapshot
+    digest = _digest_in(snapshot.metadata("shards"))
     for name in AHEAD_OF_SHARDS:
-        if _digest_in(read_meta(root, name)) != digest:
-            restore(root, name, _version_with(root, name, digest))
+        if _digest_in(snapshot.metadata(name)) != digest:
+            transaction.restore(name, _version_with(snapshot, name, digest))
 
 
-def versions_of_shards(root: str) -> dict[str, int]:
-    """By table, the version that belongs to the shards table as it stands: vacuum must keep it."""
-    digest = _digest_in(read_meta(root, "shards"))
-    return {name: _version_with(root, name, digest) for name in AHEAD_OF_SHARDS if versions(root).get(name)}
+def versions_of_shards(snapshot: Snapshot) -> dict[str, int]:
+    """Return, by table, the version that belongs to the shards table as it stands: vacuum must keep it."""
+    digest = _digest_in(snapshot.metadata("shards"))
+    there = [name for name in AHEAD_OF_SHARDS if snapshot.version(name) not in (0, MISSING)]
+    return {name: _version_with(snapshot, name, digest) for name in there}
 
 
-def _digest_in(meta: Meta) -> str:
-    return str(meta.units.get("shards", {}).get("fingerprint", ""))
+def _digest_in(metadata: Metadata) -> str:
+    return str(metadata.units.get("shards", {}).get("fingerprint", ""))
 
 
-def _version_with(root: str, name: str, digest: str) -> int:
-    for number, meta in metas(root, name):
-        if _digest_in(meta) == digest:
-            return number
+def _version_with(snapshot: Snapshot, name: str, digest: str) -> int:
+    for version, metadata in snapshot.history(name):
+        if _digest_in(metadata) == digest:
+            return version
     raise LakeError(
-        f"{root}/{name}: no version belongs to the newest shards table. Build into a new folder, and report this."
+        f"{snapshot.place}/{name}: no version belongs to the newest shards table. Build into a new folder, and report "
+        "this."
     )
 
 
@@ -78,6 +84,11 @@ def key_frame(keys: Iterable[Sequence[str]]) -> pl.DataFrame:
     )
 
 
+def shards_state(snapshot: Snapshot) -> str:
+    """Digest what the lake's images were made from, as the shards table stands."""
+    return shards_digest(snapshot.scan("shards").collect())
+
+
 def unit_digest(stage: str, settings: Any, inputs: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
     """Digest a unit of a stage: its code's version, its settings and what it reads."""
     return digest_of([stage, _STAGE_VERSIONS[stage], settings, inputs])
@@ -86,7 +97,7 @@ def unit_digest(stage: str, settings: Any, inputs: Any) -> str:  # noqa: ANN401 
 def stale(
     stage: str,
     wanted: Mapping[str, Mapping[str, Any]],
-    meta: Meta,
+    metadata: Metadata,
     *,
     changed: Mapping[str, str] | None = None,
 ) -> list[Todo]:
@@ -95,10 +106,10 @@ def stale(
     Args:
         stage: name of the stage.
         wanted: by unit, its `fingerprint` and how it is made.
-        meta: the table's newest commit.
+        metadata: of the table's newest commit.
         changed: by unit, why its input will have changed by the time the stage runs.
     """
-    held = meta.units
+    held = metadata.units
     todo = []
     for unit, made in wanted.items():
         if unit not in held:

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from pipeline.builder.commit_ingest import Brought
+from pipeline.builder.commit_ingest import Decoded
 from pipeline.builder.state import SHARD_KEY
 from pipeline.builder.worker import Ingested
 from pipeline.errors import SourceError
-from pipeline.lake.commits import read_meta
-from pipeline.lake.reading import scan_table
+from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded
 from pipeline.sources import Source
@@ -88,21 +87,21 @@ class ReadingNotes:
         ]
 
 
-def count_sources(root: str, found: Sequence[Source]) -> list[SourceCounts]:
+def count_sources(snapshot: Snapshot, found: Sequence[Source]) -> list[SourceCounts]:
     """Count what the lake holds of every source, by scanning the labels of its images.
 
     Args:
-        root: the lake's place.
+        snapshot: of the lake.
         found: the sources of the recipe. Files that one pattern or folder names are one source.
 
     Returns:
         One entry a source: those of the recipe in its order, then others by dataset, split and uri.
     """
     groups = {(s.dataset, s.split, s.uri): s.group or s.uri for s in found}
-    shards = scan_table(root, "shards", None).select(*SHARD_KEY, "uri", "rejects").collect()
+    shards = snapshot.scan("shards").select(*SHARD_KEY, "uri", "rejects").collect()
     uris = [groups.get(key, key[2]) for key in shards.select("dataset", "split", "uri").rows()]
     shards = shards.with_columns(pl.Series("uri", uris, pl.String))
-    labels = scan_table(root, "images", None).group_by(*SHARD_KEY, "label").agg(images=pl.len()).collect()
+    labels = snapshot.scan("images").group_by(*SHARD_KEY, "label").agg(images=pl.len()).collect()
     by = ["dataset", "split", "uri"]
     counted = (
         labels.join(shards.select(*SHARD_KEY, "uri"), on=SHARD_KEY)
@@ -129,17 +128,17 @@ def count_sources(root: str, found: Sequence[Source]) -> list[SourceCounts]:
     return sorted(counts, key=lambda item: order.get((item.dataset, item.split, item.uri), len(order)))
 
 
-def stored_counts(root: str) -> list[SourceCounts] | None:
+def stored_counts(snapshot: Snapshot) -> list[SourceCounts] | None:
     """Read the counts that the newest release keeps; None where it was built by version 0.5 or earlier."""
-    kept = read_meta(root, "releases").units.get("sources")
+    kept = snapshot.metadata("releases").units.get("sources")
     return None if kept is None else [SourceCounts(**row) for row in kept["counts"]]
 
 
-def check_any_image(root: str, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
+def check_any_image(snapshot: Snapshot, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
     """Refuse a build that would leave the lake without any image.
 
     Args:
-        root: the lake's place.
+        snapshot: of the lake.
         made: shards that are about to be committed.
         retained: rows of the shards table that stay.
 
@@ -149,7 +148,7 @@ def check_any_image(root: str, made: Sequence[Ingested], retained: pl.DataFrame)
     if retained["rows"].sum() or any(len(item.image_ids) for item in made):
         return
     stay = retained.select(SHARD_KEY).lazy()
-    old = scan_table(root, "rejects", None).join(stay, on=SHARD_KEY, how="semi").collect()
+    old = snapshot.scan("rejects").join(stay, on=SHARD_KEY, how="semi").collect()
     new = [pl.DataFrame(item.rejects).select(old.columns) for item in made]
     rejects = pl.concat([old, *new]).filter(pl.col("reason") != _NO_DATA)
     if rejects.is_empty():
@@ -165,22 +164,26 @@ def check_any_image(root: str, made: Sequence[Ingested], retained: pl.DataFrame)
 
 
 def notes_of_build(
-    root: str, found: Sequence[Source], counts: Sequence[SourceCounts], decode: DecodePart, brought: Brought | None
+    snapshot: Snapshot,
+    found: Sequence[Source],
+    counts: Sequence[SourceCounts],
+    decode: DecodePart,
+    decoded: Decoded | None,
 ) -> list[str]:
     """List what to know about the sources of a build, one line each, with the key that changes it.
 
     Args:
-        root: the lake's place.
+        snapshot: of the lake.
         found: the sources of the recipe.
         counts: made by `count_sources`.
         decode: the recipe's `[decode]`, its mode decided.
-        brought: what was read; None for nothing.
+        decoded: what was decoded; None for nothing.
     """
     notes = [f"{source.title}: {source.note}" for source in found if source.note]
-    notes += brought.notes if brought else []
+    notes += decoded.notes if decoded else []
     groups = {(s.dataset, s.split, s.uri): s.group or s.uri for s in found}
     converted: Counter[str] = Counter()
-    for item in brought.made if brought else ():
+    for item in decoded.shards if decoded else ():
         uri = groups.get((item.dataset, item.split, item.uri), item.uri)
         converted[f"{item.dataset}/{item.split} ({uri})"] += item.converted
     for title, count in (+converted).items():
@@ -190,14 +193,14 @@ def notes_of_build(
             )
         else:
             notes.append(f'{title}: {_count(count, "gray image")} stored as RGB, as mode = "RGB" in [decode].')
-    rejects = scan_table(root, "rejects", None).filter(pl.col("reason") != _NO_DATA)
+    rejects = snapshot.scan("rejects").filter(pl.col("reason") != _NO_DATA)
     reasons: dict[str, int] = dict(rejects.group_by("reason").len().sort("reason").collect().rows())
     total, images = sum(reasons.values()), sum(item.images for item in counts)
     if total > _MANY * (total + images):
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         notes.append(
             f"{total:,} of {total + images:,} files ({total / (total + images):.1%}) are rejects: {listed}. List them: "
-            f'imagelake sql {root} "from rejects"'
+            f'imagelake sql {snapshot.place} "from rejects"'
         )
     if "wrong_mode" in reasons and not decode.converts:
         notes.append(

@@ -1,10 +1,10 @@
-"""What runs in workers: one shard in, Parquet files out, and what the driver needs to commit them."""
+"""The work of a worker process: decode a shard, write its Parquet files, and return what the driver commits."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,25 +15,22 @@ from pipeline.arrow_binary import from_binary
 from pipeline.decode import decode_shard, rejects_table
 from pipeline.dedup.index import index_table, sort_index
 from pipeline.dedup.rules import parse_rule
-from pipeline.lake.parquet_writer import Part, open_part, write_part, writing_as
+from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded, Refused
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for every shard of a build.
+    """The settings that all shards of a build share.
 
     Attributes:
-        root: the lake's folder.
+        writer: writes the files of the shard.
         decode: the recipe's `[decode]`.
         rules: rules to index by.
     """
 
-    root: str
+    writer: Writer
     decode: DecodePart
     rules: tuple[str, ...]
 
@@ -97,12 +94,6 @@ class ShardFile(NamedTuple):
     rules: tuple[str, ...]
 
 
-def as_writer(name: str, work: Callable[[Item], Result], item: Item) -> Result:
-    """Do work for a writer: in another process, files get its name all the same."""
-    with writing_as(name):
-        return work(item)
-
-
 def ingest_shard(job: Job, load: Load) -> Ingested:
     """Decode a shard, write its images, and index them while their pixels are at hand.
 
@@ -116,17 +107,17 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
     ids: list[NDArray[np.uint8]] = [np.empty((0, 16), np.uint8)]
     labels: Counter[str | None] = Counter()
     converted = 0
-    with open_part(job.root, "images", partition) as writer:
+    with job.writer.open("images", partition) as file:
         for item in decode_shard(shard, load.dataset, load.split, job.decode):
             if isinstance(item, Refused):
                 refused.append(item)
                 continue
-            writer.write(item.images)
+            file.write(item.images)
             _index(keys, item.images, item.pixels)
             ids.append(from_binary(item.images["image_id"].chunk(0), 16))
             labels.update(item.images["label"].to_pylist())
             converted += item.converted
-        images = writer.close()
+        images = file.close()
     made = (images.rows if images else 0) + len(refused)
     if made != len(shard):
         raise AssertionError(f"shard {partition}: {len(shard)} files became {made} rows")
@@ -135,7 +126,7 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
         uri=load.uri,
         fingerprint=shard.fingerprint,
         images=images,
-        index=_write_index(job.root, keys, partition),
+        index=_write_index(job.writer, keys, partition),
         rejects=rejects_table(refused, shard.shard, load.dataset, load.split),
         labels=labels,
         image_ids=np.concatenate(ids),
@@ -143,7 +134,7 @@ def ingest_shard(job: Job, load: Load) -> Ingested:
     )
 
 
-def index_shard(root: str, item: ShardFile) -> tuple[Part, ...]:
+def index_shard(writer: Writer, item: ShardFile) -> tuple[Part, ...]:
     """Index the images of a file that is already in the lake, one row group at a time."""
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in item.rules}
     with storage.open_parquet(item.file) as file:
@@ -152,7 +143,7 @@ def index_shard(root: str, item: ShardFile) -> tuple[Part, ...]:
             shape = tuple(rows[name][0].as_py() for name in ("height", "width", "channels"))
             pixels = from_binary(rows["pixels"].chunk(0), prod(shape))
             _index(keys, rows, pixels.reshape(len(rows), *shape))
-    return _write_index(root, keys, item.partition)
+    return _write_index(writer, keys, item.partition)
 
 
 def _index(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np.uint8]) -> None:
@@ -161,10 +152,10 @@ def _index(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np
         tables.append(index_table(parse_rule(rule), ids, labels, pixels))
 
 
-def _write_index(root: str, keys: dict[str, list[pa.Table]], partition: Mapping[str, str]) -> tuple[Part, ...]:
-    parts = [
-        write_part(root, "index", {"rule": rule, **partition}, sort_index(tables))
+def _write_index(writer: Writer, keys: dict[str, list[pa.Table]], partition: Mapping[str, str]) -> tuple[Part, ...]:
+    return tuple(
+        part
         for rule, tables in keys.items()
         if tables
-    ]
-    return tuple(part for part in parts if part is not None)
+        for part in writer.write("index", sort_index(tables), {"rule": rule, **partition})
+    )

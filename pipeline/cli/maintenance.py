@@ -19,6 +19,7 @@ from pipeline.builder.publish import write_report
 from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
+from pipeline.lake_handle import Lake
 from pipeline.maintenance import Vacuumed, history, status, vacuum, vacuum_releases
 
 
@@ -91,7 +92,7 @@ def report_command(lake: str, out: str | None, release: int | None, *, json_: bo
 
     LAKE/report.html is always of the newest release, so --release needs --out for an older one.
     """
-    file = write_report(lake, out, release)
+    file = write_report(Lake(lake, release), out)
     show_json({"report": file}) if json_ else say(file)
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
+from pipeline.lake_handle import Lake
 from pipeline.maintenance import overlap
 from pipeline.review import Question, Review, Shapes, review_clusters, review_pairs, write_review
 
@@ -65,7 +66,7 @@ def overlap_command(
     question = Question(rule, split, **{name: value for name, value in asked.items() if value is not None})
     if clusters:
         _refuse({"best": question.best, "html": html}, "best", "html", why="is about pairs: leave out --clusters")
-        _clusters(review_clusters(lake, question, release), json_=json_)
+        _clusters(review_clusters(Lake(lake, release), question), json_=json_)
     else:
         _pairs(lake, question, html, release, json_=json_)
 
@@ -77,7 +78,7 @@ def _refuse(asked: dict[str, Any], *names: str, why: str) -> None:
 
 
 def _counts(lake: str, split: str | None, release: int | None, *, json_: bool) -> None:
-    found = overlap(lake, split, release)
+    found = overlap(Lake(lake, release), split)
     if json_:
         show_json(found._asdict())
         return
@@ -95,8 +96,9 @@ def _counts(lake: str, split: str | None, release: int | None, *, json_: bool) -
 
 
 def _pairs(lake: str, question: Question, html: Path | None, release: int | None, *, json_: bool) -> None:
-    review = review_pairs(lake, question, release)
-    page = write_review(lake, review, html) if html else None
+    opened = Lake(lake, release)
+    review = review_pairs(opened, question)
+    page = write_review(opened, review, html) if html else None
     if json_:
         show_json({**review._asdict(), "page": page} if page else review._asdict())
         return

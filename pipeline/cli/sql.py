@@ -7,6 +7,7 @@ import click
 from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.say import say
 from pipeline.cli.show import ROWS, show_csv, show_frame, show_json_rows
+from pipeline.lake_handle import Lake
 from pipeline.sql import all_rows, first_rows, write_rows
 
 # How a query would make bytes, of which no id here is equal to any.
@@ -37,15 +38,16 @@ def sql_command(  # noqa: PLR0913 - its options
     """  # noqa: D301 - click wants the backspace itself, to leave the lines alone
     if csv + json_ + (parquet is not None) > 1:
         raise click.UsageError("--csv, --json and --parquet are three forms of the same rows: choose one.")
+    opened = Lake(lake, release)
     if parquet is not None:
-        done = write_rows(lake, query, parquet, release)
+        done = write_rows(opened, query, parquet)
         say(f"rows: {done.rows:,}, columns: {done.columns:,}, written to {done.file} ({done.size:,} bytes)")
     elif csv:
-        show_csv(all_rows(lake, query, release))
+        show_csv(all_rows(opened, query))
     elif json_:
-        show_json_rows(all_rows(lake, query, release))
+        show_json_rows(all_rows(opened, query))
     else:
-        found = first_rows(lake, query, release, most=ROWS)
+        found = first_rows(opened, query, most=ROWS)
         show_frame(found.first, total=found.total, rest="--csv, --json or --parquet FILE give all")
         if not found.total and _MAKES_BYTES.search(query):
             say("Ids are text here, and equal to no bytes: compare them with their 32 hexadecimal digits.", err=True)

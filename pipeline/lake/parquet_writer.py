@@ -1,12 +1,12 @@
-"""Write one Parquet file of a table. Until a commit names it, nobody sees it."""
+"""Write Parquet files of a lake's tables. A file becomes part of its table when a commit names it."""
 
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 from urllib.parse import quote
 
@@ -16,33 +16,12 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import storage
 
-# Values that hardly repeat: a dictionary of them is built in vain.
+# Columns whose values hardly repeat: a dictionary of them costs time and saves nothing.
 _UNIQUE = {"image_id", "content_hash", "pixels", "path", "key", "signature", "vector", "left_id", "right_id"}
-# Letters of a file's name that say which writer wrote it.
+# Digits at the beginning of a file's name that identify its writer.
 WRITER_LETTERS = 12
-# Of a file for a bucket, bytes held in memory before it goes to a temporary file.
+# Bytes of a file for a bucket that are held in memory before it goes to a temporary file.
 _IN_MEMORY = 2**25
-
-_writer: ContextVar[str] = ContextVar("writer", default="")
-
-
-def writer() -> str:
-    """Tell who writes here: what the names of its files begin with; empty for nobody in particular."""
-    return _writer.get()
-
-
-@contextmanager
-def writing_as(name: str) -> Iterator[None]:
-    """Write files in the name of a writer, so that they can be told from those of others.
-
-    Args:
-        name: so many hexadecimal letters as `WRITER_LETTERS`, or empty.
-    """
-    before = _writer.set(name)
-    try:
-        yield
-    finally:
-        _writer.reset(before)
 
 
 @dataclass(frozen=True)
@@ -63,9 +42,9 @@ class Part:
 
 
 class PartWriter:
-    """A Parquet file being written, one row group a table. Made by `open_part`.
+    """A Parquet file that is being written, one row group for each Arrow table. Made by `Writer.open`.
 
-    What goes to a bucket is written beside it first, and sent when it is whole: an object has no half.
+    A file for a bucket is written to memory or a temporary file first, and uploaded when it is complete.
     """
 
     def __init__(self, file: str, path: str, table: schemas.Table, partition: Mapping[str, str]) -> None:
@@ -86,7 +65,7 @@ class PartWriter:
                 compression_level=1,
                 use_dictionary=repeats,
                 write_statistics=repeats,
-                # So that a flipped bit is found in any column, and the images it hit are told from the others.
+                # A flipped bit is found in any column, and damaged images are distinguished from the others.
                 write_page_checksum=True,
             )
         self._writer.write_table(group.select(self._schema.names), row_group_size=max(1, len(group)))
@@ -106,7 +85,7 @@ class PartWriter:
         return Part(self._path, size, self._rows, dict(self._partition))
 
     def abandon(self) -> None:
-        """Delete what was written: the shard failed."""
+        """Delete what was written, after a failure."""
         if self._writer is not None:
             try:
                 self._writer.close()
@@ -124,35 +103,50 @@ class PartWriter:
         return file
 
 
-@contextmanager
-def open_part(root: str, name: str, partition: Mapping[str, str]) -> Iterator[PartWriter]:
-    """Open a new file of a table for writing.
+@dataclass(frozen=True)
+class Writer:
+    """Writes files of a lake's tables, in this process or in workers. Made by `registered`.
 
-    Args:
-        root: the lake's folder.
-        name: table name.
-        partition: value of every partition column of the table.
-
-    Raises:
-        DiskFullError: no space is left; what was written is deleted.
+    Attributes:
+        place: the lake's place.
+        name: `WRITER_LETTERS` hexadecimal digits that no other writer has. Names of its files begin with them, so that
+            its orphan files can be found.
     """
-    table = schemas.TABLES[name]
-    folder = "/".join(f"{key}={quote(partition[key], safe='')}" for key in table.partition_by)
-    # A new name every time: a file that some release still reads is never written over.
-    chance = uuid.uuid4().hex
-    path = f"{folder}/{writer() or chance[:WRITER_LETTERS]}{chance[WRITER_LETTERS:]}.parquet".removeprefix("/")
-    part = PartWriter(f"{root}/{name}/{path}", path, table, partition)
-    try:
-        with storage.full_disk_named(root):
-            yield part
-    except BaseException:
-        part.abandon()
-        raise
 
+    place: str
+    name: str
 
-def write_part(root: str, name: str, partition: Mapping[str, str], rows: pa.Table) -> Part | None:
-    """Write a whole table as one file; None where it has no rows."""
-    with open_part(root, name, partition) as part:
-        if len(rows):
-            part.write(rows)
-        return part.close()
+    @contextmanager
+    def open(self, table: str, partition: Mapping[str, str]) -> Iterator[PartWriter]:
+        """Open a new file of a table for writing.
+
+        Args:
+            table: table name.
+            partition: value of every partition column of the table.
+
+        Raises:
+            DiskFullError: no space is left; what was written is deleted.
+        """
+        declared = schemas.TABLES[table]
+        folder = "/".join(f"{key}={quote(partition[key], safe='')}" for key in declared.partition_by)
+        # A new name every time: a file that some release still reads is never overwritten.
+        path = f"{folder}/{self.name}{uuid.uuid4().hex[WRITER_LETTERS:]}.parquet".removeprefix("/")
+        part = PartWriter(f"{self.place}/{table}/{path}", path, declared, partition)
+        try:
+            with storage.full_disk_named(self.place):
+                yield part
+        except BaseException:
+            part.abandon()
+            raise
+
+    def write(self, table: str, rows: pa.Table, partition: Mapping[str, str] = MappingProxyType({})) -> list[Part]:
+        """Write rows as one file of a table.
+
+        Returns:
+            The file; empty where there are no rows.
+        """
+        with self.open(table, partition) as part:
+            if len(rows):
+                part.write(rows)
+            written = part.close()
+        return [] if written is None else [written]

@@ -1,4 +1,4 @@
-"""Mend a table whose files are damaged: take them out, and make releases again from what their commits tell."""
+"""Rewrite tables whose files are damaged: take files out, and restore the rows of releases from their commits."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -8,107 +8,119 @@ import polars as pl
 import pyarrow as pa
 
 import schemas
-from pipeline.lake.commits import Meta, commit, commit_time, files, metas, read_meta
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.reading import polars_schema, scan_files
+from pipeline.lake.delta_log import Metadata
 from pipeline.lake.releases import GIVEN_UP
+from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.transaction import Commit, Transaction, all_files
 
-# Not "release": by that word releases are counted.
+# Not "release": commits of that stage are counted as releases.
 _STAGE = "repair"
 
 
-def whole_rows(root: str, name: str, damaged: Collection[str], version: int | None = None) -> pl.DataFrame:
-    """Read the rows of a table that are in files that are whole.
+def whole_rows(snapshot: Snapshot, table: str, damaged: Collection[str]) -> pl.DataFrame:
+    """Read the rows of a table without those in damaged files.
 
     Args:
-        root: the lake's place.
-        name: table name.
+        snapshot: of the lake.
+        table: table name.
         damaged: paths of files that are not read.
-        version: Delta version; None for the newest.
     """
-    paths = [part.path for part in files(root, name, version) if part.path not in damaged]
+    paths = [part.path for part in snapshot.files(table) if part.path not in damaged]
     if not paths:
-        return polars_schema(schemas.TABLES[name].schema).to_frame()
-    return scan_files(root, name, paths).collect()
+        return polars_schema(schemas.TABLES[table].schema).to_frame()
+    return snapshot.scan_files(table, paths).collect()
 
 
-def replace_rows(root: str, name: str, rows: pl.DataFrame, units: Mapping[str, Any] | None = None) -> None:
-    """Replace all rows of a table that has no partitions. The lake must be locked.
+def replace_rows(
+    transaction: Transaction, table: str, rows: pl.DataFrame, units: Mapping[str, Any] | None = None
+) -> None:
+    """Replace all rows of a table that has no partitions.
 
     Args:
-        root: the lake's place.
-        name: table name.
-        rows: what it holds from then on.
-        units: what its commit tells; None for what the newest one does.
+        transaction: of the lake.
+        table: table name.
+        rows: the new rows.
+        units: units of the new metadata; None for those of the newest commit.
     """
-    held = read_meta(root, name)
-    part = write_part(root, name, {}, rows.to_arrow().cast(schemas.TABLES[name].schema))
-    meta = Meta(_STAGE, held.units if units is None else units, held.inputs)
-    commit(root, name, [part] if part else [], lambda _: True, meta)
+    held = transaction.snapshot.metadata(table)
+    added = transaction.writer.write(table, rows.to_arrow().cast(schemas.TABLES[table].schema))
+    metadata = Metadata(_STAGE, held.units if units is None else units, held.inputs)
+    transaction.commit(Commit(table, added, metadata, all_files))
 
 
-def drop_files(root: str, name: str, gone: Collection[str], units: Mapping[str, Any] | None = None) -> None:
-    """Take files out of a table, to be made again. The lake must be locked.
+def drop_files(
+    transaction: Transaction, table: str, gone: Collection[str], units: Mapping[str, Any] | None = None
+) -> None:
+    """Take files out of a table, so that the next build makes them again.
 
     Args:
-        root: the lake's place.
-        name: table name.
-        gone: their paths.
-        units: as `replace_rows`.
+        transaction: of the lake.
+        table: table name.
+        gone: paths of the files.
+        units: as in `replace_rows`.
     """
-    held = read_meta(root, name)
-    meta = Meta(_STAGE, held.units if units is None else units, held.inputs)
-    stay = {part.path for part in files(root, name)} - set(gone)
-    commit(root, name, [], lambda _: True, meta, keep=stay)
+    held = transaction.snapshot.metadata(table)
+    metadata = Metadata(_STAGE, held.units if units is None else units, held.inputs)
+    keep = {part.path for part in transaction.snapshot.files(table)} - set(gone)
+    transaction.commit(Commit(table, (), metadata, all_files, keep))
 
 
-def remake_releases(root: str, damaged: Collection[str], digests: Mapping[int, str]) -> list[int]:
-    """Make the rows of releases again that are in damaged files. The lake must be locked.
+def restore_releases(transaction: Transaction, damaged: Collection[str], digests: Mapping[int, str]) -> list[int]:
+    """Restore the rows of releases that are in damaged files.
 
-    Every build that published a release told in its commit which versions it is of, and from which recipe. The note is
-    lost, and the time is that of the commit.
+    The commit of every release records its table versions and its recipe. The note is lost, and the time becomes that
+    of the commit.
 
     Args:
-        root: the lake's place.
+        transaction: of the lake.
         damaged: paths of the files.
-        digests: by release, digest of its recipe; see `told_recipes`.
+        digests: by release, digest of its recipe; see `recorded_recipes`.
 
     Returns:
-        The releases that were made again.
+        The releases that were restored.
     """
-    rows = whole_rows(root, "releases", damaged)
-    given_up = read_meta(root, "releases").units.get(GIVEN_UP, {})
+    snapshot = transaction.snapshot
+    rows = whole_rows(snapshot, "releases", damaged)
+    given_up = snapshot.metadata("releases").units.get(GIVEN_UP, {})
     known = {str(number) for number in rows["release"]} | set(given_up)
     made = [
         {
             "release": number,
-            "versions": [{"table": name, "version": of} for name, of in sorted(meta.inputs.items())],
+            "versions": [{"table": name, "version": of} for name, of in sorted(metadata.inputs.items())],
             "recipe_digest": digests.get(number, ""),
-            "created_at": datetime.fromtimestamp(commit_time(root, "releases", version) / 1000, UTC),
+            "created_at": datetime.fromtimestamp(
+                snapshot.with_version("releases", version).commit_time("releases") / 1000, UTC
+            ),
             "note": "made again by build --repair: what its build did is lost",
         }
-        for number, version, meta in _published(root)
+        for number, version, metadata in _published(snapshot)
         if str(number) not in known
     ]
     new = pl.DataFrame(pa.Table.from_pylist(made, schema=schemas.TABLES["releases"].schema))
-    replace_rows(root, "releases", pl.concat([rows, new]).sort("release"))
+    replace_rows(transaction, "releases", pl.concat([rows, new]).sort("release"))
     return sorted(new["release"].to_list())
 
 
-def told_recipes(root: str) -> dict[int, Mapping[str, Any]]:
-    """By release, what its commit keeps of its recipe."""
-    return {number: meta.units["recipe"] for number, _, meta in _published(root) if "recipe" in meta.units}
+def recorded_recipes(snapshot: Snapshot) -> dict[int, Mapping[str, Any]]:
+    """Return, by release, what its commit keeps of its recipe."""
+    return {
+        number: metadata.units["recipe"] for number, _, metadata in _published(snapshot) if "recipe" in metadata.units
+    }
 
 
-def told_versions(root: str) -> dict[int, dict[str, int]]:
-    """By release, the versions of the tables that its commit tells; of those that were given up too."""
-    return {number: dict(meta.inputs) for number, _, meta in _published(root)}
+def recorded_versions(snapshot: Snapshot) -> dict[int, dict[str, int]]:
+    """Return, by release, the table versions that its commit records; also of releases that were given up."""
+    return {number: dict(metadata.inputs) for number, _, metadata in _published(snapshot)}
 
 
-def _published(root: str) -> list[tuple[int, int, Meta]]:
-    """List commits that published a release: its number, the commit's version, and what was told with it.
+def _published(snapshot: Snapshot) -> list[tuple[int, int, Metadata]]:
+    """List the commits that published a release: number of the release, version of the commit, its metadata.
 
-    Releases are counted from 1, and the newest is never given up: the number is that of commits so far.
+    Releases are counted from 1, and the newest is never given up: the number is that of such commits so far.
     """
-    told = [(version, meta) for version, meta in metas(root, "releases") if meta.stage == "release" and meta.inputs]
-    return [(number, version, meta) for number, (version, meta) in enumerate(reversed(told), start=1)]
+    found = [
+        (version, metadata)
+        for version, metadata in snapshot.history("releases")
+        if metadata.stage == "release" and metadata.inputs
+    ]
+    return [(number, version, metadata) for number, (version, metadata) in enumerate(reversed(found), start=1)]

@@ -1,4 +1,4 @@
-"""Delete files that no release needs: those of builds that were killed, and those of releases that are given up."""
+"""Delete files that no release needs: those of releases that were given up, and old files that no commit names."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -7,44 +7,50 @@ import schemas
 from pipeline import storage
 from pipeline.lake.parquet_writer import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
-from pipeline.lake.tables import open_table
-from pipeline.lake.writers.heartbeats import living
+from pipeline.lake.transaction import Transaction
+from pipeline.lake.writers.heartbeats import living_writers
 from pipeline.lake.writers.orphan_files import unfinished_commits
 
 
-def vacuum(
-    root: str, *, older_than_hours: int, dry_run: bool, also: Mapping[str, int], without: Collection[int] = ()
+def delete_unneeded_files(
+    transaction: Transaction,
+    *,
+    older_than_hours: int,
+    dry_run: bool,
+    also: Mapping[str, int],
+    without: Collection[int] = (),
 ) -> list[str]:
-    """Delete what no release and no running build needs.
+    """Delete the files that no release and no running build needs.
 
     Every version that a release names stays whole, and so does the newest one. A file that no commit names may belong
-    to a build that is still running, so it stays until it has some age.
+    to a running build, so it stays until it has some age.
 
     Args:
-        root: the lake's folder.
-        older_than_hours: age that a file must have to go.
+        transaction: of the lake.
+        older_than_hours: age that a file must have to be deleted.
         dry_run: only list the files.
         also: versions to keep besides, by table.
         without: releases that do not count: they are given up, or in a dry run would be.
 
     Returns:
-        Deleted files, relative to the lake's folder, sorted.
+        Deleted files, relative to the lake's place, sorted.
     """
+    place, snapshot = transaction.place, transaction.snapshot
     kept = [
         {item["table"]: item["version"] for item in versions}
-        for number, versions in list_releases(root).select("release", "versions").rows()
+        for number, versions in list_releases(snapshot).select("release", "versions").rows()
         if number not in without
     ]
     deleted: list[str] = []
     for name in schemas.TABLES:
-        table = open_table(root, name)
+        table = snapshot.open(name)
         if table is None:
             continue
         needed = sorted(
             {versions[name] for versions in kept if name in versions}
             | {table.version(), also.get(name, table.version())}
         )
-        # Delta only names the files: its own deletion would commit, and so make a release of nothing new.
+        # Delta only lists the files: a deletion by Delta would commit, and so make a release of no change.
         deleted += [
             f"{name}/{path}"
             for path in table.vacuum(
@@ -55,11 +61,11 @@ def vacuum(
                 keep_versions=needed,
             )
         ]
-        # The lock is held, so no commit is under way, whatever its age.
-        deleted += unfinished_commits(root, name)
-    # Delta names files of old versions for as long as its log does, deleted or not; and files of builds that decode.
-    busy, there = living(root), set(storage.below(root))
-    deleted = [path for path in deleted if path in there and Path(path).name[:WRITER_LETTERS] not in busy]
+        # The lock is held, so no commit is under way, whatever the age of the file.
+        deleted += unfinished_commits(place, name)
+    # Delta lists files of old versions as long as its log does, deleted or not, and files of builds that decode.
+    living, existing = living_writers(place), set(storage.below(place))
+    deleted = [path for path in deleted if path in existing and Path(path).name[:WRITER_LETTERS] not in living]
     if not dry_run:
-        storage.delete(f"{root}/{path}" for path in deleted)
+        storage.delete(f"{place}/{path}" for path in deleted)
     return sorted(deleted)

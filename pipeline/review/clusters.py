@@ -44,24 +44,22 @@ class Shapes(NamedTuple):
     least: float | None = None
 
 
-def review_clusters(root: str, asked: Question, release: int | None = None) -> Shapes:
+def review_clusters(lake: Lake, asked: Question) -> Shapes:
     """Measure the clusters of a rule and describe the largest.
 
     Where the rule is decided by keys alone, every two images of a cluster are the same to it: pairs are counted as all
     of these, the diameter is 1 and the lowest score 1.
 
     Args:
-        root: the lake's folder.
+        lake: the lake as of a release.
         asked: which clusters; `best` plays no part. Where a score or a stricter rule than the stored one is asked for,
             clusters are linked from the stored pairs that reach it.
-        release: the release to read; None for the newest.
 
     Raises:
         LakeError: the lake has no such rule or split.
     """
     from pipeline.dedup.components import cluster_shapes  # noqa: PLC0415 - scipy, only when asked for
 
-    lake = Lake(root, release)
     stored = stored_of(lake, asked)
     clusters = clusters_of(stored, partial(rows_of, lake)).select("cluster_id", "image_id")
     members = clusters.join(facts_of(lake, asked).select("image_id", "path", "label", "role"), on="image_id")

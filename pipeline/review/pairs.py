@@ -48,21 +48,19 @@ class Review(NamedTuple):
     least: float | None = None
 
 
-def review_pairs(root: str, asked: Question, release: int | None = None) -> Review:
+def review_pairs(lake: Lake, asked: Question) -> Review:
     """Find the closest pairs of a rule.
 
     A rule that is decided by keys alone writes no pairs. Its clusters stand in for them: the first image of each with
     every other one; or, where roles or labels are asked for, every image with the first ones of each role and label.
 
     Args:
-        root: the lake's folder.
+        lake: the lake as of a release.
         asked: which pairs.
-        release: the release to read; None for the newest.
 
     Raises:
         LakeError: the lake has no such rule, split or role.
     """
-    lake = Lake(root, release)
     stored = stored_of(lake, asked)
     facts = facts_of(lake, asked)
     clusters = rows_of(lake, "clusters", stored.rule)
@@ -184,11 +182,11 @@ def _headline(asked: Question, shown: int, matching: int, pairs: int | None) -> 
     return f"{what}{whole}."
 
 
-def write_review(root: str, review: Review, file: Path) -> Path:
+def write_review(lake: Lake, review: Review, file: Path) -> Path:
     """Write a review as one self-contained HTML page.
 
     Args:
-        root: the lake's folder.
+        lake: the lake as of a release.
         review: what `review_pairs` found.
         file: where to.
 
@@ -203,8 +201,12 @@ def write_review(root: str, review: Review, file: Path) -> Path:
     from pipeline.report.review import render_pairs  # noqa: PLC0415 - templates and Pillow, only when drawn
 
     ids = pl.concat([review.shown["left_id"], review.shown["right_id"]])
-    pictures = read_pictures(Lake(root, review.release).scan("images"), ids)
-    summary: dict[str, Any] = {**review._asdict(), "lake": storage.last_name(root), "shown": review.shown.to_dicts()}
+    pictures = read_pictures(lake.scan("images"), ids)
+    summary: dict[str, Any] = {
+        **review._asdict(),
+        "lake": storage.last_name(lake.root),
+        "shown": review.shown.to_dicts(),
+    }
     html = render_pairs(summary, pictures)
     with writing_whole(file, "the page") as draft:
         draft.write_text(html, encoding="utf-8")

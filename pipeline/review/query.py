@@ -9,7 +9,6 @@ import polars as pl
 from pipeline.builder.clusters import Stored, find_stored
 from pipeline.dedup.rules import parse_rule
 from pipeline.errors import LakeError, RecipeError
-from pipeline.lake.commits import files, read_meta
 from pipeline.lake_handle import Lake
 from pipeline.recipe.rules import rule_known_as, rule_with_pairs_of, stricter_rule, threshold_of
 
@@ -45,8 +44,8 @@ def stored_of(lake: Lake, asked: Question) -> Stored:
     """
     units: dict[str, Mapping[str, Any]] = {}
     for table in ("pairs", "clusters"):
-        units |= {part.partition["rule"]: {} for part in files(lake.root, table, lake.versions.get(table))}
-    units |= read_meta(lake.root, "clusters", lake.versions.get("clusters")).units
+        units |= {part.partition["rule"]: {} for part in lake.snapshot.files(table)}
+    units |= lake.snapshot.metadata("clusters").units
     if rule_with_pairs_of(asked.rule, units) is None:
         _refuse_rule(lake, asked.rule, units)
     stored, threshold = find_stored(asked.rule, units), threshold_of(asked.rule)

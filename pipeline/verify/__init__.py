@@ -1,21 +1,23 @@
-"""Check at rest what a lake promises: read every file, hash every pixel row again, hold tables against the laws."""
+"""Check what a lake promises: read every file, hash every pixel row again, and check the laws of the tables."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import SILENT, Progress
 from pipeline.verify.faults import Check, DamagedError, Fault, Held, damage_named
 from pipeline.verify.laws import (
+    RELEASES_CHECK,
     clusters_follow_from_index,
     drops_have_reasons,
     every_file_is_counted,
     ids_are_unique,
     no_cluster_straddles,
     pairs_are_of_images,
-    releases_are_told,
+    releases_match_commits,
     splits_name_images,
 )
 from pipeline.verify.logs import logs_are_whole
@@ -66,14 +68,15 @@ def verify(root: str, *, engine: Engine = HERE, progress: Progress = SILENT) -> 
     """
     logs = logs_are_whole(root)
     known = {fault.table for fault in logs.faults}
-    told = releases_are_told(root) if "releases" not in known else Check("releases are what their commits tell", 0, [])
-    lake = Lake.working(root) if told.faults else newest_lake(root, sure="releases" not in known)
+    snapshot = Snapshot(root)
+    releases = Check(RELEASES_CHECK, 0, []) if "releases" in known else releases_match_commits(snapshot)
+    lake = Lake.working(snapshot) if releases.faults else newest_lake(root, sure="releases" not in known)
     tables = list_tables(lake)
-    # What the logs do not tell was told with them.
+    # Faults of these logs are listed already.
     tables.faults = [fault for fault in tables.faults if fault.table not in known]
     found = check_tables(tables, engine, progress)
     progress.step("verify laws")
-    return [logs, told, *found.checks, *hold_laws(lake, found.unread | known)]
+    return [logs, releases, *found.checks, *hold_laws(lake, found.unread | known)]
 
 
 def hold_laws(lake: Lake, unread: frozenset[str]) -> list[Check]:
@@ -81,17 +84,17 @@ def hold_laws(lake: Lake, unread: frozenset[str]) -> list[Check]:
 
     Args:
         lake: the lake, as of a release or as it stands.
-        unread: tables that cannot be read: what is said of them is not checked, which is a fault.
+        unread: tables that cannot be read: a law about them is not checked, which is a fault.
     """
     return [_guarded(law, lake, [name for name in law.reads if name in unread]) for law in _LAWS]
 
 
 def _guarded(law: _Law, lake: Lake, unread: Sequence[str]) -> Check:
-    said = f"as not all of {' and '.join(unread)} can be read"
+    reason = f"as not all of {' and '.join(unread)} can be read"
     try:
         if not unread:
             with damage_named():
                 return Check(law.name, *law.check(lake))
     except DamagedError as error:
-        said = f"as a table {error}"
-    return Check(law.name, 0, [Fault("unchecked", f"cannot be checked, {said}")])
+        reason = f"as a table {error}"
+    return Check(law.name, 0, [Fault("unchecked", f"cannot be checked, {reason}")])

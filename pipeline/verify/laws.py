@@ -1,7 +1,4 @@
-"""Laws that can be checked at rest from ids and labels alone: no pixel is read.
-
-Hold the rows of releases against what their commits tell.
-"""
+"""The laws that tables must keep, checked from ids and labels alone: no pixel is read."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,8 +7,8 @@ import polars as pl
 from pipeline.builder.clusters import clusters_of, find_stored, links_of
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.components import link
-from pipeline.lake.commits import files, read_meta
-from pipeline.lake.rewrite import told_versions
+from pipeline.lake.rewrite import recorded_versions
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.verify.faults import Check, Fault, Held
 from pipeline.verify.parquet_file import Named, read_through
@@ -56,7 +53,7 @@ def clusters_follow_from_index(lake: Lake) -> Held:
     """Group the index again, link the pairs again, and compare with the clusters."""
     clusters = lake.scan("clusters").collect()
     faults = []
-    for rule, unit in sorted(read_meta(lake.root, "clusters", lake.versions.get("clusters")).units.items()):
+    for rule, unit in sorted(lake.snapshot.metadata("clusters").units.items()):
         method = unit.get("spec", ["", "", "keys"])[2]
         found = clusters.filter(rule=rule)
         if method == "keys":
@@ -112,10 +109,8 @@ def no_cluster_straddles(lake: Lake) -> Held:
 
     Clusters of a threshold that is not stored are linked from the pairs of the lower one that is.
     """
-    units = read_meta(lake.root, "clusters", lake.versions.get("clusters")).units
-    specs = {
-        name: unit["spec"] for name, unit in read_meta(lake.root, "splits", lake.versions.get("splits")).units.items()
-    }
+    units = lake.snapshot.metadata("clusters").units
+    specs = {name: unit["spec"] for name, unit in lake.snapshot.metadata("splits").units.items()}
     faults = []
     datasets = lake.scan("images").select("image_id", "dataset")
     kept = lake.scan("splits").filter("kept").select("split_name", "image_id", "role")
@@ -156,27 +151,30 @@ def _law(text: str, table: str, partition: Mapping[str, str], rows: int) -> Faul
     return Fault("law", text, table, "", partition, rows)
 
 
-def releases_are_told(root: str) -> Check:
-    """Read every row of releases, and compare the versions in it with those that its commit tells.
+RELEASES_CHECK = "releases are what their commits tell"
+
+
+def releases_match_commits(snapshot: Snapshot) -> Check:
+    """Compare the versions in every row of releases with those that its commit records.
 
     Args:
-        root: the lake's place; the log of its releases is whole.
+        snapshot: of the lake; the log of its releases is whole.
     """
-    told = told_versions(root)
-    parts = files(root, "releases")
-    faults = [fault for part in parts for fault in _faults_of(Named(root, "releases", part), told)]
-    return Check("releases are what their commits tell", sum(part.rows for part in parts), faults)
+    recorded = recorded_versions(snapshot)
+    parts = snapshot.files("releases")
+    faults = [fault for part in parts for fault in _faults_of(Named(snapshot.place, "releases", part), recorded)]
+    return Check(RELEASES_CHECK, sum(part.rows for part in parts), faults)
 
 
-def _faults_of(file: Named, told: Mapping[int, Mapping[str, int]]) -> Iterator[Fault]:
+def _faults_of(file: Named, recorded: Mapping[int, Mapping[str, int]]) -> Iterator[Fault]:
     unread: list[Fault] = []
     wrong: list[int] = []
     for rows in read_through(file, unread):
         for row in rows.select(["release", "versions"]).to_pylist():
             held = {item["table"]: item["version"] for item in row["versions"] or ()}
-            if told.get(row["release"]) != held:
+            if recorded.get(row["release"]) != held:
                 wrong.append(row["release"])
-    # What cannot be read is told where all files are read; here, what can be and is wrong.
+    # Rows that cannot be read are listed by the check of all files; here, rows that can be read and are wrong.
     if wrong and not unread:
         listed = ", ".join(map(str, wrong))
         yield file.fault("changed", f"release {listed}: other versions than its commit tells", len(wrong))

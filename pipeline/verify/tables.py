@@ -14,9 +14,8 @@ from pipeline.builder.state import SHARD_KEY
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.errors import LakeError, NewerLakeError, NoReleaseError
-from pipeline.lake.commits import files
 from pipeline.lake.parquet_writer import Part
-from pipeline.lake.tables import open_table
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.verify.faults import UNREAD, Check, DamagedError, Fault, damage_named
@@ -78,19 +77,19 @@ def newest_lake(root: str, *, sure: bool) -> Lake:
         cause = error.__cause__
         if isinstance(cause, NewerLakeError) or (sure and isinstance(cause, NoReleaseError)):
             raise cause from None
-        return Lake.working(root)
+        return Lake.working(Snapshot(root))
 
 
 def list_tables(lake: Lake) -> Tables:
     """List the files of a lake's tables; of those that no release names, as they stand."""
     listed = Tables(lake.root)
     for name, table in schemas.TABLES.items():
-        version = lake.versions.get(name, 0) if lake.release and table.released else None
         try:
             with damage_named():
-                if version is not None and open_table(lake.root, name, version) is None:
+                if lake.release and table.released and lake.snapshot.open(name) is None:
+                    version = lake.snapshot.version(name)
                     raise LakeError(f"{lake.root}/{name}: version {version} of the table is gone")
-                listed.parts[name] = files(lake.root, name, version)
+                listed.parts[name] = lake.snapshot.files(name)
         except DamagedError as error:
             text = str(error.__cause__).partition(" Run:")[0]
             listed.faults.append(Fault("log", text, name, f"{lake.root}/{name}/_delta_log"))

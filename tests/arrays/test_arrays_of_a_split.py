@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from lakes import file_names
 from making import as_folder, encoded, pictures, recipe
 
 from pipeline.arrow_binary import from_binary
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.lake.reading import file_names
 from pipeline.lake_handle import Lake
 from pipeline.pixels import gather, locate, normalise
 

@@ -25,7 +25,7 @@ ROLES = {f"train/{path}": data for path, data in CLASSES.items()} | {
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lakes appear in the current folder, and draw no page."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
+    monkeypatch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
 
 
 def counts(lake: str | Path) -> dict[str, int]:

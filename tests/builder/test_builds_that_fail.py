@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lakes import versions
 from making import as_folder, as_tar, encoded, files_of, pictures, recipe
 
 from pipeline.builder.build import build
@@ -22,7 +23,6 @@ from pipeline.errors import (
     SourceError,
     SplitError,
 )
-from pipeline.lake.commits import versions
 from pipeline.lake_handle import Lake
 
 pytestmark = pytest.mark.usefixtures("no_report")

@@ -25,7 +25,7 @@ RULES = {"rules": ["exact", "sign"]}
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
 SMALL: dict[str, Any] = {"decode": {"size": [14, 14], "on_mismatch": "resize"}}
 ONLY = {"name": "only", "train": {"from": "train"}}
-SAID_SAME = "another build brought in the very same meanwhile: this one's was dropped"
+SAID_SAME = "another build committed the same shards meanwhile; those of this build were dropped"
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_source_that_changed_between_two_readings(
     done = in_turn(monkeypatch, *[building(asked)] * 2, between=lambda: change(base), last_first=last_first)
     landed, refused = reversed(done) if last_first else done
     assert isinstance(refused, LakeError)
-    assert "another build changed d/train (a) since this one began, and to something else" in str(refused)
+    assert "another build changed d/train (a) since this one began, to another state" in str(refused)
     lake = str(base / "lake")
     assert (landed.release, Lake(lake).release, landed.images) == (2, 2, 41 if last_first else 40)
     assert sound(lake)

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lakes import versions
 from making import as_folder, encoded, pictures, recipe
 from numpy.typing import NDArray
 
@@ -20,7 +21,6 @@ from pipeline.builder.build import Built, build
 from pipeline.dedup.matching import Block, match
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError, SourceError
-from pipeline.lake.commits import versions
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import status
 from pipeline.verify import verify

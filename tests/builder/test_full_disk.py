@@ -25,7 +25,7 @@ WRITE = ("pipeline.lake.parquet_writer", "PartWriter.write")
 # When it fills up: the nth time that something begins.
 FIRST = {f"making table {n}": (*CREATE, n) for n in range(1, 12)} | {f"commit {n}": (*COMMIT, n) for n in range(1, 8)}
 LATER = {
-    "the mark of the build": ("pipeline.lake.writers.heartbeats", "_made_and_locked", 1),
+    "the mark of the build": ("pipeline.lake.writers.heartbeats", "_make_locked", 1),
     "the images": (*WRITE, 1),
     "the index": (*WRITE, 2),
     "the rejects": (*WRITE, 4),

@@ -21,13 +21,13 @@ from typing import Any
 
 import pytest
 from damaged_sources import damaged
+from lakes import versions
 from making import as_folder, recipe, shard_of, source_of
 
 from pipeline.builder.build import build
 from pipeline.decode import decode_shard, rejects_table
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
-from pipeline.lake.commits import versions
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded, Refused
 from pipeline.sources import read, survey

@@ -5,13 +5,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from lakes import read_meta, versions
 from making import as_folder, encoded, files_of, pictures, recipe
 
 from pipeline.builder import build as build_module
 from pipeline.builder.build import Built, build, plan
-from pipeline.builder.splits import tell
+from pipeline.builder.splits import describe_unit
 from pipeline.engines.local import LocalEngine
-from pipeline.lake.commits import read_meta, versions
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
@@ -193,11 +193,11 @@ def test_policies_reach_the_table_and_a_leaking_benchmark_is_named(base: Path) -
 
 
 def test_nothing_is_told_of_a_split_as_asked_for() -> None:
-    assert tell({"spec": {}, "fingerprint": "", "rows": ""}) == []
+    assert describe_unit({"spec": {}, "fingerprint": "", "rows": ""}) == []
     whole: dict[str, Any] = {
         "deviation": {"train": {"asked": 2, "got": 2, "labels": []}},
         "moves": None,
         "straddling": [],
     }
-    assert tell(whole) == []
-    assert tell({"moves": {"moved": 0, "forced": 0, "left": 1200}}) == ["1,200 images left the split"]
+    assert describe_unit(whole) == []
+    assert describe_unit({"moves": {"moved": 0, "forced": 0, "left": 1200}}) == ["1,200 images left the split"]

@@ -10,6 +10,7 @@ from making import as_folder, as_tar, as_zip, encoded, pictures, recipe
 from pipeline.builder.build import Built, build
 from pipeline.builder.image_mode import decide_mode, stored_decode
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.sources import resolve
@@ -85,7 +86,7 @@ def test_the_first_build_keeps_its_decision(tmp_path: Path) -> None:
     as_folder(tmp_path / "two", files(colour(4), alike(2)))
     first = made(recipe(tmp_path, {"uri": "one"}))
     assert (first.mode, first.mode_decided) == ("L", True)
-    assert stored_decode(first.root)["mode"] == "L"
+    assert stored_decode(Snapshot(first.root))["mode"] == "L"
     second = made(recipe(tmp_path, {"uri": "one"}, {"uri": "two", "split": "test"}))
     assert (second.mode, second.mode_decided, second.images, second.rejects) == ("L", False, 16, 0)
     assert [note for note in second.notes if "colour" in note] == [

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lakes import versions, writing
 from making import as_folder, as_tar, files_of, recipe
 
 from pipeline.builder.build import Built, build, plan
-from pipeline.builder.ingest import read_sources
+from pipeline.builder.ingest import decode_sources
 from pipeline.builder.worker import Load
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError, SplitError
-from pipeline.lake.commits import versions
-from pipeline.lake.writers.lock import writing
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import status, vacuum
 
@@ -78,9 +77,9 @@ def test_a_changed_file_runs_everything_behind_it_and_says_why(made: Path) -> No
 def test_only_the_changed_source_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_folder(made / "test", {"A/00000.png": files_of(1, seed=7)["A/00000.png"]})
     read: list[str] = []
-    real = read_sources
+    real = decode_sources
 
-    def spy(root: str, job: Any, plan_: Any, engine: Any, progress: Any) -> Any:
+    def spy(job: Any, plan_: Any, engine: Any, progress: Any) -> Any:
         class Spy:
             pieces = 1
             shares_disk = True
@@ -94,9 +93,9 @@ def test_only_the_changed_source_is_read(made: Path, monkeypatch: pytest.MonkeyP
 
                 return engine.map(function, seen(items))
 
-        return real(root, job, plan_, Spy(), progress)
+        return real(job, plan_, Spy(), progress)
 
-    monkeypatch.setattr("pipeline.builder.build.read_sources", spy)
+    monkeypatch.setattr("pipeline.builder.build.decode_sources", spy)
     make(made)
     assert read == ["test"]
 
@@ -217,7 +216,7 @@ def test_runs_are_known_by_what_they_are_not_by_where_they_stand(base: Path) -> 
     other = {**LOGISTIC, "seed": 5}
     make(base, baseline=[LOGISTIC, other])
     assert done(make(base, baseline=[other, LOGISTIC])) == [
-        ("release", "recipe", "it says something new, but nothing to be made anew")
+        ("release", "recipe", "the recipe changed, but nothing that was made from it")
     ]
     dropped = make(base, baseline=[other])
     assert done(dropped) == [("baselines", RUN, "no longer asked for")]
@@ -242,7 +241,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: p
 
 
 def test_keys_of_another_version_are_computed_anew(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("index", "cluster", "adopt"):
+    for module in ("index", "clusters", "commit_ingest"):
         monkeypatch.setattr(f"pipeline.builder.{module}.KEYS_VERSION", "another")
     before = versions(str(made / "lake"))["index"]
     assert ("dedup", "exact", "its settings changed; clusters: no change") in done(make(made))

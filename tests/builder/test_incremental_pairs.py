@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from lakes import files, versions
 from making import as_folder, encoded, recipe
 from numpy.typing import NDArray
 
@@ -21,7 +22,6 @@ from pipeline.dedup.index import entries_of
 from pipeline.dedup.rules.cosine import Cosine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.lake.commits import files, versions
 from pipeline.lake_handle import Lake
 from pipeline.pixels import Located, locate
 from pipeline.recipe import Recipe

@@ -14,7 +14,7 @@ from making import as_folder, files_of
 
 from pipeline.demo import synth
 from pipeline.errors import NoReleaseError
-from pipeline.lake.writers.orphan_files import delete_leftovers
+from pipeline.lake.writers.orphan_files import delete_orphan_files
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 from pipeline.verify import verify
@@ -92,7 +92,7 @@ def kill_rounds(base: Path, rounds: int, seed: int) -> None:
             assert same(rows_of(base / "lake"), before), f"round {number}: the lake reads otherwise than before"
         assert all(not check.faults for check in verify(str(base / "lake")))
     assert start(recipe).wait() == 0
-    assert delete_leftovers(str(base / "lake")) == []
+    assert delete_orphan_files(str(base / "lake")) == []
     assert all(same(rows_of(base / "lake", release), rows) for release, rows in releases.items())
     fresh = recipe_at(base, "fresh")
     assert start(fresh).wait() == 0
@@ -126,6 +126,6 @@ def test_the_very_first_build_killed_leaves_no_half_lake(tmp_path: Path) -> None
             continue
         assert all(not check.faults for check in verify(str(tmp_path / "lake")))
     assert start(recipe).wait() == 0
-    assert delete_leftovers(str(tmp_path / "lake")) == []
+    assert delete_orphan_files(str(tmp_path / "lake")) == []
     assert start(recipe_at(tmp_path, "fresh")).wait() == 0
     assert same(rows_of(tmp_path / "lake"), rows_of(tmp_path / "fresh"))

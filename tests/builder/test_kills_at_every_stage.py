@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from lakes import list_releases, writing
 from making import as_folder, as_tar, files_of
 from staged import EVERY, Staged
 from together import differing, digest, laws, left_over
 
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.lake.releases import list_releases
-from pipeline.lake.writers.lock import writing
 from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 from pipeline.verify import verify

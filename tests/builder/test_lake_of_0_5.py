@@ -14,6 +14,7 @@ from making import DATA
 from pipeline.builder.build import build
 from pipeline.builder.image_mode import stored_decode
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import last_recipe, status
 from pipeline.recipe import read_recipe
@@ -65,7 +66,11 @@ def test_it_is_built_on(old: Path, run: Run) -> None:
         shutil.copy(file, file.with_name(f"copy{number}.png"))
     built = build(read_recipe(old / "recipe.toml"), engine=LocalEngine(2))
     # What its recipe did not say stays as it was: gray, and rejects of everything else.
-    assert (built.mode, built.mode_decided, stored_decode(built.root)["on_mismatch"]) == ("L", False, "reject")
+    assert (built.mode, built.mode_decided, stored_decode(Snapshot(built.root))["on_mismatch"]) == (
+        "L",
+        False,
+        "reject",
+    )
     assert built.read < 3_000
     lake = Lake(old / "lake")
     assert len(lake.scan("images").collect()) == built.images

@@ -1,4 +1,4 @@
-"""The laws of DESIGN.md that only a whole build can break: 1, 2, 3, 5. (4 and 8: tests/splits; and in verify.)"""
+"""The laws of ARCHITECTURE.md that only a whole build can break: 1, 2, 3 and 5."""
 
 import os
 import random
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from lakes import versions
 from making import as_folder, as_tar, files_of, recipe
 
 import schemas
@@ -18,7 +19,6 @@ from pipeline.builder import worker as work
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
-from pipeline.lake.commits import versions
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 from pipeline.recipe import Recipe

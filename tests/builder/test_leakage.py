@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from lakes import commit, read_meta, versions, writing
 from making import as_folder, encoded, files_of, pictures, recipe
 
-from pipeline.builder.baselines import run_baselines, run_units
+from pipeline.builder.baselines import run_units, score_baselines
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
-from pipeline.lake.commits import Meta, commit, read_meta, versions
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.report import summarize
@@ -183,11 +185,17 @@ def test_clusters_that_change_are_measured_by_what_they_say(copy: Path) -> None:
     root = str(copy / "lake")
     for fingerprint, removed, done in (("same rows", "", 0), ("no rows", "sign", 2)):
         units = dict(read_meta(root, "clusters").units)
-        meta = Meta("dedup", {**units, "sign": {**units["sign"], "fingerprint": fingerprint}})
+        meta = Metadata("dedup", {**units, "sign": {**units["sign"], "fingerprint": fingerprint}})
         commit(root, "clusters", [], lambda partition, gone=removed: partition["rule"] == gone, meta)  # type: ignore[misc] # bound now
-        found = run_baselines(root, run_units(root, asked(copy), prune=False))
+        with writing(root) as lake:
+            wanted = run_units(lake.snapshot, asked(copy), prune=False)
+            found, changes = score_baselines(lake.snapshot, lake.writer, wanted)
+            for change in changes:
+                lake.commit(change)
         assert [item.reason for item in found] == ["what it reads changed"] * done
-    scores = Lake.working(root).scan("scores").filter(metric="images", eval_on="overlap", rule="sign").collect()
+    scores = (
+        Lake.working(Snapshot(root)).scan("scores").filter(metric="images", eval_on="overlap", rule="sign").collect()
+    )
     assert set(scores["value"]) == {0}
 
 

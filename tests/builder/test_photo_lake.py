@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from lakes import versions
 from making import recipe
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +24,6 @@ from pipeline.dedup.rules import parse_rule
 from pipeline.dedup.rules.photo import Photo
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.lake.commits import versions
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 

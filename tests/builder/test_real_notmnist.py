@@ -7,7 +7,8 @@ from making import needs_data
 
 from pipeline.dedup.overlap import overlap_matrix, redundancy
 from pipeline.lake_handle import Lake
-from pipeline.maintenance import overlap, run_sql
+from pipeline.maintenance import overlap
+from pipeline.sql import first_rows
 from pipeline.verify import verify
 
 pytestmark = needs_data
@@ -23,7 +24,7 @@ READABLE = {label: 1872 + (label in "BCDE") for label in "ABCDEFGHIJ"}
 
 
 def test_images_and_rejects(notmnist_lake: Lake) -> None:
-    counts = run_sql(notmnist_lake.root, "select split, count(*) n from images group by all order by all")
+    counts = first_rows(notmnist_lake, "select split, count(*) n from images group by all order by all", most=100).first
     assert counts.rows() == [("test", 18_724), ("train", 3_493)]
     small = notmnist_lake.scan("images").filter(split="test").group_by("label").len().sort("label").collect()
     assert dict(small.rows()) == READABLE
@@ -46,7 +47,7 @@ def test_figures_of_a_rule(notmnist_lake: Lake, rule: str) -> None:
 
 
 def test_the_overlap_command_says_the_same(notmnist_lake: Lake) -> None:
-    found = overlap(notmnist_lake.root)
+    found = overlap(notmnist_lake)
     cells = {row["rule"]: row["notmnist/train"] for row in found.matrix.to_dicts() if row["role"] == "notmnist/test"}
     assert cells == {rule: facts[4] for rule, facts in FACTS.items()}
 
@@ -80,7 +81,7 @@ def test_normalised_mean_and_deviation_of_small_from_pixels_and_from_sums(notmni
                    from images where split = 'test')
         select (mean - 127.5) / 255 as mean, sqrt(square - mean * mean) / 255 as deviation from m
     """
-    assert [round(value, 4) for value in run_sql(notmnist_lake.root, query).row(0)] == [-0.0746, 0.4586]
+    assert [round(value, 4) for value in first_rows(notmnist_lake, query, most=100).first.row(0)] == [-0.0746, 0.4586]
 
 
 def test_every_law_holds_at_rest(notmnist_lake: Lake) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from lakes import commit, publish, read_meta, versions, write_part
 from making import as_folder, encoded, pictures, recipe
 from PIL import Image
 from sklearn.datasets import load_sample_image
@@ -14,9 +15,7 @@ from sklearn.datasets import load_sample_image
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError
-from pipeline.lake.commits import Meta, commit, read_meta, versions
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.releases import publish
+from pipeline.lake.delta_log import Metadata
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.review import Question, review_clusters, review_pairs
@@ -107,10 +106,10 @@ def test_a_split_is_the_same_as_if_the_threshold_were_stored(sources: Path, tmp_
         assert [fault for check in verify(str(lake)) for fault in check.faults] == []
     for stored, rule in STRICTER.items():
         for question in (Question(rule), Question(rule, "sanitize0", between=True), Question(rule, best="d/test")):
-            ours, theirs = (review_pairs(str(lake), question) for lake in (loose, strict))
+            ours, theirs = (review_pairs(Lake(str(lake)), question) for lake in (loose, strict))
             assert ours.shown.drop("cluster_id").equals(theirs.shown.drop("cluster_id"))
             assert (ours.headline, ours.pairs, ours.stored) == (theirs.headline, theirs.pairs, stored)
-        one, other = (review_clusters(str(lake), Question(rule)) for lake in (loose, strict))
+        one, other = (review_clusters(Lake(str(lake)), Question(rule)) for lake in (loose, strict))
         assert one.shown.equals(other.shown)
         assert one.sizes.equals(other.sizes)
     before = versions(str(loose))
@@ -160,7 +159,7 @@ def test_verify_finds_a_split_that_leaks_by_a_threshold_that_is_not_stored(sourc
     made(asked(sources, Path(root), ["photo:0.5"], [split("main", "photo:0.7")]))
     leaking = rows(Path(root)).with_columns(pl.lit(value=True).alias("kept")).drop("split_name")
     part = write_part(root, "splits", {"split_name": "main"}, leaking.to_arrow().cast(TABLES["splits"].file_schema))
-    commit(root, "splits", [part] if part else [], lambda _: True, Meta("splits", read_meta(root, "splits").units))
+    commit(root, "splits", [part] if part else [], lambda _: True, Metadata("splits", read_meta(root, "splits").units))
     publish(root, "", "leak", read_meta(root, "releases").units["recipe"])
     faults = [str(fault) for check in verify(root) for fault in check.faults]
     assert any("clusters of rule photo:0.7 have kept rows in two roles" in fault for fault in faults)

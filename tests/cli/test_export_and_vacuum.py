@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Run, run_command
+from lakes import writing
 from making import as_folder, files_of
 
 from pipeline.arrays.exports import FORMS
 from pipeline.errors import LakeError, NoReleaseError
-from pipeline.lake.writers.lock import writing
 
 RECIPE = """
 [lake]

@@ -10,15 +10,14 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from commands import Run
+from lakes import commit, publish, read_meta, write_part
 from making import as_folder, files_of, recipe
 
 from pipeline import cli
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
-from pipeline.lake.commits import Meta, commit, read_meta
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.releases import publish
+from pipeline.lake.delta_log import Metadata
 from pipeline.lake_handle import Lake
 from schemas import TABLES
 
@@ -55,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     for table, values in (("pairs", pairs), ("clusters", members)):
         part = write_part(lake.root, table, {"rule": RULE}, pa.Table.from_pylist(values, schema=TABLES[table].schema))
         meta = read_meta(lake.root, table)
-        commit(lake.root, table, [part] if part else [], lambda _: False, Meta("dedup", {**meta.units, RULE: {}}))
+        commit(lake.root, table, [part] if part else [], lambda _: False, Metadata("dedup", {**meta.units, RULE: {}}))
     publish(lake.root, "", "pairs", read_meta(lake.root, "releases").units["recipe"])
     return lake.root
 

@@ -17,7 +17,7 @@ from hurting import Case
 
 from pipeline.cli.table import wide
 from pipeline.errors import LakeError, QueryError
-from pipeline.lake.reading import id_columns
+from pipeline.lake.duckdb_views import id_columns
 from pipeline.lake_handle import Lake
 from pipeline.sql import all_rows
 from schemas import TABLES
@@ -299,6 +299,6 @@ def test_errors_are_one_line_and_name_what_is_near(small_lake: Lake, run: Run) -
 
 
 def test_rows_come_a_batch_at_a_time(small_lake: Lake) -> None:
-    frames = all_rows(small_lake.root, "select i from range(100000000000) t(i)")
+    frames = all_rows(small_lake, "select i from range(100000000000) t(i)")
     assert len(next(frames)) < 1_000_000
     frames.close()  # type: ignore[attr-defined] # a generator

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from making import as_folder, as_tar, files_of, source_of
 
-from pipeline.builder.ingest import carried, ingest_elsewhere
+from pipeline.builder.ingest import ingest_remotely, with_cached_content
 from pipeline.builder.worker import Job, Load
 from pipeline.errors import LakeError, SourceError
+from pipeline.lake.parquet_writer import Writer
 from pipeline.recipe import DecodePart
 from pipeline.shard import Blobs, Files, Made
 from pipeline.sources import Source, read
@@ -20,7 +21,7 @@ def load_of(source: Source) -> Load:
 
 
 def job_at(root: Path) -> Job:
-    return Job(str(root), DecodePart(mode="L", on_mismatch="reject"), ("exact",))
+    return Job(Writer(str(root), "0" * 12), DecodePart(mode="L", on_mismatch="reject"), ("exact",))
 
 
 def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,19 +31,19 @@ def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.M
     cached, shared = (source_of(as_tar(place / "in.tar", files, "w")) for place in (tmp_path / "cache", tmp_path))
     (shard,) = read(cached)
     assert isinstance(shard.contents, Made)
-    assert carried(cached, shard).contents == Blobs(tuple(files.values()))
-    assert carried(cached, shard).paths == shard.paths
+    assert with_cached_content(cached, shard).contents == Blobs(tuple(files.values()))
+    assert with_cached_content(cached, shard).paths == shard.paths
     (shard,) = read(shared)
-    assert carried(shared, shard) is shard
+    assert with_cached_content(shared, shard) is shard
 
 
 def test_a_node_without_the_lake_is_an_error(tmp_path: Path) -> None:
     load = load_of(source_of(as_folder(tmp_path / "in", files_of(5))))
     with pytest.raises(LakeError, match="does not see the lake.*every node sees"):
-        ingest_elsewhere(job_at(tmp_path / "lake"), load)
+        ingest_remotely(job_at(tmp_path / "lake"), load)
     assert not (tmp_path / "lake").exists()
     (tmp_path / "lake").mkdir()
-    assert len(ingest_elsewhere(job_at(tmp_path / "lake"), load).image_ids) == 5
+    assert len(ingest_remotely(job_at(tmp_path / "lake"), load).image_ids) == 5
 
 
 @pytest.mark.parametrize("form", ["folder", "tar"])
@@ -54,4 +55,4 @@ def test_a_node_without_the_source_is_an_error_and_rejects_nothing(tmp_path: Pat
     (tmp_path / "lake").mkdir()
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(SourceError, match=r"d/train \(in.*does not see .*in.*every node sees"):
-        ingest_elsewhere(job_at(tmp_path / "lake"), load)
+        ingest_remotely(job_at(tmp_path / "lake"), load)

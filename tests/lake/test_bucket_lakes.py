@@ -133,7 +133,7 @@ def test_no_object_is_left_that_no_commit_names(base: Path, lake_bucket: Bucket)
 
 
 def _files_of(lake: Lake) -> list[str]:
-    from pipeline.lake.reading import file_names  # noqa: PLC0415 - only here
+    from lakes import file_names  # noqa: PLC0415 - loaded when needed
 
     return [file for name in schemas.TABLES for file in file_names(lake.root, name, None)]
 

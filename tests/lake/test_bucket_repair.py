@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from hurting import tables_of
+from lakes import files
 from making import as_folder, files_of, recipe
 from s3 import Bucket
 
 from pipeline import storage
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.lake.commits import files
 from pipeline.repair import repair
 from pipeline.verify import verify
 

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from lakes import commit, files, list_releases, newest, open_part, publish, read_meta, scan_table, versions, write_part
 
 import schemas
 from pipeline.errors import DiskFullError, LakeError, NewerLakeError, NoReleaseError
-from pipeline.lake.commits import Meta, commit, files, read_meta, versions
-from pipeline.lake.parquet_writer import open_part, write_part
-from pipeline.lake.reading import scan_table
-from pipeline.lake.releases import list_releases, newest, publish, release_versions
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.releases import release_versions
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 
@@ -29,7 +29,7 @@ def put(root: str, rule: str, *ids: bytes, fingerprint: str = "f") -> int:
     part = write_part(root, "clusters", {"rule": rule}, rows(*ids))
     assert part is not None
     return commit(
-        root, "clusters", [part], lambda p: p["rule"] == rule, Meta("dedup", {rule: {"fingerprint": fingerprint}})
+        root, "clusters", [part], lambda p: p["rule"] == rule, Metadata("dedup", {rule: {"fingerprint": fingerprint}})
     )
 
 
@@ -56,9 +56,9 @@ def test_rows_come_in_the_order_of_partitions_not_of_commits(tmp_path: Path) -> 
 
 
 def test_a_commit_says_what_it_stands_for(root: str) -> None:
-    assert read_meta(root, "clusters") == Meta("")
+    assert read_meta(root, "clusters") == Metadata("")
     put(root, "exact", b"1", fingerprint="abc")
-    assert read_meta(root, "clusters") == Meta("dedup", {"exact": {"fingerprint": "abc"}}, {})
+    assert read_meta(root, "clusters") == Metadata("dedup", {"exact": {"fingerprint": "abc"}}, {})
 
 
 def test_plain_delta_readers_see_the_same_rows(root: str) -> None:
@@ -113,7 +113,7 @@ def test_a_release_that_is_not_there(root: str) -> None:
     put(root, "exact", b"1")
     publish(root, "digest", "", {})
     with pytest.raises(NoReleaseError, match=r"no release 7; there is 1. See: imagelake history"):
-        release_versions(root, 7)
+        release_versions(Snapshot(root), 7)
 
 
 def test_an_unknown_table_names_the_nearest(root: str) -> None:
@@ -128,7 +128,7 @@ def test_a_lake_of_a_newer_schema_is_refused(root: str, monkeypatch: pytest.Monk
     publish(root, "digest", "", {})
     monkeypatch.setattr(schemas, "VERSION", 0)
     with pytest.raises(
-        NewerLakeError, match=r"made by a newer imagelake \(schema 3; this one knows up to 0\). Upgrade"
+        NewerLakeError, match=r"made by a newer imagelake \(schema 3; this one reads up to 0\). Upgrade"
     ):
         Lake(root)
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from pipeline.cli.sql import sql_command
 from pipeline.errors import QueryError
 from pipeline.lake_handle import Lake
-from pipeline.maintenance import run_sql
+from pipeline.sql import first_rows
 from schemas import TABLES
 
 
@@ -21,7 +21,9 @@ def test_every_table_can_be_queried_by_name(small_lake: Lake) -> None:
 
 def test_duckdb_and_polars_agree(small_lake: Lake) -> None:
     ours = small_lake.scan("clusters").group_by("rule", "label").len().sort("rule", "label").collect()
-    theirs = run_sql(small_lake.root, "select rule, label, count(*) n from clusters group by all order by all")
+    theirs = first_rows(
+        small_lake, "select rule, label, count(*) n from clusters group by all order by all", most=100
+    ).first
     assert theirs.rows() == ours.rows()
 
 
@@ -43,7 +45,7 @@ def test_duckdb_and_polars_agree(small_lake: Lake) -> None:
 )
 def test_what_is_not_one_select_is_refused_in_one_line(small_lake: Lake, text: str, tmp_path: Path) -> None:
     with pytest.raises(QueryError) as caught:
-        run_sql(small_lake.root, text)
+        first_rows(small_lake, text, most=100)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -57,17 +59,17 @@ def test_no_file_outside_the_lake_can_be_read(small_lake: Lake, tmp_path: Path) 
         f"from read_text('{small_lake.root}/../../{secret.name}')",
     ):
         with pytest.raises(QueryError, match="Permission|disabled|No files"):
-            run_sql(small_lake.root, text)
+            first_rows(small_lake, text, most=100)
 
 
 def test_a_query_that_fails_while_it_runs_is_one_line(small_lake: Lake) -> None:
     with pytest.raises(QueryError, match="Could not convert"):
-        run_sql(small_lake.root, "select label::int from images")
+        first_rows(small_lake, "select label::int from images", most=100)
 
 
 def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
     assert (
-        run_sql(small_lake.root, "select count(*) n from images", 1)["n"].item()
+        first_rows(small_lake.at(1), "select count(*) n from images", most=100).first["n"].item()
         == small_lake.scan("images").collect().height
     )
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import QueryError
-from pipeline.lake.reading import connect, query
+from pipeline.lake.duckdb_views import connect, query
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from schemas import TABLES
 
 COMMAND = Path(sys.executable).with_name("imagelake")
 HIDDEN = "not of the lake"
@@ -163,7 +163,7 @@ def spelled(lake: Lake, text: str) -> str:
 @pytest.mark.parametrize("ids", ["bytes", "hex"])
 @pytest.mark.parametrize("place", [*PLACES, *FAR])
 def test_no_function_reads_a_file_that_is_of_no_table(lake: Lake, place: str, ids: Literal["bytes", "hex"]) -> None:
-    connection = connect(lake.root, dict.fromkeys(TABLES), ids=ids)
+    connection = connect(Snapshot(lake.root), ids=ids)
     for reader in READERS:
         text = reader.format(spelled(lake, place))
         refused(partial(query, connection), text)
@@ -184,7 +184,7 @@ def test_however_the_root_is_given(lake: Lake, root: str, tmp_path: Path) -> Non
     spelling = root.format(lake=lake.root, base=tmp_path)
     opened = Lake(spelling)
     assert opened.sql("select count(*) from images").fetchall() == [(lake.scan("images").collect().height,)]
-    ask = partial(query, connect(opened.root, dict.fromkeys(TABLES)))
+    ask = partial(query, connect(Snapshot(opened.root)))
     for place in (*PLACES, *FAR):
         refused(ask, f"from '{spelled(lake, place)}'")
 
@@ -192,7 +192,7 @@ def test_however_the_root_is_given(lake: Lake, root: str, tmp_path: Path) -> Non
 def test_variables_of_python_are_no_tables(lake: Lake) -> None:
     found = rows = pa.table({"a": [HIDDEN]})
     refused(lake.sql, "from found")
-    ask = partial(query, connect(lake.root, dict.fromkeys(TABLES)))
+    ask = partial(query, connect(Snapshot(lake.root)))
     for name in ("found", "rows", "lake", "root", "connection", "text", "name", "PLACES", "environ", "_define"):
         refused(ask, f"from {name}")
         refused(ask, f"from query_table('{name}')")

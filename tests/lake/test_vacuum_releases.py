@@ -7,14 +7,24 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from lakes import (
+    commit,
+    find_pins,
+    give_up,
+    list_releases,
+    publish,
+    read_meta,
+    register_export,
+    versions,
+    write_part,
+    writing,
+)
 
 import schemas
 from pipeline.errors import LakeError, NoReleaseError
-from pipeline.lake import vacuum as vacuum_module
-from pipeline.lake.commits import Meta, commit, read_meta, versions
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.releases import find_pins, give_up, list_releases, publish, register_export, spans
-from pipeline.lake.writers.lock import writing
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.releases import spans
+from pipeline.lake.vacuum import delete_unneeded_files
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import history, vacuum, vacuum_releases
 
@@ -32,7 +42,7 @@ EXPORT = {
 
 def put(root: str, name: str, rows: list[dict[str, Any]], partition: dict[str, str] | None = None) -> None:
     part = write_part(root, name, partition or {}, pa.Table.from_pylist(rows, schema=schemas.TABLES[name].schema))
-    commit(root, name, [part] if part else [], lambda _: True, Meta("test"))
+    commit(root, name, [part] if part else [], lambda _: True, Metadata("test"))
 
 
 def release(root: str, value: bytes, scored: int | None = None) -> int:
@@ -146,9 +156,9 @@ def test_scores_of_releases_that_stay_pin_in_turn(tmp_path: Path) -> None:
 
 def test_killed_between_commit_and_deletion_nothing_dangles(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, sys\nfrom pipeline.flow import inspect as i\n"
-        "i.delete_unneeded = lambda *_, **__: os.kill(os.getpid(), 9)\n"
-        "i.vacuum_releases(sys.argv[1], keep_last=2, older_than_hours=0, dry_run=False, force=False)\n"
+        "import os, sys\nfrom pipeline import maintenance as m\n"
+        "m.delete_unneeded_files = lambda *_, **__: os.kill(os.getpid(), 9)\n"
+        "m.vacuum_releases(sys.argv[1], keep_last=2, older_than_hours=0, dry_run=False, force=False)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, root], check=False).returncode == -9
     assert list_releases(root)["release"].to_list() == [4, 5]
@@ -158,7 +168,7 @@ def test_killed_between_commit_and_deletion_nothing_dangles(root: str, monkeypat
     def fail(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("pipeline.lake.releases.commit", fail)
+    monkeypatch.setattr("pipeline.lake.transaction.Transaction.commit", fail)
     with pytest.raises(OSError, match="Input"):
         give(root, 1)
     assert [shown(root, number) for number in (4, 5)] == [[b"4"], [b"5"]]
@@ -217,4 +227,5 @@ def test_files_are_deleted_only_by_vacuum(root: str) -> None:
     files = {path for path in Path(root).rglob("*.parquet") if "_delta_log" not in path.parts}
     give_up(root, [1])
     assert files <= set(Path(root).rglob("*.parquet"))
-    assert vacuum_module.vacuum(root, older_than_hours=0, dry_run=True, also={})
+    with writing(root) as lake:
+        assert delete_unneeded_files(lake, older_than_hours=0, dry_run=True, also={})

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 from hurting import HANDS, Case, cut, values_of
+from lakes import files
 from making import files_of
 
 import schemas
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import SourceError
-from pipeline.lake.commits import files
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import history
 
@@ -105,7 +105,7 @@ def test_rows_of_releases_are_made_again_from_their_commits(case: Case) -> None:
 def test_lost_exports_are_told_and_lose_nothing_else(case: Case) -> None:
     case.file("exports").unlink()
     (told,) = case.repair().stays
-    assert told.startswith("exports: what was told of 1 of them")
+    assert told.startswith("exports: 1 of its files (written")
     assert case.faults() == []
     assert case.repair().stays == ()
 

@@ -7,6 +7,7 @@ import pytest
 from hostile import HARM, NAMES, build_named, tame
 from pages import Page
 
+from pipeline.lake_handle import Lake
 from pipeline.report.charts import balance_chart
 from pipeline.report.wording import finish, shorten
 from pipeline.review import Question, review_pairs, write_review
@@ -26,7 +27,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
         base = tmp_path_factory.mktemp("pages")
         _, lake = build_named(base, names)
         question = Question("cosine:0.95", "main", conflicts=True)
-        write_review(str(lake), review_pairs(str(lake), question), base / "pairs.html")
+        write_review(Lake(str(lake)), review_pairs(Lake(str(lake)), question), base / "pairs.html")
         made["report"].append((lake / "report.html").read_text(encoding="utf-8"))
         made["pairs"].append((base / "pairs.html").read_text(encoding="utf-8"))
     return {name: (hostile, harmless) for name, (hostile, harmless) in made.items()}

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from lakes import commit, publish, read_meta, write_part
 
 from pipeline.errors import LakeError
-from pipeline.lake.commits import Meta, commit, read_meta
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.releases import publish
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.review import Question, review_clusters, review_pairs, write_review
 from schemas import TABLES
@@ -38,7 +38,7 @@ def add(root: str, table: str, rule: str, rows: pl.DataFrame) -> None:
     full = rows.with_columns(rule=pl.lit(rule)).select(TABLES[table].schema.names)
     part = write_part(root, table, {"rule": rule}, full.to_arrow().cast(TABLES[table].schema))
     meta = read_meta(root, table)
-    commit(root, table, [part] if part else [], lambda _: False, Meta("dedup", {**meta.units, rule: {}}))
+    commit(root, table, [part] if part else [], lambda _: False, Metadata("dedup", {**meta.units, rule: {}}))
 
 
 def random_pairs(ids: list[bytes], count: int, seed: int = 0) -> pl.DataFrame:
@@ -78,14 +78,14 @@ def root(small_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> str:
     _relabel(copy, images)
     splits = small_lake.scan("splits").collect().filter(pl.int_range(pl.len()) % 7 > 0)
     part = write_part(copy, "splits", {"split_name": "main"}, splits.to_arrow().cast(TABLES["splits"].schema))
-    commit(copy, "splits", [part] if part else [], lambda _: True, Meta("splits"))
+    commit(copy, "splits", [part] if part else [], lambda _: True, Metadata("splits"))
     publish(copy, "", "pairs", read_meta(copy, "releases").units["recipe"])
     return copy
 
 
 def _relabel(root: str, labels: pl.DataFrame) -> None:
     images = (
-        Lake.working(root)
+        Lake.working(Snapshot(root))
         .scan("images")
         .collect()
         .drop("label")
@@ -95,7 +95,7 @@ def _relabel(root: str, labels: pl.DataFrame) -> None:
     for key, rows in images.partition_by("dataset", "split", "shard", as_dict=True).items():
         table = rows.select(TABLES["images"].schema.names).to_arrow().cast(TABLES["images"].schema)
         parts.append(write_part(root, "images", dict(zip(("dataset", "split", "shard"), key, strict=True)), table))
-    commit(root, "images", [part for part in parts if part], lambda _: True, Meta("ingest"))
+    commit(root, "images", [part for part in parts if part], lambda _: True, Metadata("ingest"))
 
 
 def facts(root: str, split: str | None) -> dict[bytes, Row]:
@@ -139,7 +139,7 @@ def test_pairs_are_those_of_brute_force(root: str, question: dict[str, Any], top
         ]
         kept = list({a: (s, a, b) for s, a, b in sorted(turned, key=lambda t: (t[0], [-x for x in t[2]]))}.values())
     kept.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
-    review = review_pairs(root, Question(RULE, top=top, **question))
+    review = review_pairs(Lake(root), Question(RULE, top=top, **question))
     assert review.shown.select("score", "left_id", "right_id").rows() == kept[:top]
     assert (review.pairs, review.matching, review.from_clusters) == (len(pairs), len(kept), False)
     clusters = dict(Lake(root).scan("clusters").filter(rule=RULE).select("image_id", "cluster_id").collect().rows())
@@ -162,7 +162,7 @@ def test_a_rule_of_keys_shows_every_image_that_has_such_a_pair_in_its_cluster(
     wanted = asked_for(known, between=between, conflicts=question.get("conflicts", False))
     clusters = Lake(root).scan("clusters").filter(rule=KEYS).collect().group_by("cluster_id").agg("image_id")
     every = {pair for ids in clusters["image_id"] for pair in combinations(sorted(ids), 2) if wanted(*pair)}
-    review = review_pairs(root, Question(KEYS, top=100_000, **question))
+    review = review_pairs(Lake(root), Question(KEYS, top=100_000, **question))
     shown = set(review.shown.select("left_id", "right_id").rows())
     assert {tuple(sorted(pair)) for pair in shown} <= every
     involved = {one for pair in every for one in pair}
@@ -176,7 +176,7 @@ def test_a_rule_of_keys_shows_every_image_that_has_such_a_pair_in_its_cluster(
 
 
 def test_a_rule_of_keys_shows_the_first_of_a_cluster_with_each(root: str) -> None:
-    review = review_pairs(root, Question(KEYS, top=100_000))
+    review = review_pairs(Lake(root), Question(KEYS, top=100_000))
     rows = Lake(root).scan("clusters").filter(rule=KEYS).select("cluster_id", "image_id").collect().rows()
     assert review.shown.select("left_id", "right_id").rows() == sorted(row for row in rows if row[0] != row[1])
     assert review.pairs == review.matching == len(review.shown)
@@ -184,41 +184,41 @@ def test_a_rule_of_keys_shows_the_first_of_a_cluster_with_each(root: str) -> Non
 
 
 def test_the_pairs_of_a_built_rule_are_shown_without_a_pairs_table(small_lake: Lake) -> None:
-    review = review_pairs(small_lake.root, Question("exact", split="main", best="test"))
+    review = review_pairs(small_lake, Question("exact", split="main", best="test"))
     assert review.matching == 10
     assert {path.split("/")[-1][:4] for path in review.shown["left_path"]} == {"copy"}
     assert set(review.shown["right_role"]) == {"train"}
 
 
 def test_a_rule_that_found_nothing_is_no_unknown_rule(root: str) -> None:
-    review = review_pairs(root, Question(LOOSE, between=True))
+    review = review_pairs(Lake(root), Question(LOOSE, between=True))
     assert (review.pairs, review.matching, len(review.shown)) == (0, 0, 0)
     assert review.headline == "No pairs between roles by cosine:0.5."
-    shapes = review_clusters(root, Question(LOOSE))
+    shapes = review_clusters(Lake(root), Question(LOOSE))
     assert (shapes.clusters, shapes.largest, shapes.diameter, len(shapes.shown)) == (0, 0, None, 0)
 
 
 @pytest.mark.parametrize("look", [review_pairs, review_clusters])
 def test_what_the_lake_does_not_have_is_named_with_the_nearest(root: str, look: Callable[[str, Question], Any]) -> None:
     with pytest.raises(LakeError, match=re.escape("no rule 'cosin:0.95'; did you mean 'cosine:0.95'?")):
-        look(root, Question("cosin:0.95"))
+        look(Lake(root), Question("cosin:0.95"))
     with pytest.raises(LakeError, match=re.escape("no split 'mian'; did you mean 'main'? Splits: main.")):
-        look(root, Question(RULE, split="mian"))
+        look(Lake(root), Question(RULE, split="mian"))
     with pytest.raises(LakeError, match=re.escape("no role 'tset'; did you mean 'test'? Roles: test, train.")):
-        look(root, Question(RULE, split="main", best="tset"))
+        look(Lake(root), Question(RULE, split="main", best="tset"))
 
 
 def test_headlines_say_what_is_shown_out_of_how_many(root: str) -> None:
-    few = review_pairs(root, Question(RULE, top=3, split="main", between=True, conflicts=True))
+    few = review_pairs(Lake(root), Question(RULE, top=3, split="main", between=True, conflicts=True))
     assert few.headline == (
         f"3 of {few.matching:,} pairs between roles of split main with different labels by cosine:0.95, closest first;"
         f" {few.pairs:,} pairs in all."
     )
     assert (
-        review_pairs(root, Question(RULE, top=9999)).headline
+        review_pairs(Lake(root), Question(RULE, top=9999)).headline
         == f"All {few.pairs:,} pairs by cosine:0.95, closest first."
     )
-    best = review_pairs(root, Question(RULE, top=2, best="d/test"))
+    best = review_pairs(Lake(root), Question(RULE, top=2, best="d/test"))
     assert best.headline == (
         f"2 of {best.matching:,} images of d/test that have a pair with another role by cosine:0.95,"
         " each with its closest, best first."
@@ -226,7 +226,7 @@ def test_headlines_say_what_is_shown_out_of_how_many(root: str) -> None:
 
 
 def test_clusters_are_measured_and_described(root: str) -> None:
-    shapes = review_clusters(root, Question(RULE, split="main", top=4))
+    shapes = review_clusters(Lake(root), Question(RULE, split="main", top=4))
     known = facts(root, "main")
     members = Lake(root).scan("clusters").filter(rule=RULE).select("cluster_id", "image_id").sort("image_id").collect()
     by_cluster = {
@@ -246,7 +246,7 @@ def test_clusters_are_measured_and_described(root: str) -> None:
 
 @pytest.mark.parametrize(("asked", "name"), [({"between": True}, "role"), ({"conflicts": True}, "label")])
 def test_clusters_of_one_role_or_label_are_left_out(root: str, asked: dict[str, Any], name: str) -> None:
-    shapes = review_clusters(root, Question(KEYS, split="main", top=1000, **asked))
+    shapes = review_clusters(Lake(root), Question(KEYS, split="main", top=1000, **asked))
     known = facts(root, "main")
     values: dict[bytes, set[Any]] = {}
     for cluster, image in (
@@ -258,16 +258,16 @@ def test_clusters_of_one_role_or_label_are_left_out(root: str, asked: dict[str, 
 
 
 def test_every_two_images_of_a_cluster_by_keys_are_a_pair(small_lake: Lake) -> None:
-    shapes = review_clusters(small_lake.root, Question("exact"))
+    shapes = review_clusters(small_lake, Question("exact"))
     assert (shapes.clusters, shapes.diameter, shapes.exact) == (10, 1, True)
     assert shapes.shown.select("images", "pairs", "diameter", "lowest").unique().rows() == [(2, 1, 1, 1.0)]
 
 
 def test_the_page_has_the_pictures_of_the_pairs_and_no_draft_is_left(root: str, tmp_path: Path) -> None:
-    review = review_pairs(root, Question(RULE, top=3))
-    html = write_review(root, review, tmp_path / "look.html").read_text(encoding="utf-8")
+    review = review_pairs(Lake(root), Question(RULE, top=3))
+    html = write_review(Lake(root), review, tmp_path / "look.html").read_text(encoding="utf-8")
     assert html.count("<article") == 3
     assert html.count("<img") == 9
     assert [file.name for file in tmp_path.iterdir()] == ["look.html"]
     with pytest.raises(LakeError, match="cannot be written there"):
-        write_review(root, review, tmp_path / "none" / "look.html")
+        write_review(Lake(root), review, tmp_path / "none" / "look.html")

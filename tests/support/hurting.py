@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lakes import files
 from making import as_folder, as_tar, files_of, recipe
 
 import schemas
 from pipeline.builder.build import Built, build
 from pipeline.engines.local import LocalEngine
 from pipeline.export import export
-from pipeline.lake.commits import files
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.repair import repair

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from lakes import list_releases
 from making import as_folder, encoded, pictures, recipe
 from together import digest, laws
 
@@ -22,7 +23,6 @@ from pipeline import storage
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import BusyLakeError, LakeError
-from pipeline.lake.releases import list_releases
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 from pipeline.recipe import Recipe
@@ -90,7 +90,7 @@ def build_on(base: Path, root: str, number: int, shared: int) -> dict[str, Any]:
                 raise
             counts["refused"] += 1
         else:
-            same = any("brought in the very same" in item.reason for item in done)
+            same = any("committed the same shards" in item.reason for item in done)
             counts["dropped as the same" if same else "landed" if done else "idle"] += 1
     return dict(counts)
 
@@ -162,7 +162,7 @@ def summed(root: str, wrote: list[dict[str, int]], read: list[dict[str, Any]], v
 def main(base: Path, root: str, kind: str, *numbers: str) -> None:
     # Drawing takes longer than all the rest.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.build.write_report", lambda root: f"{root}/report.html")
+        patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
         work = build_on if kind == "writer" else read_on
         print(json.dumps(work(base, root, *map(int, numbers))))  # noqa: T201 - whoever started it reads it
 

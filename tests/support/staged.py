@@ -1,7 +1,8 @@
 """A command of imagelake in a process of its own that tells in which stage it is, to be killed there.
 
 `python tests/support/staged.py HANDLE` imports everything, waits for a line with the words of the command, and writes
-to the pipe HANDLE `> stage` where one begins and `< stage` where it ends. `Staged` is that process as its parent sees it.
+to the pipe HANDLE `> stage` where one begins and `< stage` where it ends. `Staged` is that process, as its
+parent sees it.
 """
 
 import os
@@ -17,19 +18,19 @@ from typing import IO, Any
 
 # What a stage is called, and the function that it is.
 STAGES = {
-    "sweep": ("pipeline.lake.writers.heartbeats", "_sweep"),
-    "mark": ("pipeline.lake.writers.heartbeats", "_made_and_locked"),
+    "sweep": ("pipeline.lake.writers.heartbeats", "_delete_files_of_dead_writers"),
+    "mark": ("pipeline.lake.writers.heartbeats", "_make_locked"),
     "plan": ("pipeline.builder.build", "plan_ingest"),
-    "decode": ("pipeline.builder.build", "read_sources"),
+    "decode": ("pipeline.builder.build", "decode_sources"),
     "undo": ("pipeline.builder.build", "undo_half_commits"),
-    "index": ("pipeline.builder.build", "run_index"),
-    "pairs": ("pipeline.builder.build", "run_pairs"),
-    "clusters": ("pipeline.builder.build", "run_clusters"),
-    "splits": ("pipeline.builder.build", "run_splits"),
-    "baselines": ("pipeline.builder.build", "run_baselines"),
+    "index": ("pipeline.builder.build", "index_images"),
+    "pairs": ("pipeline.builder.build", "compare_images"),
+    "clusters": ("pipeline.builder.build", "cluster_images"),
+    "splits": ("pipeline.builder.build", "make_splits"),
+    "baselines": ("pipeline.builder.build", "score_baselines"),
     "release": ("pipeline.builder.build", "publish"),
     "report": ("pipeline.builder.build", "write_report"),
-    "vacuum": ("pipeline.maintenance", "delete_unneeded"),
+    "vacuum": ("pipeline.maintenance", "delete_unneeded_files"),
     "give up": ("pipeline.maintenance", "give_up"),
     "pin": ("pipeline.export", "pin"),
 }
@@ -141,7 +142,7 @@ def main(handle: int) -> None:
         handle,
         "pipeline.builder.build",
         "commit_sources",
-        lambda brought: "prune" if len(brought.plan.dropped) else "ingest",
+        lambda _, decoded: "prune" if len(decoded.plan.dropped) else "ingest",
     )
     stage(
         handle,
@@ -150,19 +151,19 @@ def main(handle: int) -> None:
         lambda table, *_: f"commit {table.table_uri.rstrip('/').rpartition('/')[2]}",
     )
     flow = import_module("pipeline.builder.build")
-    real = flow.writing
+    real = flow.transaction
 
     @contextmanager
-    def locked(*args: Any) -> Iterator[None]:
+    def locked(*args: Any) -> Iterator[Any]:
         with staging(handle, "lock"):
             taken = real(*args)
-            taken.__enter__()
+            lake = taken.__enter__()
         try:
-            yield
+            yield lake
         finally:
             taken.__exit__(*sys.exc_info())
 
-    flow.writing = locked  # type: ignore[attr-defined] # a stand-in
+    flow.transaction = locked  # type: ignore[attr-defined] # a stand-in
     import_module("pipeline.report")
     words = sys.stdin.readline().rstrip("\n").split("\t")
     cli = import_module("pipeline.cli")

@@ -19,7 +19,8 @@ from pipeline import storage
 from pipeline.builder.build import Built, build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
-from pipeline.lake.writers.lock import writing
+from pipeline.lake.parquet_writer import Writer
+from pipeline.lake.transaction import Transaction, transaction
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 
@@ -67,7 +68,7 @@ def in_turn(
             ended[number].set()
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(len(calls)) as pool:
-        patch.setattr("pipeline.builder.build.writing", _writing_after(before_the_lock))
+        patch.setattr("pipeline.builder.build.transaction", _writing_after(before_the_lock))
         return list(pool.map(run, range(len(calls)), calls))
 
 
@@ -80,10 +81,10 @@ def _writing_after(wait: Callable[[], None]) -> Callable[..., Any]:
     """The lock, taken when something has been waited for."""
 
     @contextmanager
-    def awaited(root: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    def awaited(writer: Writer, on_wait: Callable[[], None] | None = None) -> Iterator[Transaction]:
         wait()
-        with writing(root, on_wait):
-            yield
+        with transaction(writer, on_wait) as lake:
+            yield lake
 
     return awaited
 

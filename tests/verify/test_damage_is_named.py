@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from hurting import Case, cut, end_of, flip, values_of
+from lakes import files
 
 import schemas
 from pipeline.errors import LakeError
-from pipeline.lake.commits import files
 from pipeline.verify import Fault, verify
 from pipeline.verify.parquet_file import Named, read_through
 

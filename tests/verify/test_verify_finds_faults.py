@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import Run
+from lakes import file_names
 
 import schemas
 from pipeline.engines import Engine
-from pipeline.lake.reading import file_names
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 

@@ -1,7 +1,7 @@
-"""The lock of a lake in a bucket: an object that its holder writes again every few seconds, if nobody else did.
+"""The lock of a lake in a bucket: an object that its holder rewrites every few seconds, with conditional writes.
 
-Who finds it unchanged for longer than a lease lasts takes it over; nobody's clock is compared with another's. A holder
-that could not write it for half as long does not commit any more.
+A writer that sees the object unchanged for a whole lease takes the lock over. Only durations on one machine are
+measured, so clocks need not agree. A holder that could not rewrite the object for half a lease commits nothing more.
 """
 
 import json
@@ -15,31 +15,31 @@ from pipeline import storage
 from pipeline.errors import LakeError, StorageError
 from pipeline.storage import Found
 
-# Seconds after which a holder that is silent is taken for dead, and between two signs of life.
-LASTS, _BEATS = 60.0, 10.0
+# Seconds after which a holder that wrote nothing is taken for dead, and between two writes of a holder.
+LEASE_SECONDS, _RENEW_SECONDS = 60.0, 10.0
 
-# A clock that goes on while the machine sleeps, where the system has one: the lease goes on too.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# A clock that runs on while the machine sleeps, where the system has one: leases run on too.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
-# What was seen of locks that others hold: by place, the tag, and when it was first seen.
-_watched: dict[str, tuple[str, float]] = {}
+# By lock that another writer holds: its tag, and when this process first saw that tag.
+_seen: dict[str, tuple[str, float]] = {}
 
 
 @contextmanager
-def leased(root: str) -> Iterator[Callable[[], None] | None]:
+def hold_bucket_lock(place: str) -> Iterator[Callable[[], None] | None]:
     """Take the lock of a lake in a bucket.
 
     Yields:
-        A function that raises LakeError where the lock is lost; nothing where another has it.
+        A function that raises LakeError where the lock is lost; None where another writer holds it.
 
     Raises:
         StorageError: the bucket does not answer.
     """
-    lease = _taken(f"{root}/.lock")
+    lease = _take(f"{place}/.lock")
     if lease is None:
         yield None
         return
-    with lease.beating():
+    with lease.renewed():
         yield lease.check
 
 
@@ -47,98 +47,98 @@ class Lease:
     """A lock that is held.
 
     Args:
-        name: of the object.
-        tag: what it had when this holder wrote it.
-        holder: a name that nobody else has.
-        began: when that was, or a little before.
+        name: name of the object.
+        tag: its tag after this holder wrote it.
+        holder: a name that no other holder has.
+        began: when it was written, or a little before.
     """
 
     def __init__(self, name: str, tag: str, holder: str, began: float) -> None:
         self._name, self._tag, self._holder = name, tag, holder
-        self._count, self._heard = 0, began
+        self._count, self._renewed_at = 0, began
         self._lost = False
         self._over = threading.Event()
 
     def check(self) -> None:
-        """Raise where the lock is not held for certain.
+        """Raise where the lock may be lost.
 
         Raises:
             LakeError: naming the lake.
         """
-        if self._lost or now() - self._heard > LASTS / 2:
+        if self._lost or now() - self._renewed_at > LEASE_SECONDS / 2:
             raise LakeError(
                 f"{self._name}: the lock of the lake is lost, as the bucket could not be written for too long, or this "
                 "process slept. Nothing of this build is visible; build again."
             )
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Give signs of life until this is over, and let go then."""
-        heart = threading.Thread(target=self._beat, daemon=True)
-        heart.start()
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease in a thread until the work inside ends, then release the lock."""
+        thread = threading.Thread(target=self._renew_regularly, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             self._over.set()
-            heart.join()
-            # Where this fails, who comes next waits until the lease is over.
+            thread.join()
+            # Where this fails, the next writer waits until the lease ends.
             with suppress(StorageError):
                 if not self._lost:
                     storage.write_if(self._name, _content("", self._count), self._tag)
 
-    def _beat(self) -> None:
-        while not self._over.wait(_BEATS):
+    def _renew_regularly(self) -> None:
+        while not self._over.wait(_RENEW_SECONDS):
             self._count += 1
             with suppress(StorageError):
-                self._sign()
+                self._renew()
             if self._lost:
                 return
 
-    def _sign(self) -> None:
+    def _renew(self) -> None:
         began = now()
-        found = storage.write_if(self._name, _content(self._holder, self._count), self._tag)
-        if found is not None and now() - began < LASTS / 2:
-            self._tag, self._heard = found.tag, began
-        elif mine := self._mine():
-            # An answer was lost before, or came late. The next sign of life counts.
-            self._tag = mine.tag
+        written = storage.write_if(self._name, _content(self._holder, self._count), self._tag)
+        if written is not None and now() - began < LEASE_SECONDS / 2:
+            self._tag, self._renewed_at = written.tag, began
+        elif own := self._own_object():
+            # A reply was lost before, or came late. The next renewal counts.
+            self._tag = own.tag
         else:
             self._lost = True
 
-    def _mine(self) -> Found | None:
-        """Look at the object; nothing where it was not this holder that wrote it last."""
+    def _own_object(self) -> Found | None:
+        """Look up the object; None where another holder wrote it last."""
         found = storage.look(self._name)
         return found if found is not None and _holder(self._name) == self._holder else None
 
 
 def now() -> float:
-    """Tell the seconds by which leases are measured."""
-    return time.clock_gettime(_CLOCK)
+    """Return the seconds by which leases are measured."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
-def _taken(name: str) -> Lease | None:
+def _take(name: str) -> Lease | None:
     holder = uuid.uuid4().hex
     found = storage.look(name)
     if found is not None and not _is_free(name, found.tag):
         return None
     began = now()
-    taken = storage.write_if(name, _content(holder, 0), found.tag if found else None)
-    _watched.pop(name, None)
-    # Where it took so long, somebody else may have taken it over since: then it is waited for like any other.
-    return Lease(name, taken.tag, holder, began) if taken and now() - began < LASTS / 2 else None
+    written = storage.write_if(name, _content(holder, 0), found.tag if found else None)
+    _seen.pop(name, None)
+    # After half a lease another writer may have taken it over: then it is waited for like any other lock.
+    return Lease(name, written.tag, holder, began) if written and now() - began < LEASE_SECONDS / 2 else None
 
 
 def _is_free(name: str, tag: str) -> bool:
-    known, since = _watched.setdefault(name, (tag, now()))
+    known, since = _seen.setdefault(name, (tag, now()))
     if known != tag:
-        _watched[name] = (tag, now())
-    elif now() - since > LASTS:
+        _seen[name] = (tag, now())
+    elif now() - since > LEASE_SECONDS:
         return True
     return _holder(name) == ""
 
 
 def _holder(name: str) -> str | None:
-    """Read who holds the lock: empty for nobody; None where that cannot be told."""
+    """Read the holder of a lock: empty where it is released; None where it cannot be read."""
     try:
         return str(json.loads(storage.read(name))["holder"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -146,5 +146,5 @@ def _holder(name: str) -> str | None:
 
 
 def _content(holder: str, count: int) -> bytes:
-    """What the lock says: who holds it, if anybody, and a number that makes each writing another."""
+    """Make the content of the object: its holder, and values that make every write a different one."""
     return json.dumps({"holder": holder, "count": count, "nonce": uuid.uuid4().hex}).encode()

@@ -1,183 +1,182 @@
-"""Who is at work in a lake: every build leaves a mark, so that what the dead left is told from what is being made.
+"""Heartbeats of writers: they separate the files of running builds from the orphan files of dead ones.
 
-In a folder a mark is a file that its writer has locked: the system lets go when it dies. In a bucket it is an object
-that is written again every so often, and old where its writer is dead, by the bucket's own clock.
+In a folder a heartbeat is a file in `.writers` that its writer keeps locked: the operating system releases the lock
+when the writer dies. In a bucket it is an object that its writer rewrites regularly; an old one, by the bucket's own
+clock, belongs to a dead writer.
 """
 
-import fcntl
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import BusyLakeError, ImagelakeError, LakeError, StorageError
-from pipeline.lake.parquet_writer import WRITER_LETTERS, writer, writing_as
-from pipeline.lake.writers.lock import made_folder, refusal_named, writing
-from pipeline.lake.writers.orphan_files import delete_leftovers
+from pipeline.lake.parquet_writer import WRITER_LETTERS, Writer
+from pipeline.lake.writers.lock import hold_lock, make_folder, write_errors
+from pipeline.lake.writers.orphan_files import delete_orphan_files
+from pipeline.storage.locks import try_lock
 
-_MARKS = ".writers"
-# What the name of a mark begins with until it is locked.
-_DRAFT = "."
-# In a bucket: seconds between two signs of life, and after how many without one a writer is dead.
-_BEATS, _DEAD = 30.0, 900.0
+_FOLDER = ".writers"
+# In a bucket: seconds between two heartbeats, and after which a writer without one is dead.
+_BEAT_SECONDS, _DEAD_SECONDS = 30.0, 900.0
 
 
 @contextmanager
-def registered(root: str) -> Iterator[str]:
-    """Be known as a writer of a lake: nobody else deletes the files that are written inside.
+def registered(place: str) -> Iterator[Writer]:
+    """Register a writer of a lake, so that no other process deletes its files before they are committed.
 
-    What the work inside wrote and did not commit is deleted where it fails; so is what killed builds left before it.
-    Where a bucket did not answer, a commit that failed here may yet take effect there: then the mark stays, and
-    whoever finds it old deletes what no commit names by then.
+    First the orphan files of dead writers are deleted. Where the work inside fails, so are its own. Where a bucket did
+    not answer, a failed commit may still take effect: then the heartbeat stays, and a later build, which finds it old,
+    deletes what no commit names by then.
 
     Args:
-        root: the lake's place; a folder is made if it is missing.
+        place: the lake's place; a folder is created if it is missing.
 
     Yields:
-        The writer's name.
+        The writer.
 
     Raises:
         LakeError: the place cannot be written to.
         DiskFullError: no space is left.
         StorageError: the bucket does not answer.
     """
-    made_folder(root)
-    _sweep(root)
-    name = uuid.uuid4().hex[:WRITER_LETTERS]
-    marked = _beating_mark if storage.is_bucket(root) else _locked_mark
-    with marked(root, name) as stays, writing_as(name):
+    make_folder(place)
+    _delete_files_of_dead_writers(place)
+    writer = Writer(place, uuid.uuid4().hex[:WRITER_LETTERS])
+    beating = _bucket_heartbeat if storage.is_bucket(place) else _folder_heartbeat
+    with beating(writer) as stays:
         try:
-            yield name
+            yield writer
         except (Exception, KeyboardInterrupt) as error:
             stays.set()
-            # Where this fails too, the first error says more, and who finds the mark deletes the files.
+            # Where this fails too, the first error is the useful one, and the next build deletes the files.
             with suppress(OSError, ImagelakeError):
-                if not (storage.is_bucket(root) and isinstance(error, StorageError)):
-                    _clear(root, name)
+                if not (storage.is_bucket(place) and isinstance(error, StorageError)):
+                    _delete_files_of(writer)
                     stays.clear()
             raise
 
 
-def still_registered(root: str) -> None:
-    """Make sure, under the lock, that nobody took this writer for dead and deleted its files.
+def check_registered(writer: Writer) -> None:
+    """Check, under the lock, that no other build took this writer for dead and deleted its files.
 
     Raises:
-        LakeError: somebody did.
+        LakeError: another build did.
     """
-    name = writer()
-    if name and name not in _marks(root):
+    if writer.name not in _heartbeats(writer.place):
         raise LakeError(
-            f"{root}: this build was silent for so long that another took it for dead and deleted its files. Nothing "
-            "was committed; build again."
+            f"{writer.place}: this build was silent for so long that another took it for dead and deleted its files. "
+            "Nothing was committed; build again."
         )
 
 
-def living(root: str) -> set[str]:
-    """Name the writers that are at work now, or may be; asked under the lock."""
-    return {name for name in _marks(root) if not _dead(root, name)}
+def living_writers(place: str) -> set[str]:
+    """List the names of writers that are running. The caller holds the lock."""
+    with ExitStack() as held:
+        return {name for name in _heartbeats(place) if not _is_dead(place, name, held)}
 
 
-def _clear(root: str, name: str) -> None:
+def _delete_files_of(writer: Writer) -> None:
     try:
-        with writing(root):
-            delete_leftovers(root, {name})
+        with hold_lock(writer.place):
+            delete_orphan_files(writer.place, {writer.name})
     except BusyLakeError:
-        delete_leftovers(root, {name}, locked=False)
+        delete_orphan_files(writer.place, {writer.name}, locked=False)
 
 
-def _sweep(root: str) -> None:
-    """Delete what dead writers left, unless somebody is committing just now: then the next build does it."""
-    if not _marks(root, drafts=True):
+def _delete_files_of_dead_writers(place: str) -> None:
+    """Delete orphan files and heartbeats of dead writers, unless another writer holds the lock."""
+    if not _heartbeats(place):
         return
-    with suppress(BusyLakeError), writing(root):
-        dead = {name for name in _marks(root, drafts=True) if _dead(root, name)}
-        # Whose mark is a draft has written nothing, and may go on just now.
-        if gone := {name for name in dead if not name.startswith(_DRAFT)}:
-            delete_leftovers(root, gone)
-        storage.delete(f"{root}/{_MARKS}/{name}" for name in dead)
+    with suppress(BusyLakeError), hold_lock(place), ExitStack() as held:
+        dead = {name for name in _heartbeats(place) if _is_dead(place, name, held)}
+        if dead:
+            delete_orphan_files(place, dead)
+        if os.name == "nt":
+            # Windows deletes no open file: not that of a writer that has just opened it, nor ours.
+            held.close()
+        # Elsewhere the lock is held until the file is gone, so that no writer locks it in between.
+        with suppress(PermissionError):
+            storage.delete(f"{place}/{_FOLDER}/{name}" for name in dead)
 
 
-def _marks(root: str, *, drafts: bool = False) -> set[str]:
-    if storage.is_bucket(root):
-        return set(storage.below(f"{root}/{_MARKS}"))
-    folder = Path(root) / _MARKS
-    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in names if drafts or not name.startswith(_DRAFT)}
+def _heartbeats(place: str) -> set[str]:
+    if storage.is_bucket(place):
+        return set(storage.below(f"{place}/{_FOLDER}"))
+    folder = Path(place) / _FOLDER
+    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _dead(root: str, name: str) -> bool:
-    """Tell whether a writer died. Asked under the lock, which in a bucket was just written and so tells the time."""
-    file = f"{root}/{_MARKS}/{name}"
-    if storage.is_bucket(root):
-        found, lock = storage.look(file), storage.look(f"{root}/.lock")
-        return bool(found and lock and lock.time - found.time > timedelta(seconds=_DEAD))
+def _is_dead(place: str, name: str, held: ExitStack) -> bool:
+    """Find out whether a writer is dead. In a folder its heartbeat is locked then, until `held` is closed."""
+    file = f"{place}/{_FOLDER}/{name}"
+    if storage.is_bucket(place):
+        # The lock was written just now: its time is the time of the bucket's clock.
+        found, lock = storage.look(file), storage.look(f"{place}/.lock")
+        return bool(found and lock and lock.time - found.time > timedelta(seconds=_DEAD_SECONDS))
     try:
         handle = os.open(file, os.O_RDWR)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(handle)
+    held.callback(os.close, handle)
+    return try_lock(handle, file)
 
 
 @contextmanager
-def _locked_mark(root: str, name: str) -> Iterator[threading.Event]:
-    """Mark a writer of a folder; yields what to set for the mark to stay."""
-    file, stays = Path(root) / _MARKS / name, threading.Event()
-    with refusal_named(root):
+def _folder_heartbeat(writer: Writer) -> Iterator[threading.Event]:
+    """Keep a heartbeat in a folder. Yields an event; where it is set, the heartbeat stays."""
+    file, stays = Path(writer.place) / _FOLDER / writer.name, threading.Event()
+    with write_errors(writer.place):
         file.parent.mkdir(exist_ok=True)
-        handle = _made_and_locked(file)
+        handle = _make_locked(file)
     try:
         yield stays
     finally:
+        if os.name == "nt":
+            os.close(handle)
         if not stays.is_set():
             file.unlink(missing_ok=True)
-        os.close(handle)
+        if os.name != "nt":
+            os.close(handle)
 
 
-def _made_and_locked(file: Path) -> int:
-    """Make a mark that is locked before it has its name: whoever sees it sees that its writer lives."""
-    draft = file.with_name(f"{_DRAFT}{file.name}")
+def _make_locked(file: Path) -> int:
+    """Create and lock a file. Before it is locked, another build may take it for a dead one and delete it: retry."""
     while True:
-        handle = os.open(draft, os.O_RDWR | os.O_CREAT, 0o644)
-        # Before it is locked, another build may take it for one that a killed writer left, and delete it.
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         with suppress(FileNotFoundError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            draft.rename(file)
-            return handle
+            if try_lock(handle, file) and os.path.samestat(os.fstat(handle), file.stat()):
+                return handle
         os.close(handle)
+        time.sleep(0.01)
 
 
 @contextmanager
-def _beating_mark(root: str, name: str) -> Iterator[threading.Event]:
-    """Mark a writer of a bucket; yields what to set for the mark to stay."""
-    file, over, stays = f"{root}/{_MARKS}/{name}", threading.Event(), threading.Event()
-    mark = storage.write_if(file, uuid.uuid4().bytes, None)
+def _bucket_heartbeat(writer: Writer) -> Iterator[threading.Event]:
+    """Keep a heartbeat in a bucket. Yields an event; where it is set, the heartbeat stays."""
+    file, over, stays = f"{writer.place}/{_FOLDER}/{writer.name}", threading.Event(), threading.Event()
+    written = storage.write_if(file, uuid.uuid4().bytes, None)
 
     def beat() -> None:
-        nonlocal mark
-        while mark is not None and not over.wait(_BEATS):
-            # Not if it is gone: then the files that it stands for may be too. Where it is only another than it was, the
-            # answer to the writing before was lost.
+        nonlocal written
+        while written is not None and not over.wait(_BEAT_SECONDS):
+            # Not where it is gone: then the files of this writer may be gone too. Where it only has another tag, the
+            # reply to the write before was lost.
             with suppress(StorageError):
-                mark = storage.write_if(file, uuid.uuid4().bytes, mark.tag) or storage.look(file)
+                written = storage.write_if(file, uuid.uuid4().bytes, written.tag) or storage.look(file)
 
-    heart = threading.Thread(target=beat, daemon=True)
-    heart.start()
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
     try:
         yield stays
     finally:
         over.set()
-        heart.join()
+        thread.join()
         # Where this fails, another build finds it old and deletes it.
         with suppress(StorageError):
             if not stays.is_set():

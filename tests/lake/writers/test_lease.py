@@ -8,18 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from lakes import Place, commit, list_releases, publish, scan_table, without_lock, write_part, writing
 from s3 import Bucket
 
 import schemas
 from pipeline import storage
 from pipeline.errors import BusyLakeError, LakeError
-from pipeline.lake.commits import Meta, commit, versions
-from pipeline.lake.parquet_writer import write_part
-from pipeline.lake.reading import scan_table
-from pipeline.lake.releases import list_releases, publish
+from pipeline.lake.delta_log import Metadata
 from pipeline.lake.writers import bucket_lock as lease
 from pipeline.lake.writers import lock
-from pipeline.lake.writers.lock import writing
 
 SCHEMA = schemas.TABLES["clusters"].schema
 
@@ -38,7 +35,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Leases go by this clock, and nobody gives a sign of life unless told to."""
     made = Clock()
-    for name, value in (("now", made), ("_BEATS", 3600.0), ("_watched", {})):
+    for name, value in (("now", made), ("_RENEW_SECONDS", 3600.0), ("_seen", {})):
         monkeypatch.setattr(lease, name, value)
     return made
 
@@ -52,13 +49,18 @@ def root(lake_bucket: Bucket) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage gives up soon, and waiting looks often."""
     monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(lock, "_EVERY", 0.01)
+    monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
 
 
-def put(root: str, value: bytes) -> int:
+def put(root: Place, value: bytes) -> int:
     row = {"cluster_id": value, "image_id": value, "label": None, "dataset": "d", "split": "s", "rule": "exact"}
-    part = write_part(root, "clusters", {"rule": "exact"}, pa.Table.from_pylist([row], schema=SCHEMA))
-    return commit(root, "clusters", [part] if part else [], lambda _: True, Meta("dedup"))
+    part = write_part(
+        root if isinstance(root, str) else root.place,
+        "clusters",
+        {"rule": "exact"},
+        pa.Table.from_pylist([row], schema=SCHEMA),
+    )
+    return commit(root, "clusters", [part] if part else [], lambda _: True, Metadata("dedup"))
 
 
 def held(root: str, version: int | None = None) -> list[bytes]:
@@ -81,7 +83,7 @@ def elsewhere(work: Callable[[], Any]) -> Any:
 
 def abandon(root: str) -> lease.Lease:
     """Take the lock and die."""
-    taken = lease._taken(f"{root}/.lock")  # noqa: SLF001 - as `leased` does, without what comes after
+    taken = lease._take(f"{root}/.lock")  # noqa: SLF001 - as `hold_bucket_lock` does, without what comes after
     assert taken is not None
     return taken
 
@@ -119,7 +121,7 @@ def test_the_second_waits_and_says_so_once(root: str) -> None:
 def test_a_dead_holders_lock_is_taken_over_when_its_lease_is_over(root: str, clock: Clock) -> None:
     abandon(root)
     assert busy(root)
-    clock.seconds += lease.LASTS
+    clock.seconds += lease.LEASE_SECONDS
     assert busy(root)
     clock.seconds += 1
     assert not busy(root)
@@ -129,28 +131,28 @@ def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
     holder = abandon(root)
     for _ in range(5):
         assert elsewhere(lambda: busy(root))
-        clock.seconds += lease.LASTS / 2
-        holder._sign()  # noqa: SLF001 - what its thread does every few seconds
+        clock.seconds += lease.LEASE_SECONDS / 2
+        holder._renew()  # noqa: SLF001 - what its thread does every few seconds
         holder.check()
     assert elsewhere(lambda: busy(root))
 
 
 def test_who_comes_late_waits_a_whole_lease_of_its_own(root: str, clock: Clock) -> None:
     abandon(root)
-    clock.seconds += 10 * lease.LASTS
+    clock.seconds += 10 * lease.LEASE_SECONDS
     assert busy(root)
-    clock.seconds += lease.LASTS + 1
+    clock.seconds += lease.LEASE_SECONDS + 1
     assert not busy(root)
 
 
 def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> None:
-    with writing(root):
-        put(root, b"before")
-        clock.seconds += lease.LASTS / 2 + 1
+    with writing(root) as lake:
+        put(lake, b"before")
+        clock.seconds += lease.LEASE_SECONDS / 2 + 1
         with pytest.raises(LakeError, match=r"the lock of the lake is lost.*Nothing of this build is visible"):
-            put(root, b"after")
+            put(lake, b"after")
         with pytest.raises(LakeError, match="lost"):
-            publish(root, "digest", "", {})
+            publish(lake, "digest", "", {})
     assert held(root) == [b"before"]
     assert list_releases(root).is_empty()
 
@@ -158,18 +160,18 @@ def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> No
 def test_a_holder_that_slept_while_another_worked(root: str, clock: Clock) -> None:
     def take_over() -> None:
         assert busy(root)
-        clock.seconds += lease.LASTS + 1
-        with writing(root):
-            put(root, b"of the other")
-            publish(root, "other", "", {})
+        clock.seconds += lease.LEASE_SECONDS + 1
+        with writing(root) as other:
+            put(other, b"of the other")
+            publish(other, "other", "", {})
 
-    with writing(root):
-        put(root, b"mine")
+    with writing(root) as lake:
+        put(lake, b"mine")
         elsewhere(take_over)
         with pytest.raises(LakeError, match="lost"):
-            put(root, b"late")
+            put(lake, b"late")
         with pytest.raises(LakeError, match="lost"):
-            publish(root, "late", "", {})
+            publish(lake, "late", "", {})
     assert held(root) == [b"of the other"]
     assert list_releases(root)["recipe_digest"].to_list() == ["other"]
     assert not busy(root), "letting go of what is lost took the lock from nobody"
@@ -179,14 +181,14 @@ def test_a_holder_that_slept_while_another_worked(root: str, clock: Clock) -> No
 def test_a_commit_on_a_table_that_moved_is_refused(root: str, *, cached: bool) -> None:
     """Should even the lease not tell, the table does: each has its version made by one writer only."""
     with ExitStack() as stack:
-        stack.enter_context(writing(root))
-        put(root, b"1")
+        lake = stack.enter_context(writing(root))
+        put(lake, b"1")
         if cached:
-            versions(root)
-        elsewhere(lambda: put(root, b"of the other"))
-        with pytest.raises(LakeError, match="commit was refused|another writer changed the table"):
-            put(root, b"2")
-        named = publish(root, "digest", "", {})
+            assert lake.snapshot.files("clusters")
+        elsewhere(lambda: put(without_lock(root), b"of the other"))
+        with pytest.raises(LakeError, match="commit was refused"):
+            put(lake, b"2")
+        named = publish(lake, "digest", "", {})
     release = {item["table"]: item["version"] for item in list_releases(root)["versions"].to_list()[0]}
     assert named == 1
     assert held(root, release["clusters"]) == [b"1"], "what is published is what this writer made"
@@ -197,12 +199,12 @@ def test_a_commit_on_a_table_that_moved_is_refused(root: str, *, cached: bool) -
 def test_of_two_that_publish_one_is_refused(root: str, releases: int) -> None:
     for number in range(releases):
         publish(root, f"{number}", "", {})
-    with writing(root):
-        put(root, b"1")
-        assert len(list_releases(root)) == releases
-        elsewhere(lambda: publish(root, "other", "", {}))
-        with pytest.raises(LakeError, match="commit was refused|another writer changed the table"):
-            publish(root, "mine", "", {})
+    with writing(root) as lake:
+        put(lake, b"1")
+        assert len(lake.snapshot.scan("releases").collect()) == releases
+        elsewhere(lambda: publish(without_lock(root), "other", "", {}))
+        with pytest.raises(LakeError, match="commit was refused|another writer created the table"):
+            publish(lake, "mine", "", {})
     assert list_releases(root)["recipe_digest"].to_list()[releases:] == ["other"]
 
 
@@ -226,7 +228,7 @@ def slow_answer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[
 def take_over(root: str, clock: Clock) -> Callable[[], object]:
     def other() -> None:
         elsewhere(lambda: busy(root))
-        clock.seconds += lease.LASTS + 1
+        clock.seconds += lease.LEASE_SECONDS + 1
         elsewhere(lambda: abandon(root))
 
     return other
@@ -238,7 +240,7 @@ def test_who_slept_behind_its_sign_of_life_does_not_take_the_lock_back(
     holder = abandon(root)
     slow_answer.append(take_over(root, clock))
     for _ in range(2):
-        holder._sign()  # noqa: SLF001 - what its thread does every few seconds
+        holder._renew()  # noqa: SLF001 - what its thread does every few seconds
         with pytest.raises(LakeError, match="lost"):
             holder.check()
 
@@ -247,5 +249,5 @@ def test_who_slept_while_taking_the_lock_does_not_have_it(
     root: str, clock: Clock, slow_answer: list[Callable[[], object]]
 ) -> None:
     slow_answer.append(take_over(root, clock))
-    assert lease._taken(f"{root}/.lock") is None  # noqa: SLF001 - as `leased` does
+    assert lease._take(f"{root}/.lock") is None  # noqa: SLF001 - as `hold_bucket_lock` does
     assert busy(root)

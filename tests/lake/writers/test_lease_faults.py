@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faulty import Proxy, always, evenly, faulty
+from lakes import writing
 from making import as_folder, files_of, recipe
 from s3 import Bucket
 from together import building, differing, in_turn, left_over, rows_of
@@ -19,8 +20,7 @@ from pipeline.errors import LakeError, StorageError
 from pipeline.lake.writers import bucket_lock as lease
 from pipeline.lake.writers import heartbeats as writers
 from pipeline.lake.writers import lock
-from pipeline.lake.writers.heartbeats import living, registered
-from pipeline.lake.writers.lock import writing
+from pipeline.lake.writers.heartbeats import living_writers, registered
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 
@@ -44,7 +44,7 @@ def proxy(lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prox
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for the lock looks often."""
-    monkeypatch.setattr(lock, "_EVERY", 0.01)
+    monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -102,8 +102,8 @@ def test_answers_that_are_lost_and_asked_for_again(root: str, proxy: Proxy) -> N
 
 def test_a_holder_that_never_heard_of_its_sign_of_life_goes_on(root: str, proxy: Proxy) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease, "_BEATS", 0.05)
-        with lease.leased(root) as check:
+        patch.setattr(lease, "_RENEW_SECONDS", 0.05)
+        with lease.hold_bucket_lock(root) as check:
             assert check is not None
             tag = storage.look(f"{root}/.lock")
             proxy.use(always("late_reset", methods=("PUT",), keys=r"\.lock"))
@@ -118,15 +118,15 @@ def test_a_holder_that_never_heard_of_its_sign_of_life_goes_on(root: str, proxy:
 def test_a_mark_whose_sign_of_life_was_not_heard_of_goes_on_too(
     root: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "_BEATS", 0.05)
-    with registered(root) as name:
+    monkeypatch.setattr(writers, "_BEAT_SECONDS", 0.05)
+    with registered(root) as writer:
         proxy.use(always("late_reset", methods=("PUT",), keys=r"\.writers"))
         until(lambda: proxy.injected["late_reset"] > 6)
         proxy.quiet()
         proxy.forget()
         until(lambda: len([item for item in proxy.requests if item.method == "PUT" and item.status == 200]) > 2)
         with writing(root):
-            assert living(root) == {name}
+            assert living_writers(root) == {writer.name}
 
 
 def asked(base: Path, root: str, *more: str) -> Recipe:
@@ -149,7 +149,7 @@ def test_a_build_taken_for_dead_commits_nothing(root: str, tmp_path: Path, monke
         assert [path for path in left_over(root) if path.startswith("images/")]
         with pytest.MonkeyPatch.context() as patch:
             # Silent for no time at all is too long.
-            patch.setattr(writers, "_DEAD", -1.0)
+            patch.setattr(writers, "_DEAD_SECONDS", -1.0)
             with registered(root):
                 pass
         assert left_over(root) == []
@@ -165,7 +165,7 @@ def test_a_build_taken_for_dead_commits_nothing(root: str, tmp_path: Path, monke
 def test_a_mark_that_is_not_old_stays_and_an_old_one_goes(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_if(f"{root}/.writers/{'0' * 12}", b"", None)
     for dead, stay in ((900.0, ["0" * 12]), (-1.0, [])):
-        monkeypatch.setattr(writers, "_DEAD", dead)
+        monkeypatch.setattr(writers, "_DEAD_SECONDS", dead)
         with registered(root):
             pass
         assert list(storage.below(f"{root}/.writers")) == stay
@@ -194,7 +194,7 @@ def test_a_commit_that_takes_effect_after_its_build_has_failed(
     until(lambda: storage.exists(late))
     assert all(rows.equals(before[name]) for name, rows in rows_of(root, 1).items())
     # Long after, its mark is old.
-    monkeypatch.setattr(writers, "_DEAD", -1.0)
+    monkeypatch.setattr(writers, "_DEAD_SECONDS", -1.0)
     made(asked(tmp_path, root, "b"))
     assert differing(root, made(asked(tmp_path, "fresh", "b"))) == []
     assert left_over(root) == []

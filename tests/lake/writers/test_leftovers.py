@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from lakes import commit, restore, scan_table, writer_of, writing
 
 import schemas
 from pipeline.errors import DiskFullError, LakeError
-from pipeline.lake.commits import Meta, commit, restore
-from pipeline.lake.parquet_writer import Part, write_part, writing_as
-from pipeline.lake.reading import scan_table
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.writers import heartbeats as writers
-from pipeline.lake.writers.heartbeats import living, registered, still_registered
-from pipeline.lake.writers.lock import writing
-from pipeline.lake.writers.orphan_files import delete_leftovers
+from pipeline.lake.writers.heartbeats import check_registered, living_writers, registered
+from pipeline.lake.writers.orphan_files import delete_orphan_files
 
 SCHEMA = schemas.TABLES["clusters"].schema
 DEAD = "0" * 12
@@ -24,20 +23,19 @@ def root(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def part(root: str, rule: str, image: bytes) -> Part:
+def part(writer: Writer, rule: str, image: bytes) -> Part:
     row = {"cluster_id": b"c", "image_id": image, "label": None, "dataset": "d", "split": "s", "rule": rule}
-    made = write_part(root, "clusters", {"rule": rule}, pa.Table.from_pylist([row], schema=SCHEMA))
-    assert made is not None
+    (made,) = writer.write("clusters", pa.Table.from_pylist([row], schema=SCHEMA), {"rule": rule})
     return made
 
 
 def put(root: str, rule: str, image: bytes) -> None:
-    commit(root, "clusters", [part(root, rule, image)], lambda p: p["rule"] == rule, Meta("dedup"))
+    commit(root, "clusters", [part(writer_of(root), rule, image)], lambda p: p["rule"] == rule, Metadata("dedup"))
 
 
 def work(root: str, error: BaseException) -> None:
-    with registered(root):
-        part(root, "exact", b"of the work")
+    with registered(root) as writer:
+        part(writer, "exact", b"of the work")
         raise error
 
 
@@ -49,8 +47,7 @@ def left_by_a_dead_writer(root: str) -> Part:
     """What kill -9 leaves: a mark that nobody holds, and a file in its name."""
     (Path(root) / ".writers").mkdir(exist_ok=True)
     (Path(root) / ".writers" / DEAD).touch()
-    with writing_as(DEAD):
-        return part(root, "exact", b"of the dead")
+    return part(Writer(root, DEAD), "exact", b"of the dead")
 
 
 def images(root: str, version: int | None = None) -> list[bytes]:
@@ -61,9 +58,9 @@ def test_only_files_that_no_version_names_go(root: str) -> None:
     put(root, "maxpool:4", b"1")
     put(root, "maxpool:4", b"2")
     put(root, "a rule/with %25", b"3")
-    left = [part(root, "maxpool:4", b"4"), part(root, "exact", b"5")]
-    assert delete_leftovers(root) == sorted(f"clusters/{item.path}" for item in left)
-    assert delete_leftovers(root) == []
+    left = [part(writer_of(root), "maxpool:4", b"4"), part(writer_of(root), "exact", b"5")]
+    assert delete_orphan_files(root) == sorted(f"clusters/{item.path}" for item in left)
+    assert delete_orphan_files(root) == []
     assert [images(root, version) for version in (1, 2)] == [[b"1"], [b"2"]]
     assert sorted(images(root)) == [b"2", b"3"]
 
@@ -72,22 +69,22 @@ def test_a_restored_version_stays_whole(root: str) -> None:
     put(root, "maxpool:4", b"1")
     put(root, "maxpool:4", b"2")
     restore(root, "clusters", 1)
-    delete_leftovers(root)
+    delete_orphan_files(root)
     assert images(root) == [b"1"]
     assert images(root, 2) == [b"2"]
 
 
 def test_files_of_a_table_that_was_never_committed_go(root: str) -> None:
-    left = part(root, "exact", b"1")
-    assert delete_leftovers(root) == [f"clusters/{left.path}"]
+    left = part(writer_of(root), "exact", b"1")
+    assert delete_orphan_files(root) == [f"clusters/{left.path}"]
 
 
 def test_a_hundred_commits_and_their_checkpoint_are_no_leftovers(root: str) -> None:
     for number in range(101):
         put(root, "exact", bytes([number]))
-    left = part(root, "exact", b"x")
+    left = part(writer_of(root), "exact", b"x")
     assert list(Path(root).glob("clusters/_delta_log/*.checkpoint.parquet"))
-    assert delete_leftovers(root) == [f"clusters/{left.path}"]
+    assert delete_orphan_files(root) == [f"clusters/{left.path}"]
     assert images(root) == [bytes([100])]
     assert images(root, 50) == [bytes([49])]
 
@@ -98,7 +95,7 @@ def test_commits_that_were_never_finished_go(root: str) -> None:
     names = ("00000000000000000002.json#1", "_commit_0b1f.json.tmp")
     for name in names:
         (log / name).write_text("{")
-    assert delete_leftovers(root) == sorted(f"clusters/_delta_log/{name}" for name in names)
+    assert delete_orphan_files(root) == sorted(f"clusters/_delta_log/{name}" for name in names)
     assert images(root) == [b"1"]
 
 
@@ -114,7 +111,7 @@ def test_what_is_not_ours_stays(root: str) -> None:
     for file in others:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"")
-    assert delete_leftovers(root) == []
+    assert delete_orphan_files(root) == []
     assert all(file.exists() for file in others)
 
 
@@ -126,24 +123,24 @@ def test_a_table_whose_log_has_a_gap_is_left_alone(root: str, missing: str) -> N
     (Path(root) / "releases" / "_delta_log" / f"{0:020}.json").touch()
     for file in (Path(root) / "clusters" / "_delta_log").glob(missing):
         file.unlink()
-    part(root, "exact", b"3")
-    assert delete_leftovers(root) == []
+    part(writer_of(root), "exact", b"3")
+    assert delete_orphan_files(root) == []
 
 
 def test_a_log_that_cannot_be_read_is_an_error_and_deletes_nothing(root: str) -> None:
     put(root, "exact", b"1")
-    left = part(root, "exact", b"2")
+    left = part(writer_of(root), "exact", b"2")
     (Path(root) / "clusters" / "_delta_log" / "00000000000000000002.json").write_text("{")
     with pytest.raises(LakeError, match=r"clusters: its log cannot be read .*imagelake verify"):
-        delete_leftovers(root)
+        delete_orphan_files(root)
     assert (Path(root) / "clusters" / left.path).exists()
 
 
 def test_work_that_ends_well_leaves_what_it_wrote_and_no_mark(root: str) -> None:
-    with registered(root) as name:
-        left = part(root, "exact", b"1")
-        assert marks(root) == [name]
-    assert Path(left.path).name.startswith(name)
+    with registered(root) as writer:
+        left = part(writer, "exact", b"1")
+        assert marks(root) == [writer.name]
+    assert Path(left.path).name.startswith(writer.name)
     assert (Path(root) / "clusters" / left.path).exists()
     assert marks(root) == []
 
@@ -160,22 +157,22 @@ def test_work_that_fails_leaves_neither_parts_nor_a_mark(root: str, error: type[
 def test_what_a_dead_writer_left_goes_with_the_next(root: str) -> None:
     put(root, "exact", b"1")
     left = left_by_a_dead_writer(root)
-    with registered(root) as name:
+    with registered(root) as writer:
         assert not (Path(root) / "clusters" / left.path).exists()
-        assert marks(root) == [name]
+        assert marks(root) == [writer.name]
     assert images(root) == [b"1"]
 
 
 def test_what_a_living_writer_writes_stays(root: str) -> None:
     with registered(root) as first:
-        mine = part(root, "exact", b"1")
+        mine = part(first, "exact", b"1")
         dead = left_by_a_dead_writer(root)
         with pytest.raises(ValueError, match="second"):
             work(root, ValueError("second"))
         assert (Path(root) / "clusters" / mine.path).exists()
         assert not (Path(root) / "clusters" / dead.path).exists()
-        assert living(root) == {first}
-        assert marks(root) == [first]
+        assert living_writers(root) == {first.name}
+        assert marks(root) == [first.name]
 
 
 def test_while_somebody_commits_the_dead_wait(root: str) -> None:
@@ -187,18 +184,18 @@ def test_while_somebody_commits_the_dead_wait(root: str) -> None:
 
 
 def test_a_writer_whose_mark_is_gone_may_not_commit(root: str) -> None:
-    with registered(root) as name, writing(root):
-        still_registered(root)
-        (Path(root) / ".writers" / name).unlink()
+    with registered(root) as writer, writing(root):
+        check_registered(writer)
+        (Path(root) / ".writers" / writer.name).unlink()
         with pytest.raises(LakeError, match=r"another took it for dead .*build again"):
-            still_registered(root)
+            check_registered(writer)
 
 
 def test_without_a_mark_nothing_is_looked_through(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def looked(*_: object) -> None:
         raise AssertionError("the lake was looked through")
 
-    monkeypatch.setattr(writers, "delete_leftovers", looked)
+    monkeypatch.setattr(writers, "delete_orphan_files", looked)
     with registered(root):
         pass
 

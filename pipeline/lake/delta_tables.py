@@ -1,0 +1,127 @@
+"""Open Delta tables, create them, and add the columns that tables of an older imagelake lack."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+import schemas
+from pipeline import storage
+from pipeline.errors import LakeError, NewerLakeError, one_line
+
+_SCHEMA_KEY = "imagelake.schema"
+_CONFIGURATION = {
+    _SCHEMA_KEY: str(schemas.VERSION),
+    # A release is read at its versions for as long as it exists, so the log must never be trimmed.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    # Opening a table reads a checkpoint and every commit since: in a bucket each is a request.
+    "delta.checkpointInterval": "20",
+}
+_UNSUPPORTED = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|%[0-9A-Fa-f]{2}")
+
+
+def open_table(place: str, name: str, version: int | None = None) -> DeltaTable | None:
+    """Open a table.
+
+    Args:
+        place: the lake's place.
+        name: table name.
+        version: the version to open; None for the newest.
+
+    Returns:
+        The table; None where there is none.
+
+    Raises:
+        NewerLakeError: the table was made by a newer imagelake.
+        LakeError: the table is damaged, its version is gone, or the place has an unsupported name.
+        StorageError: the bucket does not answer.
+    """
+    location = f"{place}/{name}"
+    _check_place(place)
+    if not storage.is_bucket(place) and not (Path(location) / "_delta_log").is_dir():
+        return None
+    try:
+        table = storage.ask(
+            location, lambda: DeltaTable(location, version=version, storage_options=storage.options(place))
+        )
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise LakeError(
+            f"{location}: the table cannot be opened ({one_line(error)}). Run: imagelake verify {place}"
+        ) from error
+    made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
+    if made_by > schemas.VERSION:
+        raise NewerLakeError(
+            f"{place} was made by a newer imagelake (schema {made_by}; this one reads up to {schemas.VERSION}). "
+            "Upgrade imagelake to read it."
+        )
+    return table
+
+
+def create_table(place: str, name: str) -> DeltaTable:
+    """Create an empty table, or open the one that another writer has created meanwhile.
+
+    Raises:
+        DeltaError: the table cannot be created.
+        StorageError: the bucket does not answer.
+    """
+    return storage.ask(f"{place}/{name}", lambda: _created(place, name))
+
+
+def add_new_columns(place: str, name: str, table: DeltaTable) -> None:
+    """Add the columns that a table of an older imagelake lacks. They are null in the rows that it has."""
+    known = {field.name for field in table.schema().fields}
+    lacking = [field for field in Schema.from_arrow(schemas.TABLES[name].schema).fields if field.name not in known]
+
+    def add() -> None:
+        table.alter.add_columns(lacking)
+        table.alter.set_table_properties({_SCHEMA_KEY: str(schemas.VERSION)}, raise_if_not_exists=False)
+
+    if lacking:
+        storage.ask(f"{place}/{name}", add)
+
+
+def _created(place: str, name: str) -> DeltaTable:
+    declared = schemas.TABLES[name]
+    try:
+        return DeltaTable.create(
+            f"{place}/{name}",
+            declared.schema,
+            mode="ignore",
+            partition_by=list(declared.partition_by),
+            name=name,
+            description=declared.doc,
+            configuration=_CONFIGURATION,
+            raise_if_key_not_exists=False,
+            storage_options=storage.options(place),
+            # A retry by deltalake itself would create the table twice where the first reply was lost.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    except DeltaError:
+        # Where the reply was lost, the table exists.
+        found = open_table(place, name) if storage.is_bucket(place) else None
+        if found is None:
+            raise
+        return found
+
+
+def _check_place(place: str) -> None:
+    """Refuse places that deltalake confuses with others.
+
+    Raises:
+        LakeError: naming the character.
+    """
+    if found := _UNSUPPORTED.search(place):
+        raise LakeError(
+            f"{place!r}: a lake cannot lie at a place whose name contains {found.group()!r}. Give it another name: "
+            "no control characters, no backslashes, no % before two digits, nothing but UTF-8."
+        )
+
+
+def arrow_actions(place: str, name: str, table: DeltaTable) -> pa.Table:
+    """List the files of an opened table, one row a file, as deltalake returns them."""
+    return pa.table(storage.ask(f"{place}/{name}", lambda: table.get_add_actions(flatten=True)))

@@ -1,0 +1,220 @@
+"""A snapshot: the tables of a lake at fixed versions. Everything that reads a lake reads a snapshot."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Self
+from urllib.parse import unquote
+
+import polars as pl
+import pyarrow as pa
+from deltalake import DeltaTable
+
+import schemas
+from pipeline import storage
+from pipeline.lake.delta_log import DeltaLog, Metadata
+from pipeline.lake.delta_tables import arrow_actions, open_table
+from pipeline.lake.parquet_writer import Part
+
+# The version of a table that does not exist.
+MISSING = -1
+
+KeepPartition = Callable[[Mapping[str, str]], bool]
+
+
+class Snapshot:
+    """The tables of a lake at fixed versions.
+
+    A table without a given version is read at the version that is newest when it is first used, and stays at that
+    version. What is read of the log is kept, so that a table is opened once. A snapshot can be sent to a worker.
+
+    Args:
+        place: the lake's place: a folder, or `s3://bucket/prefix`.
+        versions: by table, its version; `MISSING` for a table that is read as empty.
+        left_out: places of damaged files that `scan` leaves out, as a repair replaces them.
+    """
+
+    def __init__(
+        self, place: str, versions: Mapping[str, int] | None = None, left_out: Collection[str] = frozenset()
+    ) -> None:
+        self.place = place
+        self.left_out = frozenset(left_out)
+        self._versions = dict(versions or {})
+        # What never changes once it was read: by kind, table and version. Shared by snapshots that follow one another.
+        self._cache: dict[tuple[str, str, int], Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is read again: opened tables cannot be pickled."""
+        return {**self.__dict__, "_cache": {}}
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.place!r}, {self._versions})"
+
+    def with_version(self, table: str, version: int) -> Self:
+        """Return the same snapshot with one table at another version."""
+        return self._changed({**self._versions, table: version}, self.left_out)
+
+    def with_newest(self, *tables: str) -> Self:
+        """Return the same snapshot with some tables at the versions that are newest when they are next used."""
+        versions = {table: version for table, version in self._versions.items() if table not in tables}
+        return self._changed(versions, self.left_out)
+
+    def without(self, files: Collection[str]) -> Self:
+        """Return the same snapshot whose scans leave out damaged files, given by their places."""
+        return self._changed(self._versions, frozenset(files))
+
+    def _changed(self, versions: Mapping[str, int], left_out: Collection[str]) -> Self:
+        made = type(self)(self.place, versions, left_out)
+        made._cache = self._cache  # noqa: SLF001 - its own
+        return made
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Versions of all tables that exist, by name."""
+        found = {name: self.version(name) for name in schemas.TABLES}
+        return {name: version for name, version in found.items() if version != MISSING}
+
+    def version(self, table: str) -> int:
+        """Return the version of a table; `MISSING` where it does not exist.
+
+        Raises:
+            NewerLakeError: the table was made by a newer imagelake.
+            LakeError: the table is damaged, or its version is gone.
+            StorageError: the bucket does not answer.
+        """
+        if table not in self._versions:
+            opened = open_table(self.place, table)
+            version = MISSING if opened is None else opened.version()
+            self._versions[table] = version
+            self._cache["table", table, version] = opened
+        return self._versions[table]
+
+    def open(self, table: str) -> DeltaTable | None:
+        """Open a table at the snapshot's version; None where it does not exist. The caller must not change it.
+
+        Raises:
+            NewerLakeError: the table was made by a newer imagelake.
+            LakeError: the table is damaged, or its version is gone.
+            StorageError: the bucket does not answer.
+        """
+        version = self.version(table)
+        if version == MISSING:
+            return None
+        opened: DeltaTable | None = self._cached("table", table, lambda: open_table(self.place, table, version))
+        return opened
+
+    def take(self, table: str) -> DeltaTable | None:
+        """Open a table for the caller to change it: the snapshot opens it again where it needs it again."""
+        opened = self.open(table)
+        self._cache.pop(("table", table, self.version(table)), None)
+        return opened
+
+    def with_table(self, table: str, opened: DeltaTable) -> Self:
+        """Return the same snapshot with one table as it was opened. The caller must not change it any more."""
+        self._cache["table", table, opened.version()] = opened
+        return self.with_version(table, opened.version())
+
+    def files(self, table: str, keep: KeepPartition | None = None) -> list[Part]:
+        """List the files of a table; empty where it does not exist.
+
+        Args:
+            table: table name.
+            keep: selects files by their partition values; None for all.
+
+        Returns:
+            The files ordered by partition; in a partition those that were committed first come first.
+        """
+        found: list[Part] = self._cached("files", table, lambda: self._list_files(table))
+        return [part for part in found if keep is None or keep(part.partition)]
+
+    def file_places(self, table: str, keep: KeepPartition | None = None) -> list[str]:
+        """List the places of a table's Parquet files, in the order of `files`."""
+        return [f"{self.place}/{table}/{part.path}" for part in self.files(table, keep)]
+
+    def scan(self, table: str, keep: KeepPartition | None = None) -> pl.LazyFrame:
+        """Scan a table.
+
+        Args:
+            table: table name.
+            keep: selects files by their partition values; None for all.
+
+        Returns:
+            Every column of the table's schema, rows in the order of `files`; no rows where the table does not exist.
+        """
+        places = [file for file in self.file_places(table, keep) if file not in self.left_out]
+        return scan_places(table, places)
+
+    def scan_files(self, table: str, paths: Sequence[str]) -> pl.LazyFrame:
+        """Scan some files of a table, committed or not.
+
+        Args:
+            table: table name.
+            paths: relative to the table, as `Part.path`.
+
+        Returns:
+            Every column of the table's schema, rows in the order of the files.
+        """
+        return scan_places(table, [f"{self.place}/{table}/{path}" for path in paths])
+
+    def metadata(self, table: str) -> Metadata:
+        """Read what the table's commit stands for; empty where the table does not exist.
+
+        Raises:
+            LakeError: the commit cannot be read.
+        """
+        version = self.version(table)
+        if version == MISSING:
+            return Metadata("")
+        found: Metadata = self._cached("metadata", table, lambda: DeltaLog(self.place, table).metadata(version))
+        return found
+
+    def history(self, table: str) -> Iterator[tuple[int, Metadata]]:
+        """Read what every commit of a table stands for, newest first, each with its version."""
+        for version in range(self.version(table), -1, -1):
+            yield version, self.with_version(table, version).metadata(table)
+
+    def commit_time(self, table: str) -> int:
+        """Return when the table's commit was made: milliseconds since 1970; 0 where it is not recorded."""
+        return DeltaLog(self.place, table).commit_time(self.version(table))
+
+    def _list_files(self, table: str) -> list[Part]:
+        opened = self.open(table)
+        if opened is None:
+            return []
+        keys = schemas.TABLES[table].partition_by
+        return [
+            Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
+            for row in sorted(arrow_actions(self.place, table, opened).to_pylist(), key=_partition_and_time)
+        ]
+
+    def _cached(self, kind: str, table: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - values of several kinds
+        key = (kind, table, self.version(table))
+        if self._cache.get(key) is None:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+def scan_places(table: str, places: Sequence[str]) -> pl.LazyFrame:
+    """Scan Parquet files of a table by their places; no rows where there are none.
+
+    Returns:
+        Every column of the table's schema, rows in the order of the files.
+    """
+    declared = schemas.TABLES[table]
+    if not places:
+        return polars_schema(declared.schema).to_frame().lazy()
+    return storage.scan_parquet(
+        list(places),
+        schema=polars_schema(declared.file_schema),
+        hive_partitioning=bool(declared.partition_by),
+        hive_schema={key: pl.String() for key in declared.partition_by} or None,
+        # Files of an older imagelake lack the columns that were added since.
+        missing_columns="insert",
+    ).select(declared.schema.names)
+
+
+def polars_schema(schema: pa.Schema) -> pl.Schema:
+    """Convert an Arrow schema to Polars' types."""
+    return pl.DataFrame(schema.empty_table()).schema
+
+
+def _partition_and_time(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    return unquote(row["path"]).rpartition("/")[0], row["modification_time"], row["path"]
