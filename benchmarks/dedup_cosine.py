@@ -11,7 +11,7 @@ import pyarrow as pa
 from dedup_brute import Pixels, products, unit
 from figures import Figure, ratio, seconds
 
-from pipeline.dedup.joins.vectors import in_order
+from pipeline.dedup.joins.streaming import map_in_order
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import Entries
 from pipeline.dedup.rules.cosine import Cosine, correlations
@@ -55,7 +55,7 @@ def _timed(way: Callable[[], Pairs]) -> tuple[float, Pairs]:
 def _block(pixels: Pixels, rule: Cosine, first: int) -> Block:
     ids = np.zeros((len(pixels), 2), dtype=">u8")
     ids[:, 1] = np.arange(first, first + len(pixels))
-    parts = in_order(rule.index, [pixels[at : at + 4096, ..., None] for at in range(0, len(pixels), 4096)])
+    parts = map_in_order(rule.index, [pixels[at : at + 4096, ..., None] for at in range(0, len(pixels), 4096)])
     entries = Entries(*map(np.concatenate, zip(*parts, strict=True)))
     return Block(ids.view(np.uint8).reshape(-1, 16), entries)
 

@@ -8,7 +8,7 @@ from figures import Figure, ratio, seconds
 from near_words import brute_force
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.bits import near_words
+from pipeline.dedup.joins.hamming import hamming_join
 
 Words = NDArray[np.uint64]
 DISTANCE = 6
@@ -42,12 +42,12 @@ def growth(words: Words, runs: int) -> tuple[list[Figure], list[str]]:
 
 def _lap(words: Words) -> tuple[float, int]:
     started = time.perf_counter()
-    found = sum(len(bits) for _, _, bits in near_words(words, None, DISTANCE))
+    found = sum(len(bits) for _, _, bits in hamming_join(words, None, DISTANCE))
     return time.perf_counter() - started, found
 
 
 def _pairs(words: Words) -> NDArray[np.int64]:
-    found = [np.stack([i, j], axis=1) for i, j, _ in near_words(words, None, DISTANCE)]
+    found = [np.stack([i, j], axis=1) for i, j, _ in hamming_join(words, None, DISTANCE)]
     pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
     return pairs[np.lexsort(pairs.T[::-1])]
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from model_choice import IMPORTS, POSITIVE, STRENGTH
 
-from pipeline.baselines.eval_data import Exam, of_two_classes
+from pipeline.baselines.eval_data import EvalData, one_against_rest
 from pipeline.baselines.fit import fit_once
 from pipeline.baselines.model import Examples, Task
 from pipeline.lake_handle import Lake
-from pipeline.recipe import BaselinePart
-from pipeline.recipe.baselines import BINARY
+from pipeline.recipe import parse_baseline
+from pipeline.recipe.baselines import PARTS
 
 
 def run(model: str, folder: Path) -> dict[str, float]:
@@ -31,19 +31,19 @@ def run(model: str, folder: Path) -> dict[str, float]:
     names = lake.class_names("main")
     loaded = time.perf_counter() - started
     more: dict[str, Any] = {"c": STRENGTH} if model == "svm-linear" else {}
-    if model in BINARY:
+    if PARTS[model].binary:
         more["positive"] = names[POSITIVE]
-    spec = BaselinePart.model_validate({"model": model, "split": "main", **more})
+    spec = parse_baseline({"model": model, "split": "main", **more})
     train = Examples(pixels.reshape(len(pixels), -1), labels)
     roles = {"test": Examples(asked.reshape(len(asked), -1), answers)}
     height, width = pixels.shape[1:3]
-    exam = of_two_classes(spec, Exam(train, roles, {}, names, (height, width, 1)))
-    task = Task(exam.train, None, len(exam.names), exam.shape)
-    fitted = fit_once(spec, 0, task, exam.roles)
+    data = one_against_rest(spec, EvalData(train, roles, {}, names, (height, width, 1)))
+    task = Task(data.train, None, len(data.names), data.shape)
+    fitted = fit_once(spec, 0, task, data.roles)
     return {
         "load": loaded,
         "seconds": time.perf_counter() - started,
-        "accuracy": float(np.mean(fitted.judged["test"].correct)),
+        "accuracy": float(np.mean(fitted.predictions["test"].correct)),
     }
 
 

@@ -92,9 +92,9 @@ def _trained(network: Any, pixels: Pixels, labels: Labels, asked: Pixels, name: 
     """Train by Adam at a rate of 0.001, with imagelake's epochs and batch size."""
     import torch  # noqa: PLC0415 - optional
 
-    from pipeline.recipe.baselines import SETTINGS  # noqa: PLC0415 - only what networks need
+    from pipeline.recipe.baselines import PARTS  # noqa: PLC0415 - only what networks need
 
-    epochs, size = SETTINGS[name]["epochs"], SETTINGS[name]["batch_size"]
+    epochs, size = (PARTS[name].model_fields[setting].default for setting in ("epochs", "batch_size"))
     adam = torch.optim.Adam(network.parameters(), lr=0.001)
     inputs, answers = torch.from_numpy(pixels), torch.from_numpy(labels)
     for _ in range(epochs):

@@ -16,7 +16,7 @@ from resource import RUSAGE_SELF, getrusage
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.bits import near_words
+from pipeline.dedup.joins.hamming import hamming_join
 from pipeline.dedup.perceptual_hash import dct_hashes, gradient_hashes
 
 Words = NDArray[np.uint64]
@@ -45,7 +45,7 @@ def _rows(words: Words, distance: int, first: int) -> int:
 
 def by_tables(words: Words, distance: int) -> int:
     """Count near pairs as the join hands them out."""
-    return sum(len(bits) for _, _, bits in near_words(words, None, distance))
+    return sum(len(bits) for _, _, bits in hamming_join(words, None, distance))
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
     python benchmarks/scale.py [--sizes 500000 2000000 10000000] [--data DIR] [--json FILE]
 
-docs/scaling.md derives from its tables what a billion images cost. Archives are drawn once and kept; lakes are deleted.
+docs/benchmarks/scaling.md derives from its tables what a billion images cost. Archives are drawn once and kept;
+lakes are deleted.
 The largest lake needs about 1 KB of disk an image, with its archive.
 """
 

@@ -1,45 +1,55 @@
-"""Every error that imagelake raises on purpose.
+"""The errors that imagelake raises on purpose.
 
     ImagelakeError
-    ├── RecipeError (ValueError)         the recipe cannot be read or asks for something that does not exist
-    ├── SourceError (ValueError)         a source is missing, unreadable or not what it was said to be
-    │   └── CheckError                   a source is readable but fails a check that the recipe asks for
+    ├── RecipeError (ValueError)         the recipe cannot be read, or names something that does not exist
+    ├── SourceError (ValueError)         a source is missing, unreadable, or not what the recipe describes
+    │   └── CheckError                   a source is readable but fails a check of the recipe
     ├── LakeError (ValueError)           the lake cannot be read or written
-    │   ├── NoReleaseError (LookupError) nothing finished to read: no lake, no such release
+    │   ├── NoReleaseError (LookupError) there is no finished release to read: no lake, or no such release
     │   ├── NewerLakeError               the lake was made by a newer imagelake
     │   └── BusyLakeError                another build is writing to the lake
-    ├── DiskFullError (OSError)          no space is left where the lake lives
-    ├── StorageError (OSError)           a bucket did not answer, or refused; asking again may help
-    ├── SplitError (ValueError)          a split asks for more images than there are, or names what is not there
-    ├── BaselineError (ValueError)       a baseline cannot be trained on what it was given
-    ├── MissingExtraError (ImportError)  a library that only some need is not installed
-    ├── QueryError (ValueError)          SQL that DuckDB refuses, or that would write
-    ├── FeedError (ValueError)           batches cannot be made or gone on with from what was given
-    └── EngineError (RuntimeError)       workers died, or none can be had
+    ├── DiskFullError (OSError)          no space is left on the disk of the lake
+    ├── StorageError (OSError)           a bucket did not answer, or refused a request; a later try may succeed
+    ├── SplitError (ValueError)          a split needs more images than there are, or names something unknown
+    ├── BaselineError (ValueError)       a baseline cannot be trained on its data
+    ├── MissingExtraError (ImportError)  an optional library is not installed
+    ├── QueryError (ValueError)          DuckDB refused the SQL, or the SQL would write
+    ├── FeedError (ValueError)           batches cannot be made from the given arrays or state
+    └── EngineError (RuntimeError)       workers died, or cannot be started
 
 Each takes exactly one argument, the message, so that it survives pickling out of a worker process. The message says
-what happened, where, and what to do next. The command line turns them into one line and exit code 1; whatever else
-is raised is a bug and keeps its traceback.
+what happened, where, and what to do next. The command line prints it in one line and exits with code 1. Any other
+exception is a bug and keeps its traceback.
 """
 
 
+def one_line(error: object, limit: int | None = None) -> str:
+    """Return the text of an error in one line; the name of its type if it has no text.
+
+    Args:
+        error: an error that imagelake did not raise itself.
+        limit: most characters of the text; None for all.
+    """
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 class ImagelakeError(Exception):
-    """Anything imagelake raises on purpose."""
+    """Base class of all errors that imagelake raises on purpose."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
 
 
 class RecipeError(ImagelakeError, ValueError):
-    """The recipe cannot be read or asks for something that does not exist."""
+    """The recipe cannot be read, or names something that does not exist."""
 
 
 class SourceError(ImagelakeError, ValueError):
-    """A source is missing, unreadable or not what it was said to be."""
+    """A source is missing, unreadable, or not what the recipe describes."""
 
 
 class CheckError(SourceError):
-    """A source is readable but fails a check that the recipe asks for."""
+    """A source is readable but fails a check of the recipe."""
 
 
 class LakeError(ImagelakeError, ValueError):
@@ -47,7 +57,7 @@ class LakeError(ImagelakeError, ValueError):
 
 
 class NoReleaseError(LakeError, LookupError):
-    """Nothing finished is there to read."""
+    """There is no finished release to read."""
 
 
 class NewerLakeError(LakeError):
@@ -59,37 +69,32 @@ class BusyLakeError(LakeError):
 
 
 class DiskFullError(ImagelakeError, OSError):
-    """No space is left where the lake lives."""
+    """No space is left on the disk of the lake."""
 
 
 class StorageError(ImagelakeError, OSError):
-    """A bucket did not answer after several tries, or refused; a later try may succeed."""
+    """A bucket did not answer after several tries, or refused a request; a later try may succeed."""
 
 
 class SplitError(ImagelakeError, ValueError):
-    """A split asks for more images than there are, or names what is not there."""
+    """A split needs more images than there are, or names something that does not exist."""
 
 
 class BaselineError(ImagelakeError, ValueError):
-    """A baseline cannot be trained on what it was given."""
+    """A baseline cannot be trained on its data."""
 
 
 class MissingExtraError(ImagelakeError, ImportError):
-    """A library that only some need is not installed."""
+    """An optional library is not installed."""
 
 
 class QueryError(ImagelakeError, ValueError):
-    """SQL that DuckDB refuses, or that would write."""
+    """DuckDB refused the SQL, or the SQL would write."""
 
 
 class FeedError(ImagelakeError, ValueError):
-    """Batches cannot be made or gone on with from what was given."""
+    """Batches cannot be made from the given arrays or state."""
 
 
 class EngineError(ImagelakeError, RuntimeError):
-    """Workers died, or none can be had."""
-
-
-def one_line(error: object) -> str:
-    """Return the message of an error in one line of at most 300 characters; the name of its type where it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """Workers died, or cannot be started."""

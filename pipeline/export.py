@@ -1,7 +1,4 @@
-"""splits, images -> files that other tools read, and a row in `exports` that pins the release they are of.
-
-Register an export in the lake, under the writer's lock: from then on vacuum keeps its release.
-"""
+"""Export a split to files that other tools read, and pin its release: vacuum keeps releases that have an export."""
 
 import json
 import os
@@ -17,11 +14,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.arrays.exports import FORMS, Form, Selection, Work, digest_rows, place
+from pipeline.arrays.exports import FORMS, ExportContext, Form, Selection, digest_rows, locate_role
 from pipeline.arrays.exports.notebook import write as write_notebook
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import DiskFullError, ImagelakeError, LakeError
+from pipeline.errors import DiskFullError, ImagelakeError, LakeError, one_line
 from pipeline.hashing import digest_of
 from pipeline.lake.releases import register_export, release_versions
 from pipeline.lake.snapshot import Snapshot
@@ -30,64 +27,25 @@ from pipeline.lake.writers.heartbeats import registered
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe.parts import ROLES
-from pipeline.storage.atomic import check_free, drafting
+from pipeline.storage.atomic import atomic_folder, check_free
 
-
-def nothing() -> None:
-    """Do nothing: for those who do not want to know that they wait."""
-
-
-def pin(root: str, told: Mapping[str, Any], on_wait: Callable[[], None] = nothing) -> str:
-    """Add a row to `exports`, waiting for as long as a build or a vacuum holds the lake.
-
-    The files are whole before this begins and stay whatever comes of it; ctrl-C ends the waiting.
-
-    Args:
-        root: the lake's folder.
-        told: what export.json holds, and `target`.
-        on_wait: called once if it has to wait.
-
-    Returns:
-        Why the release is not pinned; empty where it is.
-    """
-    names = ("release", "split", "form", "digest", "target")
-    row = {
-        "export_id": digest_of([told[name] for name in names]),
-        "split_name": told["split"],
-        "roles": ", ".join(told["roles"]),
-        **{name: told[name] for name in ("release", "form", "sanitized", "target", "images", "digest")},
-    }
-    if not storage.is_bucket(root) and not os.access(root, os.W_OK):
-        return f"{root} cannot be written to"
-    try:
-        with registered(root) as writer, transaction(writer, on_wait) as lake:
-            # A vacuum may have given up the release meanwhile.
-            release_versions(lake.snapshot, row["release"])
-            register_export(lake, row)
-    except KeyboardInterrupt:
-        return "waiting for the lake's writer was ended"
-    except (ImagelakeError, OSError) as error:
-        return " ".join(str(error).split())
-    return ""
-
-
-# What workers import, once for all of them.
+# Modules that workers import when they start.
 _PRELOAD = ("pipeline.arrays.exports",)
 
 
 class Exported(NamedTuple):
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
         target: the folder.
-        release: the release it is of.
-        images: images in all roles.
-        roles: images by role.
-        left_out: roles that are not there: the split lacks them, or sanitizing kept none of their rows.
-        files: files in the folder.
-        size: their bytes.
-        seconds: how long it took, without waiting for the lake to pin the release.
-        unpinned: why vacuum does not know of the export; empty where it does.
+        release: the release.
+        images: number of images in all roles.
+        roles: by role, number of images.
+        left_out: roles without images: the split lacks them, or sanitizing dropped all their rows.
+        files: number of files in the folder.
+        size: total size of the files in bytes.
+        seconds: duration, without the time to pin the release.
+        unpinned: why the release is not pinned; empty if it is.
     """
 
     target: Path
@@ -113,63 +71,66 @@ def export(  # noqa: PLR0913 - the options of the command
     engine: Engine | None = None,
     pickle: bool = False,
     pinned: bool = True,
-    on_wait: Callable[[], None] = nothing,
+    on_wait: Callable[[], None] | None = None,
 ) -> Exported:
     """Write the roles of a split to a folder, in the order of their ranks.
 
-    The folder appears when it is whole; killed or failed, an export leaves nothing that looks like one. A bounded part
-    of the pixels is held at a time. The same release gives the same bytes.
+    The folder appears when it is complete: a failed or killed export never leaves a partial one. Pixels are streamed.
+    Exports of the same release are equal, byte for byte.
 
     Args:
-        lake: the lake's folder.
+        lake: the lake's place.
         split: name of the split.
-        target: folder to make; empty if it is there.
+        target: the folder; new or empty.
         form: one of `FORMS`.
-        roles: which; all that have images by default.
-        sanitized: only the rows that sanitizing kept.
-        release: which; None for the newest.
+        roles: roles to export; empty for all roles with images.
+        sanitized: export only the rows that sanitizing kept.
+        release: number of the release; None for the newest.
         engine: where images are encoded; the local engine on every core if None.
-        pickle: with form notebook, write a pickle too.
-        pinned: register the export in the lake, so that vacuum keeps its release.
-        on_wait: called when the files are whole and somebody else is writing to the lake; it is waited for.
+        pickle: write a pickle as well; for form `notebook` only.
+        pinned: add the export to the lake's table `exports`, so that vacuum keeps its release.
+        on_wait: called once if pinning has to wait for another writer of the lake. The files are complete then.
 
     Raises:
-        LakeError: no such form, split or role, or several shapes for a form of arrays, or the target is not free.
-        NoReleaseError: there is no lake, or no such release, or vacuum gave it up meanwhile.
-        DiskFullError: no space is left; nothing was left behind.
+        LakeError: there is no such form, split or role; the form needs images of one shape; or the target is not empty,
+            lies in the lake or cannot be written to.
+        NoReleaseError: there is no lake or no such release, or vacuum gave it up meanwhile.
+        DiskFullError: no space is left; all files of the export were deleted.
+        StorageError: a bucket does not answer.
     """
     started = time.monotonic()
-    write, place_of = _form(form, pickle=pickle), target.resolve()
+    write, folder = _find_form(form, pickle=pickle), target.resolve()
     opened = Lake(lake, release)
-    if not storage.is_bucket(opened.root) and place_of.is_relative_to(Path(lake).resolve()):
+    if not storage.is_bucket(opened.root) and folder.is_relative_to(Path(lake).resolve()):
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
-    check_free(place_of)
+    check_free(folder)
     try:
         selection = _select(opened, split, roles, sanitized=sanitized)
-        told = _describe(opened, selection, form, sanitized=sanitized)
-        with _full_disk_told(target), drafting(place_of) as folder, Progress() as progress:
-            progress.stage(f"export {form}", told["images"])
+        description = _describe(opened, selection, form, sanitized=sanitized)
+        with _disk_full_errors(target), atomic_folder(folder) as draft, Progress() as progress:
+            progress.stage(f"export {form}", description["images"])
             workers = engine or LocalEngine(preload=_PRELOAD)
-            write(folder, selection, Work(workers.map, progress.advance))
-            (folder / "export.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write(draft, selection, ExportContext(workers.map, progress.advance))
+            text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+            (draft / "export.json").write_text(text, encoding="utf-8")
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException):
-        # Where vacuum deleted the files meanwhile, this error says so.
+        # If vacuum gave up the release meanwhile, raise NoReleaseError instead.
         release_versions(Snapshot(opened.root), opened.release)
         raise
     counts = {role.name: len(role) for role in selection.roles}
-    files, size = _count(place_of)
+    files, size = _count_files(folder)
     seconds = time.monotonic() - started
-    unpinned = pin(lake, {**told, "target": str(place_of)}, on_wait) if pinned else "it was asked for so"
+    unpinned = _pin_release(lake, description, folder, on_wait) if pinned else "pinning was turned off"
     missing = [role for role in roles or ROLES if role not in counts]
-    return Exported(place_of, opened.release, told["images"], counts, missing, files, size, seconds, unpinned)
+    return Exported(folder, opened.release, description["images"], counts, missing, files, size, seconds, unpinned)
 
 
 def export_engine(workers: int | None) -> LocalEngine:
-    """Make the local engine, with what encoding needs already imported."""
+    """Make a local engine whose workers import what encoding needs when they start."""
     return LocalEngine(workers, preload=_PRELOAD)
 
 
-def _form(name: str, *, pickle: bool) -> Form:
+def _find_form(name: str, *, pickle: bool) -> Form:
     if name not in FORMS:
         raise LakeError(f"no form '{name}'. Forms: {', '.join(FORMS)}.")
     if pickle and name != "notebook":
@@ -178,14 +139,14 @@ def _form(name: str, *, pickle: bool) -> Form:
 
 
 def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool) -> Selection:
-    """Find the rows of every role, in the order of ranks, and where their pixels lie."""
+    """Find the rows of every role, in the order of ranks, and the places of their pixels."""
     drawn = lake.scan("splits").filter(pl.col("split_name") == split)
     if drawn.head(1).collect().is_empty():
         names = lake.scan("splits").select("split_name").unique().collect().to_series().sort().to_list()
         raise LakeError(f"{lake.root} has no split '{split}'. Splits: {', '.join(names) or 'none'}.")
-    there = set(drawn.select("role").unique().collect().to_series())
-    if absent := [role for role in roles if role not in there]:
-        known = ", ".join(role for role in ROLES if role in there)
+    existing = set(drawn.select("role").unique().collect().to_series())
+    if absent := [role for role in roles if role not in existing]:
+        known = ", ".join(role for role in ROLES if role in existing)
         raise LakeError(f"split '{split}' has no role '{absent[0]}'. Roles: {known}.")
     columns = ("image_id", "label", "path", "dataset", "split", "height", "width", "channels", "content_hash")
     wanted = pl.col("role").is_in(list(roles or ROLES)) & (pl.col("kept") | pl.lit(not sanitized))
@@ -200,12 +161,12 @@ def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool) 
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
     files = lake.snapshot.file_places("images")
     parts = {role: rows.filter(pl.col("role") == role).drop("role") for role in ROLES}
-    found = tuple(place(role, part, files) for role, part in parts.items() if len(part))
+    found = tuple(locate_role(role, part, files) for role, part in parts.items() if len(part))
     return Selection(split, found, tuple(lake.class_names(split)))
 
 
 def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -> dict[str, Any]:
-    """Say what an export is, for export.json. Nothing in it changes from one time to the next."""
+    """Make the values of export.json. They depend only on the release and the options."""
     return {
         "imagelake": version("imagelake"),
         "lake": lake.root,
@@ -223,19 +184,56 @@ def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -
     }
 
 
-def _count(folder: Path) -> tuple[int, int]:
-    """Count files below a folder, and their bytes. Plain strings: there may be as many files as images."""
-    found = [os.stat(f"{below}/{name}").st_size for below, _, names in os.walk(folder) for name in names]  # noqa: PTH116 - see above
+def _pin_release(place: str, description: Mapping[str, Any], target: Path, on_wait: Callable[[], None] | None) -> str:
+    """Add a row to `exports`, so that vacuum keeps the release. Waits while another process writes to the lake.
+
+    Ctrl-C ends the waiting. The exported files stay in any case.
+
+    Args:
+        place: the lake's place.
+        description: the values of export.json.
+        target: the exported folder.
+        on_wait: called once if it has to wait.
+
+    Returns:
+        Why the release is not pinned; empty if it is.
+    """
+    values = {**description, "target": str(target)}
+    row = {
+        "export_id": digest_of([values[name] for name in ("release", "split", "form", "digest", "target")]),
+        "split_name": values["split"],
+        "roles": ", ".join(values["roles"]),
+        **{name: values[name] for name in ("release", "form", "sanitized", "target", "images", "digest")},
+    }
+    if not storage.is_bucket(place) and not os.access(place, os.W_OK):
+        return f"{place} cannot be written to"
+    try:
+        # A transaction without a callback does not wait.
+        with registered(place) as writer, transaction(writer, on_wait or (lambda: None)) as lake:
+            # Fails if a vacuum gave up the release meanwhile.
+            release_versions(lake.snapshot, row["release"])
+            register_export(lake, row)
+    except KeyboardInterrupt:
+        return "interrupted while waiting for another writer of the lake"
+    except (ImagelakeError, OSError) as error:
+        return one_line(error)
+    return ""
+
+
+def _count_files(folder: Path) -> tuple[int, int]:
+    """Return the number and total size of the files below a folder."""
+    found = [os.stat(f"{below}/{name}").st_size for below, _, names in os.walk(folder) for name in names]  # noqa: PTH116 - faster than Path for a file per image
     return len(found), sum(found)
 
 
 @contextmanager
-def _full_disk_told(target: Path) -> Iterator[None]:
+def _disk_full_errors(target: Path) -> Iterator[None]:
+    """Raise DiskFullError with the target and advice for an export."""
     try:
-        with storage.full_disk_named(str(target)):
+        with storage.disk_full_errors(str(target)):
             yield
     except DiskFullError as error:
         raise DiskFullError(
-            f"no space is left on the disk of {target}. What was written of the export is deleted; free some space, or "
+            f"no space is left on the disk of {target}. All files of the export were deleted; free some space, or "
             "name a folder on another disk."
         ) from error

@@ -1,6 +1,7 @@
-"""Hashes that a lake is built on: their byte layout is a promise to old lakes, held by golden tests.
+"""Hashes that identify images, contents and settings in a lake.
 
-All are xxh3 of XXH3 version 0.8, seed 0, in canonical (big-endian) form.
+All hashes are 128-bit XXH3 (version 0.8, seed 0) in canonical, big-endian form. Existing lakes depend on their byte
+layout, so golden tests fix it.
 """
 
 import json
@@ -12,17 +13,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-# Bytes of pixels worked on at a time, so that what is made of them stays in the processor's cache.
-_CACHED = 2**18
+# Bytes of pixels in one block. Temporary arrays of this size stay in the processor's cache.
+_BLOCK_BYTES = 2**18
 
 Bytes = NDArray[np.uint8]
-Kind = TypeVar("Kind", bound=np.generic)
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def hash_rows(rows: Bytes) -> Bytes:
     """Hash every row of a matrix.
 
-    The loop is over calls into C, one per row, on views of one buffer: nothing is copied.
+    Each row is a view of one buffer and is hashed by one call into C; nothing is copied.
 
     Args:
         rows: (n, m) uint8, C-contiguous.
@@ -34,37 +35,37 @@ def hash_rows(rows: Bytes) -> Bytes:
 
 
 def content_hashes(pixels: Bytes) -> Bytes:
-    """Hash what images show: xxh3-128 of height, width, channels (uint32, little-endian) and the pixels.
+    """Hash the content of images: xxh3-128 of height, width, channels (uint32, little-endian) and the pixels.
 
     Args:
         pixels: (n, height, width, channels) uint8.
 
     Returns:
-        (n, 16) uint8. Equal for equal pixels of equal shape; a 20x10 and a 10x20 picture with the same bytes differ.
+        (n, 16) uint8. Equal for equal pixels of equal shape; a 20x10 and a 10x20 image with the same bytes differ.
     """
     return hash_rows(with_shape(flat(pixels), pixels.shape[1:]))
 
 
-def flat(pixels: NDArray[Kind]) -> NDArray[Kind]:
-    """See pictures as rows of bytes: (n, ...) to (n, m), also where n is 0."""
+def flat(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
+    """View each image as one row: (n, ...) to (n, m), also when n is 0."""
     return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 
 
 def pixel_sums(pixels: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sum the pixel values of every picture, and their squares, exactly.
+    """Sum the pixel values and the squared pixel values of every image, exactly.
 
     Args:
         pixels: (n, height, width, channels) uint8.
 
     Returns:
-        Two (n,) int64: sums of the values, 0 to 255 each, and of their squares.
+        Two (n,) int64: the sums of the values (0 to 255 each) and the sums of their squares.
     """
     rows = flat(pixels)
     sums, squares = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-    step = max(1, _CACHED // max(1, rows.shape[1]))
+    step = max(1, _BLOCK_BYTES // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        # 255 * 255 still fits 16 bits.
+        # 255 * 255 fits in 16 bits.
         values = rows[part].astype(np.uint16)
         sums[part] = values.sum(axis=1, dtype=np.int64)
         squares[part] = np.square(values, out=values).sum(axis=1, dtype=np.int64)
@@ -72,7 +73,7 @@ def pixel_sums(pixels: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:
-    """Put the picture's shape in front of every row, so that rows of unlike pictures never meet.
+    """Put the image's shape in front of every row, so that images of different shapes never have equal rows.
 
     Args:
         rows: (n, m) uint8.
@@ -89,7 +90,7 @@ def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:
 
 
 def image_ids(dataset: str, split: str, paths: Iterable[str]) -> Bytes:
-    r"""Name images by where they came from: xxh3-128 of UTF-8 `dataset \0 split \0 path`.
+    r"""Make the ids of images from their origin: xxh3-128 of UTF-8 `dataset \0 split \0 path`.
 
     Args:
         dataset: dataset name.
@@ -103,11 +104,11 @@ def image_ids(dataset: str, split: str, paths: Iterable[str]) -> Bytes:
     return _stack(xxhash.xxh3_128_digest(prefix + path.encode()) for path in paths)
 
 
-def digest_of(value: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
-    """Digest a JSON-like value by its meaning: the order of keys does not matter.
+def digest_of(value: Any) -> str:  # noqa: ANN401 - any value that JSON can hold
+    """Compute the digest of a JSON-like value; the order of keys does not matter.
 
     Args:
-        value: anything that `json.dumps` takes.
+        value: anything that `json.dumps` accepts.
 
     Returns:
         xxh3-128 of its canonical JSON, 32 hexadecimal digits.

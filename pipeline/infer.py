@@ -1,19 +1,15 @@
-"""Paths -> recipe: what `imagelake build PATH...` builds, and what `imagelake init PATH...` writes for people to edit.
+"""Infer a recipe from paths: for `imagelake build PATH...` and `imagelake init PATH...`.
 
-The recipe is text with comments; both commands parse that text, so they make equal tables.
-
-- Every path is a source with a dataset named for it. Folders keep their split open, so that a build looks at them
-  again; files and archives get the split, or the folders of each split, that their content tells.
-- The rule is `exact`. It is right for every kind of picture and costs nothing that counts.
-- The split `main` has the roles that the sources have. A picture that occurs in several roles stays in test, then in
-  valid: published test sets stay whole. Where there is only train, 80, 10 and 10 of 100 pictures go to train, valid and
-  test, equal pictures always together.
+The recipe is TOML with comments. Both commands parse this text, so they make equal tables. Every path is a source; its
+dataset is named after the path. The rule is `exact`. The split `main` has the roles of the sources; an image in several
+roles stays in test, else in valid, so that published test sets stay complete. If the only role is train, it is divided
+80:10:10 into train, valid and test, with equal images in the same role.
 """
 
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -48,10 +44,10 @@ class Inferred:
     """A recipe made from paths.
 
     Attributes:
-        recipe: the recipe, checked.
-        text: the same as TOML, with comments; None where the lake's own recipe names these sources already.
-        replaced: (dataset, uri) of sources that others take the place of; what was read of them leaves the lake.
-        notes: what to know about it, one line each.
+        recipe: the recipe, validated.
+        text: the same as TOML, with comments; None if the lake's recipe already has these sources.
+        replaced: (dataset, uri) of sources that are replaced; the build removes their images from the lake.
+        notes: remarks for the user, one line each.
     """
 
     recipe: Recipe
@@ -65,17 +61,17 @@ def infer_text(paths: Sequence[str], root: str, target: str, base: Path) -> str:
 
     Args:
         paths: files, folders, patterns or addresses.
-        root: what `[lake] root` says.
-        target: what a comment tells people to build.
-        base: the folder that the recipe will lie in.
+        root: the value of `root` in `[lake]`.
+        target: the argument of `imagelake build` in the first comment.
+        base: the folder of the recipe file.
 
     Raises:
-        SourceError: a path is missing or of no known form.
-        RecipeError: two paths are one source.
+        SourceError: a path does not exist or has no known format.
+        RecipeError: a path is not UTF-8.
     """
     entries, found = _entries(paths, root, base)
     if not entries:
-        raise SourceError(f"{', '.join(paths)}: labels without images. Name the images too.")
+        raise SourceError(f"{', '.join(paths)}: these are labels without images. Name the images too.")
     lines = [_HEADER.format(target=target), "[lake]", f"root = {_toml(root)}", ""]
     for entry, comments, _ in entries:
         lines += ["[[source]]", *(f"{key} = {_toml(value)}" for key, value in entry.items()), *comments, ""]
@@ -86,7 +82,7 @@ def infer_text(paths: Sequence[str], root: str, target: str, base: Path) -> str:
         '# fit = "stretch"            # or "crop" or "pad"',
         "",
         "[dedup]",
-        'rules = ["exact"]             # more: "hamming:4", "cosine:0.95", "photo:0.4"; see the README',
+        'rules = ["exact"]             # more: "hamming:4", "cosine:0.95", "photo:0.4" (docs: rules)',
         "",
     ]
     split = default_split(found)
@@ -96,21 +92,22 @@ def infer_text(paths: Sequence[str], root: str, target: str, base: Path) -> str:
 
 
 def infer(paths: Sequence[str], root: str, *, replace: bool = True) -> Inferred:
-    """Make the recipe of some paths for a lake, which may be there already: then they are added to its recipe.
+    """Infer the recipe of a lake from paths. If the lake exists, the paths are added to its recipe.
 
-    A source is the same as one of the lake if dataset and split are: then it takes its place.
+    A new source replaces a source of the lake with the same dataset and splits.
 
     Args:
         paths: files, folders, patterns or addresses.
         root: the lake's place.
-        replace: whether a source of the lake may be replaced; else that is an error.
+        replace: whether a source of the lake may be replaced; otherwise that is an error.
 
     Raises:
-        LakeError: the place holds something else than a lake.
-        SourceError: a path is missing or of no known form.
-        RecipeError: a source would be replaced and may not, or the lake's recipe has faults.
+        LakeError: the place contains other files than those of a lake.
+        SourceError: a path does not exist or has no known format.
+        RecipeError: a source would be replaced and `replace` is false; the splits of a new source overlap with those of
+            another one; or the lake's recipe is not valid.
     """
-    place = storage.normal(root)
+    place = storage.normalized(root)
     known = stored_recipe(place)
     if known is None:
         _check_place(place)
@@ -123,20 +120,24 @@ def infer(paths: Sequence[str], root: str, *, replace: bool = True) -> Inferred:
     lost = [note for note in merged.notes if _IS_REPLACED in note]
     if lost and not replace:
         raise RecipeError(
-            f"{root} is there already, and has images of the same dataset and split. {lost[0]} To replace them, add "
-            f"--into {root}; to build another lake, name it with --into."
+            f"{root} exists and has images of the same dataset and split. {lost[0]} To replace them, add "
+            f"--into {root}; to build another lake, name another place with --into."
         )
     return merged
 
 
 def write_recipe(file: Path, text: str) -> str:
-    """Write the recipe of a lake beside its tables. One that is there and differs is kept under another name.
+    """Write the recipe of a lake to its folder. An existing recipe that differs is renamed.
+
+    Args:
+        file: the recipe file.
+        text: the recipe.
 
     Returns:
-        Where it is.
+        The name of the file.
 
     Raises:
-        LakeError: it cannot be written.
+        LakeError: the file cannot be written.
     """
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else text
@@ -148,14 +149,14 @@ def write_recipe(file: Path, text: str) -> str:
         draft.replace(file)
     except OSError as error:
         raise LakeError(
-            f"{file}: the recipe cannot be written ({error.strerror}). The lake is built, and keeps its recipe too."
+            f"{file}: the recipe cannot be written ({error.strerror}). The lake is built; its release has the recipe."
         ) from error
     return str(file)
 
 
 def default_split(found: Iterable[Source]) -> dict[str, Any]:
-    """Choose the split `main` for sources: their roles, or shares of train; empty where they have none of the roles."""
-    roles = [role for role in ROLES if role in {source.split for source in found if not source.rest}]
+    """Return the split `main`: with the roles of the sources, or shares of train; empty without such roles."""
+    roles = [role for role in ROLES if role in {source.split for source in found if not source.is_remainder}]
     if not roles:
         return {}
     if roles == ["train"]:
@@ -166,13 +167,16 @@ def default_split(found: Iterable[Source]) -> dict[str, Any]:
 
 
 def stored_recipe(root: str) -> Recipe | None:
-    """Read the recipe of a lake's newest release: from its file where that is there, else as the release keeps it.
+    """Read the recipe of a lake's newest release: from its file if that exists, else from the commit of the release.
+
+    Args:
+        root: the lake's place.
 
     Returns:
-        The recipe; None where the lake has no release, or there is no lake.
+        The recipe; None if there is no lake, or no release.
 
     Raises:
-        RecipeError: the file has faults.
+        RecipeError: the recipe is not valid.
     """
     return last_recipe(root) if newest_release(Snapshot(root)) else None
 
@@ -199,13 +203,12 @@ def recipe_text(values: Mapping[str, Any], root: str, target: str) -> str:
 def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
     """Add paths to the recipe of a lake.
 
-    A path that the recipe names stays as the recipe has it. A new one takes the place of a source whose dataset and
-    splits it has.
+    A path that the recipe already has is not changed. A new path replaces a source with the same dataset and splits.
     """
     values = _values(known)
     old: list[dict[str, Any]] = values["source"]
-    there = {part["uri"] for part in old}
-    entries, _ = _entries([path for path in paths if absolute(path) not in there], known.root, known.base)
+    existing = {part["uri"] for part in old}
+    entries, _ = _entries([path for path in paths if absolute(path) not in existing], known.root, known.base)
     if not entries:
         return Inferred(known, None)
     before = sources.resolve(known)
@@ -215,7 +218,7 @@ def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
         f"{part['dataset']}: {part['uri']} {_IS_REPLACED}. To keep both, give one another `dataset` in the recipe."
         for part in replaced
     ]
-    # A split that was inferred follows the sources; one that was written stays.
+    # An inferred split is inferred again; a split that the user wrote stays.
     inferred = default_split(before)
     if known.split == ((SplitPart.model_validate(inferred),) if inferred else ()):
         made = default_split(sources.resolve(parse_recipe({**values, "split": []}, base=known.base)))
@@ -225,40 +228,38 @@ def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
     base = known.base if bucket else Path(place).absolute()
     file = None if bucket else base / RECIPE_FILE
     if known.file is not None and file is not None and known.file != file.resolve():
-        notes.append(f"the recipe of the lake is now {file}, and no longer {known.file}.")
+        notes.append(f"the recipe of the lake is now {file} instead of {known.file}.")
     recipe = parse_recipe(tomllib.loads(text), base=base, file=file)
-    # Relative paths of the recipe are absolute from now on: what was read by the old spelling is read again.
-    respelled = [
-        (part.dataset, part.uri) for part, now in zip(known.source, old, strict=True) if part.uri != now["uri"]
-    ]
-    gone = (*((part["dataset"], part["uri"]) for part in replaced), *respelled)
+    # Relative paths of the recipe become absolute, so these sources are read again under the new uri.
+    renamed = [(part.dataset, part.uri) for part, now in zip(known.source, old, strict=True) if part.uri != now["uri"]]
+    gone = (*((part["dataset"], part["uri"]) for part in replaced), *renamed)
     return Inferred(recipe, text, gone, tuple(notes))
 
 
 def _is_replaced(
     part: Mapping[str, Any], known: Recipe, before: Sequence[Source], entry: Mapping[str, Any], found: Sequence[Source]
 ) -> bool:
-    """Tell whether a new source takes the place of one of the lake's recipe.
+    """Return whether a new source replaces one of the lake's recipe.
 
     Raises:
-        RecipeError: they share the dataset and some splits, but not all of the old source.
+        RecipeError: they have the same dataset, but the new source lacks some splits of the old one.
     """
     if part["dataset"] != entry["dataset"]:
         return False
-    ours = {
+    old = {
         source.split
         for source in before
         if source.dataset == part["dataset"]
-        and not source.rest
+        and not source.is_remainder
         and _join(known.base, source.group or source.uri) == part["uri"]
     }
-    theirs = {source.split for source in found if not source.rest}
-    if not ours & theirs:
+    new = {source.split for source in found if not source.is_remainder}
+    if not old & new:
         return False
-    if ours - theirs:
+    if old - new:
         raise RecipeError(
-            f"{entry['uri']} has the splits {', '.join(sorted(theirs))} of dataset '{part['dataset']}', but "
-            f"{part['uri']} in the lake has {', '.join(sorted(ours))}. Set another `dataset` for one of them: write a "
+            f"{entry['uri']} has the splits {', '.join(sorted(new))} of dataset '{part['dataset']}', but "
+            f"{part['uri']} in the lake has {', '.join(sorted(old))}. Set another `dataset` for one of them: write a "
             "recipe with imagelake init, or edit the recipe of the lake."
         )
     return True
@@ -267,7 +268,7 @@ def _is_replaced(
 def _entries(
     paths: Sequence[str], root: str, base: Path
 ) -> tuple[list[tuple[dict[str, Any], list[str], list[Source]]], list[Source]]:
-    """Make a `[[source]]` of every path, with comments and the sources it resolves to; and all of these together."""
+    """Return, for each path, its `[[source]]`, comments and resolved sources; and all resolved sources."""
     entries: list[tuple[dict[str, Any], list[str], list[Source]]] = []
     seen: set[tuple[str, str]] = set()
     uris = [absolute(path) for path in paths]
@@ -286,7 +287,7 @@ def _entries(
         elif is_one_file and any(source.folders for source in found):
             entry["splits"] = {source.split: list(source.folders) or [EVERYTHING_ELSE] for source in found}
         else:
-            comments = _comments([source for source in found if not source.rest])
+            comments = _comments([source for source in found if not source.is_remainder])
         entries.append((entry, comments, found))
     return entries, [source for _, _, found in entries for source in found]
 
@@ -297,8 +298,8 @@ def _comments(found: Sequence[Source]) -> list[str]:
         folders.setdefault(source.split, []).extend(f"{folder}/" for folder in source.folders)
     listed = [f"{split} ({', '.join(named)})" if named else split for split, named in folders.items()]
     return [
-        f"# splits by content: {plain(', '.join(listed))}",
-        '# split = "train"            # all of it is one split',
+        f"# splits found: {plain(', '.join(listed))}",
+        '# split = "train"            # use all of it as one split',
     ]
 
 
@@ -307,26 +308,25 @@ def _resolve(uri: str, root: str, base: Path) -> list[Source]:
     return sources.resolve(recipe)
 
 
-def _free_name(name: str, uri: str, splits: Iterable[str], seen: set[tuple[str, str]]) -> str:
-    """Tell datasets apart that would be one: by the folder above, or else by a number."""
+def _free_name(name: str, uri: str, splits: Collection[str], seen: set[tuple[str, str]]) -> str:
+    """Return a name that no dataset with the same split has: with the name of the folder above, else with a number."""
     candidates = [name, f"{dataset_name(os.path.dirname(uri.rstrip('/')))}-{name}"]  # noqa: PTH120 - may be an address
     candidates += [f"{name}-{number}" for number in range(2, len(seen) + 3)]
-    wanted = list(splits)
-    return next(one for one in candidates if not any((one, split) in seen for split in wanted))
+    return next(one for one in candidates if not any((one, split) in seen for split in splits))
 
 
 def _check_place(place: str) -> None:
-    """Refuse to put a lake among other files."""
+    """Check that a lake can be created there: it must not be put among other files."""
     if storage.is_bucket(place) or not Path(place).exists():
         return
     if not Path(place).is_dir():
         raise LakeError(f"{place} is a file, not a lake. Name a folder with --into.")
     if not is_lake(place) and any(entry.name != ".lock" for entry in Path(place).iterdir()):
-        raise LakeError(f"{place} holds files and no lake. Name another folder with --into.")
+        raise LakeError(f"{place} contains files, but is not a lake. Name another folder with --into.")
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:
-    """Spell a recipe as TOML has it, without what is not set, its paths absolute."""
+    """Return the values of a recipe that are not the default, with absolute paths."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     values["source"] = [_with_absolute(recipe, part) for part in recipe.source]
     if "embedding" in values:
@@ -334,7 +334,7 @@ def _values(recipe: Recipe) -> dict[str, Any]:
             {**item, **{key: _join(recipe.base, item[key]) for key in ("uri", "paths") if key in item}}
             for item in values["embedding"]
         ]
-    # A role that is as it is by default still is a role.
+    # Keep roles with default values: leaving one out would remove the role.
     values["split"] = [part.model_dump(mode="json", by_alias=True, exclude_defaults=True) for part in recipe.split]
     return {key: value for key, value in values.items() if value not in ({}, [])}
 
@@ -345,15 +345,15 @@ def _with_absolute(recipe: Recipe, part: SourcePart) -> dict[str, Any]:
 
 
 def _join(base: Path, uri: str) -> str:
-    return uri if "://" in uri else os.path.normpath(os.path.join(base, uri))  # noqa: PTH118 - a pattern is no path
+    return uri if "://" in uri else os.path.normpath(os.path.join(base, uri))  # noqa: PTH118 - may be a pattern
 
 
-def _toml(value: Any) -> str:  # noqa: ANN401 - whatever TOML holds
+def _toml(value: Any) -> str:  # noqa: ANN401 - a TOML value
     if isinstance(value, Mapping):
         return f"{{ {', '.join(f'{_key(key)} = {_toml(item)}' for key, item in value.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    # JSON's strings are TOML's, but for one control character.
+    # JSON strings are TOML strings, except for one control character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""The lake handle: what people hold when they work with a lake from Python."""
+"""`Lake`, the Python API to read a lake: tables, SQL, arrays and training batches of one release."""
 
 import difflib
 from collections.abc import Mapping
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 import schemas
 from pipeline import storage
-from pipeline.arrays.batches import Batches, State
+from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
-from pipeline.arrays.windows import Plan
 from pipeline.errors import LakeError
 from pipeline.lake.duckdb_views import connect, query
 from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp
@@ -25,56 +24,60 @@ if TYPE_CHECKING:
 
 
 class Lake:
-    """A lake as of one release: every reading sees the same versions, whatever is built meanwhile.
+    """A lake at one release. All methods read the same versions of the tables, even while builds run.
 
     Args:
         root: the lake's place: a folder, or `s3://bucket/prefix`.
         release: number of the release; None for the newest.
 
     Raises:
-        NoReleaseError: there is no lake, no finished build, or no such release.
-        NewerLakeError: the lake was made by a newer imagelake.
+        NoReleaseError: there is no lake at this place, no finished build, or no such release.
+        NewerLakeError: a newer imagelake made the lake.
     """
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
-        self.root = storage.normal(root)
+        self.root = storage.normalized(root)
         self._stamp = releases_stamp(self.root)
         self.release, self.versions = release_versions(Snapshot(self.root), release)
         self.snapshot = release_snapshot(self.root, self.versions)
 
     @classmethod
     def working(cls, snapshot: Snapshot) -> Self:
-        """Read the tables of a snapshot, published or not: for builds and checks, not for readers."""
+        """Open the tables of a snapshot that may not be published. Only builds and checks use this."""
         lake = cls.__new__(cls)
         lake.root, lake.snapshot = snapshot.place, snapshot
-        lake.release, lake.versions, lake._stamp = 0, {}, 0  # noqa: SLF001 - its own
+        lake.release, lake.versions, lake._stamp = 0, {}, 0  # noqa: SLF001 - of its own class
         return lake
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r}, release={self.release})"
 
     def at(self, release: int) -> "Lake":
-        """Open the same lake as of another release."""
+        """Open the same lake at another release.
+
+        Raises:
+            NoReleaseError: there is no such release.
+        """
         return Lake(self.root, release)
 
     def scan(self, table: str) -> pl.LazyFrame:
         """Scan a table.
 
         Args:
-            table: images, rejects, shards, index, pairs, clusters, splits, scores, releases or exports. The last two
-                belong to no release: releases up to this one are shown, and all exports.
+            table: images, rejects, shards, index, pairs, bases, clusters, splits, scores, misses, releases or exports.
+                The last two are not part of a release: the scan returns the releases up to this one, and all exports.
 
         Returns:
-            Every column of the table, rows in the order of their partition.
+            Every column of the table, rows in the order of their partitions.
 
         Raises:
-            LakeError: there is no such table; the nearest name is given.
-            NoReleaseError: vacuum gave up this release meanwhile.
+            LakeError: there is no such table. The message has the nearest name.
+            NoReleaseError: vacuum has deleted this release.
         """
         if table not in schemas.TABLES:
             near = difflib.get_close_matches(table, schemas.TABLES, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise LakeError(f"no table '{table}'; {hint}Tables: {', '.join(schemas.TABLES)}.")
+            hint = f"Did you mean '{near[0]}'? " if near else ""
+            raise LakeError(f"there is no table '{table}'. {hint}Tables: {', '.join(schemas.TABLES)}.")
         rows = self._current_snapshot().scan(table)
         return rows.filter(pl.col("release") <= self.release) if table == "releases" and self.release else rows
 
@@ -82,20 +85,21 @@ class Lake:
         """Query all tables by name with DuckDB.
 
         Args:
-            text: one SELECT statement. It cannot write, nor read files outside the lake.
-            ids: whether ids and hashes are 16 bytes, or text of 32 hexadecimal digits as in `imagelake sql`.
+            text: one SELECT statement. It can neither write nor read files outside the lake.
+            ids: "bytes" returns ids and hashes as 16 bytes, "hex" as text of 32 hexadecimal digits, as `imagelake sql`
+                does.
 
         Raises:
-            QueryError: DuckDB refuses the statement.
-            NoReleaseError: vacuum gave up this release meanwhile.
+            QueryError: the statement is not allowed, or DuckDB reports an error.
+            NoReleaseError: vacuum has deleted this release.
         """
         return query(connect(self._current_snapshot(), ids=ids), text)
 
     def _current_snapshot(self) -> Snapshot:
-        """Return the snapshot to read. Where releases or exports may have changed, it reads those two tables anew.
+        """Return the snapshot to read, with the newest versions of the tables releases and exports.
 
         Raises:
-            NoReleaseError: vacuum gave up this release meanwhile.
+            NoReleaseError: vacuum has deleted this release.
         """
         if self.release and (now := releases_stamp(self.root, self._stamp)) != self._stamp:
             release_versions(Snapshot(self.root), self.release)
@@ -103,27 +107,30 @@ class Lake:
         return self.snapshot.with_newest("releases", "exports") if self.release else self.snapshot
 
     def class_names(self, split: str) -> list[str]:
-        """List the class names of a split: position i names label i."""
+        """List the class names of a split. The name at position i belongs to label i."""
         ids = self.scan("splits").filter(split_name=split).select("image_id", "label_index").drop_nulls()
-        named = ids.join(self.scan("images").select("image_id", "label"), on="image_id")
-        rows = named.select("label_index", "label").unique().sort("label_index").collect()
+        labelled = ids.join(self.scan("images").select("image_id", "label"), on="image_id")
+        rows = labelled.select("label_index", "label").unique().sort("label_index").collect()
         return rows["label"].to_list()
 
     def members(self, split: str, role: str, *, sanitized: bool = True) -> pl.DataFrame:
-        """List the images of a role in the order of the split.
+        """List the images of a role.
+
+        Args:
+            split: name of the split.
+            role: train, valid or test.
+            sanitized: only the images that sanitizing kept; False for all images of the role.
 
         Returns:
-            Columns image_id, label_index, kept, ordered by rank.
+            Columns image_id, label_index and kept, ordered by rank.
 
         Raises:
-            LakeError: the lake has no such split, or the split no such role.
+            LakeError: the lake has no such split, or the split has no such role.
         """
         rows = self.scan("splits").filter(split_name=split, role=role).sort("rank").collect()
         if rows.is_empty():
-            found = (
-                self.scan("splits").select("split_name", "role").unique().sort("split_name", "role").collect().rows()
-            )
-            listed = ", ".join(f"{name}/{part}" for name, part in found) or "none"
+            roles = self.scan("splits").select("split_name", "role").unique().sort("split_name", "role").collect()
+            listed = ", ".join(f"{name}/{found}" for name, found in roles.rows()) or "none"
             raise LakeError(f"{self.root} has no images in split '{split}', role '{role}'. There are: {listed}.")
         return rows.filter("kept" if sanitized else pl.lit(value=True)).select("image_id", "label_index", "kept")
 
@@ -138,26 +145,26 @@ class Lake:
     def arrays(
         self, split: str, role: str, *, sanitized: bool = True, normalised: bool = False
     ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64]]:
-        """Read a role of a split as arrays, in the order of its ranks.
+        """Read all images of a role as arrays, ordered by rank.
 
         Args:
             split: name of the split.
             role: train, valid or test.
-            sanitized: only the rows that sanitizing kept; False for the original role.
-            normalised: pixels as (p - 127.5) / 255 in float32, -0.5 to 0.5, instead of uint8, 0 to 255.
+            sanitized: only the images that sanitizing kept; False for all images of the role.
+            normalised: return pixels as float32 from -0.5 to 0.5, (p - 127.5) / 255, instead of uint8 from 0 to 255.
 
         Returns:
-            Pixels (n, height, width) for gray or (n, height, width, 3) for RGB, and labels (n,) int64: positions in
-            `class_names(split)`, -1 where an image has no label.
+            Pixels (n, height, width) of gray images or (n, height, width, 3) of RGB images, and labels (n,) int64:
+            positions in `class_names(split)`, or -1 for an image without a label.
 
         Raises:
-            LakeError: no such split or role, or its images are not all of one shape.
+            LakeError: there is no such split or role, or its images differ in shape.
         """
         rows = self.members(split, role, sanitized=sanitized)
         pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"]))
         return normalise(pixels) if normalised else pixels, _labels(rows)
 
-    def batches(  # noqa: PLR0913 - a training loop's own words
+    def batches(  # noqa: PLR0913 - the arguments of a training loop
         self,
         split: str,
         role: str,
@@ -172,28 +179,28 @@ class Lake:
         drop_last: bool = False,
         state: Mapping[str, str | int | bool] | None = None,
     ) -> Batches:
-        """Hand out an epoch of a role in shuffled batches. For several epochs, `feed` reads less.
+        """Return one epoch of a role as shuffled batches. For several epochs, use `feed`, which reads less.
 
         Args:
             split: name of the split.
             role: train, valid or test.
-            batch_size: as `feed`.
+            batch_size: as in `feed`.
             seed: any integer.
-            epoch: any integer; another epoch is another order.
-            sanitized: only the rows that sanitizing kept.
-            buffer_bytes: as `feed`.
-            rank: as `feed`.
-            world_size: as `feed`.
-            drop_last: as `feed`.
-            state: what `.state()` of such an iterator told: go on with the batch after the last one handed out.
+            epoch: any integer. Every epoch has another order.
+            sanitized: only the images that sanitizing kept.
+            buffer_bytes: as in `feed`.
+            rank: as in `feed`.
+            world_size: as in `feed`.
+            drop_last: as in `feed`.
+            state: the result of `state()` of such an iterator, to continue after its last batch.
 
         Returns:
-            An iterator of (batch, height, width[, 3]) uint8 and (batch,) int64.
+            An iterator of pixels (batch, height, width[, 3]) uint8 and labels (batch,) int64.
 
         Raises:
-            FeedError: the state is of other batches; what differs is named.
-            LakeError: as `arrays`.
-            ValueError: as `feed`.
+            FeedError: the state belongs to other batches. The message names the difference.
+            LakeError: as in `arrays`.
+            ValueError: as in `feed`.
         """
         feed = self.feed(
             split,
@@ -208,7 +215,7 @@ class Lake:
         )
         return feed.epoch(epoch, state=state)
 
-    def feed(  # noqa: PLR0913 - a training loop's own words
+    def feed(  # noqa: PLR0913 - the arguments of a training loop
         self,
         split: str,
         role: str,
@@ -221,22 +228,23 @@ class Lake:
         world_size: int = 1,
         drop_last: bool = False,
     ) -> Feed:
-        """Prepare a role for training: `feed.epoch(k)` hands out an epoch, `feed.torch()` is a PyTorch dataset.
+        """Prepare a role for training: `feed.epoch(k)` returns an epoch, `feed.torch()` a PyTorch dataset.
 
         Args:
             split: name of the split.
             role: train, valid or test.
-            batch_size: images in every batch but the last.
+            batch_size: images in every batch except the last.
             seed: any integer.
-            sanitized: only the rows that sanitizing kept.
-            buffer_bytes: bytes of pixels to hold at most. A role larger than that is shuffled in windows; see `Feed`.
-            rank: which of the `world_size` ranks this is.
-            world_size: how many ranks share an epoch; together they hand out every image once.
-            drop_last: leave out what fills no batch. Then all ranks hand out equally many batches.
+            sanitized: only the images that sanitizing kept.
+            buffer_bytes: bytes of pixels in memory at most. A larger role is shuffled in windows; see `Feed`.
+            rank: number of this rank, from 0.
+            world_size: number of ranks that share an epoch. Together they return every image once.
+            drop_last: leave out the last images if they do not fill a batch. All ranks then return equally many
+                batches.
 
         Raises:
-            LakeError: as `arrays`.
-            ValueError: a number is out of its range.
+            LakeError: as in `arrays`.
+            ValueError: a number is out of range.
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
         rows = self.members(split, role, sanitized=sanitized)

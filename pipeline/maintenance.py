@@ -1,4 +1,4 @@
-"""Look after a lake: its state, its overlap, its history, whatever SQL asks, and what may be deleted."""
+"""Maintain a lake: its status, history and overlap between roles, and deleting old releases and unneeded files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ from pipeline.recipe import Recipe, parse_recipe, read_recipe
 
 
 class Status(NamedTuple):
-    """What a lake holds and what its next build would do.
+    """The content of a lake, and the plan of its next build.
 
     Attributes:
-        release: newest release; 0 where no build has finished.
-        tables: columns table, version, rows; as of the release.
+        release: number of the release; 0 if no build has finished.
+        tables: columns table, version, rows; of the release.
         rejects: columns dataset, split, reason, files.
-        recipe: the recipe of the next build; empty for an older release, which no build goes on from.
-        todo: what it would do, and why.
+        recipe: the recipe of the next build; empty if a release was given.
+        todo: what the next build would do, and why; empty if a release was given.
     """
 
     release: int
@@ -39,12 +39,12 @@ class Status(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """What occurs where.
+    """Duplicates between and inside roles, and label conflicts.
 
     Attributes:
-        matrix: columns rule, role, one column a role: images of `role` that occur in it.
+        matrix: columns rule, role, and one for each role: how many images of `role` have a duplicate in it.
         repeats: columns rule, role, clusters, redundant, conflicts.
-        conflicts: columns rule, labels (list), images, paths (list), cluster_id: clusters with several labels.
+        conflicts: columns rule, labels (list), images, paths (list), cluster_id: one row a cluster with several labels.
     """
 
     matrix: pl.DataFrame
@@ -53,14 +53,14 @@ class Overlap(NamedTuple):
 
 
 class Vacuumed(NamedTuple):
-    """What a vacuum that gives up releases did, or in a dry run would do.
+    """What a vacuum did, or would do in a dry run.
 
     Attributes:
-        deleted: files, relative to the lake's folder, sorted.
-        given_up: releases that are no longer there.
-        kept: releases that are.
-        pinned: of those kept, the ones that were asked to go, and by release who names it.
-        broken: of those given up, by force, by release who names it: it can no longer be looked into.
+        deleted: deleted files, relative to the lake's place, sorted.
+        given_up: releases that were given up.
+        kept: releases that stay.
+        pinned: by older release that stays because it is pinned, the exports and scores that pin it.
+        broken: by pinned release that was given up by force, the exports and scores that pinned it.
     """
 
     deleted: list[str]
@@ -71,19 +71,20 @@ class Vacuumed(NamedTuple):
 
 
 def status(root: str, recipe: Path | None = None, release: int | None = None) -> Status:
-    """Tell what a lake holds and what the next build would do; or only what a release holds.
+    """Return the content of a lake and the plan of the next build; with a release, only its content.
 
     Args:
-        root: the lake's folder.
-        recipe: recipe of the next build; None for that of the newest release, read again from its file if it is there.
-        release: number of a release to look at instead; no build is planned then.
+        root: the lake's place.
+        recipe: recipe of the next build; None for that of the newest release, read from its file if that exists.
+        release: number of a release; None for the newest one and the plan.
 
     Raises:
-        NoReleaseError: there is no lake, or no finished build and no recipe.
-        RecipeError: the recipe has faults.
+        NoReleaseError: there is no lake, no such release, or no finished build and no recipe.
+        RecipeError: the recipe is not valid.
+        SourceError: a source cannot be read.
     """
     known = None if release else read_recipe(recipe) if recipe else last_recipe(root)
-    lake = Lake(root, release) if release else _newest_or_working(root)
+    lake = Lake(root, release) if release else _newest_lake(root)
     shown = lake.versions or lake.snapshot.versions
     rows = [
         (name, version, lake.scan(name).select(pl.len()).collect().item()) for name, version in sorted(shown.items())
@@ -96,14 +97,14 @@ def status(root: str, recipe: Path | None = None, release: int | None = None) ->
 
 
 def overlap(lake: Lake, split: str | None = None) -> Overlap:
-    """Count, rule by rule, what occurs in several roles and what carries several labels.
+    """Count, for each rule, the duplicates between and inside roles, and the clusters with several labels.
 
     Args:
-        lake: the lake as of a release.
-        split: a named split, whose roles are compared as drawn, before sanitizing; None for the sources' own splits.
+        lake: the lake of a release.
+        split: a named split, whose roles before sanitizing are compared; None for the splits of the sources.
 
     Raises:
-        LakeError: the lake has no such split or release.
+        LakeError: the lake has no such split.
     """
     members = _members(lake, split)
     clusters = lake.scan("clusters")
@@ -131,10 +132,21 @@ def overlap(lake: Lake, split: str | None = None) -> Overlap:
 
 
 def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
-    """Delete files that no release and no unfinished build needs; see `pipeline.lake.vacuum`.
+    """Delete files that no release and no running build needs; see `pipeline.lake.vacuum`.
+
+    Args:
+        root: the lake's place.
+        older_than_hours: minimum age of a file to be deleted.
+        dry_run: delete nothing; only list the files.
+
+    Returns:
+        Deleted files, relative to the lake's place, sorted.
 
     Raises:
-        LakeError: there is no lake, or a build is writing to it.
+        NoReleaseError: there is no lake.
+        BusyLakeError: another writer holds the lock.
+        LakeError: a table cannot be read.
+        StorageError: a bucket does not answer.
     """
     if not Snapshot(root).versions:
         raise NoReleaseError(f"{root} holds no lake. Check the path.")
@@ -144,28 +156,30 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
 
 
 def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run: bool, force: bool) -> Vacuumed:
-    """Give up all but the newest releases, then delete files that none of the others needs.
+    """Give up all but the newest releases, then delete files that no other release needs.
 
-    A release that an export names, or the scores of a release that stays, is pinned and stays. Killed between the two
-    steps, the lake has the fewer releases, and the next vacuum deletes the files.
+    A release is pinned, and stays, if an export or the scores of a newer kept release refer to it. If the process is
+    killed between the two steps, the releases are given up and the next vacuum deletes the files.
 
     Args:
-        root: the lake's folder.
-        keep_last: how many of the newest releases stay, at least one.
-        older_than_hours: age that a file must have to go.
+        root: the lake's place.
+        keep_last: number of newest releases that stay, at least one.
+        older_than_hours: minimum age of a file to be deleted.
         dry_run: change nothing.
         force: give up pinned releases too.
 
     Raises:
         NoReleaseError: there is no lake, or no release.
-        LakeError: a build is writing to it.
+        BusyLakeError: another writer holds the lock.
+        LakeError: a table cannot be read.
+        StorageError: a bucket does not answer.
     """
     release_versions(Snapshot(root))
     with registered(root) as writer, transaction(writer) as lake:
         before = lake.snapshot
         numbers: list[int] = list_releases(before)["release"].to_list()
-        older, stay = numbers[: -max(1, keep_last)], numbers[-max(1, keep_last) :]
-        pins = {number: by for number, by in find_pins(before, stay).items() if number in older}
+        older, newest = numbers[: -max(1, keep_last)], numbers[-max(1, keep_last) :]
+        pins = {number: by for number, by in find_pins(before, newest).items() if number in older}
         gone = [number for number in older if force or number not in pins]
         if gone and not dry_run:
             give_up(lake, gone)
@@ -174,7 +188,7 @@ def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run
             lake, older_than_hours=older_than_hours, dry_run=dry_run, also=also, without=gone
         )
         if gone and dry_run and not older_than_hours:
-            # Giving up rewrites the releases table, and its present files are not needed any more.
+            # Giving up releases would replace the files of the releases table.
             deleted = sorted([*deleted, *(f"releases/{part.path}" for part in before.files("releases"))])
     kept = [number for number in numbers if number not in gone]
     return Vacuumed(deleted, gone, kept, {} if force else pins, pins if force else {})
@@ -183,12 +197,15 @@ def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run
 def history(root: str) -> pl.DataFrame:
     """List the releases, oldest first.
 
+    Args:
+        root: the lake's place.
+
     Returns:
-        Rows of the releases table, and `pinned`: what keeps a release beyond its being the newest, such as `scores of
-        4` or `export of main as npz to /data/x`; empty where nothing does.
+        Rows of the releases table, and `pinned`: what pins the release, such as `scores of 4` or `export of main as npz
+        to /data/x`; an empty list if nothing does.
 
     Raises:
-        NoReleaseError: there is none.
+        NoReleaseError: there is no lake, or no release.
     """
     snapshot = Snapshot(root)
     release_versions(snapshot)
@@ -209,34 +226,37 @@ def _members(lake: Lake, split: str | None) -> pl.LazyFrame:
 
 
 def last_recipe(root: str) -> Recipe:
-    """Read the recipe that a lake was last built with: from its file where that is there, else as the release keeps it.
+    """Read the recipe of the last build: from its file if that exists, else from the commit of the release.
 
-    Where a lake was moved together with its recipe and sources, these are found again from where it is now.
+    If the lake was moved together with its recipe and sources, they are found from its new place.
+
+    Args:
+        root: the lake's place.
 
     Raises:
         NoReleaseError: the lake has no release.
-        RecipeError: the file has faults.
+        RecipeError: the recipe is not valid.
     """
     snapshot = Snapshot(root)
     release_versions(snapshot)
-    kept: dict[str, Any] = dict(snapshot.metadata("releases").units["recipe"])
+    recorded: dict[str, Any] = dict(snapshot.metadata("releases").units["recipe"])
     place = storage.resolved(root)
-    base = _base_now(place, Path(kept["base"]), Path(kept["values"].get("lake", {}).get("root") or ""))
-    named = base / Path(kept["file"]).name if kept["file"] else None
-    if named is not None and named.exists():
-        recipe = read_recipe(named)
+    base = _moved_base(place, Path(recorded["base"]), Path(recorded["values"].get("lake", {}).get("root") or ""))
+    file = base / Path(recorded["file"]).name if recorded["file"] else None
+    if file is not None and file.exists():
+        recipe = read_recipe(file)
         if recipe.root == place:
             return recipe
-    return parse_recipe({**kept["values"], "lake": {"root": place}}, base=base)
+    return parse_recipe({**recorded["values"], "lake": {"root": place}}, base=base)
 
 
-def _base_now(place: str, base: Path, inner: Path) -> Path:
-    """Find the folder that a recipe's paths start from, where it was moved with its lake.
+def _moved_base(place: str, base: Path, inner: Path) -> Path:
+    """Find the folder that a recipe's paths are relative to, if it was moved together with its lake.
 
     Args:
-        place: where the lake is.
-        base: the folder as it was.
-        inner: the lake's folder as the recipe spells it, from there.
+        place: the lake's present place.
+        base: the folder before.
+        inner: the lake's folder relative to `base`, as the recipe has it.
     """
     if base.exists() or storage.is_bucket(place) or inner.is_absolute():
         return base
@@ -248,7 +268,8 @@ def _base_now(place: str, base: Path, inner: Path) -> Path:
     return above
 
 
-def _newest_or_working(root: str) -> Lake:
+def _newest_lake(root: str) -> Lake:
+    """Open the newest release; without a release, the newest version of every table."""
     try:
         return Lake(root)
     except NoReleaseError:

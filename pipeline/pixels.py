@@ -1,10 +1,8 @@
-"""Find where the images of a split lie: which row group, which row. Joins ids; opens no pixel.
+"""Read the pixels of chosen images from the images table.
 
-Read pixels of located images into one array: every pixel is copied once, from the decompressed page to its place.
-
-Find and read images of several shapes: as `locate` and `gather` do for one, into one run of bytes.
-
-How pixels become numbers to learn from.
+`locate` finds images of one shape by id, reading ids only; `gather` reads their pixels into one array, copying every
+pixel once. `locate_scattered` and `gather_scattered` do the same for images of several shapes. `normalise` scales
+pixels for training.
 """
 
 import os
@@ -12,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -27,7 +25,7 @@ _SHAPE = ["height", "width", "channels"]
 
 
 class RowGroup(NamedTuple):
-    """A row group: the smallest piece of a Parquet file that can be read by itself."""
+    """A row group: the smallest part of a Parquet file that can be read alone."""
 
     file: str
     number: int
@@ -35,14 +33,14 @@ class RowGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Located:
-    """Where wanted images lie.
+    """Locations of wanted images that have one shape.
 
     Attributes:
         groups: every row group of the images table, in the order of files.
-        rows: (groups,) int64 how many rows each has, wanted or not.
-        group: (n,) int32 position in `groups`, for each wanted image in the order asked for.
-        row: (n,) int32 row inside that row group.
-        shape: (height, width, channels) that all of them have.
+        rows: (groups,) int64: all rows of each, wanted or not.
+        group: (n,) int32: position in `groups` of each wanted image, in the order they were requested.
+        row: (n,) int32: row inside that row group.
+        shape: (height, width, channels) of every image.
     """
 
     groups: tuple[RowGroup, ...]
@@ -59,7 +57,7 @@ class Located:
         return replace(self, group=self.group[positions], row=self.row[positions])
 
     def file_order(self) -> NDArray[np.int64]:
-        """Order the images as they lie on disk: (n,) positions, by row group and row."""
+        """Sort the images by row group and row: (n,) int64 positions."""
         return np.argsort(self.group.astype(np.int64) << 32 | self.row)
 
 
@@ -68,14 +66,17 @@ def locate(files: Sequence[str], image_ids: pl.Series) -> Located:
 
     Args:
         files: Parquet files of the images table.
-        image_ids: binary, unique, in the order wanted.
+        image_ids: binary, unique, in the order of the result.
+
+    Returns:
+        Their locations. Without files or ids it is empty, of shape (0, 0, 0).
 
     Raises:
-        LakeError: an id is in none of the files, or the images are not all of one shape.
+        LakeError: an id is in none of the files, or the images have several shapes.
     """
     if not files or image_ids.is_empty():
-        none = np.empty(0, np.int32)
-        return Located((), np.empty(0, np.int64), none, none, (0, 0, 0))
+        empty = np.empty(0, np.int32)
+        return Located((), np.empty(0, np.int64), empty, empty, (0, 0, 0))
     scanned = storage.scan_parquet(files).select("image_id", *_SHAPE).collect()
     at = find(id_matrix(scanned["image_id"]), id_matrix(image_ids))
     if missing := np.count_nonzero(at < 0):
@@ -83,40 +84,47 @@ def locate(files: Sequence[str], image_ids: pl.Series) -> Located:
     groups, rows = _row_groups(files)
     group = np.repeat(np.arange(len(rows), dtype=np.int32), rows)[at]
     row = (at - (np.cumsum(rows) - rows)[group]).astype(np.int32)
-    return Located(groups, rows, group, row, _shape(scanned.select(_SHAPE), at))
+    return Located(groups, rows, group, row, _one_shape(scanned.select(_SHAPE), at))
 
 
 def id_matrix(image_ids: pl.Series) -> NDArray[np.uint8]:
-    """See ids as the rows of a matrix: (n, 16) uint8, read-only."""
+    """View ids as the rows of a matrix: (n, 16) uint8, read-only."""
     return from_binary(image_ids.to_arrow(compat_level=pl.CompatLevel.oldest()), 16)
 
 
 def find(ids: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Find wanted ids among all: (n,) positions, -1 where there is none.
+    """Find the positions of ids in a larger set of ids.
 
-    Ids are random, so that their first halves nearly always tell them apart: sorting these takes a third of the time of
-    a hash join of whole ids.
+    Ids are random, so their first 8 bytes nearly always differ. Sorting these takes a third of the time of a hash join
+    of whole ids; ids that share them are joined.
+
+    Args:
+        ids: (m, 16) uint8, unique.
+        wanted: (n, 16) uint8, unique.
+
+    Returns:
+        (n,) int64 positions in `ids`, -1 for an id that is not there.
     """
-    halves, sought = (np.ascontiguousarray(matrix).view("<u8") for matrix in (ids, wanted))
-    # Both are sorted: searching in ascending order stays in the cache.
-    first, searched = (np.ascontiguousarray(half[:, 0]) for half in (halves, sought))
-    order, by = np.argsort(first), np.argsort(searched)
-    place = np.searchsorted(first[order], searched[by])
+    halves, wanted_halves = (np.ascontiguousarray(matrix).view("<u8") for matrix in (ids, wanted))
+    # Both sides are sorted: searching in ascending order stays in the cache.
+    first, wanted_first = (np.ascontiguousarray(half[:, 0]) for half in (halves, wanted_halves))
+    order, wanted_order = np.argsort(first), np.argsort(wanted_first)
+    found = np.searchsorted(first[order], wanted_first[wanted_order])
     at = np.empty(len(wanted), dtype=np.int64)
-    at[by] = order[np.minimum(place, len(order) - 1)]
-    odd = np.flatnonzero((halves[at] != sought).any(axis=1))
-    if len(odd):
-        left, right = (pl.DataFrame({"id": map(bytes, wanted[odd])}), pl.DataFrame({"id": map(bytes, ids)}))
-        found = left.join(right.with_row_index("at"), on="id", how="left", maintain_order="left")["at"]
-        at[odd] = found.cast(pl.Int64).fill_null(-1).to_numpy()
+    at[wanted_order] = order[np.minimum(found, len(order) - 1)]
+    unmatched = np.flatnonzero((halves[at] != wanted_halves).any(axis=1))
+    if len(unmatched):
+        left, right = (pl.DataFrame({"id": map(bytes, wanted[unmatched])}), pl.DataFrame({"id": map(bytes, ids)}))
+        joined = left.join(right.with_row_index("at"), on="id", how="left", maintain_order="left")["at"]
+        at[unmatched] = joined.cast(pl.Int64).fill_null(-1).to_numpy()
     return at
 
 
-def _shape(every: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, int, int]:
-    # Most lakes have one shape, and picking rows takes longer than looking at all.
-    shapes = every.unique()
+def _one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, int, int]:
+    # Most lakes have one shape, and selecting rows takes longer than comparing all of them.
+    shapes = all_shapes.unique()
     if len(shapes) > 1:
-        shapes = every.select(pl.all().gather(at)).unique()
+        shapes = all_shapes.select(pl.all().gather(at)).unique()
     if len(shapes) > 1:
         listed = ", ".join("x".join(map(str, row)) for row in shapes.sort(_SHAPE).head(5).rows())
         raise LakeError(f"the images have several shapes ({listed}): set decode.size in the recipe to get one array.")
@@ -132,16 +140,17 @@ def _row_groups(files: Sequence[str]) -> tuple[tuple[RowGroup, ...], NDArray[np.
 
 
 def gather(where: Located) -> NDArray[np.uint8]:
-    """Read pixels in the order asked for.
+    """Read the pixels of located images into one array.
 
-    Only the row groups that hold wanted images are read, each once, in threads. Besides the result, at most one row
-    group a thread is held. Images asked for as they lie on disk (`Located.file_order`) are read fastest.
+    Only the row groups that hold wanted images are read, each once, in threads. Besides the result, each thread holds
+    at most one row group in memory. Images in file order (`Located.file_order`) are read fastest.
 
     Args:
-        where: which images.
+        where: the images.
 
     Returns:
-        (n, height, width) uint8 for gray, (n, height, width, 3) for RGB, 0 to 255, C-contiguous.
+        (n, height, width) uint8 for gray, (n, height, width, 3) for RGB, 0 to 255, C-contiguous, in the order of
+        `where`.
     """
     out = np.empty((len(where), prod(where.shape)), dtype=np.uint8)
     order = where.file_order()
@@ -150,57 +159,56 @@ def gather(where: Located) -> NDArray[np.uint8]:
     if not len(wanted):
         return shaped(out, where.shape)
 
-    def fill(group: int) -> None:
-        places = order[edges[group] : edges[group + 1]]
-        _fill(out, where.groups[group], where.row[places], places)
+    def read(group: int) -> None:
+        targets = order[edges[group] : edges[group + 1]]
+        _read_rows_into(out, where.groups[group], where.row[targets], targets)
 
     with ThreadPoolExecutor(min(len(wanted), threads())) as pool:
-        # list() so that an error in a thread is raised here.
-        list(pool.map(fill, wanted.tolist()))
+        # list() raises the error of a thread here.
+        list(pool.map(read, wanted.tolist()))
     return shaped(out, where.shape)
 
 
 def threads() -> int:
-    """Tell how many threads read: as many as this process may use cores."""
-    return len(os.sched_getaffinity(0))
+    """Count the threads to read with: the cores that this process may use."""
+    # Windows and macOS have no sched_getaffinity.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """See rows of bytes as pictures, without a copy: (n, height, width) for gray, (n, height, width, 3) for RGB."""
+    """View rows of bytes as pictures, without a copy: (n, height, width) for gray, (n, height, width, 3) for RGB."""
     height, width, channels = shape
     return rows.reshape(len(rows), height, width, *([channels] if channels > 1 else []))
 
 
-def _fill(out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], places: NDArray[np.int64]) -> None:
-    """Copy ascending rows of a row group to their places."""
-    # Buffering ahead would copy the compressed group once more, and other threads read meanwhile anyway.
+def _read_rows_into(
+    out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]
+) -> None:
+    """Copy rows of a row group, which are ascending, to the rows `targets` of the output."""
+    # pre_buffer would copy the compressed row group once more, and other threads read at the same time anyway.
     with storage.open_parquet(group.file, pre_buffer=False) as file:
         chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
-    # One chunk unless the group is over 2 GiB, and then row groups were not written by imagelake.
+    # Several chunks only for a row group over 2 GiB, which imagelake does not write.
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
     pixels = views[0] if len(views) == 1 else np.concatenate(views)
-    if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
-        # mode="raise" would gather into a buffer first and copy that.
-        np.take(pixels, rows, axis=0, out=out[places[0] : places[-1] + 1], mode="clip")
+    if targets[-1] - targets[0] == len(targets) - 1 and (np.diff(targets) == 1).all():
+        # mode="raise" would gather into a buffer and copy that.
+        np.take(pixels, rows, axis=0, out=out[targets[0] : targets[-1] + 1], mode="clip")
     else:
-        out[places] = pixels[rows]
-
-
-# A file and the number of a row group in it.
-Place: TypeAlias = tuple[str, int]
+        out[targets] = pixels[rows]
 
 
 @dataclass(frozen=True)
 class Scattered:
-    """Where images of any shape lie.
+    """Locations of wanted images that have several shapes.
 
     Attributes:
         groups: every row group of the images table.
-        group: (n,) int64 position in `groups`, for each image in the order asked for.
-        row: (n,) int64 row inside that row group.
+        group: (n,) int64: position in `groups` of each image, in the order they were requested.
+        row: (n,) int64: row inside that row group.
     """
 
-    groups: tuple[Place, ...]
+    groups: tuple[RowGroup, ...]
     group: NDArray[np.int64]
     row: NDArray[np.int64]
 
@@ -210,7 +218,10 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series) -> Scattered:
 
     Args:
         files: Parquet files of the images table.
-        image_ids: binary, unique, in the order wanted.
+        image_ids: binary, unique, in the order of the result.
+
+    Returns:
+        Their locations.
 
     Raises:
         LakeError: an id is in none of the files.
@@ -220,50 +231,49 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series) -> Scattered:
     found = wanted.join(scanned.select("image_id", "at"), on="image_id", how="left", maintain_order="left").collect()
     if missing := found["at"].null_count():
         raise LakeError(f"{missing} images of the split are not in the images table. Build again.")
-    footers = dict(zip(files, storage.read_footers(files), strict=True))
-    groups = tuple((file, n) for file, footer in footers.items() for n in range(footer.num_row_groups))
-    starts = np.cumsum([0, *(footers[file].row_group(number).num_rows for file, number in groups)])
+    groups, rows = _row_groups(files)
+    starts = np.append(0, np.cumsum(rows))
     at = found["at"].to_numpy().astype(np.int64)
     group = np.searchsorted(starts, at, side="right") - 1
     return Scattered(groups, group, at - starts[group])
 
 
 def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint8]:
-    """Read the pixels of images start to stop, one after the other.
+    """Read the pixels of the images `start` to `stop`.
 
-    Besides the result, one row group is held.
+    Besides the result, one row group is in memory.
 
     Returns:
-        Their bytes, in the order asked for, uint8.
+        The pixels of one image after the other, (bytes,) uint8, in the order of `where`.
     """
     group, row = where.group[start:stop], where.row[start:stop]
     order = np.lexsort((row, group))
     wanted, firsts = np.unique(group[order], return_index=True)
     parts = [
-        _rows(where.groups[number], row[places])
-        for number, places in zip(wanted.tolist(), np.split(order, firsts[1:]), strict=True)
+        _read_rows(where.groups[number], row[positions])
+        for number, positions in zip(wanted.tolist(), np.split(order, firsts[1:]), strict=True)
     ]
-    # large_binary: what is gathered may be over 2 GiB where a single picture is huge.
-    as_read = pa.concat_arrays(parts)
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
-    asked = as_read.take(pa.array(back))
-    offsets = np.frombuffer(asked.buffers()[1], np.int64)[asked.offset :][: len(asked) + 1]
-    return np.frombuffer(asked.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    # large_binary, because the result may be over 2 GiB where a single picture is huge.
+    in_file_order = pa.concat_arrays(parts)
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.arange(len(order))
+    requested = in_file_order.take(pa.array(inverse))
+    offsets = np.frombuffer(requested.buffers()[1], np.int64)[requested.offset :][: len(requested) + 1]
+    return np.frombuffer(requested.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
 
 
-def _rows(group: Place, rows: NDArray[np.int64]) -> pa.LargeBinaryArray:
-    with storage.open_parquet(group[0], pre_buffer=False) as file:
-        column = file.read_row_group(group[1], columns=["pixels"], use_threads=False).column(0)
+def _read_rows(group: RowGroup, rows: NDArray[np.int64]) -> pa.LargeBinaryArray:
+    with storage.open_parquet(group.file, pre_buffer=False) as file:
+        column = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0)
     return column.cast(pa.large_binary()).take(pa.array(rows)).combine_chunks()
 
 
-# (p - 127.5) / 255 for every byte value: looking it up is exact and faster than computing it.
+# (p - 127.5) / 255 for every byte value: a table is exact, and faster than computing it.
 _NORMALISED = ((np.arange(256) - 127.5) / 255).astype(np.float32)
 
 
 def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Scale pixels as the notMNIST notebooks do: (p - 127.5) / 255.
+    """Scale pixels to (p - 127.5) / 255, as the notMNIST notebooks do.
 
     Args:
         pixels: uint8 of any shape.

@@ -1,4 +1,4 @@
-"""What an argument of the command line names: a recipe, a lake, or a source. Quick to import."""
+"""Recognise what an argument of the command line names: a recipe, a lake, or a source. Fast to import."""
 
 import os
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from pipeline.sources.containers import is_lake
 
 
 def is_recipe(path: str) -> bool:
-    """Tell whether an argument names a recipe: a file that ends in .toml."""
+    """Return whether an argument names a recipe: a file with the ending .toml."""
     return path.lower().endswith(".toml") and not Path(path).is_dir()
 
 
 def is_lake_place(path: str) -> bool:
-    """Tell whether an argument names a lake: a folder with a lake's marks or a table's log, or a prefix of a bucket.
+    """Return whether an argument names a lake: a folder with heartbeats or tables of a lake, or a prefix of a bucket.
 
     Raises:
         LakeError: it names a table of a lake.
@@ -29,10 +29,10 @@ def is_lake_place(path: str) -> bool:
 
 
 def default_lake(paths: Sequence[str]) -> str:
-    """Name the lake of some paths: NAME-lake in the current folder."""
+    """Return the default lake of some paths: NAME-lake in the current folder."""
     return f"{dataset_name(absolute(paths[0]))}-lake"
 
 
 def absolute(path: str) -> str:
-    """Make a path or pattern absolute; addresses stay."""
-    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - a pattern is no path, links stay
+    """Make a path or pattern absolute; addresses stay as they are."""
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - a pattern is not a path, and links are kept

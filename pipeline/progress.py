@@ -1,4 +1,4 @@
-"""One bar on a terminal, nothing elsewhere: progress goes to stderr, results to stdout. And what may be shown there."""
+"""A progress bar on stderr, an estimate of the images to come, and `plain`, which makes text safe for a terminal."""
 
 import re
 import sys
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# What moves the cursor, breaks the line, turns the direction of writing, cannot be seen, or is no character at all. The
-# two joiners (U+200C, U+200D) stay: words and emoji are spelled with them.
+# Control characters, line breaks, invisible characters, changes of the writing direction, and surrogates. The two
+# joiners (U+200C, U+200D) are allowed: some scripts and emoji need them.
 HARMFUL = (
     r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\ud800-\udfff\U000e0000-\U000e007f"
@@ -21,28 +21,28 @@ _HARMFUL = re.compile(f"[{HARMFUL}]")
 
 
 def plain(text: str) -> str:
-    r"""Make text of strangers fit for one line of a terminal: what is more than a letter is spelled, as in \x1b.
+    r"""Make untrusted text safe for one line of a terminal: harmful characters are escaped, as in \x1b.
 
-    Letters of every script stay as they are.
+    Letters of every script are kept.
     """
     return _HARMFUL.sub(lambda found: escape(found[0]), text)
 
 
 def escape(character: str) -> str:
-    r"""Spell a character as Python does; a byte of a file name that is no UTF-8 as that byte, \xNN."""
+    r"""Escape a character as Python does. A byte of a file name that is not UTF-8 becomes \xNN."""
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """One bar for one stage after the other: images per second, rejects so far, time left. Gone when the work ends.
+    """A progress bar for one stage after the other: images per second, rejects, time left. Removed at the end.
 
-    Quiet where stderr is no terminal, and until there is something to show.
+    Nothing is shown if stderr is not a terminal, or before the first stage.
 
     Args:
-        title: the first stage; empty where `stage` or `step` tells.
-        total: images to come, where it is known.
+        title: the first stage; empty to start with `stage` or `step`.
+        total: number of images of the stage, if known.
         shown: whether to show anything at all.
     """
 
@@ -55,49 +55,49 @@ class Progress(AbstractContextManager["Progress"]):
             self.stage(title, total)
 
     def stage(self, title: str, total: int | None = None, *, rejects: bool = False) -> None:
-        """Begin a stage that counts images.
+        """Start a stage that counts images.
 
         Args:
-            title: what is going on.
-            total: images to come, where it is known.
-            rejects: whether to show from the start how many are rejects; else from the first one on.
+            title: name of the stage.
+            total: number of its images, if known.
+            rejects: show the number of rejects from the start; else from the first reject on.
         """
         self.rejects = 0
         shown = "0 rejects" if rejects else None
         self._begin(title, total=total, unit=" images", unit_scale=True, postfix=shown)
 
     def step(self, title: str) -> None:
-        """Begin a stage that counts nothing: only its name is shown."""
+        """Start a stage that counts nothing: only its name is shown."""
         self._begin(title, bar_format="{desc}")
 
     def waiting(self) -> None:
-        """Say, on a terminal or not, that another build is waited for: nobody should wonder why nothing happens."""
+        """Print that this build waits for another one, also if stderr is not a terminal."""
         self._end()
         if not self._quiet:
             sys.stderr.write("imagelake: waiting for another build that is writing to this lake\n")
             sys.stderr.flush()
 
     def expect(self, total: int | None) -> None:
-        """Tell how many images the stage will have done in the end, as far as is known by now."""
+        """Set the expected number of images of the stage; None if it is not known."""
         if self._bar is not None:
             self._bar.total = total
             if total is not None and not self._bar.n:
                 self._bar.refresh()
 
     def advance(self, images: int, rejects: int = 0) -> None:
-        """Count what was done."""
+        """Add finished images and rejects."""
         self.rejects += rejects
         if self._bar is not None:
             if rejects:
                 self._bar.set_postfix_str(f"{self.rejects:,} rejects", refresh=False)
             self._bar.update(images + rejects)
 
-    def _begin(self, title: str, **options: Any) -> None:  # noqa: ANN401 - tqdm's own
+    def _begin(self, title: str, **options: Any) -> None:  # noqa: ANN401 - tqdm's options
         self._end()
         if self._shown:
-            from tqdm import tqdm  # noqa: PLC0415 - only those who look at it pay for it
+            from tqdm import tqdm  # noqa: PLC0415 - imported only if a bar is shown
 
-            # By shards, work comes in jumps: an average over all of it tells better what is left than the last jump.
+            # Shards finish in jumps: the average over the stage predicts the time left better than the last jump.
             self._bar = tqdm(
                 desc=plain(title), file=sys.stderr, leave=False, dynamic_ncols=True, miniters=1, smoothing=0, **options
             )
@@ -116,16 +116,16 @@ class Progress(AbstractContextManager["Progress"]):
         self._end()
 
 
-# For those who do not look.
+# Shows nothing.
 SILENT = Progress(shown=False)
 
 
 class Expected(NamedTuple):
-    """What is known of a source before it is read.
+    """The expected size of a source, before it is read.
 
     Attributes:
-        images: how many files will be read of it; None where only reading tells.
-        size: bytes of the file that it is; None where it is a folder, or nothing at all.
+        images: number of files in it; None if it is not known before reading.
+        size: bytes of its file; None if it is not one file.
     """
 
     images: int | None = None
@@ -133,51 +133,51 @@ class Expected(NamedTuple):
 
 
 @dataclass
-class _Seen:
+class _Count:
     files: int = 0
-    done: float | None = None
+    fraction: float | None = None
 
 
 class Forecast:
-    """How many images will be read in all: known, counted, or guessed from how far a source has been read.
+    """Estimate how many images will be read in all: known, counted, or extrapolated from the part read so far.
 
     Args:
-        sources: what is known of every source, in the order in which they are read.
+        sources: the expected size of every source, in the order in which they are read.
     """
 
     def __init__(self, sources: Mapping[Hashable, Expected]) -> None:
         self._expected = dict(sources)
-        self._seen: dict[Hashable, _Seen] = {}
+        self._counts: dict[Hashable, _Count] = {}
 
     def count(self, source: Hashable, images: int, done: float | None = None) -> None:
-        """Count images of a source; those that come before it are done with.
+        """Add images of a source. The sources before it are finished.
 
         Args:
             source: its key.
-            images: files that were read.
-            done: part of the source that was read for these and all before them, 0 to 1; None where it does not tell.
+            images: number of files that were read.
+            done: fraction of the source that has been read, 0 to 1; None if it is not known.
         """
-        seen = self._seen.setdefault(source, _Seen())
-        seen.files += images
-        seen.done = done
+        count = self._counts.setdefault(source, _Count())
+        count.files += images
+        count.fraction = done
 
     def total(self) -> int | None:
-        """Tell how many images there will have been in the end; None where nothing tells."""
-        files: dict[Hashable, int | None] = {key: seen.files for key, seen in self._seen.items()}
+        """Estimate the number of images in all; None if it cannot be estimated."""
+        files: dict[Hashable, int | None] = {key: count.files for key, count in self._counts.items()}
         if files:
             files.update(self._of_last(next(reversed(files))))
-        # What is to come and unknown holds as many images a byte as what was read.
+        # Sources of unknown content are assumed to have as many images per byte as those that were read.
         read = [(number, size) for key, number in files.items() if (size := self._expected[key].size) and number]
         density = sum(number for number, _ in read) / sum(size for _, size in read) if read else None
         for key, (images, size) in self._expected.items():
-            guess = round(density * size) if density is not None and size is not None else None
-            files.setdefault(key, images if images is not None else guess)
+            estimate = round(density * size) if density is not None and size is not None else None
+            files.setdefault(key, images if images is not None else estimate)
         known = [number for number in files.values() if number is not None]
         return sum(known) if len(known) == len(files) else None
 
     def _of_last(self, key: Hashable) -> dict[Hashable, int | None]:
-        """Tell how many files the source has that is being read."""
-        seen, told = self._seen[key], self._expected[key].images
-        if seen.done:
-            told = round(seen.files / min(1.0, seen.done))
-        return {key: None if told is None else max(seen.files, told)}
+        """Estimate the number of files of the source that is being read."""
+        count, estimate = self._counts[key], self._expected[key].images
+        if count.fraction:
+            estimate = round(count.files / min(1.0, count.fraction))
+        return {key: None if estimate is None else max(count.files, estimate)}

@@ -1,4 +1,4 @@
-"""A shard on its way from its source to the decoder: what sources hand out and decode takes in."""
+"""Shards of encoded images, which sources yield and the decoder reads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Files:
-    """Encoded images that a worker opens by itself, by name on disk, in the order of the shard's paths."""
+    """Encoded images in files that a worker opens, by path on disk, in the order of the shard's paths."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Blobs:
-    """Encoded images already in memory, in the order of the shard's paths."""
+    """Encoded images in memory, in the order of the shard's paths."""
 
     data: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
 class Made:
-    """Images that a worker reads or draws by itself: a picklable function returns them in the order of the paths.
+    """Images that a worker reads or draws: a picklable function returns them in the order of the shard's paths.
 
-    The function may raise SourceError: the source is damaged where only the worker looked.
+    The function may raise SourceError, if the source turns out to be damaged.
     """
 
     make: "Callable[[], Blobs | Pixels]"
@@ -34,7 +34,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pictures that arrive as pixels: (n, height, width, channels) uint8, in the order of the shard's paths."""
+    """Decoded images: (n, height, width, channels) uint8, in the order of the shard's paths."""
 
     array: NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ Contents: TypeAlias = Files | Blobs | Made | Pixels
 
 
 class Refused(NamedTuple):
-    """A file that did not become an image, with the reason code (one of REASONS) and what exactly was wrong."""
+    """A reject: a file that is not an image of the lake, with the reason code (one of REASONS) and details."""
 
     path: str
     label: str | None
@@ -52,7 +52,7 @@ class Refused(NamedTuple):
     file_size: int
 
 
-# Every reason code of the rejects table, and what it means. Users query by them: add, but do not rename.
+# Every reason code of the rejects table, and its meaning. Queries use the codes: add codes, but do not rename them.
 REASONS: Mapping[str, str] = {
     "empty": "the file has no bytes",
     "not_an_image": "the file is of no image format that is read",
@@ -73,17 +73,17 @@ REASONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """One shard, not decoded yet.
+    """One shard of encoded images.
 
     Attributes:
         shard: stable key, unique inside its dataset and split.
-        fingerprint: digest that changes when what is in the shard may have changed.
+        fingerprint: digest that changes when the content of the shard may have changed.
         paths: path of each image inside the source, unique in the source.
         labels: class name of each image, or None.
         contents: the images, in the order of `paths`.
-        refused: files that the source itself turns away; they become rejects.
-        done: share of the source that is read when the shard is handed out, 0 to 1; None where that is not known.
-        respelled: labels as the source has them that were normalised, and what they are now; None for no label.
+        refused: rejects of the source.
+        done: share of the source that is read when the shard is yielded, 0 to 1; None if unknown.
+        respelled: normalised labels by the labels in the source, if they differ; None for no label.
     """
 
     shard: str
@@ -96,19 +96,19 @@ class Encoded:
     respelled: Mapping[str, str | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """How many files of the source the shard accounts for."""
+        """Return the number of images and rejects."""
         return len(self.paths) + len(self.refused)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source looks like from outside, found without opening an image.
+    """The fingerprints of a source, found without opening an image.
 
     Attributes:
         fingerprint: digest of the whole source.
-        shards: fingerprint by shard key where shards are known beforehand; None where only reading the source through
-            tells (an archive): then the shards of an unchanged source all carry `fingerprint`.
-        images: how many files there are, where that is known without reading them; None where not.
+        shards: fingerprints by shard key; None if the shards are only known after reading the source (an archive): then
+            all shards have the fingerprint of the source.
+        images: number of files; None if it is only known after reading the source.
     """
 
     fingerprint: str

@@ -1,6 +1,6 @@
-"""A query -> rows for people and files: ids as hexadecimal digits, other bytes as their number, a batch at a time.
+"""Run SQL for `imagelake sql`: rows as text for people, or a Parquet file, a batch at a time.
 
-This is what `imagelake sql` runs. `Lake.sql` hands out DuckDB's own relation, in which ids are bytes.
+Ids are hexadecimal digits here. `Lake.sql` returns DuckDB's own relation, in which ids are bytes.
 """
 
 import re
@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 from pipeline.errors import QueryError
 from pipeline.lake.duckdb_views import duckdb_message
 from pipeline.lake_handle import Lake
-from pipeline.storage.atomic import writing_whole
+from pipeline.storage.atomic import atomic_file
 
 if TYPE_CHECKING:
     import duckdb
 
-# Bytes up to this many are shown as hexadecimal digits, of more their number.
+# Bytes of at most this length are shown as hexadecimal digits; longer ones as their length.
 _SHORT = 16
-# Rows of a batch; fewer where they may hold pixels.
-_BATCH, _BATCH_OF_BYTES = 2**16, 2**11
-# Types that Polars or Parquet do not hold as DuckDB means them: they become text.
-_ODD = re.compile(r"\b(INTERVAL|UNION|VARIANT|BIT|BIGNUM|VARINT|GEOMETRY|TIME WITH TIME ZONE)\b")
+# Rows in a batch; fewer if a column may hold pixels.
+_BATCH_ROWS, _BATCH_ROWS_OF_BYTES = 2**16, 2**11
+# DuckDB types without an equal type in Polars or Parquet. Their values become text.
+_TEXT_TYPES = re.compile(r"\b(INTERVAL|UNION|VARIANT|BIT|BIGNUM|VARINT|GEOMETRY|TIME WITH TIME ZONE)\b")
 
 
 class Rows(NamedTuple):
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
 
     Attributes:
         first: columns in the order of the query, ids and short bytes as hexadecimal digits, longer ones as "<n bytes>".
-        total: how many rows the query has.
+        total: number of rows of the query.
     """
 
     first: pl.DataFrame
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A file with the rows of a query, and its rows, columns and bytes."""
+    """A file with the rows of a query: its name, numbers of rows and columns, and size in bytes."""
 
     file: str
     rows: int
@@ -51,32 +51,36 @@ class Written(NamedTuple):
 
 
 def first_rows(lake: Lake, text: str, *, most: int) -> Rows:
-    """Run one SELECT and hold its first rows only; where there are more, count them.
+    """Run one SELECT, return its first rows, and count all rows.
 
     Args:
-        lake: the lake as of a release.
+        lake: the lake of a release.
         text: one SELECT.
-        most: how many rows to hold.
+        most: return at most this many rows.
 
     Raises:
-        QueryError: DuckDB refuses it, or fails while it runs.
+        QueryError: the query is refused, or fails while it runs.
     """
     relation = lake.sql(text, ids="hex")
     with _query_errors():
         found = pl.concat(_frames(_project(relation, _as_text).limit(most + 1)))
-        # Counting reads what the query joins and filters by, and no pixels that it only shows.
+        # Counting does not read columns that the query only returns, such as pixels.
         total = len(found) if len(found) <= most else int(relation.aggregate("count(*)").fetchall()[0][0])
     return Rows(found.head(most), total)
 
 
 def all_rows(lake: Lake, text: str) -> Iterator[pl.DataFrame]:
-    """Run one SELECT and hand out all its rows in order, a batch at a time, as `Rows.first` has them.
+    """Run one SELECT and yield all its rows in order, a batch at a time.
+
+    Args:
+        lake: the lake of a release.
+        text: one SELECT.
 
     Yields:
-        At least one frame, so that the columns are known where there is no row.
+        Frames with columns as in `Rows.first`; one without rows if the query has no rows.
 
     Raises:
-        QueryError: DuckDB refuses it, or fails while it runs.
+        QueryError: the query is refused, or fails while it runs.
     """
     relation = lake.sql(text, ids="hex")
     with _query_errors():
@@ -90,23 +94,23 @@ def all_rows(lake: Lake, text: str) -> Iterator[pl.DataFrame]:
 
 
 def write_rows(lake: Lake, text: str, file: str | Path) -> Written:
-    """Run one SELECT and write all its rows to a Parquet file, which is there whole or not at all.
+    """Run one SELECT and write all its rows to a Parquet file, which appears complete or not at all.
 
-    Bytes are kept as they are, also pixels; ids are text, as a query sees them (`unhex(image_id)` makes bytes of one).
+    Bytes, such as pixels, stay bytes. Ids are text; `unhex(image_id)` turns one into bytes.
 
     Args:
-        lake: the lake as of a release.
+        lake: the lake of a release.
         text: one SELECT.
-        file: where to, outside every lake; a file that is there is replaced.
+        file: the file, outside every lake; an existing file is replaced.
 
     Raises:
-        QueryError: DuckDB refuses it, or fails while it runs.
+        QueryError: the query is refused, or fails while it runs.
         LakeError: the file cannot be written there.
         DiskFullError: no space is left.
     """
     relation = _project(lake.sql(text, ids="hex"), _as_stored)
     count = 0
-    with writing_whole(file, "the Parquet file", outside_lakes=True) as draft:
+    with atomic_file(file, "the Parquet file", outside_lakes=True) as draft:
         with _query_errors():
             reader = _reader(relation)
         with (
@@ -126,7 +130,7 @@ def write_rows(lake: Lake, text: str, file: str | Path) -> Written:
 
 
 def _frames(relation: "duckdb.DuckDBPyRelation") -> Iterator[pl.DataFrame]:
-    """Read a relation a batch at a time; at least one frame."""
+    """Yield the rows of a relation a batch at a time; at least one frame."""
     with closing(_reader(relation)) as reader:
         first = next(reader, None)
         yield pl.DataFrame(reader.schema.empty_table() if first is None else first)
@@ -134,28 +138,28 @@ def _frames(relation: "duckdb.DuckDBPyRelation") -> Iterator[pl.DataFrame]:
 
 
 def _reader(relation: "duckdb.DuckDBPyRelation") -> pa.RecordBatchReader:
-    rows = _BATCH_OF_BYTES if any("BLOB" in str(kind) for kind in relation.types) else _BATCH
-    # The name until DuckDB 1.4.
+    rows = _BATCH_ROWS_OF_BYTES if any("BLOB" in str(kind) for kind in relation.types) else _BATCH_ROWS
+    # `fetch_record_batch` is the name of the method up to DuckDB 1.4.
     read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
     return read(rows)
 
 
-def _project(relation: "duckdb.DuckDBPyRelation", spelled: Callable[[str, str], str]) -> "duckdb.DuckDBPyRelation":
-    """Spell every column of a relation, and give no two the same name."""
-    columns = zip(_different(relation.columns), relation.types, strict=True)
-    spellings = [
-        f'{spelled(f"#{place}", str(kind))} AS "{name.replace(chr(34), chr(34) * 2)}"'
-        for place, (name, kind) in enumerate(columns, start=1)
+def _project(relation: "duckdb.DuckDBPyRelation", convert: Callable[[str, str], str]) -> "duckdb.DuckDBPyRelation":
+    """Convert every column of a relation, and give every column a name of its own."""
+    columns = zip(_unique(relation.columns), relation.types, strict=True)
+    expressions = [
+        f'{convert(f"#{number}", str(kind))} AS "{name.replace(chr(34), chr(34) * 2)}"'
+        for number, (name, kind) in enumerate(columns, start=1)
     ]
-    return relation.project(", ".join(spellings))
+    return relation.project(", ".join(expressions))
 
 
 def _as_stored(column: str, kind: str) -> str:
-    return f"CAST({column} AS VARCHAR)" if _ODD.search(kind) else column
+    return f"CAST({column} AS VARCHAR)" if _TEXT_TYPES.search(kind) else column
 
 
 def _as_text(column: str, kind: str) -> str:
-    """Spell bytes as text where they are a column; those inside lists and structs are left to who prints them."""
+    """Convert a column of bytes to text. Bytes inside lists and structs are converted when they are printed."""
     if kind != "BLOB":
         return _as_stored(column, kind)
     size = f"octet_length({column})"
@@ -165,8 +169,8 @@ def _as_text(column: str, kind: str) -> str:
     )
 
 
-def _different(names: Sequence[str]) -> list[str]:
-    """Number names that come again, as DuckDB does: image_id, image_id_1."""
+def _unique(names: Sequence[str]) -> list[str]:
+    """Number repeated names as DuckDB does: image_id, image_id_1."""
     found: list[str] = []
     for name in names:
         number, free = 0, name
@@ -179,12 +183,12 @@ def _different(names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _query_errors() -> Iterator[None]:
-    """Turn what DuckDB, Arrow and Polars raise while a query runs into one error.
+    """Turn the errors that DuckDB, Arrow and Polars raise while a query runs into QueryError.
 
     Raises:
         QueryError: the query failed.
     """
-    import duckdb  # noqa: PLC0415 - only to name its errors
+    import duckdb  # noqa: PLC0415 - slow to import
 
     try:
         yield

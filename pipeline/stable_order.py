@@ -1,11 +1,11 @@
-"""Order without a generator: every item gets its own random number from its identity and a seed.
+"""Pseudo-random order without a random generator: a number for every item, computed from its identity and a seed.
 
-A number depends on nothing but the item, so an order made of these numbers is the same on any engine, core count and
-listing order, and one image more or less moves no other.
+The number depends on the item and the seed only. An order made of these numbers is therefore the same on any engine,
+for any number of cores and for any listing order, and adding an item does not move the others.
 
 References:
-    SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014; constants of its
-    finaliser by David Stafford ("Mix13").
+    SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. The constants of the
+    finaliser are David Stafford's ("Mix13").
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
+_GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
 def mix64(words: Words) -> Words:
-    """Scramble 64-bit words: a bijection whose output passes for random.
+    """Scramble 64-bit words with the SplitMix64 step, a bijection whose output looks random.
 
     Args:
         words: uint64 of any shape.
@@ -28,22 +28,22 @@ def mix64(words: Words) -> Words:
     Returns:
         uint64 of the same shape; unequal inputs give unequal outputs.
     """
-    out = words + _GOLDEN
+    out = words + _GOLDEN_RATIO
     out ^= out >> np.uint64(30)
-    out *= _FIRST
+    out *= _MULTIPLIER_1
     out ^= out >> np.uint64(27)
-    out *= _SECOND
+    out *= _MULTIPLIER_2
     out ^= out >> np.uint64(31)
     return out
 
 
 def order_keys(image_ids: NDArray[np.uint8], seed: int, purpose: str) -> Words:
-    """Give every image a number to sort by.
+    """Compute the number to sort each image by.
 
     Args:
         image_ids: (n, 16) uint8.
         seed: the user's seed; any integer.
-        purpose: what the order is for, so that two orders with one seed are independent.
+        purpose: what the order is used for. Orders with one seed and different purposes are independent.
 
     Returns:
         (n,) uint64, uniform over the whole range.

@@ -1,6 +1,6 @@
-"""What every table of a lake is: one module per table, and nothing but pyarrow.
+"""Declares every table of a lake, with documented columns. Depends on pyarrow only.
 
-`TABLES` maps a table's name to its `Table`. A lake written by a newer `VERSION` than this one is refused on opening.
+`TABLES` maps the name of a table to its `Table`. A lake with a `VERSION` above this one cannot be opened.
 """
 
 from schemas.baselines import MISSES, SCORES

@@ -1,7 +1,4 @@
-"""One row per measured value.
-
-One row per test image that a model got wrong.
-"""
+"""Tables of baseline models: scores (measured values) and misses (misclassified test images)."""
 
 import pyarrow as pa
 
@@ -18,36 +15,36 @@ SCORES = Table(
             column(
                 "settings",
                 pa.string(),
-                "the [[baseline]] it is of, as JSON; null in rows of an older imagelake",
+                "settings of the [[baseline]] as JSON; null in rows written by an older imagelake",
                 null=True,
             ),
-            column("train_size", pa.int64(), "training images used", unit="images"),
+            column("train_size", pa.int64(), "number of training images", unit="images"),
             column(
                 "role",
                 pa.string(),
-                "role that was measured: train (the images that were trained on), valid or test; null in rows of an "
-                "older imagelake: test",
+                "role that was measured: train (the training images), valid or test; null means test, in rows written "
+                "by an older imagelake",
                 null=True,
             ),
             column(
                 "eval_on",
                 pa.string(),
-                "part of the role: original, sanitized, overlap, or cross-validated (each image of train judged by a "
-                "model that was not trained on it)",
+                "part of the role: original, sanitized, overlap, or cross-validated (each training image is predicted "
+                "by a model that was not trained on it)",
             ),
             column(
                 "rule",
                 pa.string(),
-                "rule by which test images overlap with train; null: all rules that sanitize the split",
+                "rule by which test images overlap with train; null means all rules that sanitize the split",
                 null=True,
             ),
-            column("metric", pa.string(), "what was measured: docs/scores.md lists them all"),
-            column("label", pa.string(), "class that the value is of; null: all classes", null=True),
-            column("predicted", pa.string(), "of a cell of a confusion matrix, the class that was said", null=True),
+            column("metric", pa.string(), "name of the measured value; docs/reference/scores.md lists all metrics"),
+            column("label", pa.string(), "class that the value belongs to; null means all classes", null=True),
+            column("predicted", pa.string(), "predicted class, for a cell of a confusion matrix", null=True),
             column(
                 "point",
                 pa.float64(),
-                "epoch or fold, counting from 1, threshold, or wanted precision that the value is of; null: none",
+                "epoch or fold (counting from 1), threshold, or target precision that the value belongs to; else null",
                 null=True,
             ),
             column("value", pa.float64(), "the measured value", unit="as the metric defines it"),
@@ -56,58 +53,58 @@ SCORES = Table(
             column(
                 "memory",
                 pa.int64(),
-                "most memory that the process held while fitting; null: not measured",
+                "peak memory of the process during the fit; null if not measured",
                 unit="bytes",
                 null=True,
             ),
-            column("release", pa.int64(), "release the arrays were read for"),
+            column("release", pa.int64(), "release that the images were read from"),
         ]
     ),
 )
 
 MISSES = Table(
     name="misses",
-    doc="one row per test image that a model got wrong",
+    doc="one row per misclassified test image of a model",
     schema=pa.schema(
         [
-            column("run_id", pa.string(), "run of the scores table that the model is of"),
+            column("run_id", pa.string(), "run in the scores table that the model belongs to"),
             column("model", pa.string(), "name of the model"),
             column("split_name", pa.string(), "split that the model was trained and scored on"),
-            column("train_size", pa.int64(), "training images used: the largest size of the run", unit="images"),
+            column("train_size", pa.int64(), "number of training images: the largest of the run", unit="images"),
             column("seed", pa.int64(), "seed of the model: the first of the run"),
             IMAGE_ID,
             column("label", pa.string(), "class of the image"),
-            column("predicted", pa.string(), "class that the model said"),
+            column("predicted", pa.string(), "class that the model predicted"),
             column(
                 "probability",
                 pa.float64(),
-                "what the model gave the class it said; null where it knows no probabilities",
+                "probability of the predicted class; null if the model has no probabilities",
                 unit="0 to 1",
                 null=True,
             ),
             column(
                 "margin",
                 pa.float64(),
-                "how much more the model gave the class it said than the true one",
-                unit="as the model's scores: of probabilities 0 to 1",
+                "score of the predicted class minus score of the true class",
+                unit="as the model's scores; 0 to 1 for probabilities",
             ),
-            column("kept", pa.bool_(), "whether the image is in the sanitized split"),
+            column("kept", pa.bool_(), "true if the image is in the sanitized split"),
             column(
                 "nearest_id",
                 pa.binary(),
-                "image_id of the training image with the least Euclidean distance; of equals the first in the split",
+                "image_id of the training image with the smallest Euclidean distance; the first in the split if equal",
                 unit="16 bytes",
                 null=True,
             ),
-            column("nearest_label", pa.string(), "class of that image", null=True),
+            column("nearest_label", pa.string(), "class of the nearest training image", null=True),
             column(
                 "distance",
                 pa.float64(),
-                "root of the mean squared difference of the pixels to it",
+                "root mean squared pixel difference to the nearest training image",
                 unit="0 to 255",
                 null=True,
             ),
-            column("release", pa.int64(), "release the arrays were read for"),
+            column("release", pa.int64(), "release that the images were read from"),
         ]
     ),
 )

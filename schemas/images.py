@@ -1,9 +1,4 @@
-"""One row per decoded image.
-
-One row per file that did not become an image.
-
-One row per shard: what has been decoded, from which bytes, by which decoder.
-"""
+"""Tables of ingested data: images, rejects (files that could not be decoded) and shards (parts of sources)."""
 
 import pyarrow as pa
 
@@ -20,20 +15,20 @@ IMAGES = Table(
             LABEL,
             column("height", pa.int32(), "rows of pixels", unit="pixels"),
             column("width", pa.int32(), "columns of pixels", unit="pixels"),
-            column("channels", pa.int16(), "1 for gray, 3 for RGB", unit="channels"),
+            column("channels", pa.int16(), "1 for grayscale, 3 for RGB", unit="channels"),
             column(
                 "pixels",
                 pa.binary(),
-                "canonical pixels, row by row, channels last",
+                "pixel values in canonical form: row by row, channels last",
                 unit="height * width * channels bytes of uint8, 0 to 255",
             ),
             column(
                 "content_hash",
                 pa.binary(),
-                "what the image shows: xxh3-128 of (height, width, channels, pixels)",
+                "identifies the content of the image: xxh3-128 of (height, width, channels, pixels)",
                 unit="16 bytes",
             ),
-            column("pixel_sum", pa.int64(), "sum of all pixel values: means need no pixel", unit="0 to 255 a value"),
+            column("pixel_sum", pa.int64(), "sum of all pixel values", unit="0 to 255 a value"),
             column("pixel_squares", pa.int64(), "sum of all squared pixel values", unit="0 to 65,025 a value"),
             FILE_SIZE,
             DATASET,
@@ -45,14 +40,14 @@ IMAGES = Table(
 
 REJECTS = Table(
     name="rejects",
-    doc="one row per file that did not become an image",
+    doc="one row per file that could not be decoded to an image",
     partition_by=("dataset", "split"),
     schema=pa.schema(
         [
             PATH,
             LABEL,
             column("reason", pa.string(), "reason code: empty, truncated, not_an_image, wrong_size, ..."),
-            column("detail", pa.string(), "what exactly was wrong, for a person"),
+            column("detail", pa.string(), "description of the fault, as text for people"),
             FILE_SIZE,
             SHARD,
             DATASET,
@@ -63,17 +58,19 @@ REJECTS = Table(
 
 SHARDS = Table(
     name="shards",
-    doc="one row per slice of a source that is decoded and replaced as one",
+    doc="one row per shard, the part of a source that is decoded and replaced as a unit",
     schema=pa.schema(
         [
             DATASET,
             SPLIT,
             SHARD,
-            column("uri", pa.string(), "the source, as the recipe spells it"),
-            column("fingerprint", pa.string(), "digest of the source's names, sizes and times in this shard"),
-            column("rows", pa.int64(), "images decoded", unit="images"),
-            column("rejects", pa.int64(), "files that did not become images", unit="files"),
-            column("decoder", pa.string(), "decoder and the decode settings it ran with"),
+            column("uri", pa.string(), "location of the source as written in the recipe"),
+            column(
+                "fingerprint", pa.string(), "digest of the names, sizes and modification times of the shard's files"
+            ),
+            column("rows", pa.int64(), "number of decoded images", unit="images"),
+            column("rejects", pa.int64(), "number of files that could not be decoded", unit="files"),
+            column("decoder", pa.string(), "name of the decoder and its settings"),
         ]
     ),
 )

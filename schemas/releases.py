@@ -1,6 +1,6 @@
-"""One row per finished build: the version of every table that belongs to it.
+"""The releases table (the table versions of each finished build) and the exports table.
 
-One row per export: which release it was made of. Not part of a release itself: it is read at its newest version.
+Neither table is part of a release: both are always read at their newest version.
 """
 
 import pyarrow as pa
@@ -17,9 +17,9 @@ RELEASES = Table(
         [
             column("release", pa.int64(), "number of the release, counting from 1"),
             column("versions", VERSIONS, "Delta version of every table in this release"),
-            column("recipe_digest", pa.string(), "xxh3-128 of the recipe's meaning, not of its spelling"),
+            column("recipe_digest", pa.string(), "xxh3-128 of the parsed recipe; layout and comments do not change it"),
             column("created_at", pa.timestamp("us", tz="UTC"), "when the build finished", unit="UTC"),
-            column("note", pa.string(), "what the build did, for a person"),
+            column("note", pa.string(), "summary of the build, as text for people"),
         ]
     ),
 )
@@ -33,16 +33,16 @@ EXPORTS = Table(
             column(
                 "export_id",
                 pa.string(),
-                "digest of release, split, form, rows and target: the same for the same export",
+                "digest of release, split, form, rows and target; equal for equal exports",
             ),
-            column("release", pa.int64(), "release the export was made of: vacuum --keep-last keeps it"),
+            column("release", pa.int64(), "release that was exported; vacuum --keep-last keeps it"),
             column("split_name", pa.string(), "split that was exported"),
             column("roles", pa.string(), "roles that were exported, such as train, test"),
-            column("form", pa.string(), "form of the files, such as npz"),
-            column("sanitized", pa.bool_(), "whether only the rows that sanitizing kept were exported"),
-            column("target", pa.string(), "folder that was written to, as it was then"),
-            column("images", pa.int64(), "images in all roles", unit="images"),
-            column("digest", pa.string(), "xxh3-128 over roles, ids and labels in their order, as in export.json"),
+            column("form", pa.string(), "file format of the export, such as npz"),
+            column("sanitized", pa.bool_(), "true if only the kept rows of the split were exported"),
+            column("target", pa.string(), "path of the folder that the export was written to"),
+            column("images", pa.int64(), "number of images in all roles", unit="images"),
+            column("digest", pa.string(), "xxh3-128 of roles, ids and labels in their order, as in export.json"),
             column("created_at", pa.timestamp("us", tz="UTC"), "when the export finished", unit="UTC"),
         ]
     ),

@@ -1,4 +1,4 @@
-"""One row per image in a named split; original and sanitized are both read from here."""
+"""The splits table. Its rows are the original split; the rows with `kept` are the sanitized split."""
 
 import pyarrow as pa
 
@@ -14,25 +14,30 @@ SPLITS = Table(
             column(
                 "rank",
                 pa.int64(),
-                "position in the role, fixed by the seed",
+                "position in the role, determined by the seed",
                 unit="0 to rows of the role - 1",
             ),
             IMAGE_ID,
-            column("label_index", pa.int32(), "position of the label among the split's class names", null=True),
-            column("kept", pa.bool_(), "true in the sanitized split; every row is in the original one"),
-            column("dropped_by", pa.string(), "rule for which the row was dropped", null=True),
+            column(
+                "label_index",
+                pa.int32(),
+                "position of the label among the split's class names; null if the image has no label",
+                null=True,
+            ),
+            column("kept", pa.bool_(), "true if the row is in the sanitized split; all rows are in the original split"),
+            column("dropped_by", pa.string(), "rule that caused the row to be dropped; null if kept", null=True),
             column(
                 "dropped_for",
                 pa.binary(),
-                "image_id for which the row was dropped",
+                "image_id of the kept or conflicting image because of which the row was dropped; null if kept",
                 unit="16 bytes",
                 null=True,
             ),
             column(
                 "reason",
                 pa.string(),
-                "why the row was dropped: overlap (its cluster is in a role that keeps it), repeat (again in its own "
-                "role), conflict (its cluster has several labels)",
+                "why the row was dropped: overlap (another role keeps an image of its cluster), repeat (its role has "
+                "another image of its cluster), conflict (its cluster has several labels); null if kept",
                 null=True,
             ),
             column("split_name", pa.string(), "name of the split in the recipe"),

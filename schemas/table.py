@@ -1,4 +1,4 @@
-"""The declaration of a table, and the columns that several tables share."""
+"""The `Table` record, and the columns that several tables share."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ def column(name: str, kind: pa.DataType, doc: str, *, unit: str = "", null: bool
 
     Args:
         name: column name.
-        kind: Arrow type, one that Delta Lake keeps as it is (no unsigned, no fixed-size binary).
-        doc: one line for people who query the table.
-        unit: what a number counts or measures, or how bytes are laid out; empty where there is nothing to say.
-        null: whether a row may have no value.
+        kind: Arrow type. Delta Lake must preserve it, so unsigned and fixed-size types are excluded.
+        doc: one line of documentation for people who query the table.
+        unit: unit of a number, or layout of bytes; empty if neither applies.
+        null: whether the column may contain nulls.
 
     Returns:
         The field, with `doc` and `unit` in its metadata.
@@ -23,14 +23,14 @@ def column(name: str, kind: pa.DataType, doc: str, *, unit: str = "", null: bool
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name, one line about its rows, its columns (key first), and how its files are partitioned.
+    """The declaration of one table of a lake.
 
     Attributes:
-        name: also the folder below the lake's root.
-        doc: what one row is.
-        schema: every column, the partition columns last.
-        partition_by: columns that live in the folder names, not in the files.
-        released: whether a release names its version; else it is read at its newest one, whatever the release.
+        name: name of the table and of its folder below the lake's root.
+        doc: one line that describes what a row is.
+        schema: all columns: the key first, the partition columns last.
+        partition_by: columns that are stored in folder names instead of in the files.
+        released: whether a release fixes the table's version. If false, the newest version is read for every release.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Table:
 
     @property
     def file_schema(self) -> pa.Schema:
-        """The columns that a Parquet file of this table holds: all but the partition columns."""
+        """The columns in the Parquet files of this table: all columns except the partition columns."""
         return pa.schema([field for field in self.schema if field.name not in self.partition_by])
 
 
 IMAGE_ID = column(
-    "image_id", pa.binary(), "where the image came from: xxh3-128 of (dataset, split, path)", unit="16 bytes"
+    "image_id", pa.binary(), "identifies the origin of the image: xxh3-128 of (dataset, split, path)", unit="16 bytes"
 )
-PATH = column("path", pa.string(), "path inside the source, '/'-separated, or the row number of an array file")
-LABEL = column("label", pa.string(), "class name as the source spells it; null where it has none", null=True)
+PATH = column("path", pa.string(), "path inside the source, '/'-separated, or the row number in an array file")
+LABEL = column("label", pa.string(), "class name as written in the source; null if the image has no label", null=True)
 FILE_SIZE = column("file_size", pa.int64(), "size of the encoded file, or of the row's pixels", unit="bytes")
-DATASET = column("dataset", pa.string(), "dataset name from the recipe")
-SPLIT = column("split", pa.string(), "split the source belongs to, from the recipe")
-SHARD = column("shard", pa.string(), "stable key of the slice of the source that is decoded and replaced as one")
-RULE = column("rule", pa.string(), "what counts as the same picture, as the recipe spells it")
+DATASET = column("dataset", pa.string(), "name of the dataset in the recipe")
+SPLIT = column("split", pa.string(), "split of the source in the recipe, such as train")
+SHARD = column("shard", pa.string(), "stable key of the part of a source that is decoded and replaced as a unit")
+RULE = column("rule", pa.string(), "duplicate rule as written in the recipe, such as photo:0.5")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Run, run_command
+from damaged_lakes import Case, copy_of, make_lake
 from feeding import Pictures, write_pictures
-from hurting import Case, copy_of, make_lake
 from hypothesis import HealthCheck, settings
 from lake_bucket import MISSING, bucket_variables, conditional_server, make_bucket
 from making import DATA, as_folder, encoded, files_of, recipe
@@ -27,7 +27,20 @@ from pipeline.lake_handle import Lake
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
+# Fixtures that start a server or a cluster: their tests have a step of their own in CI.
+SERVERS = {"ray": {"ray_here"}, "bucket": {"s3_endpoint", "lake_endpoint"}}
+
 ODD_LABELS = ("A", "a", "CON", "ä b%", "_unlabelled", "..x", "x" * 120)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the servers that they need: `ray`, `bucket`."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        for marker, servers in SERVERS.items():
+            if fixtures & servers or (marker == "ray" and parameters.get("engine") == "ray"):
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +113,12 @@ def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A lake of three sources in which every table has rows. Read only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
-        return make_lake(tmp_path_factory.mktemp("hurting") / "base")
+        return make_lake(tmp_path_factory.mktemp("damaged") / "base")
 
 
 @pytest.fixture
 def case(whole_case: Case, tmp_path: Path) -> Case:
-    """A copy of it, and of its sources, to be hurt."""
+    """A copy of the lake and its sources, for a test to damage."""
     return copy_of(whole_case, tmp_path / "base")
 
 

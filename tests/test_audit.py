@@ -115,7 +115,7 @@ def test_an_exception_needs_a_reason_and_a_day(tmp_path: Path, values: dict[str,
 
 def test_what_is_installed_is_pinned_by_hash() -> None:
     root = SCRIPT.parents[1]
-    for lock in (root / "requirements.lock", root / ".ci" / "audit.lock"):
+    for lock in (root / "requirements.lock", root / ".ci" / "audit.lock", root / ".ci" / "docs.lock"):
         blocks = [block for block in lock.read_text().split("\n") if block and not block.startswith((" ", "#"))]
         assert blocks
         assert [block for block in blocks if "==" not in block or not block.endswith("\\")] == []

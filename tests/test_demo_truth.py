@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.demo import compare, demo_recipe
+from pipeline.demo import compare_with_truth, demo_recipe
 from pipeline.lake_handle import Lake
 from pipeline.sources import resolve
 from pipeline.sources.generated import plan_of
@@ -47,7 +47,7 @@ def test_the_count_can_fail(folder: Path, found: dict[str, list[dict[str, Any]]]
     assert found
     planted = pl.DataFrame(truth(plan_of(resolve(demo_recipe(folder))[0])))
     swapped = planted.with_columns(kind=pl.col("kind").reverse(), of_path=pl.col("of_path").reverse())
-    counted = compare(Lake(folder), swapped)
+    counted = compare_with_truth(Lake(folder), swapped)
     assert (counted["found"] < counted["files"]).any()
     assert (counted["wrong"] > 0).any()
 

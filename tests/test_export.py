@@ -1,4 +1,4 @@
-"""An export is there whole or not at all, and pins its release."""
+"""An export appears complete or not at all, and pins its release."""
 
 import json
 import os
@@ -24,12 +24,12 @@ from pipeline.export import Exported, export
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum_releases
 from pipeline.recipe import Recipe
-from pipeline.storage.atomic import drafting
+from pipeline.storage.atomic import atomic_folder
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
-def asked(base: Path, **parts: Any) -> Recipe:
+def recipe_of(base: Path, **parts: Any) -> Recipe:
     return recipe(
         base,
         {"uri": "in"},
@@ -43,7 +43,7 @@ def asked(base: Path, **parts: Any) -> Recipe:
 def lake(tmp_path: Path) -> Lake:
     """A lake of the test's own: 40 images."""
     as_folder(tmp_path / "in", files_of(40))
-    build(asked(tmp_path), engine=LocalEngine(1))
+    build(recipe_of(tmp_path), engine=LocalEngine(1))
     return Lake(tmp_path / "lake")
 
 
@@ -56,8 +56,8 @@ def test_an_export_is_a_row_of_exports_and_no_release(lake: Lake, tmp_path: Path
     done = run(lake, tmp_path / "out")
     assert done.unpinned == ""
     row = lake.scan("exports").collect().row(0, named=True)
-    told = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert row["digest"] == told["digest"]
+    description = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert row["digest"] == description["digest"]
     shown = {name: row[name] for name in ("release", "split_name", "form", "sanitized", "target", "images", "roles")}
     assert shown == {
         "release": 1,
@@ -68,7 +68,7 @@ def test_an_export_is_a_row_of_exports_and_no_release(lake: Lake, tmp_path: Path
         "target": str(tmp_path / "out"),
         "images": 40,
     }
-    build(asked(tmp_path), engine=LocalEngine(1))
+    build(recipe_of(tmp_path), engine=LocalEngine(1))
     assert newest(lake.root) == 1
     assert {name for name, version in versions(lake.root).items() if version != before[name]} == {"exports"}
     assert "exports" not in Lake(lake.root).versions
@@ -137,32 +137,35 @@ def test_a_killed_export_leaves_nothing_that_looks_whole_and_is_cleaned_up(lake:
     )
     killed = subprocess.run([sys.executable, "-c", code, lake.root, tmp_path / "out"], check=False)
     assert killed.returncode == -9
-    left = tmp_path / ".out.export"
+    left, lock = tmp_path / ".out.export", tmp_path / ".out.export.lock"
     assert (left / "train_images.npy").exists()
+    assert lock.exists()
     assert not (tmp_path / "out").exists()
     run(lake, tmp_path / "out", "npz")
     assert sorted(files_below(tmp_path / "out")) == ["export.json", "main.npz"]
     assert not left.exists()
+    assert not lock.exists()
 
 
 def test_two_exports_to_one_folder_do_not_meet(lake: Lake, tmp_path: Path) -> None:
-    with drafting(tmp_path / "out") as folder:
+    with atomic_folder(tmp_path / "out") as folder:
         (folder / "half").write_bytes(b"")
         with pytest.raises(LakeError, match="another export is writing to it"):
             run(lake, tmp_path / "out")
         assert (folder / "half").exists()
     assert files_below(tmp_path / "out") == {"half": b""}
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_a_folder_that_fills_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(LakeError, match="cannot take its place"), drafting(tmp_path / "out") as folder:  # noqa: PT012 - it is the end of the block that raises
+    with pytest.raises(LakeError, match="cannot be moved there"), atomic_folder(tmp_path / "out") as folder:  # noqa: PT012 - it is the end of the block that raises
         (folder / "ours").write_bytes(b"")
         as_folder(tmp_path / "out", {"theirs": b""})
     assert files_below(tmp_path) == {"out/theirs": b""}
 
 
 @pytest.mark.parametrize(
-    ("asked_for", "said"),
+    ("options", "message"),
     [
         ({"split": "mian"}, "no split 'mian'. Splits: main"),
         ({"roles": ["valid"]}, "no role 'valid'. Roles: train, test"),
@@ -170,9 +173,9 @@ def test_a_folder_that_fills_meanwhile_is_left_alone(tmp_path: Path) -> None:
         ({"release": 9}, "no release 9; there is 1"),
     ],
 )
-def test_what_is_not_there_is_named(lake: Lake, tmp_path: Path, asked_for: dict[str, Any], said: str) -> None:
-    with pytest.raises(LakeError, match=said):
-        export(lake.root, target=tmp_path / "out", **{"split": "main", "form": "npz", **asked_for})
+def test_what_is_not_there_is_named(lake: Lake, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LakeError, match=message):
+        export(lake.root, target=tmp_path / "out", **{"split": "main", "form": "npz", **options})
     assert not (tmp_path / "out").exists()
 
 
@@ -217,7 +220,7 @@ def test_waiting_can_be_ended_and_the_files_stay(lake: Lake, tmp_path: Path, mon
     monkeypatch.setattr("pipeline.lake.writers.lock.time.sleep", interrupt)
     with writing(lake.root):
         done = run(lake, tmp_path / "out")
-    assert done.unpinned == "waiting for the lake's writer was ended"
+    assert done.unpinned == "interrupted while waiting for another writer of the lake"
     assert (tmp_path / "out" / "export.json").exists()
 
 
@@ -225,7 +228,7 @@ def test_a_release_stays_exactly_as_it_was(tmp_path: Path) -> None:
     """Rows, order and pixels of arrays, scans and exports are equal after later builds changed and pruned sources."""
     model = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
     as_folder(tmp_path / "in", files_of(40))
-    build(asked(tmp_path, baseline=[model]), engine=LocalEngine(1))
+    build(recipe_of(tmp_path, baseline=[model]), engine=LocalEngine(1))
     lake = Lake(tmp_path / "lake")
     tables = ("images", "index", "clusters", "splits", "scores", "rejects", "shards", "releases")
     before = {name: lake.scan(name).collect() for name in tables}
@@ -233,10 +236,10 @@ def test_a_release_stays_exactly_as_it_was(tmp_path: Path) -> None:
     export_main(lake, tmp_path / "first", "parquet")
     shutil.rmtree(tmp_path / "in")
     as_folder(tmp_path / "in", files_of(50, seed=5))
-    build(asked(tmp_path, baseline=[{**model, "train_sizes": [25]}]), engine=LocalEngine(1), prune=True)
+    build(recipe_of(tmp_path, baseline=[{**model, "train_sizes": [25]}]), engine=LocalEngine(1), prune=True)
     shutil.rmtree(tmp_path / "in")
     as_folder(tmp_path / "in", files_of(44, "AC", seed=6))
-    build(asked(tmp_path), engine=LocalEngine(1), prune=True)
+    build(recipe_of(tmp_path), engine=LocalEngine(1), prune=True)
     assert newest(lake.root) == 3
     for old in (lake, Lake(lake.root).at(1)):
         for name, rows in before.items():
@@ -253,7 +256,7 @@ def test_a_release_stays_exactly_as_it_was(tmp_path: Path) -> None:
 def test_scores_name_the_release_that_has_their_split_and_pixels(tmp_path: Path) -> None:
     model = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
     as_folder(tmp_path / "in", files_of(40))
-    build(asked(tmp_path, baseline=[model]), engine=LocalEngine(1))
+    build(recipe_of(tmp_path, baseline=[model]), engine=LocalEngine(1))
     as_folder(tmp_path / "more", files_of(8, seed=7))
     grown = recipe(
         tmp_path,
@@ -278,7 +281,7 @@ def test_a_release_given_up_under_an_export_says_so(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_folder(tmp_path / "in", {"A/00000.png": files_of(1, seed=3)["A/00000.png"]})
-    build(asked(tmp_path), engine=LocalEngine(1))
+    build(recipe_of(tmp_path), engine=LocalEngine(1))
 
     def give_up(*_: object) -> None:
         vacuum_releases(lake.root, keep_last=1, older_than_hours=0, dry_run=False, force=False)

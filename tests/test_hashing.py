@@ -1,4 +1,4 @@
-"""Golden values: the byte layout of ids and hashes is a promise to old lakes."""
+"""Golden values of ids and hashes: existing lakes depend on their byte layout."""
 
 import numpy as np
 from hypothesis import given
@@ -18,19 +18,19 @@ def test_content_hash_is_xxh3_128_of_shape_and_pixels() -> None:
     assert content_hashes(pixels).tobytes().hex() == "68bfdeda723c1c69a7ce41a862454d5d"
 
 
-def test_same_bytes_in_another_shape_are_another_picture() -> None:
+def test_same_bytes_in_another_shape_have_another_hash() -> None:
     flat = np.arange(200, dtype=np.uint8)
     shapes = [(1, 20, 10, 1), (1, 10, 20, 1), (1, 200, 1, 1)]
     assert len({content_hashes(flat.reshape(shape)).tobytes() for shape in shapes}) == len(shapes)
 
 
-def test_no_rows_and_empty_rows_hash() -> None:
+def test_no_rows_and_empty_rows_can_be_hashed() -> None:
     assert hash_rows(np.empty((0, 5), np.uint8)).shape == (0, 16)
     assert len(set(map(bytes, hash_rows(np.empty((3, 0), np.uint8))))) == 1
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 9))))
-def test_rows_hash_as_if_alone(rows: np.ndarray) -> None:
+def test_the_hash_of_a_row_does_not_depend_on_other_rows(rows: np.ndarray) -> None:
     together = hash_rows(rows)
     assert all(np.array_equal(hash_rows(rows[i : i + 1])[0], together[i]) for i in range(len(rows)))
 
@@ -45,12 +45,12 @@ def test_sums_are_exact(pixels: np.ndarray) -> None:
     assert squares.tolist() == [sum(value**2 for value in row) for row in rows]
 
 
-def test_sums_of_a_white_picture_do_not_wrap() -> None:
+def test_sums_of_a_white_image_do_not_overflow() -> None:
     sums, squares = pixel_sums(np.full((1, 300, 300, 3), 255, np.uint8))
     assert (sums[0], squares[0]) == (270_000 * 255, 270_000 * 65_025)
 
 
-def test_digest_is_of_the_meaning() -> None:
+def test_digest_ignores_the_order_of_keys() -> None:
     assert (
         digest_of({"a": 1, "b": [None, "ü"]})
         == digest_of({"b": [None, "ü"], "a": 1})

@@ -41,12 +41,28 @@ FAULTS: dict[str, dict[str, Any]] = {
     "baseline[0].learning_rate": {
         "baseline": [{"model": "softmax-sgd", "split": "main", "learning_rate": float("inf")}]
     },
-    "tells one class from the rest: say which": {"baseline": [{"model": "never", "split": "main"}]},
-    "precision is of one class: say which": {"baseline": [{"model": "logistic", "split": "main", "precision": 0.9}]},
+    "separates one class from all others: name it": {"baseline": [{"model": "never", "split": "main"}]},
+    "precision is for one class: name it": {"baseline": [{"model": "logistic", "split": "main", "precision": 0.9}]},
+    "unknown key baseline[0].epoch; did you mean 'epochs'": {
+        "baseline": [{"model": "lenet", "split": "main", "epoch": 3}]
+    },
+    "unknown key baseline[0].qqqqqq; known keys: c, candidates, folds, model, positive, precision, search_size, seed, "
+    "seeds, split, train_on, train_sizes": {"baseline": [{"model": "svm-linear", "split": "main", "qqqqqq": 3}]},
+    "'never' has no setting 'c', 'epochs'; its settings: none": {
+        "baseline": [{"model": "never", "split": "main", "positive": "5", "epochs": 3, "c": 1.0}]
+    },
+    "baseline[0].model: no model 'svm-lin'; did you mean 'svm-linear'": {
+        "baseline": [{"model": "svm-lin", "split": "main"}]
+    },
+    "baseline[0].model: no model 'gpt'; known models: logistic, softmax-sgd, ": {
+        "baseline": [{"model": "gpt", "split": "main"}]
+    },
+    "baseline[0].model: field required": {"baseline": [{"split": "main"}]},
+    "baseline: write [[baseline]], with two brackets": {"baseline": {"model": "logistic", "split": "main"}},
     "stops early by the role valid, which split 'main' does not have": {
         "baseline": [{"model": "softmax-sgd", "split": "main", "patience": 2}]
     },
-    "two baselines are the same": {"baseline": [GOOD["baseline"][0]] * 2},
+    "two baselines are the same": {"baseline": [GOOD["baseline"][0], {**GOOD["baseline"][0], "c": 1, "max_iter": 100}]},
     "has no role": {"split": [{"name": "main"}]},
     "keep must name every role once; it misses ['test']": {
         "split": [{"name": "main", "keep": ["train"], "test": {"from": "train"}}]

@@ -1,1 +1,1 @@
-"""Rows of the lake -> numpy arrays in the order of a split. Ids are joined, pixels are only ever gathered."""
+"""Roles of a split as numpy arrays: shuffled training batches (`feed`) and exported files (`exports`)."""

@@ -1,4 +1,4 @@
-"""Arrays that `imagelake export --to npy` wrote, mapped into memory: batches in the order that the lake gives them."""
+"""Open arrays that `imagelake export --to npy` wrote: memory-mapped, with the same batches as the lake."""
 
 import json
 from collections.abc import Mapping
@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.arrays.batches import Batches
+from pipeline.arrays.epoch import Batches, Plan
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
-from pipeline.arrays.windows import Plan
 from pipeline.errors import FeedError
 
-_ABOUT = "export.json"
+_METADATA = "export.json"
 
 
 class NpyFolder:
     """A folder of exported arrays; made by `open_npy`.
 
     Attributes:
-        folder: where they are.
-        about: what `export.json` tells: lake, release, split, sanitized, classes and more.
+        folder: path of the folder.
+        about: content of `export.json`: lake, release, split, sanitized, classes and more.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -31,21 +30,21 @@ class NpyFolder:
         return f"open_npy({str(self.folder)!r})"
 
     def arrays(self, role: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Map a role into memory, in the order of its ranks.
+        """Memory-map a role, in the order of its ranks.
 
         Args:
             role: train, valid or test.
 
         Returns:
-            Pixels (n, height, width[, 3]) uint8, read-only, and labels (n,) int64, -1 where an image has none.
+            Pixels (n, height, width[, 3]) uint8, read-only, and labels (n,) int64, -1 for an image without a label.
 
         Raises:
-            FeedError: there is no such role, or its files are damaged or do not belong together.
+            FeedError: the export has no such role, or its files are damaged or of different lengths.
         """
-        pixels, labels, _ = self._checked(role)
+        pixels, labels, _ = self._load_role(role)
         return pixels, labels
 
-    def batches(  # noqa: PLR0913 - a training loop's own words
+    def batches(  # noqa: PLR0913 - the terms of a training loop
         self,
         role: str,
         *,
@@ -57,11 +56,11 @@ class NpyFolder:
         drop_last: bool = False,
         state: Mapping[str, str | int | bool] | None = None,
     ) -> Batches:
-        """Hand out an epoch of a role in shuffled batches; see `Lake.batches`."""
+        """Iterate over an epoch of a role in shuffled batches; see `Lake.batches`."""
         feed = self.feed(role, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, drop_last=drop_last)
         return feed.epoch(epoch, state=state)
 
-    def feed(  # noqa: PLR0913 - a training loop's own words
+    def feed(  # noqa: PLR0913 - the terms of a training loop
         self,
         role: str,
         *,
@@ -73,29 +72,29 @@ class NpyFolder:
     ) -> Feed:
         """Prepare a role for training; see `Lake.feed`.
 
-        Every epoch is a full shuffle, the same as of the lake where the role fits into the buffer there. There is no
-        buffer here: the pages of the file are the system's, which takes them back when memory is short.
+        Every epoch is a full shuffle. The lake gives the same one if the role fits into its buffer. There is no buffer
+        here: the operating system caches the pages of the file, and frees them when memory is short.
 
         Raises:
-            FeedError: as `arrays`.
-            ValueError: a number is out of its range.
+            FeedError: as for `arrays`.
+            ValueError: a number is out of range.
         """
         plan = Plan(batch_size, seed, BUFFER_BYTES, drop_last, rank, world_size)
-        _, labels, ids = self._checked(role)
+        _, labels, ids = self._load_role(role)
         about = {**{key: self.about[key] for key in ("release", "split", "sanitized")}, "role": role}
         return Feed(Images(about, ids, labels, str(self._file(role, "images"))), plan)
 
-    def _file(self, role: str, of: str) -> Path:
-        return self.folder / f"{role}_{of}.npy"
+    def _file(self, role: str, array: str) -> Path:
+        return self.folder / f"{role}_{array}.npy"
 
-    def _checked(self, role: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _load_role(self, role: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
         roles = sorted(file.name.removesuffix("_images.npy") for file in self.folder.glob("*_images.npy"))
         if role not in roles:
             raise FeedError(f"{self.folder} has no role '{role}'. There are: {', '.join(roles) or 'none'}.")
-        pixels = _mapped(self._file(role, "images"), np.uint8, "(n, height, width[, 3])", (3, 4))
-        # Small, and read once an epoch from end to end.
-        labels = np.array(_mapped(self._file(role, "labels"), np.int64, "(n,)", (1,)))
-        ids = np.array(_mapped(self._file(role, "ids"), np.uint8, "(n, 16)", (2,)))
+        pixels = _open_array(self._file(role, "images"), np.uint8, "(n, height, width[, 3])", (3, 4))
+        # Small, and every epoch reads all of them: copied into memory.
+        labels = np.array(_open_array(self._file(role, "labels"), np.int64, "(n,)", (1,)))
+        ids = np.array(_open_array(self._file(role, "ids"), np.uint8, "(n, 16)", (2,)))
         if len({len(pixels), len(labels), len(ids)}) > 1 or ids.shape[1] != 16:  # noqa: PLR2004 - bytes of an id
             raise FeedError(
                 f"{self.folder}: the arrays of '{role}' do not belong together: images {pixels.shape}, labels "
@@ -105,30 +104,35 @@ class NpyFolder:
 
 
 def open_npy(folder: str | Path) -> NpyFolder:
-    """Open a folder that `imagelake export --to npy` wrote. Nothing is unpickled.
+    """Open a folder that `imagelake export --to npy` wrote. No pickle is loaded.
 
     Args:
-        folder: with `export.json` and, for each role, ROLE_images.npy (n, height, width[, 3]) uint8, ROLE_labels.npy
+        folder: has `export.json` and, for each role, ROLE_images.npy (n, height, width[, 3]) uint8, ROLE_labels.npy
             (n,) int64 and ROLE_ids.npy (n, 16) uint8.
 
     Raises:
-        FeedError: the folder holds no such export, or `export.json` is damaged.
+        FeedError: the folder has no such export, or `export.json` is damaged.
     """
-    file = Path(folder) / _ABOUT
+    file = Path(folder) / _METADATA
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FeedError(f"{folder} has no {_ABOUT}. Make it with: imagelake export LAKE SPLIT DIR --to npy") from None
+        raise FeedError(
+            f"{folder} has no {_METADATA}. Make it with: imagelake export LAKE SPLIT DIR --to npy"
+        ) from None
     except (OSError, ValueError) as error:
         raise FeedError(f"{file} cannot be read ({error}). Export again.") from error
     if missing := {"release", "split", "sanitized"} - (about.keys() if isinstance(about, dict) else set()):
-        raise FeedError(f"{file} does not say {', '.join(sorted(missing))}. Export again.")
+        raise FeedError(f"{file} has no {', '.join(sorted(missing))}. Export again.")
     if (form := about.get("form", "npy")) != "npy":
-        raise FeedError(f"{folder} is an export of form {form}. Make one to map with: imagelake export ... --to npy")
+        raise FeedError(
+            f"{folder} is an export of form {form}, which cannot be memory-mapped. Make one with: imagelake export "
+            "LAKE SPLIT DIR --to npy"
+        )
     return NpyFolder(Path(folder), about)
 
 
-def _mapped(file: Path, dtype: type[np.generic], axes: str, dimensions: tuple[int, ...]) -> NDArray[Any]:
+def _open_array(file: Path, dtype: type[np.generic], axes: str, dimensions: tuple[int, ...]) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:

@@ -1,99 +1,116 @@
-"""A feed as a dataset for PyTorch's DataLoader. The only module that imports torch, and only who asks for it does."""
+"""A feed as a dataset for PyTorch's DataLoader. Only `Feed.torch` imports this module: importing torch is slow."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.arrays.batches import Batch, Batches, State
-from pipeline.arrays.feed import Feed
-from pipeline.arrays.windows import Plan
+from pipeline.arrays.epoch import Batch, Batches, Plan, State
 from pipeline.errors import FeedError
 from pipeline.pixels import normalise
+
+
+class EpochSource(Protocol):
+    """What a dataset needs of a feed; `feed.Feed` has it. That module makes datasets, so this one cannot import it."""
+
+    plan: Plan
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of this rank, over all its workers."""
+
+    def epoch(self, epoch: int, *, state: Mapping[str, str | int | bool] | None = None) -> Batches:
+        """Iterate over an epoch, from a saved state on."""
+        ...
+
+    def part(self, worker: int, workers: int) -> Self:
+        """Make the feed of one of several worker processes."""
+        ...
 
 
 class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, and is Any to the type checker
     """Batches as tensors; made by `Feed.torch`, for `DataLoader(dataset, batch_size=None, num_workers=k)`.
 
-    An item is a whole batch: (batch, height, width[, 3]) uint8 and (batch,) int64. Workers share a rank's batches, so
-    none is lost or doubled and `len` is right for any number of them. They also share the buffer; where the role fits
-    into a worker's part of it, batches come in the same order for any number of workers.
+    An item is a whole batch: (batch, height, width[, 3]) uint8 and (batch,) int64. Workers share the batches of a
+    rank: none is lost or repeated, and `len` is right for any number of workers. They also share the buffer. Batches
+    come in the same order for any number of workers if the role fits into a worker's part of the buffer.
 
-    Reading takes threads, not workers: without transforms `num_workers=0` is fastest. Workers may be forked or spawned;
-    they open the files and read pixels themselves.
+    Threads read the pixels, so `num_workers=0` is fastest unless there are transforms. Workers may be forked or
+    spawned. Each opens the files and reads pixels itself.
 
-    Every iteration is the epoch that `set_epoch` named, at first epoch 0. As torchdata's StatefulDataLoader wants it,
-    `state_dict` tells how far the iteration has come in this process, and `load_state_dict` makes the next one go on.
+    Every iteration is the epoch that `set_epoch` chose, at first epoch 0. `state_dict` and `load_state_dict` follow
+    torchdata's StatefulDataLoader: the first returns the progress of the iteration in this process, the second makes
+    the next iteration continue from it.
 
     Args:
         feed: where batches come from, for this rank.
         normalised: pixels as (batch, channels, height, width) float32, (p - 127.5) / 255.
     """
 
-    def __init__(self, feed: Feed, *, normalised: bool = False) -> None:
+    def __init__(self, feed: EpochSource, *, normalised: bool = False) -> None:
         super().__init__()
         self.feed, self.normalised = feed, normalised
-        # Shared, so that workers that outlive an epoch (persistent_workers) hear of the next one.
+        # In shared memory, so that `set_epoch` reaches workers that outlive an epoch (persistent_workers).
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        # Shared too: workers tell that they, and not this process, know how far an iteration has come.
-        self._elsewhere = torch.zeros((), dtype=torch.bool).share_memory_()
-        self._begun: Batches | None = None
+        # In shared memory too: workers set it, and this process then refuses to return a state.
+        self._in_workers = torch.zeros((), dtype=torch.bool).share_memory_()
+        self._current: Batches | None = None
         self._state: State | None = None
-        # By worker: one that outlives an epoch keeps its pixels.
-        self._parts: dict[tuple[int, int], Feed] = {}
+        # By worker: a worker that outlives an epoch keeps its pixels.
+        self._parts: dict[tuple[int, int], EpochSource] = {}
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
         return self.feed.batches_per_epoch
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_begun": None, "_parts": {}}
+        return {**self.__dict__, "_current": None, "_parts": {}}
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         state, self._state = self._state, None
-        self._elsewhere.fill_(get_worker_info() is not None)
-        self._begun = self._feed().epoch(self.epoch, state=state)
-        return map(self._as_tensors, self._begun)
+        self._in_workers.fill_(get_worker_info() is not None)
+        self._current = self._feed_of_process().epoch(self.epoch, state=state)
+        return map(self._as_tensors, self._current)
 
     @property
     def epoch(self) -> int:
-        """The epoch that an iteration hands out."""
+        """The epoch of the next iteration."""
         return int(self._epoch.item())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration, which starts at its beginning; also in workers that are running."""
+        """Choose the epoch of the next iteration, which starts at its beginning. Running workers use it too."""
         self._epoch.fill_(epoch)
         self._state = None
 
     def state_dict(self) -> State:
-        """Tell how far the last iteration has come in this process; before any, that its epoch is to begin.
+        """Return the progress of the last iteration in this process. Before any iteration, it is the epoch's start.
 
         Raises:
-            FeedError: the iteration is in workers of a DataLoader, which alone know.
+            FeedError: DataLoader workers run the iteration, and only they have its progress.
         """
         if self._state is not None:
             return self._state
-        if get_worker_info() is None and self._elsewhere.item():
+        if get_worker_info() is None and self._in_workers.item():
             raise FeedError(
-                "the batches were handed out by workers of a DataLoader, so this process does not know how far they "
-                "are. Use torchdata's StatefulDataLoader and save its state, or num_workers=0."
+                "workers of a DataLoader return the batches, so their progress is not available in this process. "
+                "Use torchdata's StatefulDataLoader and save its state, or num_workers=0."
             )
-        return (self._begun or self._feed().epoch(self.epoch)).state()
+        return (self._current or self._feed_of_process().epoch(self.epoch)).state()
 
     def load_state_dict(self, state: Mapping[str, str | int | bool]) -> None:
-        """Go on, with the next iteration, where a state was saved.
+        """Make the next iteration continue from a saved state.
 
         Raises:
-            FeedError: it is of another dataset, rank or worker; what differs is named.
+            FeedError: the state is of another dataset, rank or worker. The error lists the differences.
         """
         epoch = int(state.get("epoch", 0))
-        self._feed().epoch(epoch, state=state)
+        self._feed_of_process().epoch(epoch, state=state)
         self._epoch.fill_(epoch)
         self._state = dict(state)
 
-    def _feed(self) -> Feed:
+    def _feed_of_process(self) -> EpochSource:
         worker = get_worker_info()
         if worker is None:
             return self.feed
@@ -105,15 +122,15 @@ class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, 
         if not self.normalised:
             return torch.from_numpy(pixels), torch.from_numpy(labels)
         scaled = torch.from_numpy(normalise(pixels))
-        placed = scaled.unsqueeze(1) if pixels.ndim == 3 else scaled.permute(0, 3, 1, 2).contiguous()  # noqa: PLR2004 - gray has no channel axis
-        return placed, torch.from_numpy(labels)
+        channels_first = scaled.unsqueeze(1) if pixels.ndim == 3 else scaled.permute(0, 3, 1, 2).contiguous()  # noqa: PLR2004 - gray has no channel axis
+        return channels_first, torch.from_numpy(labels)
 
 
-def ranks(plan: Plan, rank: int | None, world_size: int | None) -> Plan:
-    """Decide which rank a dataset is for; see `Feed.torch`.
+def plan_of_rank(plan: Plan, rank: int | None, world_size: int | None) -> Plan:
+    """Choose the rank of a dataset; see `Feed.torch`.
 
     Raises:
-        ValueError: one is given without the other, or rank is not below world_size.
+        ValueError: only one of rank and world_size is given, or rank is not below world_size.
     """
     if (rank is None) != (world_size is None):
         raise ValueError("rank and world_size belong together: give both or neither")

@@ -1,1 +1,4 @@
-"""arrays -> scores: models that show what a split is worth. One file per model, the choice a dict."""
+"""Train models on a split and score them: what a split is worth, and how much leakage raises the scores.
+
+`models` has one module per model. `score.score` is the whole: fit, predict, and make rows of the scores table.
+"""

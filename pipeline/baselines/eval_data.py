@@ -1,8 +1,7 @@
-"""What a baseline is trained and examined on.
+"""The data that a baseline is trained and evaluated on.
 
-Parts of the test role that a model is scored on: all of it, and what overlaps with training and what does not.
-
-Which training images every fit of a baseline sees.
+The test role is evaluated in parts: all of it, the images that overlap with training, and those that do not.
+`draw_samples` chooses the training images of every fit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +19,13 @@ from pipeline.stable_order import order_keys
 Mask = NDArray[np.bool_]
 
 
-class Part(NamedTuple):
+class EvalPart(NamedTuple):
     """A part of the test role.
 
     Attributes:
         eval_on: original, sanitized or overlap.
-        rule: by which it was told apart; None for the split's own sanitizing, and for the original.
-        rows: (n,) bool, true for the test images in it.
+        rule: the rule that found the overlap; None for the split's own sanitizing, and for the original.
+        rows: (n,) bool, true for the test images of the part.
     """
 
     eval_on: str
@@ -35,98 +34,100 @@ class Part(NamedTuple):
 
 
 def find_overlaps(clusters: pl.LazyFrame, train: pl.Series, test: pl.Series, rules: Iterable[str]) -> dict[str, Mask]:
-    """Find, rule by rule, the test images whose picture the model may have been trained on.
+    """Find, for each rule, the test images that have a duplicate in the images for training.
 
     Args:
         clusters: rows of the clusters table; rule, cluster_id and image_id are read.
         train: ids of all images that may be trained on, not only of those that a sample draws.
         test: ids of the test images.
-        rules: rules to tell by.
+        rules: rules to use.
 
     Returns:
-        By rule, in the order of `rules`: (n,) bool, in the order of `test`; true where the image shares a cluster of
-        that rule with an image of `train`. All false for a rule without clusters.
+        By rule, in the order of `rules`: (n,) bool, in the order of `test`; true if the image shares a cluster of that
+        rule with an image of `train`. All false for a rule without clusters.
     """
     members = clusters.select("rule", "cluster_id", "image_id")
-    seen = members.join(train.to_frame("image_id").lazy(), on="image_id", how="semi")
-    touched = (
+    with_train = members.join(train.to_frame("image_id").lazy(), on="image_id", how="semi")
+    overlapping = (
         members.join(test.to_frame("image_id").lazy(), on="image_id", how="semi")
-        .join(seen, on=["rule", "cluster_id"], how="semi")
+        .join(with_train, on=["rule", "cluster_id"], how="semi")
         .select("rule", "image_id")
         .collect()
     )
-    return {rule: test.is_in(touched.filter(rule=rule)["image_id"].implode()).to_numpy() for rule in rules}
+    return {rule: test.is_in(overlapping.filter(rule=rule)["image_id"].implode()).to_numpy() for rule in rules}
 
 
-def name_parts(kept: Mask, overlaps: Mapping[str, Mask]) -> list[Part]:
-    """Name the parts to score on.
+def name_parts(kept: Mask, overlaps: Mapping[str, Mask]) -> list[EvalPart]:
+    """List the parts of a role to evaluate.
 
     Args:
-        kept: (n,) bool, whether the split's own sanitizing keeps each test image.
+        kept: (n,) bool, whether the split's own sanitizing keeps each image.
         overlaps: made by `find_overlaps`.
 
     Returns:
         The original; then for the split's own sanitizing (rule None) and for every rule the sanitized and the overlap
-        part, which share out the original without remainder. A part may be empty.
+        part, which together are the original. A part may be empty.
     """
-    told: list[tuple[str | None, Mask]] = [(None, ~kept), *overlaps.items()]
-    halves = [part for rule, rows in told for part in (Part("sanitized", rule, ~rows), Part("overlap", rule, rows))]
-    return [Part("original", None, np.ones(len(kept), dtype=np.bool_)), *halves]
+    by_rule: list[tuple[str | None, Mask]] = [(None, ~kept), *overlaps.items()]
+    parts = [
+        part for rule, rows in by_rule for part in (EvalPart("sanitized", rule, ~rows), EvalPart("overlap", rule, rows))
+    ]
+    return [EvalPart("original", None, np.ones(len(kept), dtype=np.bool_)), *parts]
 
 
-class Exam(NamedTuple):
-    """What a baseline is trained and examined on.
+class EvalData(NamedTuple):
+    """The data that a baseline is trained and evaluated on.
 
     Attributes:
-        train: examples that samples point into.
-        roles: valid, where there is one, and test.
+        train: examples that samples select from.
+        roles: valid, if the split has it, and test.
         parts: of each of these roles; the original comes first.
         names: of the classes.
-        shape: (height, width, channels) of all pictures.
-        train_dropped: images that may be trained on although the split's sanitizing drops them.
+        shape: (height, width, channels) of all images.
+        train_dropped: images for training that the split's sanitizing drops.
     """
 
     train: Examples
     roles: Mapping[str, Examples]
-    parts: Mapping[str, Sequence[Part]]
+    parts: Mapping[str, Sequence[EvalPart]]
     names: Sequence[str]
     shape: tuple[int, int, int]
     train_dropped: int = 0
 
 
-def of_two_classes(spec: BaselinePart, exam: Exam) -> Exam:
-    """Make it a question of two classes, where the recipe asks for one of them.
+def one_against_rest(part: BaselinePart, data: EvalData) -> EvalData:
+    """Reduce the classes to two, "not CLASS" and CLASS, if the recipe has `positive`.
 
     Raises:
-        BaselineError: the class is none of the split's.
+        BaselineError: the split has no such class.
     """
-    if spec.positive is None:
-        return exam
-    if spec.positive not in exam.names:
+    if part.positive is None:
+        return data
+    if part.positive not in data.names:
         raise BaselineError(
-            f"baseline '{spec.model}' looks for class '{spec.positive}', but split '{spec.split}' has "
-            f"{', '.join(exam.names)}. Give one of these as positive."
+            f"baseline '{part.model}' has positive = '{part.positive}', but the classes of split '{part.split}' are "
+            f"{', '.join(data.names)}. Set positive to one of them."
         )
-    place = list(exam.names).index(spec.positive)
+    position = list(data.names).index(part.positive)
 
-    def told(examples: Examples) -> Examples:
-        return examples._replace(labels=(examples.labels == place).astype(np.int64))
+    def reduced(examples: Examples) -> Examples:
+        return examples._replace(labels=(examples.labels == position).astype(np.int64))
 
-    roles = {role: told(examples) for role, examples in exam.roles.items()}
-    return exam._replace(train=told(exam.train), roles=roles, names=(f"not {spec.positive}", spec.positive))
+    roles = {role: reduced(examples) for role, examples in data.roles.items()}
+    return data._replace(train=reduced(data.train), roles=roles, names=(f"not {part.positive}", part.positive))
 
 
-_SEEDS = 2**32  # what scikit-learn takes
+_MAX_SEEDS = 2**32  # scikit-learn takes no larger seed
 
 
 class Sample(NamedTuple):
-    """What one fit is trained on.
+    """The training images of one fit.
 
     Attributes:
-        size: the train size asked for, in images.
+        size: number of training images.
         seed: of the fit.
-        rows: (size,) int64 positions in the pool; some occur several times where the sample is a bootstrap sample.
-        resampled: whether seeds after the first draw bootstrap samples at this size; the same for all of its seeds.
+        rows: (size,) int64 positions in the images for training. A bootstrap sample has some of them several times.
+        resampled: whether seeds after the first draw bootstrap samples at this size; equal for all seeds of the size.
     """
 
     size: int
@@ -135,56 +136,56 @@ class Sample(NamedTuple):
     resampled: bool
 
 
-def draw_samples(spec: BaselinePart, image_ids: NDArray[np.uint8]) -> list[Sample]:
+def draw_samples(part: BaselinePart, image_ids: NDArray[np.uint8]) -> list[Sample]:
     """Draw the training samples of a baseline: one for each train size and seed.
 
-    The first seed takes the first `size` images of the split's order, which is random. Every further seed draws a
-    sample of its own without replacement; a larger sample of one seed holds the smaller ones. Where `size` is the whole
-    pool, such samples would all be equal, and so would the models: there every further seed draws a bootstrap sample,
-    `size` images with replacement.
+    The first seed takes the first `size` images of the split's order, which is random. Every further seed draws its own
+    sample without replacement; a larger sample of a seed contains the smaller ones. If `size` is the whole train role,
+    all these samples would be equal, and so would the models. Every further seed then draws a bootstrap sample: `size`
+    images with replacement.
 
-    A sample is made by image id and seed alone: equal on every machine, whatever else is trained.
+    A sample depends on image ids and seed alone. It is the same on every machine and for every other baseline.
 
     Args:
-        spec: the recipe's `[[baseline]]`: train_sizes, seed and seeds are used.
+        part: `train_sizes`, `seed` and `seeds` are used.
         image_ids: (n, 16) uint8, the images that may be trained on, in the order of the split.
 
     Returns:
-        Ordered by train size as the recipe asks for them, then by seed, the first seed first.
+        Samples ordered by train size as in the recipe, then by seed, the first seed first.
 
     Raises:
-        BaselineError: a size is larger than the pool, or the pool is empty.
+        BaselineError: a size is larger than n, or n is 0.
     """
     count = len(image_ids)
-    seeds = [(spec.seed + number) % _SEEDS for number in range(spec.seeds)]
+    seeds = [(part.seed + number) % _MAX_SEEDS for number in range(part.seeds)]
     return [
-        Sample(size, seed, _rows(image_ids, size, seed, first=seed == spec.seed), size == count)
-        for size in sizes(spec, count)
+        Sample(size, seed, _draw_rows(image_ids, size, seed, first=seed == part.seed), size == count)
+        for size in resolve_sizes(part, count)
         for seed in seeds
     ]
 
 
-def sizes(spec: BaselinePart, available: int) -> list[int]:
-    """Resolve the recipe's train sizes against the images there are; equal sizes are trained once.
+def resolve_sizes(part: BaselinePart, available: int) -> list[int]:
+    """Replace "all" in the recipe's train sizes by a number; list each size once.
 
     Raises:
-        BaselineError: a size is larger than `available`.
+        BaselineError: a size is larger than `available`, or `available` is 0.
     """
-    asked = [available if size == "all" else size for size in spec.train_sizes]
-    over = sorted({size for size in asked if size > available})
-    if over or not available:
+    requested = [available if size == "all" else size for size in part.train_sizes]
+    too_large = sorted({size for size in requested if size > available})
+    if too_large or not available:
         raise BaselineError(
-            f"baseline '{spec.model}' asks for train sizes {over or asked}, but the train role of split '{spec.split}' "
-            f"keeps {available} images. Take these sizes out, or make the role larger."
+            f"baseline '{part.model}' has train sizes {too_large or requested}, but the train role of split "
+            f"'{part.split}' keeps {available} images. Take these sizes out, or make the role larger."
         )
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(requested))
 
 
-def _rows(image_ids: NDArray[np.uint8], size: int, seed: int, *, first: bool) -> NDArray[np.int64]:
+def _draw_rows(image_ids: NDArray[np.uint8], size: int, seed: int, *, first: bool) -> NDArray[np.int64]:
     if first:
         return np.arange(size)
     count = len(image_ids)
     if size == count:
-        # Of 2^64 numbers, count take each image equally often but for one in 2^64 / count.
+        # The modulo favours no image by more than count / 2^64.
         return (order_keys(image_ids, seed, "baseline bootstrap") % np.uint64(count)).astype(np.int64)
     return np.argsort(order_keys(image_ids, seed, "baseline sample"), kind="stable")[:size]

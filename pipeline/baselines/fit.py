@@ -1,7 +1,4 @@
-"""Fit a model once and ask it about every role; or fold by fold, about the images that it was not trained on.
-
-What a fit costs: wall time, and the memory that the process held.
-"""
+"""Fit a model once and predict roles, or cross-validate it; measure wall time and memory."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,86 +10,92 @@ import numpy as np
 
 from pipeline.baselines.model import Examples, Model, Task
 from pipeline.baselines.models import MODELS
-from pipeline.baselines.predict import Judged, joined, judge
+from pipeline.baselines.predict import Predictions, merge_predictions, predict
 from pipeline.errors import BaselineError
 from pipeline.recipe import BaselinePart
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Effort(NamedTuple):
-    """What something took.
+class Cost(NamedTuple):
+    """The cost of a computation.
 
     Attributes:
         seconds: wall time.
-        memory: bytes that the process held at most meanwhile; None where the system does not tell.
+        memory: peak memory of the process in bytes; None on systems other than Linux.
     """
 
     seconds: float
     memory: int | None
 
 
-def measured(make: Callable[[], Made]) -> tuple[Made, Effort]:
-    """Do something, and tell what it took.
+def measure_cost(compute: Callable[[], Result]) -> tuple[Result, Cost]:
+    """Run a computation and measure its cost.
 
-    Linux tells how much memory a process held at most since it was last asked to forget. Where it may not be asked,
-    that is since the process began.
+    Linux reports the peak memory since the last reset. If the reset is not permitted, it is the peak since the process
+    started.
     """
     with suppress(OSError):
-        _RESET.write_text("5", encoding="ascii")
+        _RESET_PEAK.write_text("5", encoding="ascii")
     started = time.perf_counter()
-    made = make()
-    return made, Effort(time.perf_counter() - started, _peak())
+    result = compute()
+    return result, Cost(time.perf_counter() - started, _peak_memory())
 
 
-def _peak() -> int | None:
+def _peak_memory() -> int | None:
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 class Fitted(NamedTuple):
-    """A model, what it took, and by role what it says."""
+    """A fitted model, the cost of the fit, and its predictions by role."""
 
     seed: int
     model: Model
-    effort: Effort
-    judged: dict[str, Judged]
+    cost: Cost
+    predictions: dict[str, Predictions]
 
 
-class Folded(NamedTuple):
-    """What models say of training images that they were not trained on, and how right each fold's was, 0 to 1."""
+class CrossValidation(NamedTuple):
+    """Predictions for all training images by models that were not trained on them.
 
-    judged: Judged
+    Attributes:
+        predictions: in the order of the training images.
+        accuracies: of each fold, 0 to 1.
+        cost: seconds of all fits together, and memory of the fit that used most.
+    """
+
+    predictions: Predictions
     accuracies: tuple[float, ...]
-    effort: Effort
+    cost: Cost
 
 
-def fit_once(spec: BaselinePart, seed: int, task: Task, roles: Mapping[str, Examples]) -> Fitted:
-    """Fit a model and ask it about roles.
+def fit_once(part: BaselinePart, seed: int, task: Task, roles: Mapping[str, Examples]) -> Fitted:
+    """Fit a model and predict roles.
 
     Raises:
-        BaselineError: the training images are all of one class, or what was learned is no numbers.
+        BaselineError: the training images are all of one class, or the scores are not numbers.
     """
-    model, effort = measured(lambda: _fit(spec, seed, task))
-    with np.errstate(over="ignore", invalid="ignore"):  # told below, in words
-        judged = {role: judge(model, examples) for role, examples in roles.items()}
-    if any(np.isnan(one.score).any() for one in judged.values()):
+    model, cost = measure_cost(lambda: _fit(part, seed, task))
+    with np.errstate(over="ignore", invalid="ignore"):  # the error below reports it
+        predictions = {role: predict(model, examples) for role, examples in roles.items()}
+    if any(np.isnan(one.score).any() for one in predictions.values()):
         raise BaselineError(
-            f"baseline '{spec.model}' on split '{spec.split}' gives scores that are no numbers: its fit diverged. "
+            f"baseline '{part.model}' on split '{part.split}' gives scores that are not numbers: the fit diverged. "
             "Change its settings, or take it out."
         )
-    return Fitted(seed, model, effort, judged)
+    return Fitted(seed, model, cost, predictions)
 
 
-def fit_folds(spec: BaselinePart, seed: int, task: Task) -> Folded:
-    """Judge every training image by a model that was trained on the other folds.
+def cross_validate(part: BaselinePart, seed: int, task: Task) -> CrossValidation:
+    """Predict every training image by a model that was trained on the other folds.
 
-    Folds have equal shares of every class and are runs of the split's order, which is random already.
+    Folds have equal fractions of every class. They follow the split's order, which is random already.
 
     Raises:
         BaselineError: a class has fewer images than there are folds.
@@ -103,28 +106,28 @@ def fit_folds(spec: BaselinePart, seed: int, task: Task) -> Folded:
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - slow to import, only for builds that fit
 
     counts = np.bincount(task.train.labels)
-    if spec.folds is None or counts[counts > 0].min() < spec.folds:
+    if part.folds is None or counts[counts > 0].min() < part.folds:
         raise BaselineError(
-            f"baseline '{spec.model}' on split '{spec.split}': {spec.folds} folds of {len(task.train.labels)} training "
-            f"images need {spec.folds} of each class; one has {counts[counts > 0].min()}. Ask for fewer folds or a "
-            "larger train size."
+            f"baseline '{part.model}' on split '{part.split}': {part.folds} folds of {len(task.train.labels)} training "
+            f"images need {part.folds} of each class; one has {counts[counts > 0].min()}. Use fewer folds or a larger "
+            "train size."
         )
-    told, efforts = [], []
-    for seen, asked in StratifiedKFold(spec.folds).split(np.zeros(len(task.train.labels)), task.train.labels):
-        fold = task._replace(train=task.train.take(seen))
-        fitted = fit_once(spec, seed, fold, {"train": task.train.take(asked)})
-        told.append((asked, fitted.judged["train"]))
-        efforts.append(fitted.effort)
-    most = max((effort.memory for effort in efforts if effort.memory is not None), default=None)
-    accuracies = tuple(float(one.correct.mean()) for _, one in told)
-    return Folded(joined(told), accuracies, Effort(sum(effort.seconds for effort in efforts), most))
+    predicted, costs = [], []
+    for train_rows, test_rows in StratifiedKFold(part.folds).split(np.zeros(len(task.train.labels)), task.train.labels):
+        fold = task._replace(train=task.train.take(train_rows))
+        fitted = fit_once(part, seed, fold, {"train": task.train.take(test_rows)})
+        predicted.append((test_rows, fitted.predictions["train"]))
+        costs.append(fitted.cost)
+    memory = max((cost.memory for cost in costs if cost.memory is not None), default=None)
+    accuracies = tuple(float(one.correct.mean()) for _, one in predicted)
+    return CrossValidation(merge_predictions(predicted), accuracies, Cost(sum(cost.seconds for cost in costs), memory))
 
 
-def _fit(spec: BaselinePart, seed: int, task: Task) -> Model:
-    met = len(np.unique(task.train.labels))
-    if met < 2 and spec.model != "never":  # noqa: PLR2004 - there is nothing to tell apart
+def _fit(part: BaselinePart, seed: int, task: Task) -> Model:
+    classes = len(np.unique(task.train.labels))
+    if classes < 2 and part.model != "never":  # noqa: PLR2004 - a model needs two classes to separate
         raise BaselineError(
-            f"baseline '{spec.model}' on split '{spec.split}': its {len(task.train.labels)} training images are of one "
-            "class. Ask for more classes or a larger train size."
+            f"baseline '{part.model}' on split '{part.split}': its {len(task.train.labels)} training images are of one "
+            "class. Use more classes or a larger train size."
         )
-    return MODELS[spec.model](spec.model_copy(update={"seed": seed}), task)
+    return MODELS[part.model](part.model_copy(update={"seed": seed}), task)

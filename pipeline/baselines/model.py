@@ -1,7 +1,4 @@
-"""What every model is given, and what it gives back.
-
-Libraries that only some models need.
-"""
+"""The input and the output of every model, and the check for optional libraries."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +17,7 @@ Scores = NDArray[np.float32] | NDArray[np.float64]
 
 
 class Examples(NamedTuple):
-    """Pictures and their classes.
+    """Images and their classes.
 
     Attributes:
         pixels: (n, height * width * channels) uint8.
@@ -31,18 +28,18 @@ class Examples(NamedTuple):
     labels: Labels
 
     def take(self, rows: NDArray[np.int64]) -> "Examples":
-        """Keep some of them, in the order given."""
+        """Select rows, in the order given."""
         return Examples(self.pixels[rows], self.labels[rows])
 
 
 class Task(NamedTuple):
-    """What to learn from.
+    """The data that a model is trained on.
 
     Attributes:
-        train: to learn from.
-        valid: to stop by, where there are such examples.
-        classes: how many there are; some may not occur in `train`.
-        shape: (height, width, channels) of a picture.
+        train: training examples.
+        valid: examples for early stopping, if there are any.
+        classes: number of classes; some may not occur in `train`.
+        shape: (height, width, channels) of an image.
     """
 
     train: Examples
@@ -52,10 +49,10 @@ class Task(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """How training stood after a pass over the training examples.
+    """The result of one pass over the training examples.
 
     Attributes:
-        loss: mean cross-entropy of the examples, each when its batch had its turn, in nats.
+        loss: mean cross-entropy of the examples in nats, each measured just before its batch was learned.
         valid_accuracy: 0 to 1, or None without valid examples.
     """
 
@@ -64,12 +61,13 @@ class Epoch(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What was learned.
+    """A fitted model.
 
     Attributes:
-        scores: (m, features) uint8 to (m, classes): the largest is the class that the model says, of equals the first.
-        probable: whether the scores are probabilities, 0 to 1 and 1 in sum.
-        epochs: how training went, where it went by epochs.
+        scores: (m, features) uint8 to (m, classes). The largest score is the predicted class, of equal scores the
+            first.
+        probable: whether the scores are probabilities: 0 to 1, with sum 1.
+        epochs: the epochs, if it was trained by epochs.
         chosen: settings that were searched, by name.
     """
 
@@ -79,37 +77,37 @@ class Model(NamedTuple):
     chosen: Mapping[str, float] = {}
 
 
-def spread(scores: Scores, known: Labels, classes: int, blank: float = 0.0) -> Scores:
-    """Widen scores of the classes that a model met to all there are: it never says one of the others.
+def widen_scores(scores: Scores, known: Labels, classes: int, missing: float = 0.0) -> Scores:
+    """Add columns for the classes that had no training image. They are never predicted.
 
     Args:
         scores: (m, k).
         known: (k,) class of each column.
-        classes: how many there are.
-        blank: score of the others: no probability, or for other scores what is below them all.
+        classes: number of all classes.
+        missing: score of the other classes: probability 0, or a score below all others.
 
     Returns:
         (m, classes).
     """
-    out = np.full((len(scores), classes), blank, scores.dtype)
+    out = np.full((len(scores), classes), missing, scores.dtype)
     out[:, known] = scores
     return out
 
 
-# By model, what it imports when it is fitted.
-_NEEDS = {"dense": "torch", "lenet": "torch"}
+# Optional libraries, by the model that imports them.
+_EXTRAS = {"dense": "torch", "lenet": "torch"}
 
 
-def need_extra(spec: BaselinePart) -> None:
-    """Make sure that what a model needs is installed, without importing it.
+def need_extra(part: BaselinePart) -> None:
+    """Check that the optional library of a model is installed, without importing it.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: it is not installed.
     """
-    needed = _NEEDS.get(spec.model)
-    if needed is None or (sys.modules[needed] if needed in sys.modules else find_spec(needed)) is not None:
+    library = _EXTRAS.get(part.model)
+    if library is None or (sys.modules[library] if library in sys.modules else find_spec(library)) is not None:
         return
     raise MissingExtraError(
-        f"baseline '{spec.model}' on split '{spec.split}' needs {needed}, which is not installed. Install it with "
-        f"pip install {needed}, or take the baseline out."
+        f"baseline '{part.model}' on split '{part.split}' needs {library}, which is not installed. Install it with "
+        f"pip install {library}, or take the baseline out."
     )

@@ -1,4 +1,4 @@
-"""What a model says of pictures, a block at a time: only the block is held as float32."""
+"""Predict images with a fitted model, in blocks: only one block at a time is in memory as float32."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from pipeline.baselines.model import Examples, Labels, Model
 
-# Always the same, as a product of matrices may round differently with another number of rows.
-_BLOCK = 8192
+# Always the same size: a matrix product with another number of rows may round differently.
+_BLOCK_ROWS = 8192
 
 
-class Judged(NamedTuple):
-    """What a model says of n pictures, beside what they are.
+class Predictions(NamedTuple):
+    """The predictions for n images, next to their labels.
 
     Attributes:
-        labels: (n,) int64, what they are.
-        predicted: (n,) int64, what the model says.
-        score: (n,) float64, what the model gives the last class: of two, the one that is looked for.
-        margin: (n,) float64, how much more it gives the class it says than the one it is; 0 where it is right.
-        probability: (n,) float64, what the model gives the class it says; None where it knows no probabilities.
+        labels: (n,) int64, true class.
+        predicted: (n,) int64, predicted class.
+        score: (n,) float64, score of the last class. Of two classes this is the positive one.
+        margin: (n,) float64, score of the predicted class less that of the true one; 0 if the prediction is right.
+        probability: (n,) float64, of the predicted class; None if the model has no probabilities.
     """
 
     labels: Labels
@@ -30,39 +30,46 @@ class Judged(NamedTuple):
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(n,) bool."""
+        """(n,) bool, true if the prediction is right."""
         return np.equal(self.predicted, self.labels)
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Judged":
-        """Keep some of them."""
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
+        """Select rows, by position or by mask."""
         probability = None if self.probability is None else self.probability[rows]
-        return Judged(self.labels[rows], self.predicted[rows], self.score[rows], self.margin[rows], probability)
+        return Predictions(self.labels[rows], self.predicted[rows], self.score[rows], self.margin[rows], probability)
 
 
-def judge(model: Model, examples: Examples) -> Judged:
-    """Ask a model about pictures, in their order."""
+def predict(model: Model, examples: Examples) -> Predictions:
+    """Predict the class of each example, in order."""
     count = len(examples.labels)
     predicted = np.empty(count, np.int64)
     score, margin, probability = np.empty(count), np.empty(count), np.empty(count)
-    for start in range(0, count, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        scores = model.scores(examples.pixels[part])
-        predicted[part] = scores.argmax(axis=1)
-        score[part] = scores[:, -1]
-        probability[part] = scores.max(axis=1)
-        margin[part] = probability[part] - scores[np.arange(len(scores)), examples.labels[part]]
-    return Judged(examples.labels, predicted, score, margin, probability if model.probable else None)
+    for start in range(0, count, _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        scores = model.scores(examples.pixels[block])
+        predicted[block] = scores.argmax(axis=1)
+        score[block] = scores[:, -1]
+        probability[block] = scores.max(axis=1)
+        margin[block] = probability[block] - scores[np.arange(len(scores)), examples.labels[block]]
+    return Predictions(examples.labels, predicted, score, margin, probability if model.probable else None)
 
 
-def joined(parts: list[tuple[NDArray[np.int64], Judged]]) -> Judged:
-    """Put together what was said of the parts of a whole, each part with its positions in it."""
+def merge_predictions(parts: list[tuple[NDArray[np.int64], Predictions]]) -> Predictions:
+    """Merge predictions of parts of a role.
+
+    Args:
+        parts: positions of each part in the role, and its predictions. Together they have every position once.
+
+    Returns:
+        The predictions in the order of the role.
+    """
     order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
-    told = [one for _, one in parts]
-    known = [one.probability for one in told if one.probability is not None]
-    return Judged(
-        np.concatenate([one.labels for one in told])[order],
-        np.concatenate([one.predicted for one in told])[order],
-        np.concatenate([one.score for one in told])[order],
-        np.concatenate([one.margin for one in told])[order],
-        np.concatenate(known)[order] if known else None,
+    listed = [one for _, one in parts]
+    probabilities = [one.probability for one in listed if one.probability is not None]
+    return Predictions(
+        np.concatenate([one.labels for one in listed])[order],
+        np.concatenate([one.predicted for one in listed])[order],
+        np.concatenate([one.score for one in listed])[order],
+        np.concatenate([one.margin for one in listed])[order],
+        np.concatenate(probabilities)[order] if probabilities else None,
     )

@@ -1,6 +1,7 @@
-"""Train a torch network by Adam: the same network for the same seed on one machine, and no global state changed.
+"""Train a torch network with Adam: reproducible on one machine, without changing torch's global state.
 
-torch is an optional dependency of two seconds to import, so this module is imported only by a model that is fitted.
+torch is an optional dependency and takes two seconds to import. Only the models that use it import this module, and
+only when they are fitted.
 
 References:
     D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
@@ -19,38 +20,39 @@ from torch import Tensor, nn
 from pipeline.baselines.epochs import Learner, fit_by_epochs
 from pipeline.baselines.model import Labels, Model, Pixels, Scores, Task
 from pipeline.pixels import normalise
-from pipeline.recipe import BaselinePart
+from pipeline.recipe.baselines import EpochsPart
 
-# Where cuBLAS finds how much memory its products may take: without it they are not the same twice.
+# cuBLAS reads its workspace size here. Without a fixed size its results are not reproducible.
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-# Images asked about at a time: what they are inside a network is many times their size.
-_BLOCK = 1024
+# Images to predict at a time: inside a network they take many times their size.
+_BLOCK_ROWS = 1024
 
 
-def fit_network(spec: BaselinePart, task: Task, layers: Callable[[int], nn.Module]) -> Model:
-    """Train a network on a GPU, if torch sees one, else on the CPU.
+def fit_network(part: EpochsPart, task: Task, make_network: Callable[[int], nn.Module]) -> Model:
+    """Train a network on a GPU if torch has one, else on the CPU.
 
     Args:
-        spec: `epochs`, `batch_size`, `learning_rate`, `patience` and `seed` are used.
-        task: what to learn from.
-        layers: makes the network of so many outputs: (batch, channels, height, width) float32, -0.5 to 0.5, to
-            (batch, outputs) logits.
+        part: `epochs`, `batch_size`, `learning_rate`, `patience` and `seed` are used.
+        task: the training data.
+        make_network: makes a network with the given number of outputs: (batch, channels, height, width) float32, -0.5
+            to 0.5, to (batch, outputs) logits.
 
     Raises:
-        BaselineError: there is `patience`, but no valid example.
+        BaselineError: there is `patience`, but no valid example; or training diverged.
     """
-    with _repeatable():
-        return fit_by_epochs(spec, task, lambda outputs: _learner(spec, task, layers, outputs))
+    with _reproducible():
+        return fit_by_epochs(part, task, lambda outputs: _make_learner(part, task, make_network, outputs))
 
 
-def _learner(spec: BaselinePart, task: Task, layers: Callable[[int], nn.Module], outputs: int) -> Learner:
+def _make_learner(part: EpochsPart, task: Task, make_network: Callable[[int], nn.Module], outputs: int) -> Learner:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.device("meta"):  # on no device: torch's own start would take from its global generator
-        network = layers(outputs)
+    # On the meta device, because torch's own initialisation would draw from its global generator.
+    with torch.device("meta"):
+        network = make_network(outputs)
     network = network.to_empty(device="cpu")
-    _start(network, torch.Generator().manual_seed(spec.seed))
+    _initialise(network, torch.Generator().manual_seed(part.seed))
     network.to(device)
-    adam = torch.optim.Adam(network.parameters(), lr=cast("float", spec.learning_rate))
+    adam = torch.optim.Adam(network.parameters(), lr=part.learning_rate)
     height, width, channels = task.shape
 
     def forward(pixels: Pixels) -> Tensor:
@@ -65,43 +67,44 @@ def _learner(spec: BaselinePart, task: Task, layers: Callable[[int], nn.Module],
         return float(loss.detach())
 
     def scores(pixels: Pixels) -> Scores:
-        with _repeatable(), torch.inference_mode():
-            parts = [torch.softmax(forward(pixels[at : at + _BLOCK]), 1) for at in range(0, len(pixels), _BLOCK)]
+        with _reproducible(), torch.inference_mode():
+            starts = range(0, len(pixels), _BLOCK_ROWS)
+            parts = [torch.softmax(forward(pixels[at : at + _BLOCK_ROWS]), 1) for at in starts]
             return cast("Scores", torch.cat(parts).cpu().numpy())
 
-    def remember() -> Callable[[], None]:
-        held = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    def checkpoint() -> Callable[[], None]:
+        saved = {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
-        def back() -> None:
-            network.load_state_dict(held)
+        def restore() -> None:
+            network.load_state_dict(saved)
 
-        return back
+        return restore
 
-    return Learner(step, scores, remember)
+    return Learner(step, scores, checkpoint)
 
 
-def _start(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw weights and biases evenly between -1 and 1 over the root of a unit's inputs, as torch does by itself."""
+def _initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw weights and biases uniformly from +-1 / sqrt(inputs of a unit), as torch does by default."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            most = 1 / sqrt(prod(layer.weight.shape[1:]))
+            bound = 1 / sqrt(prod(layer.weight.shape[1:]))
             for tensor in (layer.weight, layer.bias):
-                nn.init.uniform_(tensor, -most, most, generator)
+                nn.init.uniform_(tensor, -bound, bound, generator)
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
-    """Let torch take only ways that give the same again, and leave its settings as they were.
+def _reproducible() -> Iterator[None]:
+    """Make torch use deterministic algorithms and one thread; restore its settings at the end.
 
-    One thread: with another number of threads, sums come out otherwise. A second one would make LeNet 1.7 times as
-    quick where its core is free, and either network 10 times as slow where another process wants it too.
+    One thread, because sums differ between numbers of threads. A second thread would make LeNet 1.7 times as fast on a
+    free core, and either network 10 times as slow on a busy one.
     """
-    asked = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    threads, held = torch.get_num_threads(), os.environ.get(_CUBLAS)
+    threads, variable = torch.get_num_threads(), os.environ.get(_CUBLAS)
     os.environ.setdefault(_CUBLAS, ":4096:8")
-    # Only to warn, and not a word of it: on a GPU the slope of pooling is added up in any order, which matters only
-    # where windows overlap. Ours do not.
+    # warn_only, and the warning is hidden: on a GPU the gradient of pooling is summed in any order. That matters only
+    # where pooling windows overlap, and ours do not.
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.set_num_threads(1)
     try:
@@ -110,6 +113,6 @@ def _repeatable() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(asked, warn_only=only_warns)
-        if held is None:
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        if variable is None:
             del os.environ[_CUBLAS]

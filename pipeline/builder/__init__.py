@@ -1,5 +1,5 @@
-"""The stages in order: read `build.py` first.
+"""The incremental build. Start with `build.py`: it calls every step in order.
 
-Only here do stages, engines and the lake meet. Every file but `build.py` is one step of it: it tells what is out of
-date and why, runs a stage, and commits what the stage made.
+Every other file is one step: it finds out what is out of date and why, runs a stage, and returns the commits to make.
+Only this folder combines stages, engines and the lake.
 """

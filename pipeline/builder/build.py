@@ -1,7 +1,10 @@
-"""A build, from sources to a release: each step does what is out of date; with nothing to do, nothing is committed.
+"""Build a lake: run every step that is out of date, then publish a release. If nothing is, nothing is committed.
 
 sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> splits -> [splits] -> arrays -> baselines
--> [scores] -> release -> report
+-> [scores, misses] -> release -> report
+
+`build` is the entry point, `update_lake` decodes and commits, and `_run_steps` is the order of the steps. A step is a
+function of a snapshot and a part of the recipe. It returns the commits to make.
 """
 
 import time
@@ -14,10 +17,10 @@ import polars as pl
 from pipeline import sources, storage
 from pipeline.baselines.model import need_extra
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
-from pipeline.builder.clusters import cluster_images, plan_clusters, wanted_rules, ways_to_cluster
+from pipeline.builder.clusters import active_rules, cluster_images, cluster_settings, plan_clusters
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
 from pipeline.builder.image_mode import stored_decode, with_decided_mode
-from pipeline.builder.index import compared_rules, find_embeddings, index_images
+from pipeline.builder.index import find_embeddings, index_images, pairwise_rules
 from pipeline.builder.ingest import check_classes, check_files, commit_sources, decode_sources, plan_ingest
 from pipeline.builder.pairs import compare_images
 from pipeline.builder.preload import ENGINE_NAMES, PRELOAD
@@ -26,10 +29,10 @@ from pipeline.builder.splits import make_splits, plan_splits, split_units
 from pipeline.builder.state import Todo, undo_half_commits
 from pipeline.builder.summary import (
     SourceCounts,
-    as_values,
+    build_notes,
     check_any_image,
     count_sources,
-    notes_of_build,
+    counts_as_json,
     stored_counts,
 )
 from pipeline.builder.worker import Job
@@ -48,25 +51,28 @@ from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.sources import Source
 
+# Characters of a release's note.
+_NOTE_LENGTH = 1000
+
 
 @dataclass(frozen=True)
 class Built:
     """What a build did.
 
     Attributes:
-        root: the lake's folder.
-        release: number of the newest release, made by this build or before.
-        done: every unit of work that was done, and why; empty where there was nothing to do.
-        images: images in the lake.
-        rejects: rejects in the lake.
-        report: the report of the newest release; empty where none can be drawn, as images stay damaged.
-        read: files that were read, be they images or rejects now.
-        read_seconds: how long that took.
-        seconds: how long the whole build took.
-        damaged: how many faults a repair found; None where it was not asked to look.
-        stays: what a repair could not bring back, and why.
+        root: the lake's place.
+        release: number of the newest release, published by this build or before.
+        done: every unit of work that was done, and why; empty if nothing was out of date.
+        images: number of images in the lake.
+        rejects: number of rejects in the lake.
+        report: place of the report; empty if none was written, because images are still damaged.
+        read: number of files that were read, images and rejects.
+        read_seconds: time that reading took, in seconds.
+        seconds: time that the whole build took, in seconds.
+        damaged: number of faults that a repair found; None for a build without repair.
+        still_damaged: what a repair could not restore, and why.
         sources: what the lake holds of every source.
-        notes: what to know about the sources, one line each.
+        notes: notes about the sources, one line each.
         mode: mode of the images, L or RGB.
         mode_decided: whether this build decided the mode by the content.
     """
@@ -81,7 +87,7 @@ class Built:
     read_seconds: float
     seconds: float = 0.0
     damaged: int | None = None
-    stays: tuple[str, ...] = ()
+    still_damaged: tuple[str, ...] = ()
     sources: tuple[SourceCounts, ...] = ()
     notes: tuple[str, ...] = ()
     mode: str = ""
@@ -89,11 +95,15 @@ class Built:
 
 
 def local_engine(workers: int | None = None) -> LocalEngine:
-    """Make the local engine, with what workers need already imported."""
+    """Make the local engine, whose workers start with the modules they need already imported.
+
+    Args:
+        workers: number of worker processes; None for one per core.
+    """
     return LocalEngine(workers, preload=PRELOAD)
 
 
-# By the names that `--engine` gives; each takes the number of workers.
+# By the values of the option `--engine`, a function that makes the engine, given the number of workers.
 ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (local_engine, RayEngine), strict=True))
 
 
@@ -106,19 +116,19 @@ def build(
 ) -> Built:
     """Bring a lake up to date with a recipe and publish it as a release.
 
-    Killed at any instant, the lake reads as of its last release, and the next build ends as this one would have.
+    If the build is killed at any time, readers see the last release, and the next build completes the work.
 
     Args:
         recipe: what to build.
-        engine: where to run; the local engine on every core if None.
-        prune: drop sources, rules, splits and baselines that the lake has and the recipe does not name. They stay
-            readable in older releases until vacuum.
-        replaced: (dataset, uri) of sources that others of the recipe take the place of; see `pipeline.infer`.
+        engine: where to run; None for the local engine on every core.
+        prune: drop sources, rules, splits and baselines that are in the lake but not in the recipe. Older releases
+            still have them, until vacuum.
+        replaced: (dataset, uri) of sources that other sources of the recipe replace; see `pipeline.infer`.
 
     Raises:
-        RecipeError: a rule or source of the recipe is not known.
-        SourceError: a source is missing, damaged, or fails a check; or the lake would be left without any image.
-        SplitError: a split asks for more than there is.
+        RecipeError: the recipe has an unknown rule or source.
+        SourceError: a source is missing, damaged, or fails a check; or the lake would have no image.
+        SplitError: a split asks for more images than there are.
         BaselineError: a baseline cannot be trained.
         MissingExtraError: a baseline needs a library that is not installed.
         LakeError: the lake cannot be written.
@@ -126,19 +136,46 @@ def build(
     started = time.monotonic()
     check_recipe(recipe)
     found = sources.resolve(recipe)
-    with storage.silence_named(recipe.root), registered(recipe.root) as writer, Progress() as progress:
-        before = Snapshot(writer.place)
-        undecided = recipe.decode.mode is None and not stored_decode(before)
-        recipe = with_decided_mode(before, recipe, found)
+    with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
+        snapshot = Snapshot(writer.place)
+        mode_decided = recipe.decode.mode is None and not stored_decode(snapshot)
+        recipe = with_decided_mode(snapshot, recipe, found)
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
-    return replace(built, seconds=time.monotonic() - started, mode_decided=undecided)
+    return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided)
+
+
+def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
+    """List what `build` would do, and why. Nothing is downloaded, decoded or committed.
+
+    Args:
+        recipe: what to build.
+        prune: as in `build`.
+
+    Raises:
+        RecipeError: the recipe has an unknown rule or source.
+        SourceError: a source is missing or damaged.
+        LakeError: the lake cannot be read.
+    """
+    snapshot = Snapshot(recipe.root)
+    recipe = with_decided_mode(snapshot, recipe, ())
+    missing = [part for part in recipe.source if not sources.is_fetched(part)]
+    local = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in missing)})
+    ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]
+    ingest += plan_ingest(snapshot, recipe, sources.resolve(local), prune=prune and not missing).todo
+    images_change = bool(ingest)
+    rules = active_rules(snapshot, recipe, prune=prune)
+    settings = cluster_settings(recipe, pairwise_rules(rules, find_embeddings(snapshot, recipe, rules)))
+    clusters = plan_clusters(snapshot, rules, settings, images_change=images_change)
+    splits = plan_splits(snapshot, split_units(snapshot, recipe, prune=prune), images_change=images_change)
+    runs = plan_runs(snapshot, recipe, prune=prune, redrawn={item.unit for item in splits})
+    return [*ingest, *clusters, *splits, *runs]
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what a recipe names before anything is read.
+    """Check the rules and baselines of a recipe before anything is read.
 
     Raises:
-        RecipeError: a rule is not known.
+        RecipeError: a rule is unknown.
         MissingExtraError: a baseline needs a library that is not installed.
     """
     for rule in recipe.rules:
@@ -158,27 +195,27 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     replaced: Collection[tuple[str, str]] = (),
     repaired: Sequence[Todo] = (),
     damaged: Collection[str] = (),
-    draw: bool = True,
+    report: bool = True,
 ) -> Built:
     """Run every step of a build that is out of date, and publish a release.
 
     Args:
-        writer: registered in the lake.
+        writer: a writer that is registered in the lake.
         recipe: what to build, with its mode decided.
-        found: its sources.
+        found: the sources of the recipe.
         engine: where to run.
-        progress: where to show it.
+        progress: shows the progress.
         prune: as in `build`.
         replaced: as in `build`.
-        repaired: what a repair did before, for the release's note.
-        damaged: places of damaged files that this build replaces: nothing is read of them.
-        draw: count the sources and write the report. Both read images; neither works while images are damaged.
+        repaired: what a repair did before, for the note of the release.
+        damaged: places of damaged files that this build replaces. They are not read.
+        report: count the sources and write the report. Both read images, and fail while images are damaged.
     """
-    # sources -> files that no commit names: other builds may commit meanwhile
+    # Decode without the lock, so that other builds may commit. No commit names the new files yet.
     snapshot = Snapshot(writer.place, left_out=damaged)
     planned = plan_ingest(snapshot, recipe, found, prune=prune, replaced=replaced)
-    rules = wanted_rules(snapshot, recipe, prune=prune)
-    check_files(planned, every=_recipe_changed(snapshot, recipe))
+    rules = active_rules(snapshot, recipe, prune=prune)
+    check_files(planned, every=_is_new_recipe(snapshot, recipe))
     decoded = None
     if planned.todo:
         progress.stage("decode", rejects=True)
@@ -186,35 +223,41 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         pixel_rules = tuple(rule for rule in rules if rule not in embeddings)
         decoded = decode_sources(Job(writer, recipe.decode, pixel_rules), planned, engine, progress)
 
-    # from here on under the lock: the following steps read the whole lake
+    # All other steps read the whole lake, so they run with the lock held.
     with transaction(writer, progress.waiting) as lake:
         check_registered(writer)
         lake.leave_out(damaged)
         done = [*repaired, *_run_steps(lake, recipe, planned, decoded, engine, progress, prune=prune)]
-        # Where images stay damaged, they cannot be counted.
-        counts = stored_counts(lake.snapshot) if not done or not draw else None
+        counts = stored_counts(lake.snapshot) if not done or not report else None
         if counts is None:
-            counts = count_sources(lake.snapshot, found) if draw else []
-        release = publish(lake, recipe.digest, _note(done), recipe_record(recipe), as_values(counts))
+            counts = count_sources(lake.snapshot, found) if report else []
+        release = publish(lake, recipe.digest, _note(done), recipe_record(recipe), counts_as_json(counts))
         published = Lake(writer.place, release)
         if done:
             progress.step("write the report")
-        report = write_report(published) if draw else ""
+        report_file = write_report(published) if report else ""
+
     images, rejects = published.scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
-    read = (decoded.files, decoded.seconds) if decoded else (0, 0.0)
-    notes = notes_of_build(published.snapshot, found, counts, recipe.decode, decoded) if done and draw else ()
+    notes = build_notes(published.snapshot, found, counts, recipe.decode, decoded) if done and report else []
     return Built(
         writer.place,
         release,
         tuple(done),
         images,
         rejects,
-        report,
-        *read,
+        report_file,
+        read=decoded.files if decoded else 0,
+        read_seconds=decoded.seconds if decoded else 0.0,
         sources=tuple(counts),
         notes=tuple(notes),
         mode=recipe.decode.mode or "",
     )
+
+
+def recipe_record(recipe: Recipe) -> dict[str, Any]:
+    """Return what a release stores of its recipe, enough to build again."""
+    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"file": str(recipe.file) if recipe.file else None, "base": str(recipe.base), "values": values}
 
 
 def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
@@ -227,21 +270,16 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     *,
     prune: bool,
 ) -> list[Todo]:
+    """Run the steps in order. Each reads the tables that the steps before it committed."""
     writer = lake.writer
-
-    def commit(changes: Iterable[Commit]) -> None:
-        for change in changes:
-            lake.commit(change)
-
-    # what a killed build left half done
     undo_half_commits(lake)
-    new_recipe = _recipe_changed(lake.snapshot, recipe)
+    new_recipe = _is_new_recipe(lake.snapshot, recipe)
 
-    # files -> images, rejects, index
-    done: list[Todo] = []
+    # decoded files -> images, rejects, index, shards
+    ingested: list[Todo] = []
     if decoded:
         progress.step("check and commit")
-        done = commit_sources(lake, decoded)
+        ingested = commit_sources(lake, decoded)
     else:
         reconcile(lake.snapshot, Decoded(decoder_name(recipe.decode), planned))
         check_any_image(lake.snapshot, [], planned.shards)
@@ -249,58 +287,42 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
             check_classes(lake.snapshot, planned, [], planned.shards)
 
     # images -> index -> pairs -> clusters
-    rules = wanted_rules(lake.snapshot, recipe, prune=prune)
+    rules = active_rules(lake.snapshot, recipe, prune=prune)
     embeddings = find_embeddings(lake.snapshot, recipe, rules)
-    compared = compared_rules(rules, embeddings)
-    commit(index_images(lake.snapshot, writer, rules, engine, progress, embeddings))
-    commit(compare_images(lake.snapshot, writer, compared, recipe.dedup, progress, engine))
-    ways = ways_to_cluster(recipe, compared)
-    clustered, changes = cluster_images(lake.snapshot, writer, rules, ways, progress, engine)
-    commit(changes)
+    pairwise = pairwise_rules(rules, embeddings)
+    _commit(lake, index_images(lake.snapshot, writer, rules, engine, progress, embeddings))
+    _commit(lake, compare_images(lake.snapshot, writer, pairwise, recipe.dedup, progress, engine))
+    settings = cluster_settings(recipe, pairwise)
+    clustered, commits = cluster_images(lake.snapshot, writer, rules, settings, progress, engine)
+    _commit(lake, commits)
 
     # images, clusters -> splits
     splits = split_units(lake.snapshot, recipe, prune=prune)
-    drawn, changes = make_splits(lake.snapshot, writer, recipe, splits, progress)
-    commit(changes)
+    drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, progress)
+    _commit(lake, commits)
 
-    # splits -> arrays -> scores
+    # splits -> arrays -> scores, misses
     runs = run_units(lake.snapshot, recipe, prune=prune)
-    scored, changes = score_baselines(lake.snapshot, writer, runs, progress)
-    commit(changes)
-    done += [*clustered, *drawn, *scored]
+    scored, commits = score_baselines(lake.snapshot, writer, runs, progress)
+    _commit(lake, commits)
+
+    done = [*ingested, *clustered, *drawn, *scored]
     if new_recipe and not done:
-        done.append(Todo("release", "recipe", "the recipe changed, but nothing that was made from it"))
+        done.append(Todo("release", "recipe", "the recipe changed, but no result depends on the change"))
     return done
 
 
-def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
-    """List what `build` would do, and why, without downloading, decoding or committing anything."""
-    snapshot = Snapshot(recipe.root)
-    recipe = with_decided_mode(snapshot, recipe, ())
-    absent = [part for part in recipe.source if not sources.is_fetched(part)]
-    here = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in absent)})
-    found = [Todo("ingest", part.uri, "not downloaded yet") for part in absent]
-    found += plan_ingest(snapshot, recipe, sources.resolve(here), prune=prune and not absent).todo
-    change = bool(found)
-    rules = wanted_rules(snapshot, recipe, prune=prune)
-    splits = split_units(snapshot, recipe, prune=prune)
-    ways = ways_to_cluster(recipe, compared_rules(rules, find_embeddings(snapshot, recipe, rules)))
-    clusters = plan_clusters(snapshot, rules, ways, images_change=change)
-    drawn = plan_splits(snapshot, splits, images_change=change)
-    runs = plan_runs(snapshot, recipe, prune=prune, redrawn={item.unit for item in drawn})
-    return [*found, *clusters, *drawn, *runs]
+def _commit(lake: Transaction, commits: Iterable[Commit]) -> None:
+    for commit in commits:
+        lake.commit(commit)
 
 
-def recipe_record(recipe: Recipe) -> dict[str, Any]:
-    """Return what a release keeps of its recipe, enough to build again."""
-    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {"file": str(recipe.file) if recipe.file else None, "base": str(recipe.base), "values": values}
+def _is_new_recipe(snapshot: Snapshot, recipe: Recipe) -> bool:
+    """Return whether the newest release was built from another recipe, or there is no release."""
+    releases = list_releases(snapshot)
+    return releases.is_empty() or releases["recipe_digest"].last() != recipe.digest
 
 
-def _recipe_changed(snapshot: Snapshot, recipe: Recipe) -> bool:
-    past = list_releases(snapshot)
-    return past.is_empty() or past["recipe_digest"].last() != recipe.digest
-
-
-def _note(done: list[Todo]) -> str:
-    return "; ".join(f"{item.stage} {item.unit}: {item.reason}" for item in done)[:1000]
+def _note(done: Iterable[Todo]) -> str:
+    """Return the note of a release: what its build did, cut to a maximal length."""
+    return "; ".join(f"{item.stage} {item.unit}: {item.reason}" for item in done)[:_NOTE_LENGTH]

@@ -1,10 +1,8 @@
-"""index, pairs -> clusters: cluster under rules whose input changed, and tell what became of the clusters before.
+"""index, pairs -> clusters: cluster images under the rules whose input changed, and count how clusters changed.
 
-index, pairs -> links: what a rule that compares says belongs together, for clusters, splits and verify alike.
-
-A rule is stored where the recipe's `dedup.rules` names it. What a stricter threshold finds is among the stored pairs:
-a split may sanitize by photo:0.7 where photo:0.6 is stored, and its clusters are linked from those pairs when they are
-read (decision 0022).
+The lake stores pairs and clusters of the rules in `dedup.rules` of the recipe. The pairs of a stricter threshold are
+among the stored ones: a split may sanitize by photo:0.7 if photo:0.6 is stored. Clusters of photo:0.7 are then linked
+from those pairs when they are read (decision 0022).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 import schemas
-from pipeline.builder.state import DAMAGED, Todo, shards_state, stale, unit_digest
+from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_state, unit_digest
 from pipeline.dedup.clusters import cluster_by_keys, cluster_changes, say_changes
 from pipeline.dedup.index import KEYS_VERSION
 from pipeline.dedup.rules import parse_rule
@@ -30,182 +28,268 @@ from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe
 from pipeline.recipe.rules import rule_with_pairs_of, threshold_of
 
-# Scans a table of the lake for one rule.
+# Scans the rows of one rule, given the name of a table.
 ScanRule = Callable[[str], pl.LazyFrame]
-# Scans a table of the lake for a rule: the table's name, then the rule's.
+# Scans the rows of one rule, given the names of a table and of the rule.
 ScanTable = Callable[[str, str], pl.LazyFrame]
 
+# How images become clusters: "components" joins all that pairs connect, "stars" joins those that are paired with one
+# representative, "keys" joins those with equal keys in the index.
+Method = Literal["components", "stars", "keys"]
 
-class Stored(NamedTuple):
-    """Where the lake has what a rule finds.
+_METHODS: Mapping[str, Method] = {"components": "components", "stars": "stars", "keys": "keys"}
+_NO_SETTINGS: Mapping[str, Sequence[str]] = MappingProxyType({})
+# Buckets of the index, and rows of the index that are enough for a task of their own.
+_BUCKETS = 256
+_ROWS_PER_TASK = 2**16
+
+
+class StoredRule(NamedTuple):
+    """The rule under which the lake stores the pairs or clusters of a rule.
 
     Attributes:
-        rule: the rule itself, or the one whose stored pairs include its pairs.
-        least: the score from which on the stored pairs are the rule's; None where they are all.
-        method: how the stored rule makes clusters of its pairs; "keys" where it has no pairs.
+        rule: the rule itself, or a looser one whose stored pairs include its pairs.
+        min_score: only stored pairs with this score or more are pairs of the rule; None if all are.
+        method: how the stored rule makes clusters; "keys" if it has no pairs.
     """
 
     rule: str
-    least: float | None
-    method: Literal["components", "stars", "keys"]
+    min_score: float | None
+    method: Method
 
 
-def find_stored(rule: str, units: Mapping[str, Mapping[str, Any]]) -> Stored:
-    """Find where the lake has what a rule finds: in its own rows, also where these are none, or in a looser rule's.
+def find_stored_rule(rule: str, units: Mapping[str, Mapping[str, Any]]) -> StoredRule:
+    """Find the stored rule for a rule: the rule itself, even if nothing is stored, or a looser one.
 
     Args:
         rule: a rule, stored or not.
-        units: of the clusters table's commit.
+        units: units of the clusters table's metadata.
     """
     name = rule_with_pairs_of(rule, units)
     if name is None:
-        return Stored(rule, None, "keys")
-    wanted = threshold_of(rule)
-    least = None if name == rule or wanted is None else wanted.least
-    ways: dict[str, Literal["components", "stars", "keys"]] = {"stars": "stars", "keys": "keys"}
+        return StoredRule(rule, None, "keys")
+    threshold = threshold_of(rule)
+    min_score = None if name == rule or threshold is None else threshold.least
     spec = units[name].get("spec") or ("", "", "components")
-    return Stored(name, least, ways.get(spec[2], "components"))
+    return StoredRule(name, min_score, _METHODS.get(spec[2], "components"))
 
 
-def pairs_from(least: float | None, pairs: pl.LazyFrame) -> pl.LazyFrame:
-    """Keep the pairs with a score of `least` or more, to the precision in which scores are stored; all for None.
+def filter_pairs(min_score: float | None, pairs: pl.LazyFrame) -> pl.LazyFrame:
+    """Keep the pairs with a score of at least `min_score`; all if it is None.
 
-    A score was rounded to float32, and rounding keeps the order: no pair of the stricter rule is lost.
+    The comparison has the precision of stored scores. They were rounded to float32, and rounding keeps the order, so
+    no pair of the stricter rule is lost.
     """
-    return pairs if least is None else pairs.filter(pl.col("score") >= pl.lit(least, pl.Float32))
+    return pairs if min_score is None else pairs.filter(pl.col("score") >= pl.lit(min_score, pl.Float32))
 
 
-def clusters_of(stored: Stored, scan: ScanTable, method: Literal["components"] | None = None) -> pl.LazyFrame:
-    """Read the clusters of a rule, or link them from the pairs of a looser one.
+def read_clusters(stored: StoredRule, scan: ScanTable, method: Literal["components"] | None = None) -> pl.LazyFrame:
+    """Read the clusters of a rule, or link them from the pairs of a looser rule.
 
     Args:
-        stored: made by `find_stored`.
-        scan: scans clusters, pairs or index, rows of one rule only.
-        method: how pairs make clusters; None for the way of the stored rule.
+        stored: made by `find_stored_rule`.
+        scan: scans clusters, pairs or index, only rows of one rule.
+        method: how pairs make clusters; None for the method of the stored rule.
 
     Returns:
-        Columns cluster_id and image_id at least.
+        At least the columns cluster_id and image_id.
     """
-    if stored.method == "keys" or (stored.least is None and method in (None, stored.method)):
+    if stored.method == "keys" or (stored.min_score is None and method in (None, stored.method)):
         return scan("clusters", stored.rule)
     from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
 
-    pairs = pairs_from(stored.least, scan("pairs", stored.rule))
-    links = links_of(stored.rule, lambda table: scan(table, stored.rule), pairs)
-    return link(links, method or stored.method).lazy()
+    pairs = filter_pairs(stored.min_score, scan("pairs", stored.rule))
+    edges = cluster_edges(stored.rule, lambda table: scan(table, stored.rule), pairs)
+    return link(edges, method or stored.method).lazy()
 
 
-def links_of(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None = None) -> pl.DataFrame:
-    """List what links images: pairs, and where the rule says so, images with equal signatures.
+def cluster_edges(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None = None) -> pl.DataFrame:
+    """List the edges that connect images into clusters: pairs and, if the rule has them, equal signatures.
 
     Args:
-        rule: a rule that compares.
-        scan: scans index or pairs, rows of this rule only.
-        pairs: links to read instead of all pairs; None for these.
+        rule: a rule that compares pairs.
+        scan: scans index or pairs, only rows of this rule.
+        pairs: pairs to read instead of all pairs of the rule; None for all.
 
     Returns:
-        Columns left_id and right_id, the smaller id first. Of images with equal signatures the first is linked with
-        each other one.
+        Columns left_id and right_id, the smaller id first. Of images with equal signatures, the one with the smallest
+        id is connected with each other one.
     """
-    links = (scan("pairs") if pairs is None else pairs).select("left_id", "right_id")
+    edges = (scan("pairs") if pairs is None else pairs).select("left_id", "right_id")
     comparison = parse_rule(rule).comparison
     if comparison is None or not comparison.equal_signatures:
-        return links.collect()
-    alike = (
+        return edges.collect()
+    equal = (
         scan("index")
         .filter(pl.col("signature") != 0)
         .select("image_id", left_id=pl.col("image_id").min().over("key", "signature"))
         .filter(pl.col("image_id") != pl.col("left_id"))
         .select("left_id", right_id="image_id")
     )
-    return pl.concat([links, alike]).collect()
+    return pl.concat([edges, equal]).collect()
 
 
-_METHODS: dict[str, Literal["components", "stars"]] = {"components": "components", "stars": "stars"}
-_NO_WAYS: Mapping[str, Sequence[str]] = MappingProxyType({})
-_ROWS = schemas.TABLES["clusters"].schema
-# Buckets of the index, and rows of it that are worth a task of their own.
-_BUCKETS, _ROWS_A_PIECE = 256, 2**16
+def active_rules(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
+    """List the rules that a build keeps up to date: those of the recipe and, unless pruned, all others of the lake."""
+    stored = () if prune else snapshot.metadata("clusters").units
+    return tuple(dict.fromkeys([*recipe.dedup.rules, *stored]))
 
 
-def wanted_rules(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> tuple[str, ...]:
-    """List the rules to keep up to date: the recipe's, and unless pruned those that the lake has already."""
-    held = () if prune else snapshot.metadata("clusters").units
-    return tuple(dict.fromkeys([*recipe.dedup.rules, *held]))
+def cluster_settings(recipe: Recipe, rules: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return, by rule, how its pairs become clusters.
 
+    Args:
+        recipe: what to build.
+        rules: rules that compare pairs; see `pipeline.builder.index.pairwise_rules`.
 
-def ways_to_cluster(recipe: Recipe, compared: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """By rule that compares, how its pairs become clusters, of what, and the fingerprint of the user's vectors."""
-    named = recipe.dedup.clusters, recipe.dedup.between
-    return {rule: (*named, *filter(None, [vectors])) for rule, vectors in compared.items()}
+    Returns:
+        By rule, `clusters` and `between` of the recipe's `[dedup]`, then the fingerprint of the user's vectors, if any.
+    """
+    settings = recipe.dedup.clusters, recipe.dedup.between
+    return {rule: (*settings, *filter(None, [vectors])) for rule, vectors in rules.items()}
 
 
 def cluster_units(
-    snapshot: Snapshot, rules: Iterable[str], ways: Mapping[str, Sequence[str]]
+    snapshot: Snapshot, rules: Iterable[str], settings: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """By rule, the fingerprint of the clusters that the lake's shards give, and how pairs become clusters."""
+    """Return, by rule, the settings and the fingerprint of its clusters.
+
+    Args:
+        snapshot: the lake.
+        rules: rules of any kind.
+        settings: made by `cluster_settings`.
+    """
     state = shards_state(snapshot)
-    specs = {rule: [rule, KEYS_VERSION, *ways.get(rule, ["keys"])] for rule in rules}
+    specs = {rule: [rule, KEYS_VERSION, *settings.get(rule, ["keys"])] for rule in rules}
     return {rule: {"spec": spec, "fingerprint": unit_digest("dedup", spec, state)} for rule, spec in specs.items()}
 
 
 def plan_clusters(
-    snapshot: Snapshot, rules: Iterable[str], ways: Mapping[str, Sequence[str]], *, images_change: bool
+    snapshot: Snapshot, rules: Sequence[str], settings: Mapping[str, Sequence[str]], *, images_change: bool
 ) -> list[Todo]:
-    """Tell which rules the next build would cluster by, and why."""
-    rules = list(rules)
-    changed = dict.fromkeys(rules, "images change") if images_change else None
-    return stale("dedup", cluster_units(snapshot, rules, ways), snapshot.metadata("clusters"), changed=changed)
+    """List the rules that the next build would cluster by, and why.
+
+    Args:
+        snapshot: the lake.
+        rules: made by `active_rules`.
+        settings: made by `cluster_settings`.
+        images_change: whether the next build would read or drop images.
+    """
+    units = cluster_units(snapshot, rules, settings)
+    changed = dict.fromkeys(rules, "the images change") if images_change else None
+    return find_outdated("dedup", units, snapshot.metadata("clusters"), changed=changed)
 
 
 def cluster_images(  # noqa: PLR0913, PLR0917 - arguments of one step
     snapshot: Snapshot,
     writer: Writer,
     rules: Iterable[str],
-    ways: Mapping[str, Sequence[str]] = _NO_WAYS,
+    settings: Mapping[str, Sequence[str]] = _NO_SETTINGS,
     progress: Progress = SILENT,
     engine: Engine = HERE,
 ) -> tuple[list[Todo], list[Commit]]:
-    """Cluster under every rule whose index changed.
+    """Cluster the images under every rule that is out of date.
 
     Args:
-        snapshot: of the lake.
+        snapshot: the lake.
         writer: writes the files.
-        rules: the rules that are wanted.
-        ways: by rule that compares, how its pairs become clusters, and the fingerprint of the user's vectors, if any.
-        progress: where to show it.
+        rules: made by `active_rules`.
+        settings: made by `cluster_settings`.
+        progress: shows the progress.
         engine: where to run.
 
     Returns:
-        What was done, why, and what became of the clusters that were there; and the commit to make. Both are empty
-        where nothing is out of date.
+        What was done, why, and how the clusters changed; then the commit to make. Both are empty if nothing is out of
+        date.
     """
-    units = cluster_units(snapshot, rules, ways)
-    held = snapshot.metadata("clusters")
-    todo = stale("dedup", units, held)
+    units = cluster_units(snapshot, rules, settings)
+    metadata = snapshot.metadata("clusters")
+    todo = find_outdated("dedup", units, metadata)
     if not todo:
         return [], []
-    parts: list[Part] = []
+    written: list[Part] = []
     changes: dict[str, dict[str, int]] = {}
     for rule in (item.unit for item in todo if item.unit in units):
         progress.step(f"cluster by {rule}")
         spec = units[rule]["spec"]
-        rows = _by_keys(snapshot, rule, engine) if spec[2] == "keys" else _by_pairs(snapshot, rule, spec, held)
-        if rule in held.units and DAMAGED not in held.units[rule]:
-            changes[rule] = cluster_changes(_of_rule(snapshot, "clusters", rule).collect(), rows)
-        parts += writer.write("clusters", rows.to_arrow().cast(_ROWS), {"rule": rule})
-    touched = {item.unit for item in todo}
-    made = {rule: {**unit, **_counted(rule, changes, held)} for rule, unit in units.items()}
-    now = snapshot.versions
-    metadata = Metadata("dedup", made, {name: now[name] for name in ("index", "pairs") if name in now})
-    commit = Commit("clusters", parts, metadata, lambda p: _rule(p) in touched)
+        by_keys = spec[2] == "keys"
+        rows = _cluster_by_keys(snapshot, rule, engine) if by_keys else _link_pairs(snapshot, rule, spec, metadata)
+        if rule in metadata.units and DAMAGED not in metadata.units[rule]:
+            changes[rule] = cluster_changes(_scan_rule(snapshot, "clusters", rule).collect(), rows)
+        written += writer.write("clusters", rows.to_arrow().cast(schemas.TABLES["clusters"].schema), {"rule": rule})
+    for rule, unit in units.items():
+        # Clusters that were not made again keep the counts of their last change.
+        counts = changes.get(rule) or metadata.units.get(rule, {}).get("changes")
+        if counts:
+            unit["changes"] = counts
+    replaced = {item.unit for item in todo}
+    updated = Metadata("dedup", units, input_versions(snapshot, "index", "pairs"))
+    commit = Commit("clusters", written, updated, lambda partition: partition["rule"] in replaced)
     return [_with_changes(item, changes) for item in todo], [commit]
 
 
-def _counted(rule: str, changes: Mapping[str, dict[str, int]], held: Metadata) -> dict[str, Any]:
-    """Keep, with a rule's clusters, what became of those before."""
-    counts = changes.get(rule) or held.units.get(rule, {}).get("changes")
-    return {"changes": counts} if counts else {}
+def cluster_buckets(snapshot: Snapshot, rule: str, buckets: range) -> pl.DataFrame:
+    """Cluster the images whose keys are in some buckets. Runs in a worker.
+
+    Args:
+        snapshot: the lake.
+        rule: a rule that groups images by equal keys.
+        buckets: numbers of the buckets.
+
+    Returns:
+        Rows of the clusters table, sorted.
+    """
+    index = _scan_rule(snapshot, "index", rule)
+    return cluster_by_keys(index.filter(pl.col("bucket").is_between(buckets[0], buckets[-1]))).collect()
+
+
+def _cluster_by_keys(snapshot: Snapshot, rule: str, engine: Engine) -> pl.DataFrame:
+    """Return sorted rows of the clusters table for a rule with keys. With several workers, each takes some buckets."""
+    rows = sum(part.rows for part in snapshot.files("index", lambda partition: partition["rule"] == rule))
+    tasks = max(1, min(engine.pieces, rows // _ROWS_PER_TASK, _BUCKETS))
+    if tasks == 1:
+        return cluster_by_keys(_scan_rule(snapshot, "index", rule)).collect()
+    cuts = [_BUCKETS * number // tasks for number in range(tasks + 1)]
+    work = partial(cluster_buckets, snapshot, rule)
+    with closing(engine.map(work, map(range, cuts, cuts[1:]))) as found:
+        return pl.concat(found).sort("rule", "cluster_id", "image_id")
+
+
+def _link_pairs(snapshot: Snapshot, rule: str, spec: Sequence[str], metadata: Metadata) -> pl.DataFrame:
+    """Return sorted rows of the clusters table for a rule with pairs."""
+    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
+
+    pairs = _pairs_to_link(snapshot, rule, spec, metadata)
+    edges = cluster_edges(rule, lambda table: _scan_rule(snapshot, table, rule), pairs)
+    method: Literal["components", "stars"] = "stars" if spec[2] == "stars" else "components"
+    images = _scan_rule(snapshot, "index", rule).select("image_id", "label", "dataset", "split", "rule")
+    return (
+        images.join(link(edges, method).lazy(), on="image_id")
+        .collect()
+        .sort("cluster_id", "image_id")
+        .select(schemas.TABLES["clusters"].schema.names)
+    )
+
+
+def _pairs_to_link(snapshot: Snapshot, rule: str, spec: Sequence[str], metadata: Metadata) -> pl.LazyFrame:
+    """Return the pairs to link: all, or if pairs were only added, the new ones and one edge per old cluster member.
+
+    A component is connected by edges from its first image to each other one as it is by all its pairs.
+    """
+    pairs = _scan_rule(snapshot, "pairs", rule)
+    same_settings = metadata.units.get(rule, {}).get("spec") == list(spec)
+    if spec[2] != "components" or not same_settings or "pairs" not in metadata.inputs:
+        return pairs
+    then, now = (
+        {part.path for part in state.files("pairs", lambda partition: partition["rule"] == rule)}
+        for state in (snapshot.with_version("pairs", metadata.inputs["pairs"]), snapshot)
+    )
+    if not then <= now:
+        return pairs
+    members = _scan_rule(snapshot, "clusters", rule).select(left_id="cluster_id", right_id="image_id")
+    old = members.filter(pl.col("left_id") != pl.col("right_id"))
+    added = sorted(now - then)
+    return pl.concat([old, snapshot.scan_files("pairs", added).select("left_id", "right_id")]) if added else old
 
 
 def _with_changes(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
@@ -214,74 +298,5 @@ def _with_changes(item: Todo, changes: Mapping[str, dict[str, int]]) -> Todo:
     return item._replace(reason=f"{item.reason}; clusters: {say_changes(changes[item.unit])}")
 
 
-def cluster_buckets(snapshot: Snapshot, rule: str, buckets: range) -> pl.DataFrame:
-    """Cluster the images whose keys lie in some buckets; runs in a worker.
-
-    Args:
-        snapshot: of the lake.
-        rule: a rule that keys decide.
-        buckets: which ones.
-
-    Returns:
-        Rows of the clusters table, ordered.
-    """
-    index = _of_rule(snapshot, "index", rule)
-    return cluster_by_keys(index.filter(pl.col("bucket").is_between(buckets[0], buckets[-1]))).collect()
-
-
-def _by_keys(snapshot: Snapshot, rule: str, engine: Engine) -> pl.DataFrame:
-    """Make the rows of the clusters table of one rule, ordered; where the engine is many, by buckets."""
-    rows = sum(part.rows for part in snapshot.files("index") if _rule(part.partition) == rule)
-    pieces = max(1, min(engine.pieces, rows // _ROWS_A_PIECE, _BUCKETS))
-    if pieces == 1:
-        return cluster_by_keys(_of_rule(snapshot, "index", rule)).collect()
-    cuts = [_BUCKETS * number // pieces for number in range(pieces + 1)]
-    work = partial(cluster_buckets, snapshot, rule)
-    with closing(engine.map(work, map(range, cuts, cuts[1:]))) as found:
-        return pl.concat(found).sort("rule", "cluster_id", "image_id")
-
-
-def _by_pairs(snapshot: Snapshot, rule: str, spec: Sequence[str], held: Metadata) -> pl.DataFrame:
-    """Make the rows of the clusters table of one rule that compares, ordered."""
-    index = _of_rule(snapshot, "index", rule)
-    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
-
-    links = links_of(rule, lambda table: _of_rule(snapshot, table, rule), _links(snapshot, rule, spec, held))
-    linked = link(links, _METHODS[spec[2]])
-    known = index.select("image_id", "label", "dataset", "split", "rule")
-    return (
-        known.join(linked.lazy(), on="image_id")
-        .collect()
-        .sort("cluster_id", "image_id")
-        .select(schemas.TABLES["clusters"].schema.names)
-    )
-
-
-def _links(snapshot: Snapshot, rule: str, spec: Sequence[str], held: Metadata) -> pl.LazyFrame:
-    """Read the pairs of a rule; where some were only added, those, and for the others the clusters that they made.
-
-    A component is as well connected by its first image with each other as by all its pairs.
-    """
-    pairs = _of_rule(snapshot, "pairs", rule)
-    if spec[2] != "components" or held.units.get(rule, {}).get("spec") != list(spec) or "pairs" not in held.inputs:
-        return pairs
-    then, now = (
-        {part.path for part in snapshot.with_version("pairs", version).files("pairs") if _rule(part.partition) == rule}
-        for version in (held.inputs["pairs"], snapshot.version("pairs"))
-    )
-    if not then <= now:
-        return pairs
-    made = _of_rule(snapshot, "clusters", rule).select(left_id="cluster_id", right_id="image_id")
-    known = made.filter(pl.col("left_id") != pl.col("right_id"))
-    new = sorted(now - then)
-    if not new:
-        return known
-    return pl.concat([known, snapshot.scan_files("pairs", new).select("left_id", "right_id")])
-
-
-def _of_rule(snapshot: Snapshot, table: str, rule: str) -> pl.LazyFrame:
-    return snapshot.scan(table, lambda partition: _rule(partition) == rule)
-
-
-def _rule(partition: Mapping[str, str]) -> str:
-    return partition["rule"]
+def _scan_rule(snapshot: Snapshot, table: str, rule: str) -> pl.LazyFrame:
+    return snapshot.scan(table, lambda partition: partition["rule"] == rule)

@@ -1,8 +1,8 @@
-"""The mode of a lake's images where its recipe does not say it: what the lake has, or else what its content is.
+"""Decide the mode of a lake's images where the recipe does not set it: the lake's mode, or else by the content.
 
-The mode is L (gray) if in every source at least 99 of 100 of the first 1,000 pictures are gray or have equal red, green
-and blue everywhere; else it is RGB. The first pictures are those of the archive's order, or of the order of paths or
-rows. The first build decides, and its stored recipe keeps the mode, so that a lake stays as it is when it grows.
+The mode is L (gray) if at least 99 of 100 of the first 1,000 images of every source are gray, or have equal red, green
+and blue in every pixel; else it is RGB. "First" is the order of the archive, of the paths or of the rows. The first
+build decides and stores the mode with its recipe, so that the mode does not change when the lake grows.
 """
 
 import io
@@ -16,36 +16,37 @@ import numpy as np
 from PIL import Image
 
 from pipeline import sources
-from pipeline.decode.picture import decode, is_gray, strict_pillow
+from pipeline.decode.picture import GRAY_MODES, decode, is_gray, strict_pillow
 from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart, Recipe
 from pipeline.shard import Encoded, Files, Made, Pixels
 from pipeline.sources import Source
 
-_FIRST = 1_000
-_COLOUR_SHARE = 100  # one picture in so many may be in colour
-_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-_COLOUR = DecodePart(mode="RGB", on_mismatch="convert")
+# Images of a source that decide.
+_SAMPLE = 1_000
+# In a gray lake, at most one image in this many is a colour image.
+_IMAGES_PER_COLOUR_IMAGE = 100
+_DECODE_RGB = DecodePart(mode="RGB", on_mismatch="convert")
 
 
 def stored_decode(snapshot: Snapshot) -> dict[str, Any]:
-    """Read `[decode]` as the newest release of a lake keeps it; empty where there is no release."""
+    """Read the `[decode]` settings that the newest release of a lake stores; empty if there is no release."""
     recipe = snapshot.metadata("releases").units.get("recipe", {})
-    found: dict[str, Any] = recipe.get("values", {}).get("decode", {})
-    return found
+    settings: dict[str, Any] = recipe.get("values", {}).get("decode", {})
+    return settings
 
 
 def with_decided_mode(snapshot: Snapshot, recipe: Recipe, found: Iterable[Source]) -> Recipe:
-    """Fill in `mode` and `on_mismatch` of a recipe.
+    """Set `mode` and `on_mismatch` of a recipe.
 
     Args:
-        snapshot: of the lake.
+        snapshot: the lake.
         recipe: what to build.
-        found: its sources. They are read only where neither the recipe nor the lake has a mode.
+        found: the sources of the recipe. They are read only if neither the recipe nor the lake has a mode.
 
     Returns:
-        The recipe with both keys set: as it says, else as the lake has them, else by the content and "convert".
-        Lakes of version 0.5 and earlier have both, also where their recipes did not say so.
+        The recipe with both keys set: its own values, else those of the lake, else a mode decided by the content and
+        "convert". Lakes of version 0.5 and earlier store both, even if their recipes did not set them.
 
     Raises:
         SourceError: a source is damaged.
@@ -56,79 +57,80 @@ def with_decided_mode(snapshot: Snapshot, recipe: Recipe, found: Iterable[Source
     stored = stored_decode(snapshot)
     mode = part.mode or stored.get("mode") or decide_mode(found)
     on_mismatch = part.on_mismatch or stored.get("on_mismatch") or "convert"
-    # Checked again: "resize" of an older lake is "convert".
+    # Validated again, because an older lake may store "resize", which is "convert" now.
     decided = DecodePart.model_validate({**part.model_dump(), "mode": mode, "on_mismatch": on_mismatch})
     return recipe.model_copy(update={"decode": decided})
 
 
 def decide_mode(found: Iterable[Source]) -> str:
-    """Decide the mode by the content of sources; RGB where none has a picture that can be read.
+    """Decide the mode by the content of sources; RGB if no image can be read.
+
+    Args:
+        found: sources. Files that match one pattern of the recipe count as one source.
 
     Raises:
         SourceError: a source is damaged.
     """
-    seen = 0
-    for members in _grouped(found):
-        pictures = list(islice(_kinds(members), _FIRST))
-        if sum(not gray for gray in pictures) * _COLOUR_SHARE > len(pictures):
+    images = 0
+    for members in _group_sources(found):
+        gray = list(islice(_gray_flags(members), _SAMPLE))
+        if gray.count(False) * _IMAGES_PER_COLOUR_IMAGE > len(gray):
             return "RGB"
-        seen += len(pictures)
-    return "L" if seen else "RGB"
+        images += len(gray)
+    return "L" if images else "RGB"
 
 
-def _grouped(found: Iterable[Source]) -> Iterator[list[Source]]:
-    """Put together the files that one uri of the recipe names, in their order."""
+def _group_sources(found: Iterable[Source]) -> Iterable[list[Source]]:
+    """Group the files that one uri of the recipe names, in their order."""
     groups: dict[tuple[str, str, str], list[Source]] = {}
     for source in found:
         groups.setdefault((source.dataset, source.split, source.group or source.uri), []).append(source)
-    yield from groups.values()
+    return groups.values()
 
 
-def _kinds(members: Iterable[Source]) -> Iterator[bool]:
-    """Tell of each picture whether it is gray, in order; stops where enough are in colour."""
+def _gray_flags(members: Iterable[Source]) -> Iterator[bool]:
+    """Return for each image whether it is gray, in order. Ends early once the colour images decide for RGB."""
     colour = 0
     for source in members:
         for shard in sources.read(source):
-            for gray in _kinds_of_shard(shard):
+            for gray in _gray_flags_of_shard(shard):
                 yield gray
                 colour += not gray
-                if colour * _COLOUR_SHARE > _FIRST:
+                if colour * _IMAGES_PER_COLOUR_IMAGE > _SAMPLE:
                     return
 
 
-def _kinds_of_shard(shard: Encoded) -> Iterator[bool]:
+def _gray_flags_of_shard(shard: Encoded) -> Iterator[bool]:
     contents = shard.contents.make() if isinstance(shard.contents, Made) else shard.contents
     if isinstance(contents, Pixels):
-        yield from map(is_gray, contents.array[:_FIRST])
+        yield from map(is_gray, contents.array[:_SAMPLE])
         return
-    if isinstance(contents, Files):
-        blobs: Iterable[bytes] = _files(contents)
-    else:
-        blobs = contents.data
+    encoded: Iterable[bytes] = _read_files(contents) if isinstance(contents, Files) else contents.data
     with strict_pillow():
-        for data in blobs:
+        for data in encoded:
             gray = _is_gray(data)
             if gray is not None:
                 yield gray
 
 
-def _files(contents: Files) -> Iterator[bytes]:
+def _read_files(contents: Files) -> Iterator[bytes]:
     for name in contents.names:
         with suppress(OSError):
             yield Path(name).read_bytes()
 
 
 def _is_gray(data: bytes) -> bool | None:
-    """Tell whether an encoded picture is gray; None where it cannot be read."""
+    """Return whether an encoded image is gray; None if it cannot be read."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode in _GRAY_MODES:
+            if image.mode in GRAY_MODES:
                 return True
-            # Eight times smaller, colour shows as well, and a JPEG decodes much faster; gray must be looked at whole.
+            # A JPEG decodes much faster at an eighth of its size. If that has colour, the image has. If not, the whole
+            # image must be checked.
             if image.format == "JPEG" and image.mode == "RGB" and image.draft("RGB", (1, 1)):
                 small = np.asarray(image.convert("RGB"))
                 if not is_gray(small):
                     return False
-        return is_gray(decode(data, _COLOUR)[0])
-    except Exception:  # noqa: BLE001 - format plugins raise whatever their parsers trip over
+        return is_gray(decode(data, _DECODE_RGB)[0])
+    except Exception:  # noqa: BLE001 - format plugins raise any exception
         return None

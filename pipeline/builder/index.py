@@ -1,6 +1,7 @@
-"""images -> index: index images under rules that are new, by their pixels or by vectors that the user brought.
+"""images -> index: index images under new rules, by their pixels or by the user's vectors.
 
-The user's vectors -> index: rules named embedding:NAME:t are indexed from a file, not from pixels.
+A rule `embedding:NAME:t` is indexed from the files of the recipe's `[[embedding]]` parts with that name. All other
+rules read pixels.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.builder.state import SHARD_KEY
-from pipeline.builder.worker import ShardFile, index_shard
+from pipeline.builder.worker import ImagesFile, index_shard
 from pipeline.dedup.index import KEYS_VERSION, sort_index, table_of
 from pipeline.dedup.rules import embedding, parse_rule
 from pipeline.engines import Engine
@@ -28,107 +29,218 @@ from pipeline.progress import SILENT, Progress
 from pipeline.recipe import EmbeddingPart, Recipe
 from pipeline.sources.embeddings import read_embedding
 
-Vectors = NDArray[np.float32]
 
-
-class Embeddings(NamedTuple):
-    """The files behind one name.
+class EmbeddingFiles(NamedTuple):
+    """The files with the vectors of one embedding.
 
     Attributes:
-        parts: the recipe's `[[embedding]]` of that name, with absolute paths.
-        fingerprint: digest of what they say and of their files' sizes and times.
+        parts: the recipe's `[[embedding]]` parts of that name, with absolute paths.
+        fingerprint: digest of the parts, and of the sizes and times of their files.
     """
 
     parts: tuple[EmbeddingPart, ...]
     fingerprint: str
 
     def covers(self, partition: Mapping[str, str]) -> bool:
-        """Tell whether images of a shard have vectors here."""
+        """Return whether the images of a shard have vectors in these files."""
         return any(
             part.dataset == partition["dataset"] and part.split in (None, partition["split"]) for part in self.parts
         )
 
 
-def name_of(rule: str) -> str | None:
-    """Name the embedding that a rule compares by; None for rules that read pixels."""
+def embedding_of(rule: str) -> str | None:
+    """Return the name of the embedding that a rule compares by; None for a rule that reads pixels."""
     comparison = parse_rule(rule).comparison
     return comparison.name if isinstance(comparison, embedding.Embedding) else None
 
 
-def find_embeddings(snapshot: Snapshot, recipe: Recipe, rules: Iterable[str]) -> dict[str, Embeddings]:
-    """By rule that compares by one, the embedding as the recipe, or else the lake, knows it.
+def find_embeddings(snapshot: Snapshot, recipe: Recipe, rules: Iterable[str]) -> dict[str, EmbeddingFiles]:
+    """Find the files of every rule that compares by an embedding: those of the recipe, or else those of the lake.
+
+    Args:
+        snapshot: the lake.
+        recipe: what to build.
+        rules: rules of any kind.
+
+    Returns:
+        By rule, the files. Rules that read pixels are left out.
 
     Raises:
-        RecipeError: a rule names an embedding that neither knows.
+        RecipeError: neither the recipe nor the lake defines the embedding of a rule.
     """
-    named: dict[str, list[EmbeddingPart]] = {}
+    in_recipe: dict[str, list[EmbeddingPart]] = {}
     for part in recipe.embedding:
-        named.setdefault(part.name, []).append(_absolute(part, recipe.base))
-    held = snapshot.metadata("index").units.get("embeddings", {}).get("parts", {})
+        in_recipe.setdefault(part.name, []).append(_with_absolute_paths(part, recipe.base))
+    in_lake = snapshot.metadata("index").units.get("embeddings", {}).get("parts", {})
     found = {}
-    for rule, name in ((rule, name) for rule in rules if (name := name_of(rule))):
-        parts = named.get(name) or [EmbeddingPart.model_validate(part) for part in held.get(name, ())]
+    for rule in rules:
+        name = embedding_of(rule)
+        if name is None:
+            continue
+        parts = in_recipe.get(name) or [EmbeddingPart.model_validate(part) for part in in_lake.get(name, ())]
         if not parts:
-            raise RecipeError(f"rule '{rule}' compares by embedding '{name}', which no [[embedding]] defines.")
-        found[rule] = Embeddings(tuple(parts), digest_of([_state(part) for part in parts]))
+            raise RecipeError(
+                f"rule '{rule}' compares by embedding '{name}', but no [[embedding]] of the recipe has that name. "
+                "Add one."
+            )
+        found[rule] = EmbeddingFiles(tuple(parts), digest_of([_file_state(part) for part in parts]))
     return found
 
 
-def compared_rules(rules: Iterable[str], found: Mapping[str, Embeddings]) -> dict[str, str]:
-    """By rule that compares, the fingerprint of the vectors it compares by, where the user brought them."""
-    return {rule: found[rule].fingerprint if rule in found else "" for rule in rules if parse_rule(rule).comparison}
+def pairwise_rules(rules: Iterable[str], embeddings: Mapping[str, EmbeddingFiles]) -> dict[str, str]:
+    """Return the rules that compare pairs of images, each with the fingerprint of its vectors.
+
+    Args:
+        rules: rules of any kind. Rules that group images by equal keys are left out.
+        embeddings: made by `find_embeddings`.
+
+    Returns:
+        By rule, the fingerprint of the user's vectors; empty for a rule that reads pixels.
+    """
+    return {
+        rule: embeddings[rule].fingerprint if rule in embeddings else ""
+        for rule in rules
+        if parse_rule(rule).comparison
+    }
 
 
-def remembered(found: Mapping[str, Embeddings]) -> dict[str, Any]:
-    """What the index keeps of embeddings: how to read them again, and by rule what was read."""
-    parts = {found[rule].parts[0].name: [part.model_dump() for part in found[rule].parts] for rule in found}
-    return {"parts": parts, "fingerprint": {rule: item.fingerprint for rule, item in found.items()}}
+def index_images(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
+    rules: tuple[str, ...],
+    engine: Engine,
+    progress: Progress = SILENT,
+    embeddings: Mapping[str, EmbeddingFiles] = MappingProxyType({}),
+) -> list[Commit]:
+    """Index every image under every rule, and drop the index of rules that are not wanted any more.
+
+    Only pixels of images that the index lacks under some rule are read. Rules that compare by an embedding read its
+    vectors, for the shards that it covers.
+
+    Args:
+        snapshot: the lake.
+        writer: writes the files.
+        rules: all rules to index by.
+        engine: where to run.
+        progress: shows the progress.
+        embeddings: made by `find_embeddings`.
+
+    Returns:
+        The commit to make; empty if nothing is out of date.
+
+    Raises:
+        SourceError: a file of an embedding cannot be read, or lacks an image.
+    """
+    state = _IndexState.read(snapshot)
+    outdated = {rule for rule, files in embeddings.items() if state.embeddings.get(rule) != files.fingerprint}
+    dropped = (state.rules - set(rules)) | (outdated & state.rules)
+    indexed = {key for key in state.keys if key[0] not in dropped}
+    images = snapshot.files("images")
+    # Files of the images table that some rules lack, with these rules.
+    lacking = [
+        (part, missing)
+        for part in images
+        if (missing := tuple(r for r in rules if r not in embeddings and (r, *part.partition.values()) not in indexed))
+    ]
+    # By rule with an embedding, the shards that it lacks.
+    uncovered = {
+        rule: [
+            part.partition
+            for part in images
+            if files.covers(part.partition) and (rule, *part.partition.values()) not in indexed
+        ]
+        for rule, files in embeddings.items()
+    }
+    if state.is_current and not (lacking or dropped or outdated or any(uncovered.values())):
+        return []
+    written = [
+        part
+        for rule, files in embeddings.items()
+        for part in _index_embedding(snapshot, writer, rule, files, uncovered[rule], extend=rule not in dropped)
+    ]
+    tasks = [ImagesFile(f"{snapshot.place}/images/{part.path}", part.partition, missing) for part, missing in lacking]
+    progress.stage("index", sum(part.rows for part, _ in lacking))
+    for parts in engine.map(partial(index_shard, writer), tasks):
+        written += parts
+        progress.advance(parts[0].rows)
+    units = {**state.units, "keys": {"fingerprint": KEYS_VERSION}, "embeddings": _embedding_unit(embeddings)}
+    metadata = Metadata("index", units, {"images": snapshot.version("images")})
+    return [Commit("index", written, metadata, lambda p: not state.is_current or p["rule"] in dropped)]
 
 
-def index_embedding(  # noqa: PLR0913 - arguments of one step
+class _IndexState(NamedTuple):
+    """What the index holds. The keys of an index of another version are out of date and count as none.
+
+    Attributes:
+        units: of the newest commit.
+        is_current: whether its keys are of the current version.
+        keys: rule, dataset, split and shard of every file.
+        rules: the rules of these files.
+        embeddings: by rule, the fingerprint of the vectors it was made from.
+    """
+
+    units: Mapping[str, Mapping[str, Any]]
+    is_current: bool
+    keys: set[tuple[str, ...]]
+    rules: set[str]
+    embeddings: Mapping[str, str]
+
+    @classmethod
+    def read(cls, snapshot: Snapshot) -> Self:
+        units = snapshot.metadata("index").units
+        is_current = units.get("keys", {"fingerprint": KEYS_VERSION})["fingerprint"] == KEYS_VERSION
+        partitions = [part.partition for part in snapshot.files("index")] if is_current else []
+        keys: set[tuple[str, ...]] = {(p["rule"], p["dataset"], p["split"], p["shard"]) for p in partitions}
+        embeddings = units.get("embeddings", {}).get("fingerprint", {}) if is_current else {}
+        return cls(units, is_current, keys, {rule for rule, *_ in keys}, embeddings)
+
+
+def _index_embedding(  # noqa: PLR0913 - arguments of one step
     snapshot: Snapshot,
     writer: Writer,
     rule: str,
-    found: Embeddings,
-    lacking: Iterable[Mapping[str, str]],
+    files: EmbeddingFiles,
+    shards: Iterable[Mapping[str, str]],
     *,
-    beside: bool,
+    extend: bool,
 ) -> list[Part]:
     """Index shards by the user's vectors.
 
     Args:
-        snapshot: of the lake.
+        snapshot: the lake.
         writer: writes the files.
         rule: the rule.
-        found: the files of its embedding.
-        lacking: shards to index.
-        beside: whether what the index holds of the rule already stays.
+        files: the files of its embedding.
+        shards: partition values of the shards to index.
+        extend: whether the index keeps its other files of the rule. Then all vectors must have the same length.
 
     Raises:
-        SourceError: a file cannot be read, an image of these shards has no vector, or vectors are of unlike length.
+        SourceError: a file cannot be read, an image of these shards has no vector, or vectors differ in length.
     """
-    wanted = pl.DataFrame([dict(part) for part in lacking], schema=dict.fromkeys(SHARD_KEY, pl.String))
-    made: list[Part] = []
-    width = _width(snapshot, rule) if beside else None
-    for part in found.parts:
-        mine = wanted.filter(**({"dataset": part.dataset} | ({"split": part.split} if part.split else {})))
-        if len(mine):
-            read = read_embedding(part, Path())
-            new = read[2].shape[1]
-            if width not in (None, new):
-                raise SourceError(
-                    f"embedding '{part.name}': {part.uri} has vectors of {new} numbers, others of that name have "
-                    f"{width}. Bring vectors of one model."
-                )
-            width = new
-            made += _index_part(snapshot, writer, rule, part, mine, read)
-    return made
+    lacking = pl.DataFrame([dict(shard) for shard in shards], schema=dict.fromkeys(SHARD_KEY, pl.String))
+    written: list[Part] = []
+    length = _stored_vector_length(snapshot, rule) if extend else None
+    for part in files.parts:
+        covered = lacking.filter(**({"dataset": part.dataset} | ({"split": part.split} if part.split else {})))
+        if covered.is_empty():
+            continue
+        vectors = read_embedding(part, Path())
+        found = vectors[2].shape[1]
+        if length not in (None, found):
+            raise SourceError(
+                f"embedding '{part.name}': {part.uri} has vectors of {found} numbers, but its other vectors have "
+                f"{length}. Use vectors of one model."
+            )
+        length = found
+        written += _index_part(snapshot, writer, rule, part, covered, vectors)
+    return written
 
 
-def _width(snapshot: Snapshot, rule: str) -> int | None:
-    held = snapshot.scan("index", lambda partition: partition["rule"] == rule)
-    width: int | None = held.select(pl.min("key")).collect().item()
-    return width
+def _stored_vector_length(snapshot: Snapshot, rule: str) -> int | None:
+    """Return how many numbers a vector of the rule has in the index, which is its key there; None without vectors."""
+    rows = snapshot.scan("index", lambda partition: partition["rule"] == rule)
+    length: int | None = rows.select(pl.min("key")).collect().item()
+    return length
 
 
 def _index_part(  # noqa: PLR0913, PLR0917 - arguments of one step
@@ -137,8 +249,9 @@ def _index_part(  # noqa: PLR0913, PLR0917 - arguments of one step
     rule: str,
     part: EmbeddingPart,
     shards: pl.DataFrame,
-    read: tuple[str, pl.Series, Vectors],
+    read: tuple[str, pl.Series, NDArray[np.float32]],
 ) -> list[Part]:
+    """Index shards by the vectors of one file; `read` is what `read_embedding` returned."""
     column, names, vectors = read
     rows = (
         snapshot.scan("images")
@@ -148,116 +261,47 @@ def _index_part(  # noqa: PLR0913, PLR0917 - arguments of one step
         .sort(*SHARD_KEY, "image_id")
         .collect()
     )
-    _check_splits(part, rows)
+    _check_one_image_per_vector(part, rows)
     without = rows.filter(pl.col("row").is_null())
     if len(without):
         raise SourceError(
             f"embedding '{part.name}': {part.uri} has no vector for {len(without)} of {len(rows)} images, the first is "
-            f"{without.select(pl.format('{} of {}/{}', 'path', 'dataset', 'split')).item(0, 0)}. Bring vectors for all."
+            f"{without.select(pl.format('{} of {}/{}', 'path', 'dataset', 'split')).item(0, 0)}. Add the missing "
+            "vectors to the file."
         )
-    made: list[Part] = []
+    written: list[Part] = []
     for (dataset, split, shard), group in rows.partition_by(SHARD_KEY, as_dict=True, maintain_order=True).items():
         ids, labels = (group[name].to_arrow() for name in ("image_id", "label"))
         entries = embedding.entries(vectors[group["row"].to_numpy()])
         table = table_of(entries, ids.cast("binary"), labels.cast("string"))
         partition = {"rule": rule, "dataset": dataset, "split": split, "shard": shard}
-        made += writer.write("index", sort_index([table]), partition)
-    return made
+        written += writer.write("index", sort_index([table]), partition)
+    return written
 
 
-def _check_splits(part: EmbeddingPart, rows: pl.DataFrame) -> None:
-    """Refuse a vector that would be of several images: their paths are equal, in different splits."""
-    twice = rows.filter(pl.col("row").is_not_null() & pl.col("row").is_duplicated())
-    if len(twice):
-        path, splits = twice["path"][0], sorted(twice.filter(path=twice["path"][0])["split"].unique())
+def _check_one_image_per_vector(part: EmbeddingPart, rows: pl.DataFrame) -> None:
+    """Check that no vector matches several images. It does if images of several splits have the same path."""
+    repeated = rows.filter(pl.col("row").is_not_null() & pl.col("row").is_duplicated())
+    if len(repeated):
+        path = repeated["path"][0]
+        splits = sorted(repeated.filter(path=path)["split"].unique())
         raise SourceError(
-            f"embedding '{part.name}': {part.uri} has one vector for path '{path}', which splits "
-            f"{', '.join(splits)} all have. Give it a split, and each split a file."
+            f"embedding '{part.name}': {part.uri} has one vector for path '{path}', but splits {', '.join(splits)} "
+            "all have an image of that path. Write an [[embedding]] with `split` and a file for each split."
         )
 
 
-def _absolute(part: EmbeddingPart, base: Path) -> EmbeddingPart:
+def _with_absolute_paths(part: EmbeddingPart, base: Path) -> EmbeddingPart:
     paths = None if part.paths is None else str((base / part.paths).resolve())
     return part.model_copy(update={"uri": str((base / part.uri).resolve()), "paths": paths})
 
 
-def _state(part: EmbeddingPart) -> list[Any]:
+def _file_state(part: EmbeddingPart) -> list[Any]:
     files = [Path(name) for name in (part.uri, part.paths) if name]
     return [part.model_dump(), [[f.stat().st_size, f.stat().st_mtime_ns] if f.exists() else None for f in files]]
 
 
-def index_images(  # noqa: PLR0913, PLR0917 - arguments of one step
-    snapshot: Snapshot,
-    writer: Writer,
-    rules: tuple[str, ...],
-    engine: Engine,
-    progress: Progress = SILENT,
-    embeddings: Mapping[str, Embeddings] = MappingProxyType({}),
-) -> list[Commit]:
-    """Index every image under every rule, and drop the index of rules no longer wanted.
-
-    Reads the pixels of images that lack a rule, and nothing where none does. Rules that compare by embeddings read
-    those, of the shards that the embedding covers.
-
-    Args:
-        snapshot: of the lake.
-        writer: writes the files.
-        rules: the rules that are wanted.
-        engine: where to run.
-        progress: where to show it.
-        embeddings: by rule that compares by one, the embedding.
-
-    Returns:
-        The commit to make; empty where nothing is out of date.
-
-    Raises:
-        SourceError: an embedding cannot be read, or lacks an image.
-    """
-    state = _IndexState.read(snapshot)
-    stale = {rule for rule in embeddings if state.embedded.get(rule) != embeddings[rule].fingerprint}
-    dropped = (state.rules - set(rules)) | (stale & state.rules)
-    images = snapshot.files("images")
-    held = {key for key in state.held if key[0] not in dropped}
-    lacking = [
-        (part, without)
-        for part in images
-        if (without := tuple(r for r in rules if r not in embeddings and (r, *part.partition.values()) not in held))
-    ]
-    uncovered = {
-        rule: [p for p in (part.partition for part in images) if found.covers(p) and (rule, *p.values()) not in held]
-        for rule, found in embeddings.items()
-    }
-    if state.current and not (lacking or dropped or stale or any(uncovered.values())):
-        return []
-    made = [
-        part
-        for rule, found in embeddings.items()
-        for part in index_embedding(snapshot, writer, rule, found, uncovered[rule], beside=rule not in dropped)
-    ]
-    missing = [ShardFile(f"{snapshot.place}/images/{part.path}", part.partition, without) for part, without in lacking]
-    progress.stage("index", sum(part.rows for part, _ in lacking))
-    for parts in engine.map(partial(index_shard, writer), missing):
-        made += parts
-        progress.advance(parts[0].rows)
-    units = {**state.units, "keys": {"fingerprint": KEYS_VERSION}, "embeddings": remembered(embeddings)}
-    metadata = Metadata("index", units, {"images": snapshot.version("images")})
-    return [Commit("index", made, metadata, lambda partition: not state.current or partition["rule"] in dropped)]
-
-
-class _IndexState(NamedTuple):
-    """What the index holds: units of its newest commit, keys of its files, rules; all empty where its keys are old."""
-
-    units: Mapping[str, Mapping[str, Any]]
-    current: bool
-    held: set[tuple[str, ...]]
-    rules: set[str]
-    embedded: Mapping[str, str]
-
-    @classmethod
-    def read(cls, snapshot: Snapshot) -> Self:
-        units = snapshot.metadata("index").units
-        current = units.get("keys", {"fingerprint": KEYS_VERSION})["fingerprint"] == KEYS_VERSION
-        found = [part.partition for part in snapshot.files("index")] if current else []
-        held: set[tuple[str, ...]] = {(p["rule"], p["dataset"], p["split"], p["shard"]) for p in found}
-        embedded = units.get("embeddings", {}).get("fingerprint", {}) if current else {}
-        return cls(units, current, held, {rule for rule, *_ in held}, embedded)
+def _embedding_unit(embeddings: Mapping[str, EmbeddingFiles]) -> dict[str, Any]:
+    """Return what the index's metadata keep of embeddings: by name how to read them, by rule the fingerprint."""
+    parts = {files.parts[0].name: [part.model_dump() for part in files.parts] for files in embeddings.values()}
+    return {"parts": parts, "fingerprint": {rule: files.fingerprint for rule, files in embeddings.items()}}

@@ -1,4 +1,4 @@
-"""sources -> images, rejects, index, shards: plan what is new or changed, decode it, check it and commit it."""
+"""sources -> images, rejects, index, shards: find out which shards changed, decode them, check them and commit them."""
 
 import time
 from collections import Counter, deque
@@ -16,7 +16,7 @@ from pipeline import sources
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, SourcePlan, check_paths, commit_shards, reconcile
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame
 from pipeline.builder.summary import ReadingNotes, check_any_image
-from pipeline.builder.worker import Ingested, Job, Load, ingest_shard
+from pipeline.builder.worker import Ingested, Job, ShardInput, ingest_shard
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
 from pipeline.errors import LakeError, SourceError
@@ -28,56 +28,12 @@ from pipeline.shard import Encoded, Files, Made, Survey
 from pipeline.sources import Source
 from pipeline.sources.remote.download import cache_folder
 
+_SOURCE_KEY = ["dataset", "split", "uri"]
 
-def with_cached_content(source: Source, shard: Encoded) -> Encoded:
-    """Read a shard of a downloaded file in the driver: workers on other machines do not see this machine's cache.
-
-    Workers read all other sources themselves, from storage that every machine sees.
-
-    Args:
-        source: the shard's source.
-        shard: as the source returned it.
-
-    Returns:
-        The shard with its content, if that is in the cache. A download is one file, so it is never a folder of them.
-
-    Raises:
-        SourceError: the source is damaged.
-    """
-    if isinstance(shard.contents, Made) and source.path.is_relative_to(cache_folder()):
-        return replace(shard, contents=shard.contents.make())
-    return shard
-
-
-def ingest_remotely(job: Job, load: Load) -> Ingested:
-    """Ingest a shard in a worker on another machine, which must see the lake and the source.
-
-    Without these checks every file of a missing folder would become a reject.
-
-    Raises:
-        SourceError: this machine does not see the source.
-        LakeError: this machine does not see the lake.
-        DiskFullError: no space is left.
-    """
-    if "://" not in job.writer.place and not Path(job.writer.place).is_dir():
-        raise LakeError(
-            f"{gethostname()}, a node of the cluster, does not see the lake at {job.writer.place}. {_SHARED}"
-        )
-    contents = load.shard.contents
-    if isinstance(contents, Files) and contents.names and not Path(contents.names[0]).parent.is_dir():
-        raise _not_seen(load, str(Path(contents.names[0]).parent))
-    try:
-        return ingest_shard(job, load)
-    except FileNotFoundError as error:
-        raise _not_seen(load, error.filename or str(error)) from error
-
-
-_SHARED = "Put it on storage that every node sees under one path, or build with --engine local. Nothing was committed."
-
-
-def _not_seen(load: Load, place: str) -> SourceError:
-    title = f"{load.dataset}/{load.split} ({load.uri})"
-    return SourceError(f"{title}: {gethostname()}, a node of the cluster, does not see {place}. {_SHARED}")
+# What to do if a node of a cluster lacks a file.
+_USE_SHARED_STORAGE = (
+    "Put it on storage that every node has under the same path, or build with --engine local. Nothing was committed."
+)
 
 
 def plan_ingest(
@@ -88,27 +44,33 @@ def plan_ingest(
     prune: bool,
     replaced: Collection[tuple[str, str]] = (),
 ) -> IngestPlan:
-    """Compare the sources with what the lake was made from; opens no image.
+    """Compare the sources with the shards of the lake. No image is opened.
 
     Args:
-        snapshot: of the lake.
+        snapshot: the lake.
         recipe: what to build.
-        found: its sources.
-        prune: drop sources of other recipes.
-        replaced: (dataset, uri) of sources that are dropped even without `prune`, as others take their place.
+        found: the sources of the recipe.
+        prune: drop sources that are not in the recipe.
+        replaced: (dataset, uri) of sources that are dropped even without `prune`, because others replace them.
+
+    Returns:
+        What to read, and what to drop.
+
+    Raises:
+        SourceError: a source is missing or damaged.
     """
     shards = snapshot.scan("shards").collect()
     decoder = decoder_name(recipe.decode)
-    plans = [_plan_source(source, _rows_of_source(shards, source), decoder) for source in found]
-    known = pl.DataFrame(
-        [(s.dataset, s.split, s.uri) for s in found],
-        schema=dict.fromkeys(("dataset", "split", "uri"), pl.String),
+    plans = [_plan_source(source, _shards_of(shards, source), decoder) for source in found]
+    in_recipe = pl.DataFrame(
+        [(source.dataset, source.split, source.uri) for source in found],
+        schema=dict.fromkeys(_SOURCE_KEY, pl.String),
         orient="row",
     )
-    others = shards.join(known, on=["dataset", "split", "uri"], how="anti")
+    others = shards.join(in_recipe, on=_SOURCE_KEY, how="anti")
     if not prune:
-        gone = [is_replaced(dataset, uri, replaced) for dataset, uri in others.select("dataset", "uri").rows()]
-        others = others.filter(pl.Series(gone, dtype=pl.Boolean))
+        dropped = [is_replaced(dataset, uri, replaced) for dataset, uri in others.select("dataset", "uri").rows()]
+        others = others.filter(pl.Series(dropped, dtype=pl.Boolean))
     return IngestPlan(plans, shards, others)
 
 
@@ -120,100 +82,142 @@ def is_replaced(dataset: str, uri: str, replaced: Collection[tuple[str, str]]) -
     )
 
 
-def decode_sources(job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Decoded:
-    """Decode what the plan lists, into files that no commit names yet. Other builds may commit meanwhile.
-
-    Raises:
-        SourceError: a source is damaged.
-    """
-    started = time.monotonic()
-    made: list[Ingested] = []
-    forecast, read, notes = _forecast(plan), deque[float | None](), ReadingNotes()
-    ingest = partial(ingest_shard if engine.shares_disk else ingest_remotely, job)
-    with closing(engine.map(ingest, _noted(_loads(plan, engine, notes), read))) as results:
-        progress.expect(forecast.total())
-        for ingested in results:
-            made.append(ingested)
-            images, rejects = len(ingested.image_ids), len(ingested.rejects)
-            forecast.count((ingested.dataset, ingested.split, ingested.uri), images + rejects, read.popleft())
-            progress.expect(forecast.total())
-            progress.advance(images, rejects)
-    seconds = time.monotonic() - started
-    return Decoded(decoder_name(job.decode), plan, made, seconds, notes.lines())
-
-
-def commit_sources(transaction: Transaction, decoded: Decoded) -> list[Todo]:
-    """Commit what was decoded: images, index, rejects and shards, in this order.
-
-    What another build committed since the plan was made stays. Where it committed the same, this one's is dropped.
-
-    Returns:
-        What was done, and why.
-
-    Raises:
-        CheckError: a source fails a check of the recipe; nothing was committed.
-        SourceError: two images have one path, or no image would be in the lake; nothing was committed.
-        LakeError: another build changed one of the sources meanwhile; nothing was committed.
-    """
-    snapshot, decoder = transaction.snapshot, decoded.decoder
-    plan, made, done = reconcile(snapshot, decoded)
-    replaced = _replaced(plan, made)
-    retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
-    check_classes(snapshot, plan, made, retained)
-    check_paths(snapshot, made, retained)
-    check_any_image(snapshot, made, retained)
-    if len(replaced):
-        commit_shards(transaction, decoder, made, replaced, retained)
-    return done
-
-
-def _forecast(plan: IngestPlan) -> Forecast:
-    expected: dict[Hashable, Expected] = {}
-    for item in plan.sources:
-        source = item.source
-        if item.reason:
-            size = source.path.stat().st_size if source.path.is_file() else None
-            expected[source.dataset, source.split, source.uri] = Expected(_to_read(item, plan.shards), size)
-    return Forecast(expected)
-
-
-def _to_read(item: SourcePlan, shards: pl.DataFrame) -> int | None:
-    """Tell how many files will be read of a source: by its survey, or by what it held the last time."""
-    held: dict[str, int] = dict(
-        _rows_of_source(shards, item.source).select("shard", pl.col("rows") + pl.col("rejects")).rows()
-    )
-    if item.wanted is None:
-        return item.images or sum(held.values()) or None
-    usual = sum(held.values()) / len(held)
-    return round(sum(held.get(shard, usual) for shard in item.wanted))
-
-
-def _noted(loads: Iterator[Load], read: deque[float | None]) -> Iterator[Load]:
-    """Hand shards on, and note how far each source has been read with them."""
-    for load in loads:
-        read.append(load.shard.done)
-        yield load
-
-
 def check_files(plan: IngestPlan, *, every: bool) -> None:
-    """Check byte size and digest of the sources that are read, or of every one where the recipe is new.
+    """Check the byte size and the digest of source files against the recipe.
+
+    Args:
+        plan: made by `plan_ingest`.
+        every: check all sources; else only those that are read.
 
     Raises:
-        CheckError: naming the source.
+        CheckError: a source fails the check. The message names it.
     """
     for item in plan.sources:
         if every or item.reason:
             sources.check_file(item.source)
 
 
-def check_classes(snapshot: Snapshot, plan: IngestPlan, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
-    """Check the classes that the recipe asks of every source, over new and retained shards alike.
+def decode_sources(job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Decoded:
+    """Decode what the plan lists, into files that are not committed yet. Other builds may commit at the same time.
 
-    Files that one pattern found are checked together. A class whose every file is a reject has no image, and falls
-    short like any other.
+    Args:
+        job: the settings of the build.
+        plan: made by `plan_ingest`.
+        engine: where to run.
+        progress: shows the progress.
 
     Raises:
-        CheckError: naming the source and the classes that fall short.
+        SourceError: a source is damaged.
+    """
+    started = time.monotonic()
+    shards: list[Ingested] = []
+    # The share of its source that was read with each shard, in order, from the reader to the loop below.
+    shares: deque[float | None] = deque()
+    forecast, notes = _forecast(plan), ReadingNotes()
+    ingest = partial(ingest_shard if engine.shares_disk else ingest_remotely, job)
+    with closing(engine.map(ingest, _read_shards(plan, engine, notes, shares))) as results:
+        progress.expect(forecast.total())
+        for shard in results:
+            shards.append(shard)
+            images, rejects = len(shard.image_ids), len(shard.rejects)
+            forecast.count((shard.dataset, shard.split, shard.uri), images + rejects, shares.popleft())
+            progress.expect(forecast.total())
+            progress.advance(images, rejects)
+    seconds = time.monotonic() - started
+    return Decoded(decoder_name(job.decode), plan, shards, seconds, notes.lines())
+
+
+def ingest_remotely(job: Job, source: ShardInput) -> Ingested:
+    """Ingest a shard in a worker on another machine, after a check that it has the lake and the source.
+
+    Without this check, every file of a missing folder would become a reject.
+
+    Args:
+        job: the settings of the build.
+        source: the shard.
+
+    Raises:
+        SourceError: this machine does not have the source.
+        LakeError: this machine does not have the lake.
+        DiskFullError: no space is left.
+    """
+    if "://" not in job.writer.place and not Path(job.writer.place).is_dir():
+        raise LakeError(
+            f"cluster node {gethostname()} cannot find the lake at {job.writer.place}. {_USE_SHARED_STORAGE}"
+        )
+    contents = source.shard.contents
+    if isinstance(contents, Files) and contents.names and not Path(contents.names[0]).parent.is_dir():
+        raise _not_found(source, str(Path(contents.names[0]).parent))
+    try:
+        return ingest_shard(job, source)
+    except FileNotFoundError as error:
+        raise _not_found(source, error.filename or str(error)) from error
+
+
+def with_cached_content(source: Source, shard: Encoded) -> Encoded:
+    """Read a shard of a downloaded file in the driver, because workers on other machines lack this machine's cache.
+
+    Workers read all other sources themselves, from storage that all machines share.
+
+    Args:
+        source: the shard's source.
+        shard: the shard, as read from the source.
+
+    Returns:
+        The shard, with its content if the source is in the cache. A download is always one file, never a folder.
+
+    Raises:
+        SourceError: the source is damaged.
+    """
+    if isinstance(shard.contents, Made) and source.path.is_relative_to(cache_folder()):
+        return replace(shard, contents=shard.contents.make())
+    return shard
+
+
+def commit_sources(transaction: Transaction, decoded: Decoded) -> list[Todo]:
+    """Commit what was decoded: images, index, rejects and shards, in this order.
+
+    Shards that another build committed since the plan was made are kept. If they are equal to shards of this build,
+    those of this build are dropped.
+
+    Args:
+        transaction: the lake.
+        decoded: made by `decode_sources`.
+
+    Returns:
+        What was done, and why.
+
+    Raises:
+        CheckError: a source fails a check of the recipe; nothing was committed.
+        SourceError: two images have the same path, or the lake would have no image; nothing was committed.
+        LakeError: another build changed one of the sources; nothing was committed.
+    """
+    snapshot = transaction.snapshot
+    plan, shards, done = reconcile(snapshot, decoded)
+    replaced = _replaced_shards(plan, shards)
+    retained = plan.shards.join(replaced, on=SHARD_KEY, how="anti")
+    check_classes(snapshot, plan, shards, retained)
+    check_paths(snapshot, shards, retained)
+    check_any_image(snapshot, shards, retained)
+    if len(replaced):
+        commit_shards(transaction, decoded.decoder, shards, replaced, retained)
+    return done
+
+
+def check_classes(snapshot: Snapshot, plan: IngestPlan, decoded: Sequence[Ingested], retained: pl.DataFrame) -> None:
+    """Check the number of classes, and of images per class, that the recipe requires of a source.
+
+    The images of new and of retained shards count. Files that match one pattern of the recipe are checked together. A
+    class whose files are all rejects counts as a class with 0 images.
+
+    Args:
+        snapshot: the lake.
+        plan: made by `plan_ingest`.
+        decoded: the shards to commit.
+        retained: rows of the shards table that stay.
+
+    Raises:
+        CheckError: a source fails the check. The message names it, and the classes with too few images.
     """
     groups: dict[tuple[str, str, str], list[Source]] = {}
     for source in (item.source for item in plan.sources):
@@ -222,54 +226,86 @@ def check_classes(snapshot: Snapshot, plan: IngestPlan, made: Sequence[Ingested]
     for (dataset, split, _), members in groups.items():
         counts: Counter[str | None] = Counter()
         uris = {source.uri for source in members}
-        for item in made:
+        for item in decoded:
             if (item.dataset, item.split) == (dataset, split) and item.uri in uris:
                 counts.update({**dict.fromkeys(item.rejects["label"].to_pylist(), 0), **item.labels})
-        stay = retained.filter(pl.col("uri").is_in(uris), dataset=dataset, split=split).lazy()
-        for table, worth in (("rejects", 0), ("images", 1)):
-            rows = snapshot.scan(table).select(*SHARD_KEY, "label").join(stay, on=SHARD_KEY, how="semi")
-            found = rows.group_by("label").agg(pl.len() * worth).collect()
-            counts.update(dict(found.rows()))
+        shards = retained.filter(pl.col("uri").is_in(uris), dataset=dataset, split=split).lazy()
+        for table, weight in (("rejects", 0), ("images", 1)):
+            rows = snapshot.scan(table).select(*SHARD_KEY, "label").join(shards, on=SHARD_KEY, how="semi")
+            counts.update(dict(rows.group_by("label").agg(pl.len() * weight).collect().rows()))
         sources.check_classes(members[0], counts)
 
 
-def _plan_source(source: Source, recorded: pl.DataFrame, decoder: str) -> SourcePlan:
+def _plan_source(source: Source, stored: pl.DataFrame, decoder: str) -> SourcePlan:
     survey = sources.survey(source)
-    keys = frozenset(recorded["shard"])
-    if recorded.is_empty() and survey.shards == {}:  # what is left of a folder beside its splits: nothing
+    keys = frozenset(stored["shard"])
+    # The rest of a folder, beside its splits, may have no shard at all.
+    if stored.is_empty() and survey.shards == {}:
         return SourcePlan(source, "", frozenset(), frozenset(), 0)
-    if recorded.is_empty():
+    if stored.is_empty():
         return SourcePlan(source, "new", None, keys, survey.images)
-    if (recorded["decoder"] != decoder).any():
+    if (stored["decoder"] != decoder).any():
         return SourcePlan(source, "the decode settings changed", None, keys, survey.images)
-    return _compare(source, survey, dict(recorded.select("shard", "fingerprint").rows()))
+    return _compare_shards(source, survey, dict(stored.select("shard", "fingerprint").rows()))
 
 
-def _compare(source: Source, survey: Survey, held: Mapping[str, str]) -> SourcePlan:
+def _compare_shards(source: Source, survey: Survey, stored: Mapping[str, str]) -> SourcePlan:
+    """Compare the fingerprints of a source's shards with the stored ones."""
     if survey.shards is None:
-        same = set(held.values()) == {survey.fingerprint}
-        return SourcePlan(source, "" if same else "its file changed", None, frozenset() if same else frozenset(held))
-    wanted = frozenset(key for key, digest in survey.shards.items() if held.get(key) != digest)
-    gone = frozenset(held) - frozenset(survey.shards)
+        same = set(stored.values()) == {survey.fingerprint}
+        return SourcePlan(source, "" if same else "its file changed", None, frozenset() if same else frozenset(stored))
+    wanted = frozenset(key for key, digest in survey.shards.items() if stored.get(key) != digest)
+    gone = frozenset(stored) - frozenset(survey.shards)
     reason = f"{len(wanted)} of {len(survey.shards)} shards changed, {len(gone)} gone" if wanted or gone else ""
     return SourcePlan(source, reason, wanted, gone)
 
 
-def _rows_of_source(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
+def _shards_of(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
     return shards.filter(dataset=source.dataset, split=source.split, uri=source.uri)
 
 
-def _loads(plan: IngestPlan, engine: Engine, notes: ReadingNotes) -> Iterator[Load]:
-    for item in plan.sources:
-        if item.reason:
-            for read in sources.read(item.source, item.wanted):
-                notes.add(item.source, read)
-                shard = read if engine.shares_disk else with_cached_content(item.source, read)
-                yield Load(item.source.dataset, item.source.split, item.source.uri, shard)
-
-
-def _replaced(plan: IngestPlan, made: Sequence[Ingested]) -> pl.DataFrame:
-    """List the shards whose files go: made anew, gone from their source, or of a pruned source."""
-    keys = [(item.dataset, item.split, item.shard) for item in made]
+def _replaced_shards(plan: IngestPlan, decoded: Sequence[Ingested]) -> pl.DataFrame:
+    """List the shards whose files are removed: decoded again, gone from their source, or of a dropped source."""
+    keys = [(item.dataset, item.split, item.shard) for item in decoded]
     keys += [(item.source.dataset, item.source.split, shard) for item in plan.sources for shard in item.gone]
     return key_frame([*keys, *plan.dropped.select(SHARD_KEY).rows()])
+
+
+def _forecast(plan: IngestPlan) -> Forecast:
+    expected: dict[Hashable, Expected] = {}
+    for item in plan.sources:
+        source = item.source
+        if item.reason:
+            size = source.path.stat().st_size if source.path.is_file() else None
+            expected[source.dataset, source.split, source.uri] = Expected(_expected_files(item, plan.shards), size)
+    return Forecast(expected)
+
+
+def _expected_files(item: SourcePlan, shards: pl.DataFrame) -> int | None:
+    """Estimate how many files will be read from a source, from its survey or from the files it had before."""
+    stored: dict[str, int] = dict(
+        _shards_of(shards, item.source).select("shard", pl.col("rows") + pl.col("rejects")).rows()
+    )
+    if item.wanted is None:
+        return item.images or sum(stored.values()) or None
+    mean = sum(stored.values()) / len(stored)
+    return round(sum(stored.get(shard, mean) for shard in item.wanted))
+
+
+def _read_shards(
+    plan: IngestPlan, engine: Engine, notes: ReadingNotes, shares: deque[float | None]
+) -> Iterator[ShardInput]:
+    """Read the shards of a plan; append the share of the source that is read with each."""
+    for item in plan.sources:
+        if item.reason:
+            source = item.source
+            for shard in sources.read(source, item.wanted):
+                notes.add(source, shard)
+                shares.append(shard.done)
+                content = shard if engine.shares_disk else with_cached_content(source, shard)
+                yield ShardInput(source.dataset, source.split, source.uri, content)
+
+
+def _not_found(source: ShardInput, place: str) -> SourceError:
+    title = f"{source.dataset}/{source.split} ({source.uri})"
+    return SourceError(f"{title}: cluster node {gethostname()} cannot find {place}. {_USE_SHARED_STORAGE}")

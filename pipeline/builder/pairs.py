@@ -1,13 +1,8 @@
-"""index -> pairs: compare what is new with itself and with everything else, under every rule that compares.
+"""index -> pairs: compare new images with each other and with all others, under every rule that compares pairs.
 
-The pairs table remembers the version of the index it was made from; files of the index are never changed, so the files
-that came since are the new images, and those that went are the ones whose pairs go.
-
-Blocks of the index -> pairs: which blocks are compared with which, and by whom: this process, or workers.
-
-What is found comes out in one order, closest first: in how many blocks a lake was cut, nobody can tell from its pairs.
-
-index -> bases: fit what rule photo compares by, once for a lake, and keep it for the images to come.
+The metadata of the pairs table record the version of the index that it was made from. Files of the index never change.
+So the files that were added since hold the new images, and pairs with images of removed files are dropped. Images are
+compared block by block, in this process or in workers. The pairs do not depend on how images are cut into blocks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,9 +17,9 @@ import pyarrow as pa
 
 import schemas
 from pipeline.arrow_binary import from_binary, to_binary
-from pipeline.builder.state import shards_state, stale, unit_digest
+from pipeline.builder.state import find_outdated, shards_state, unit_digest
 from pipeline.dedup.index import KEYS_VERSION, entries_of
-from pipeline.dedup.joins.vectors import on_one_core
+from pipeline.dedup.joins.streaming import single_thread
 from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
 from pipeline.dedup.rules import Comparison, Entries, parse_rule, photo
 from pipeline.engines import Engine
@@ -40,374 +35,241 @@ from pipeline.progress import SILENT, Progress
 from pipeline.recipe import DedupPart
 from pipeline.stable_order import order_keys
 
-_COLUMNS = ["image_id", "key", "signature", "vector"]
+# Images in a block at most, and bytes of their vectors. Two blocks are in memory at a time.
+_BLOCK_IMAGES = 2**18
+_BLOCK_BYTES = 2**26
+# Pairs of blocks for each worker: enough that no worker idles for long, few because each pair reads two blocks.
+_BLOCK_PAIRS_PER_WORKER = 2
 # Pairs in a row group.
-_GROUP = 2**18
-# Pairs of blocks for every worker: enough that none is idle for long, and few, as each reads its two blocks.
-_EACH = 2
+_GROUP_PAIRS = 2**18
+# A rule with this many files of pairs gets all its pairs written as one file again.
+_MAX_FILES = 64
+# Increase this when descriptors of rule photo are made in another way from the same basis.
+_BASIS_VERSION = 1
+# Images that a basis is fitted to, at most.
+_BASIS_IMAGES = 20_000
 
 # Files of the index table that are read together.
 Files = Sequence[Part]
 
 
-class Change(NamedTuple):
-    """What happened to the index of a rule since its pairs were found: files of the index table.
+class IndexChange(NamedTuple):
+    """How the index of a rule changed since its pairs were found, in files of the index table.
 
     Attributes:
-        added: not compared yet.
-        stayed: compared with one another.
-        left: whether any other is gone.
+        added: files whose images are not compared yet.
+        kept: files whose images are compared with each other.
+        removed: whether pairs may have lost images: another file is gone, or all pairs are out of date.
     """
 
     added: Files
-    stayed: Files
-    left: bool
+    kept: Files
+    removed: bool
 
 
-class Comparing(NamedTuple):
-    """What is the same for all blocks of a rule.
+class CompareJob(NamedTuple):
+    """The settings that all pairs of blocks of a rule share.
 
     Attributes:
-        snapshot: of the lake.
-        rule: the rule as the recipe spells it.
+        snapshot: the lake.
+        rule: the rule, as written in the recipe.
         comparison: the rule, ready to run.
-        images: files of the images table, where candidates' pixels are.
-        most: pairs that may be found.
-        largest: images that a block may have.
-        apart: whether only images of different splits are compared.
+        images: places of the files of the images table, for the pixels of candidates.
+        max_pairs: pairs that may be found.
+        block_images: images in a block at most.
+        across_splits: compare only images of different splits.
     """
 
     snapshot: Snapshot
     rule: str
     comparison: Comparison
     images: Sequence[str]
-    most: int
-    largest: int
-    apart: bool
+    max_pairs: int
+    block_images: int
+    across_splits: bool
 
 
-class Facing(NamedTuple):
+class BlockPair(NamedTuple):
     """Two blocks to compare.
 
     Attributes:
         left: a block.
-        right: another; None to compare the left one with itself.
-        done: images that are compared with all others once this is done.
+        right: another block; None to compare the left one with itself.
+        completed: number of images that are compared with all others once this pair is done.
     """
 
     left: Files
     right: Files | None
-    done: int
+    completed: int
 
 
-def find_pairs(work: Comparing, change: Change, engine: Engine, progress: Progress) -> Iterator[pa.Table]:
-    """Compare new images with one another and with the old ones.
+def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
+    rules: Mapping[str, str],
+    settings: DedupPart,
+    progress: Progress = SILENT,
+    engine: Engine = HERE,
+) -> list[Commit]:
+    """Bring the pairs of every rule up to date.
+
+    The cost grows with new images times all images, not with the square of all images. Of old images, only the pixels
+    of candidates are read.
 
     Args:
-        work: what is the same for all blocks.
-        change: what is new, and what is old.
+        snapshot: the lake.
+        writer: writes the files.
+        rules: rules that compare pairs; see `pipeline.builder.index.pairwise_rules`.
+        settings: the recipe's `[dedup]`: which images are compared, and how many pairs a rule may find.
+        progress: shows the progress.
         engine: where to run.
-        progress: where to show it.
-
-    Yields:
-        Rows of the pairs table, closest first over all tables.
-
-    Raises:
-        LakeError: there are more pairs than `most`.
-    """
-    added, stayed, rows = change.added, change.stayed, work.largest
-    if engine.pieces > 1:
-        rows = min(rows, _rows_a_block(added, stayed, engine.pieces * _EACH))
-    facings = list(_facings(_pairings(added, stayed, rows, apart=work.apart), progress))
-    if engine.pieces == 1 or len(facings) == 1:
-        found = _here(work, facings, progress)
-    else:
-        found = _by_workers(work, facings, engine, progress)
-    table = _bounded(work, found)
-    yield from (table.slice(start, _GROUP) for start in range(0, len(table), _GROUP))
-
-
-def compare_blocks(work: Comparing, facing: Facing) -> pa.Table:
-    """Compare two blocks on one core; runs in a worker.
 
     Returns:
-        Rows of the pairs table, closest first.
+        The commits to make: bases that were fitted, then pairs. Empty if nothing is out of date.
 
     Raises:
-        LakeError: there are more pairs than `most`.
+        LakeError: a rule finds more than `max_pairs` pairs; nothing was committed.
     """
-    with on_one_core():
-        left = _read(work.snapshot, facing.left)
-        right = None if facing.right is None else _read(work.snapshot, facing.right)
-        return _bounded(work, _matched(work, left, right, _reader(work.images)))
+    units = pair_units(snapshot, rules, settings.between)
+    metadata = snapshot.metadata("pairs")
+    todo = find_outdated("dedup", units, metadata)
+    if not todo:
+        return []
+    written: list[Part] = []
+    bases: list[Commit] = []
+    # Rules whose files are all removed: those that are dropped, and those written as one file.
+    rewritten = {item.unit for item in todo if item.unit not in units}
+    for rule in (item.unit for item in todo if item.unit in units):
+        change = _index_change(snapshot, rule, metadata, settings.between)
+        old = [part for part in snapshot.files("pairs") if part.partition["rule"] == rule]
+        rewrite = change.removed or len(old) >= _MAX_FILES
+        kept = _read_kept_pairs(snapshot, rule, change) if rewrite else iter(())
+        rewritten |= {rule} if rewrite else set()
+        progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
+        max_pairs = settings.max_pairs - (0 if rewrite else sum(part.rows for part in old))
+        found: Iterator[pa.Table] = iter(())
+        if change.added:
+            comparison, fitted = with_basis(snapshot, writer, rule, change.added)
+            bases += fitted
+            job = CompareJob(
+                snapshot,
+                rule,
+                comparison=comparison,
+                images=snapshot.file_places("images"),
+                max_pairs=max_pairs,
+                block_images=_images_per_block(snapshot, change),
+                across_splits=settings.between == "splits",
+            )
+            found = find_pairs(job, change, engine, progress)
+        written += _write_pairs(writer, rule, chain(kept, found), max_pairs)
+    updated = Metadata("dedup", units, {"index": snapshot.version("index")})
+    return [*bases, Commit("pairs", written, updated, lambda partition: partition["rule"] in rewritten)]
 
 
-def _here(work: Comparing, facings: Iterable[Facing], progress: Progress) -> Iterator[pa.Table]:
-    """Compare blocks in this process, which uses every core: each that is on the left is read once."""
-    read, held, block = _reader(work.images), None, None
-    for facing in facings:
-        if held is not facing.left or block is None:
-            held, block = facing.left, _read(work.snapshot, facing.left)
-        other = None if facing.right is None else _read(work.snapshot, facing.right)
-        yield from _matched(work, block, other, read)
-        progress.advance(facing.done)
-
-
-def _by_workers(work: Comparing, facings: Sequence[Facing], engine: Engine, progress: Progress) -> Iterator[pa.Table]:
-    with closing(engine.map(partial(compare_blocks, work), facings)) as results:
-        for facing, table in zip(facings, results, strict=True):
-            yield table
-            progress.advance(facing.done)
-
-
-def _matched(work: Comparing, one: Block, other: Block | None, read: ReadPixels) -> Iterator[pa.Table]:
-    """Match two blocks, the smaller one on the left."""
-    if other is not None and len(other) < len(one):
-        one, other = other, one
-    return match(work.comparison, one, other, read)
-
-
-def _bounded(work: Comparing, tables: Iterable[pa.Table]) -> pa.Table:
-    """Put tables together, in order: each is ordered already."""
-    found: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        count += len(table)
-        if count > work.most:
-            raise LakeError(too_many(work.rule))
-        found += [table] if len(table) else []
-    if len(found) <= 1:
-        return found[0] if found else pa.table({})
-    return order_pairs(pa.concat_tables(found))
-
-
-def too_many(rule: str) -> str:
-    """Say that a rule finds more pairs than it may."""
-    return (
-        f"rule '{rule}' finds more pairs than dedup.max_pairs allows: it is too loose for these images, or one picture "
-        "is there very often (rule exact tells). Make the rule stricter, or raise dedup.max_pairs in the recipe."
-    )
-
-
-def _rows_a_block(added: Files, stayed: Files, wanted: int) -> int:
-    """Tell how large blocks may be, so that there are as many pairs of them as wanted; a file is never cut."""
-    new, old = (sum(part.rows for part in parts) for parts in (added, stayed))
-    rows = new
-    for blocks in range(1, len(added) + 1):
-        rows = -(-new // blocks)
-        if blocks * (blocks + 1) // 2 + blocks * -(-old // rows) >= wanted:
-            break
-    return rows
-
-
-def _pairings(added: Files, stayed: Files, rows: int, *, apart: bool) -> Iterator[tuple[Files, list[Files]]]:
-    """Pair every block of new images with itself, with the new ones behind it, and with the old ones.
-
-    Yields:
-        A block, and the blocks to compare it with; itself stands first among them, unless only images of different
-        splits are compared.
-    """
-    new, old = (_blocks(parts, rows, apart=apart) for parts in (added, stayed))
-    for number, block in enumerate(new):
-        others = chain(new[number:], old)
-        yield block, [other for other in others if not apart or _split_of(other) != _split_of(block)]
-
-
-def _facings(pairings: Iterable[tuple[Files, list[Files]]], progress: Progress) -> Iterator[Facing]:
-    for block, others in pairings:
-        rows = sum(part.rows for part in block)
-        for left in range(len(others) - 1, -1, -1):
-            other = others[-1 - left]
-            yield Facing(block, None if other is block else other, 0 if left else rows)
-        if not others:
-            progress.advance(rows)
-
-
-def _blocks(parts: Files, rows: int, *, apart: bool) -> list[list[Part]]:
-    """Put files together until a block is full, or, where splits are kept apart, until the split ends."""
-    blocks: list[list[Part]] = []
-    held = 0
-    for part in parts:
-        other = apart and blocks and _split_of(blocks[-1]) != _split_of([part])
-        if not blocks or held + part.rows > rows or other:
-            blocks.append([])
-            held = 0
-        blocks[-1].append(part)
-        held += part.rows
-    return blocks
-
-
-def _split_of(block: Files) -> tuple[str, str]:
-    return block[0].partition["dataset"], block[0].partition["split"]
-
-
-def _read(snapshot: Snapshot, parts: Files) -> Block:
-    rows = snapshot.scan_files("index", sorted(part.path for part in parts)).select(_COLUMNS).collect().to_arrow()
-    ids = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in rows["image_id"].chunks])
-    return Block(from_binary(ids, 16), entries_of(rows))
-
-
-def _reader(names: Sequence[str]) -> Callable[[Ids], np.ndarray]:
-    def read(image_ids: Ids) -> np.ndarray:
-        wanted = pl.Series("image_id", to_binary(np.ascontiguousarray(image_ids)))
-        pixels = gather(locate(list(names), wanted))
-        return pixels if pixels.ndim == 4 else pixels[..., None]  # noqa: PLR2004 - gray has no channel axis there
-
-    return read
-
-
-# Raise when descriptors are made otherwise from the same basis.
-_VERSION = 1
-# Images that a basis is fitted to, at most.
-_SAMPLE = 20_000
-
-
-def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Sequence[Part]) -> tuple[Comparison, list[Commit]]:
-    """Make a rule ready to compare, with the lake's basis where it needs one: that of the first build with the rule.
+def pair_units(snapshot: Snapshot, rules: Mapping[str, str], between: str) -> dict[str, dict[str, Any]]:
+    """Return, by rule, the fingerprint of its pairs.
 
     Args:
-        snapshot: of the lake.
+        snapshot: the lake.
+        rules: by rule, the fingerprint of the user's vectors, if it compares by them.
+        between: "all" to compare all images, "splits" to compare only images of different splits.
+    """
+    state = shards_state(snapshot)
+    return {
+        rule: {"spec": between, "fingerprint": unit_digest("dedup", [rule, KEYS_VERSION, between, vectors], state)}
+        for rule, vectors in rules.items()
+    }
+
+
+def find_pairs(job: CompareJob, change: IndexChange, engine: Engine, progress: Progress) -> Iterator[pa.Table]:
+    """Compare new images with each other and with the old ones.
+
+    Args:
+        job: the settings of the rule.
+        change: which images are new.
+        engine: where to run.
+        progress: shows the progress.
+
+    Yields:
+        Rows of the pairs table, highest score first across all tables.
+
+    Raises:
+        LakeError: there are more than `max_pairs` pairs.
+    """
+    images = job.block_images
+    if engine.pieces > 1:
+        images = min(images, _images_for_workers(change, engine.pieces * _BLOCK_PAIRS_PER_WORKER))
+    pairs = list(_pair_blocks(change, images, progress, across_splits=job.across_splits))
+    if engine.pieces == 1 or len(pairs) == 1:
+        found = _compare_here(job, pairs, progress)
+    else:
+        found = _compare_in_workers(job, pairs, engine, progress)
+    table = _merge(job, found)
+    yield from (table.slice(start, _GROUP_PAIRS) for start in range(0, len(table), _GROUP_PAIRS))
+
+
+def compare_blocks(job: CompareJob, pair: BlockPair) -> pa.Table:
+    """Compare two blocks on one core. Runs in a worker.
+
+    Args:
+        job: the settings of the rule.
+        pair: the blocks.
+
+    Returns:
+        Rows of the pairs table, highest score first.
+
+    Raises:
+        LakeError: there are more than `max_pairs` pairs.
+    """
+    with single_thread():
+        left = _read_block(job.snapshot, pair.left)
+        right = None if pair.right is None else _read_block(job.snapshot, pair.right)
+        return _merge(job, _match_blocks(job, left, right, _pixel_reader(job.images)))
+
+
+def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Files) -> tuple[Comparison, list[Commit]]:
+    """Make a rule ready to run. Rule photo needs a basis, which is fitted once per lake and kept for later images.
+
+    Args:
+        snapshot: the lake.
         writer: writes the files.
-        rule: a rule that compares.
-        added: files of the index table, to fit a basis to where the lake has none.
+        rule: a rule that compares pairs.
+        added: files of the index table. The basis is fitted to their images if the lake has none.
 
     Returns:
         The comparison, and the commit of a basis that was fitted.
     """
     comparison = parse_rule(rule).comparison
     if comparison is None:
-        raise AssertionError(f"rule {rule} compares nothing")
+        raise AssertionError(f"rule {rule} compares no pairs")
     if not isinstance(comparison, photo.Photo):
         return comparison, []
-    held = snapshot.scan("bases").filter(family=photo.FAMILY, version=_VERSION).select("basis").collect()
-    if len(held):
-        return comparison.using(held.item()), []
-    basis, commit = _fit(snapshot, writer, comparison, added)
+    stored = snapshot.scan("bases").filter(family=photo.FAMILY, version=_BASIS_VERSION).select("basis").collect()
+    if len(stored):
+        return comparison.using(stored.item()), []
+    basis, commit = _fit_basis(snapshot, writer, comparison, added)
     return comparison.using(basis), [commit]
 
 
-def _fit(snapshot: Snapshot, writer: Writer, comparison: photo.Photo, added: Sequence[Part]) -> tuple[bytes, Commit]:
-    sample = _sample(snapshot.scan_files("index", [part.path for part in added]))
-    basis = comparison.fit(sample)
-    row = {"family": photo.FAMILY, "version": _VERSION, "images": len(sample.key), "basis": basis}
-    added_file = writer.write("bases", pa.Table.from_pylist([row], schema=schemas.TABLES["bases"].schema))
-    units = {photo.FAMILY: {"fingerprint": digest_of(basis.hex())}}
-    metadata = Metadata("dedup", units, {"index": snapshot.version("index")})
-    return basis, Commit("bases", added_file, metadata, all_files)
-
-
-def _sample(rows: pl.LazyFrame) -> Entries:
-    """Draw images by their ids alone, so that their order does not matter."""
-    ids = rows.select("image_id").collect().to_series().sort()
-    keys = order_keys(from_binary(ids.to_arrow().cast(pa.large_binary()), 16), 0, "basis of rule photo")
-    drawn = ids.gather(np.argsort(keys, kind="stable")[:_SAMPLE])
-    chosen = rows.filter(pl.col("image_id").is_in(drawn.implode())).collect(engine="streaming").sort("image_id")
-    return entries_of(chosen.select("key", "signature", "vector").to_arrow())
-
-
-# Images held on either side while blocks are compared, and bytes of their vectors.
-_BLOCK = 2**18
-_BLOCK_BYTES = 2**26
-# Appended files of a rule, beyond which they are written as one again.
-_FILES = 64
-
-
-def pair_units(snapshot: Snapshot, compared: Mapping[str, str], between: str) -> dict[str, dict[str, Any]]:
-    """By rule that compares, the fingerprint of the pairs that the lake's shards give."""
-    state = shards_state(snapshot)
-    return {
-        rule: {"spec": between, "fingerprint": unit_digest("dedup", [rule, KEYS_VERSION, between, vectors], state)}
-        for rule, vectors in compared.items()
-    }
-
-
-def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
-    snapshot: Snapshot,
-    writer: Writer,
-    compared: Mapping[str, str],
-    settings: DedupPart,
-    progress: Progress = SILENT,
-    engine: Engine = HERE,
-) -> list[Commit]:
-    """Bring the pairs of every rule that compares up to date.
-
-    Cost grows with the new images times all images, not with the square of all; of old images only those pixels are
-    read that verification asks for.
-
-    Args:
-        snapshot: of the lake.
-        writer: writes the files.
-        compared: the rules that are wanted and compare, each with the fingerprint of the user's vectors, if any.
-        settings: the recipe's `[dedup]`: what is compared with what, and how many pairs a rule may find.
-        progress: where to show it.
-        engine: where to run.
-
-    Returns:
-        The commits to make: bases that were fitted, then pairs; empty where nothing is out of date.
-
-    Raises:
-        LakeError: a rule finds more pairs than that; nothing was committed.
-    """
-    units = pair_units(snapshot, compared, settings.between)
-    held = snapshot.metadata("pairs")
-    todo = stale("dedup", units, held)
-    if not todo:
-        return []
-    made: list[Part] = []
-    bases: list[Commit] = []
-    rewritten = {item.unit for item in todo if item.unit not in units}
-    for rule in (item.unit for item in todo if item.unit in units):
-        change = _change(snapshot, rule, held, settings.between)
-        old = [part for part in snapshot.files("pairs") if part.partition["rule"] == rule]
-        again = change.left or len(old) >= _FILES
-        kept = _surviving(snapshot, rule, change) if again else iter(())
-        rewritten |= {rule} if again else set()
-        progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
-        most = settings.max_pairs - (0 if again else sum(part.rows for part in old))
-        found: Iterator[pa.Table] = iter(())
-        if change.added:
-            comparison, fitted = with_basis(snapshot, writer, rule, change.added)
-            bases += fitted
-            work = Comparing(
-                snapshot,
-                rule,
-                comparison=comparison,
-                images=snapshot.file_places("images"),
-                most=most,
-                largest=_rows_at_once(snapshot, change),
-                apart=settings.between == "splits",
-            )
-            found = find_pairs(work, change, engine, progress)
-        made += _write(writer, rule, chain(kept, found), most)
-    metadata = Metadata("dedup", units, {"index": snapshot.version("index")})
-    return [*bases, Commit("pairs", made, metadata, lambda partition: partition["rule"] in rewritten)]
-
-
-def _change(snapshot: Snapshot, rule: str, held: Metadata, between: str) -> Change:
+def _index_change(snapshot: Snapshot, rule: str, metadata: Metadata, between: str) -> IndexChange:
+    """Compare the files of the index with those that the pairs were made from."""
     now = [part for part in snapshot.files("index") if part.partition["rule"] == rule]
-    known = set()
-    again = rule in held.units and held.units[rule].get("spec") != between
-    if rule in held.units and not again:
-        then = snapshot.with_version("index", held.inputs["index"]).files("index")
-        known = {part.path for part in then if part.partition["rule"] == rule}
+    compared = set()
+    changed_settings = rule in metadata.units and metadata.units[rule].get("spec") != between
+    if rule in metadata.units and not changed_settings:
+        then = snapshot.with_version("index", metadata.inputs["index"]).files("index")
+        compared = {part.path for part in then if part.partition["rule"] == rule}
     paths = {part.path for part in now}
-    return Change(
-        [part for part in now if part.path not in known],
-        [part for part in now if part.path in known],
-        again or bool(known - paths),
+    return IndexChange(
+        [part for part in now if part.path not in compared],
+        [part for part in now if part.path in compared],
+        changed_settings or bool(compared - paths),
     )
 
 
-def _rows_at_once(snapshot: Snapshot, change: Change) -> int:
-    """Tell how many images a block may have: fewer where their vectors are long."""
-    first = snapshot.scan_files("index", [change.added[0].path])
-    width = first.select(pl.col("vector").bin.size()).head(1).collect().item() or 0
-    return min(_BLOCK, _BLOCK_BYTES // max(1, width))
-
-
-def _surviving(snapshot: Snapshot, rule: str, change: Change) -> Iterator[pa.Table]:
-    """Read the pairs whose two images are still what they were."""
-    paths = [part.path for part in change.stayed]
+def _read_kept_pairs(snapshot: Snapshot, rule: str, change: IndexChange) -> Iterator[pa.Table]:
+    """Read the pairs whose two images have not changed."""
+    paths = [part.path for part in change.kept]
     if not paths:
         return
     ids = snapshot.scan_files("index", paths).select("image_id")
@@ -419,14 +281,155 @@ def _surviving(snapshot: Snapshot, rule: str, change: Change) -> Iterator[pa.Tab
     yield rows.cast(schemas.TABLES["pairs"].file_schema)
 
 
-def _write(writer: Writer, rule: str, tables: Iterable[pa.Table], most: int) -> list[Part]:
+def _write_pairs(writer: Writer, rule: str, tables: Iterable[pa.Table], max_pairs: int) -> list[Part]:
     with writer.open("pairs", {"rule": rule}) as file:
         count = 0
         for table in tables:
             count += len(table)
-            if count > most:
-                raise LakeError(too_many(rule))
+            if count > max_pairs:
+                raise _too_many_pairs(rule)
             if len(table):
                 file.write(table)
         part = file.close()
     return [] if part is None else [part]
+
+
+def _too_many_pairs(rule: str) -> LakeError:
+    return LakeError(
+        f"rule '{rule}' finds more pairs than dedup.max_pairs allows. It is too loose for these images, or one "
+        "image occurs very often (rule exact finds such images). Use a stricter rule, or raise dedup.max_pairs in the "
+        "recipe."
+    )
+
+
+def _images_per_block(snapshot: Snapshot, change: IndexChange) -> int:
+    """Return how many images a block may have; fewer if their vectors are long."""
+    first = snapshot.scan_files("index", [change.added[0].path])
+    size = first.select(pl.col("vector").bin.size()).head(1).collect().item() or 0
+    return min(_BLOCK_IMAGES, _BLOCK_BYTES // max(1, size))
+
+
+def _images_for_workers(change: IndexChange, pairs: int) -> int:
+    """Return how many images a block may have, so that there are at least `pairs` pairs of blocks. No file is cut."""
+    new, old = (sum(part.rows for part in parts) for parts in (change.added, change.kept))
+    images = new
+    for blocks in range(1, len(change.added) + 1):
+        images = -(-new // blocks)
+        if blocks * (blocks + 1) // 2 + blocks * -(-old // images) >= pairs:
+            break
+    return images
+
+
+def _pair_blocks(
+    change: IndexChange, block_images: int, progress: Progress, *, across_splits: bool
+) -> Iterator[BlockPair]:
+    """Pair every block of new images with itself, with the new ones after it, and with the old ones.
+
+    With `across_splits`, only blocks of different splits are paired. A block without any pair is done at once.
+    """
+    new, old = (_cut_blocks(parts, block_images, across_splits=across_splits) for parts in (change.added, change.kept))
+    for number, block in enumerate(new):
+        images = sum(part.rows for part in block)
+        others = [
+            other
+            for other in chain(new[number:], old)
+            if not across_splits or _split_of(other[0]) != _split_of(block[0])
+        ]
+        for position, other in enumerate(others, start=1):
+            yield BlockPair(block, None if other is block else other, images if position == len(others) else 0)
+        if not others:
+            progress.advance(images)
+
+
+def _cut_blocks(parts: Files, block_images: int, *, across_splits: bool) -> list[list[Part]]:
+    """Group files into blocks of at most `block_images` images; with `across_splits`, a block is of one split."""
+    blocks: list[list[Part]] = []
+    images = 0
+    for part in parts:
+        other_split = across_splits and blocks and _split_of(blocks[-1][0]) != _split_of(part)
+        if not blocks or images + part.rows > block_images or other_split:
+            blocks.append([])
+            images = 0
+        blocks[-1].append(part)
+        images += part.rows
+    return blocks
+
+
+def _split_of(part: Part) -> tuple[str, str]:
+    return part.partition["dataset"], part.partition["split"]
+
+
+def _compare_here(job: CompareJob, pairs: Iterable[BlockPair], progress: Progress) -> Iterator[pa.Table]:
+    """Compare blocks in this process, which uses every core. A left block is read once for all its pairs."""
+    read_pixels, files, block = _pixel_reader(job.images), None, None
+    for pair in pairs:
+        if files is not pair.left or block is None:
+            files, block = pair.left, _read_block(job.snapshot, pair.left)
+        other = None if pair.right is None else _read_block(job.snapshot, pair.right)
+        yield from _match_blocks(job, block, other, read_pixels)
+        progress.advance(pair.completed)
+
+
+def _compare_in_workers(
+    job: CompareJob, pairs: Sequence[BlockPair], engine: Engine, progress: Progress
+) -> Iterator[pa.Table]:
+    with closing(engine.map(partial(compare_blocks, job), pairs)) as results:
+        for pair, table in zip(pairs, results, strict=True):
+            yield table
+            progress.advance(pair.completed)
+
+
+def _match_blocks(job: CompareJob, one: Block, other: Block | None, read_pixels: ReadPixels) -> Iterator[pa.Table]:
+    """Match two blocks, the smaller one on the left."""
+    if other is not None and len(other) < len(one):
+        one, other = other, one
+    return match(job.comparison, one, other, read_pixels)
+
+
+def _merge(job: CompareJob, tables: Iterable[pa.Table]) -> pa.Table:
+    """Merge tables of pairs, each sorted, into one sorted table."""
+    found: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        count += len(table)
+        if count > job.max_pairs:
+            raise _too_many_pairs(job.rule)
+        found += [table] if len(table) else []
+    if len(found) <= 1:
+        return found[0] if found else pa.table({})
+    return order_pairs(pa.concat_tables(found))
+
+
+def _read_block(snapshot: Snapshot, parts: Files) -> Block:
+    columns = ["image_id", "key", "signature", "vector"]
+    rows = snapshot.scan_files("index", sorted(part.path for part in parts)).select(columns).collect().to_arrow()
+    ids = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in rows["image_id"].chunks])
+    return Block(from_binary(ids, 16), entries_of(rows))
+
+
+def _pixel_reader(files: Sequence[str]) -> Callable[[Ids], np.ndarray]:
+    def read_pixels(image_ids: Ids) -> np.ndarray:
+        wanted = pl.Series("image_id", to_binary(np.ascontiguousarray(image_ids)))
+        pixels = gather(locate(list(files), wanted))
+        return pixels if pixels.ndim == 4 else pixels[..., None]  # noqa: PLR2004 - gray has no channel axis there
+
+    return read_pixels
+
+
+def _fit_basis(snapshot: Snapshot, writer: Writer, comparison: photo.Photo, added: Files) -> tuple[bytes, Commit]:
+    sample = _sample_images(snapshot.scan_files("index", [part.path for part in added]))
+    basis = comparison.fit(sample)
+    row = {"family": photo.FAMILY, "version": _BASIS_VERSION, "images": len(sample.key), "basis": basis}
+    written = writer.write("bases", pa.Table.from_pylist([row], schema=schemas.TABLES["bases"].schema))
+    units = {photo.FAMILY: {"fingerprint": digest_of(basis.hex())}}
+    metadata = Metadata("dedup", units, {"index": snapshot.version("index")})
+    return basis, Commit("bases", written, metadata, all_files)
+
+
+def _sample_images(rows: pl.LazyFrame) -> Entries:
+    """Sample rows of the index by their ids alone, so that the order of rows has no effect."""
+    ids = rows.select("image_id").collect().to_series().sort()
+    keys = order_keys(from_binary(ids.to_arrow().cast(pa.large_binary()), 16), 0, "basis of rule photo")
+    sampled = ids.gather(np.argsort(keys, kind="stable")[:_BASIS_IMAGES])
+    chosen = rows.filter(pl.col("image_id").is_in(sampled.implode())).collect(engine="streaming").sort("image_id")
+    return entries_of(chosen.select("key", "signature", "vector").to_arrow())

@@ -1,19 +1,21 @@
-"""What a command needs before the flow itself is imported: its engines by name, and a head start for the workers."""
+"""What a command needs before it imports the builder: the names of the engines, and an early start of the workers."""
 
 from pipeline.engines.local import start_server
 
-# The names that `--engine` takes; the first is the usual one. `build.ENGINES` has what they stand for.
+# The values of the option `--engine`, the default first. `build.ENGINES` has the engine of each name.
 ENGINE_NAMES = ("local", "ray")
-# What workers import, once for all of them.
+# The modules that the fork server imports once for all workers.
 PRELOAD = ("pipeline.builder.worker", "imagecodecs._png")
 
 
 def start_workers(workers: int | None = None) -> None:
-    """Start what will start the worker processes: it does its imports while this process does its own.
+    """Start the fork server of the worker processes, so that its imports run in parallel with those of this process.
 
-    Nobody waits for it. Only for builds that have work to do: it holds stdout open until its imports are done.
+    Returns at once. Call this only before a build that has work to do: the fork server keeps stdout open until its
+    imports are done.
 
     Args:
-        workers: how many there will be; None for one a core. With one, the work is done in this process.
+        workers: number of worker processes; None for one per core. With one, this process does all work and no server
+            is started.
     """
     start_server(workers, PRELOAD)

@@ -1,7 +1,8 @@
-"""Find what is out of date: a unit runs again when the fingerprint of its settings or of its inputs changes.
+"""Find out what is out of date: a unit runs again when its settings or its inputs change.
 
-Fingerprints form a Merkle tree: shards, clusters of a rule, split, run. They are stored in the metadata of commits;
-a build keeps no other state.
+A unit is a rule, a split or a baseline run. Its fingerprint is a digest of its settings and inputs. Fingerprints form a
+Merkle tree: shards, clusters of a rule, split, run. They are stored in the metadata of commits; a build keeps no other
+state.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,18 +16,19 @@ from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Transaction
 
+# The columns that identify a shard.
 SHARD_KEY = ["dataset", "split", "shard"]
-AHEAD_OF_SHARDS = ("images", "index", "rejects")
-
-# In the metadata of a unit: paths of its damaged files, until it is made again.
+# A build commits these tables before the shards table.
+COMMITTED_BEFORE_SHARDS = ("images", "index", "rejects")
+# The key of a unit's metadata that lists its damaged files, until the unit is built again.
 DAMAGED = "damaged"
 
-# Raise when a stage would make other rows from the same input: every lake then makes them anew.
+# Increase a number when the stage would make other rows from the same input: then every lake builds them again.
 _STAGE_VERSIONS = {"dedup": 2, "splits": 2, "baselines": 3}
 
 
 class Todo(NamedTuple):
-    """A unit of work that the next build would do, and why."""
+    """A unit of work that a build does, and the reason."""
 
     stage: str
     unit: str
@@ -34,91 +36,104 @@ class Todo(NamedTuple):
 
 
 def shards_digest(shards: pl.DataFrame) -> str:
-    """Digest what the lake's images were made from."""
+    """Return the digest of rows of the shards table: everything that their images were made from."""
     columns = ("dataset", "split", "shard", "fingerprint", "decoder", "rows", "rejects")
     return digest_of(shards.select(columns).sort("dataset", "split", "shard").rows())
 
 
-def undo_half_commits(transaction: Transaction) -> None:
-    """Restore images, index and rejects to the versions that belong to the shards table, after a killed build.
-
-    A build commits images, index, rejects and, last, shards, all with one digest. Where a build died in between, the
-    tables that are ahead are restored to their newest version with the digest of the newest shards commit: its files
-    are still there, as vacuum keeps them.
-
-    Raises:
-        LakeError: there is no such version.
-    """
-    snapshot = transaction.snapshot
-    digest = _digest_in(snapshot.metadata("shards"))
-    for name in AHEAD_OF_SHARDS:
-        if _digest_in(snapshot.metadata(name)) != digest:
-            transaction.restore(name, _version_with(snapshot, name, digest))
-
-
-def versions_of_shards(snapshot: Snapshot) -> dict[str, int]:
-    """Return, by table, the version that belongs to the shards table as it stands: vacuum must keep it."""
-    digest = _digest_in(snapshot.metadata("shards"))
-    there = [name for name in AHEAD_OF_SHARDS if snapshot.version(name) not in (0, MISSING)]
-    return {name: _version_with(snapshot, name, digest) for name in there}
-
-
-def _digest_in(metadata: Metadata) -> str:
-    return str(metadata.units.get("shards", {}).get("fingerprint", ""))
-
-
-def _version_with(snapshot: Snapshot, name: str, digest: str) -> int:
-    for version, metadata in snapshot.history(name):
-        if _digest_in(metadata) == digest:
-            return version
-    raise LakeError(
-        f"{snapshot.place}/{name}: no version belongs to the newest shards table. Build into a new folder, and report "
-        "this."
-    )
+def shards_state(snapshot: Snapshot) -> str:
+    """Return the digest of the whole shards table of a lake."""
+    return shards_digest(snapshot.scan("shards").collect())
 
 
 def key_frame(keys: Iterable[Sequence[str]]) -> pl.DataFrame:
-    """Make a frame of dataset, split and shard, each once, ordered."""
+    """Make a table of the columns dataset, split and shard, sorted, without duplicate rows."""
     return pl.DataFrame(sorted(map(tuple, keys)), schema=dict.fromkeys(SHARD_KEY, pl.String), orient="row").unique(
         maintain_order=True
     )
 
 
-def shards_state(snapshot: Snapshot) -> str:
-    """Digest what the lake's images were made from, as the shards table stands."""
-    return shards_digest(snapshot.scan("shards").collect())
+def input_versions(snapshot: Snapshot, *tables: str) -> dict[str, int]:
+    """Return the versions of those tables that exist, for the metadata of a commit that was made from them."""
+    versions = {table: snapshot.version(table) for table in tables}
+    return {table: version for table, version in versions.items() if version != MISSING}
 
 
 def unit_digest(stage: str, settings: Any, inputs: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
-    """Digest a unit of a stage: its code's version, its settings and what it reads."""
+    """Return the fingerprint of a unit: a digest of the version of its stage, its settings and its inputs."""
     return digest_of([stage, _STAGE_VERSIONS[stage], settings, inputs])
 
 
-def stale(
+def find_outdated(
     stage: str,
-    wanted: Mapping[str, Mapping[str, Any]],
+    units: Mapping[str, Mapping[str, Any]],
     metadata: Metadata,
     *,
     changed: Mapping[str, str] | None = None,
 ) -> list[Todo]:
-    """Compare the units that a recipe asks for with those that a table holds.
+    """Compare the units that a build should have with those that a table has.
 
     Args:
         stage: name of the stage.
-        wanted: by unit, its `fingerprint` and how it is made.
-        metadata: of the table's newest commit.
-        changed: by unit, why its input will have changed by the time the stage runs.
+        units: by unit, its `fingerprint` and its settings.
+        metadata: metadata of the table's newest commit.
+        changed: by unit, the reason why its input will change before the stage runs; only for plans.
+
+    Returns:
+        One entry for each unit to build or to drop.
     """
-    held = metadata.units
+    stored = metadata.units
     todo = []
-    for unit, made in wanted.items():
-        if unit not in held:
-            todo.append(Todo(stage, unit, "new"))
-        elif changed and unit in changed:
-            todo.append(Todo(stage, unit, changed[unit]))
-        elif DAMAGED in held[unit]:
-            todo.append(Todo(stage, unit, "its files are damaged"))
-        elif held[unit]["fingerprint"] != made["fingerprint"]:
-            same = held[unit].get("spec") == made.get("spec")
-            todo.append(Todo(stage, unit, "what it reads changed" if same else "its settings changed"))
-    return todo + [Todo(stage, unit, "no longer asked for") for unit in held if unit not in wanted]
+    for name, unit in units.items():
+        if name not in stored:
+            todo.append(Todo(stage, name, "new"))
+        elif changed and name in changed:
+            todo.append(Todo(stage, name, changed[name]))
+        elif DAMAGED in stored[name]:
+            todo.append(Todo(stage, name, "its files are damaged"))
+        elif stored[name]["fingerprint"] != unit["fingerprint"]:
+            same_settings = stored[name].get("spec") == unit.get("spec")
+            todo.append(Todo(stage, name, "its input changed" if same_settings else "its settings changed"))
+    return todo + [Todo(stage, name, "no longer in the recipe") for name in stored if name not in units]
+
+
+def undo_half_commits(transaction: Transaction) -> None:
+    """Restore images, index and rejects to the versions that match the shards table, after a killed build.
+
+    A build commits images, index, rejects and then shards, all four with the same digest. If a build is killed between
+    these commits, some tables are ahead of the shards table. Each is restored to its newest version with the digest of
+    the newest shards commit. The files of that version still exist, because vacuum keeps them.
+
+    Raises:
+        LakeError: there is no such version.
+    """
+    snapshot = transaction.snapshot
+    digest = _committed_digest(snapshot.metadata("shards"))
+    for table in COMMITTED_BEFORE_SHARDS:
+        if _committed_digest(snapshot.metadata(table)) != digest:
+            transaction.restore(table, _version_with_digest(snapshot, table, digest))
+
+
+def versions_of_shards(snapshot: Snapshot) -> dict[str, int]:
+    """Return, by table, the version that matches the current shards table. Vacuum must keep these versions.
+
+    Raises:
+        LakeError: there is no such version.
+    """
+    digest = _committed_digest(snapshot.metadata("shards"))
+    tables = [table for table in COMMITTED_BEFORE_SHARDS if snapshot.version(table) not in (0, MISSING)]
+    return {table: _version_with_digest(snapshot, table, digest) for table in tables}
+
+
+def _committed_digest(metadata: Metadata) -> str:
+    return str(metadata.units.get("shards", {}).get("fingerprint", ""))
+
+
+def _version_with_digest(snapshot: Snapshot, table: str, digest: str) -> int:
+    for version, metadata in snapshot.history(table):
+        if _committed_digest(metadata) == digest:
+            return version
+    raise LakeError(
+        f"{snapshot.place}/{table}: no version of the table matches the newest shards table. Build the lake again in a "
+        "new folder, and report this as a bug."
+    )

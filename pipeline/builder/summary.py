@@ -1,4 +1,7 @@
-"""What a build says about its sources: images, labels, classes, conversions and rejects, and which key changes them."""
+"""The summary of a build: counts of images, labels, classes and rejects by source, and notes about the sources.
+
+A note about something that a recipe can change names the key that changes it.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +19,14 @@ from pipeline.shard import Encoded
 from pipeline.sources import Source
 from pipeline.sources.roles import OTHER, levels_of_paths, merged_note, splits_of
 
-# Examples that a message lists.
+# Examples that a message lists at most.
 _EXAMPLES = 5
-# More rejects than this share of the files are reported.
-_MANY = 0.01
-# Files that operating systems leave behind are no data.
-_NO_DATA = "system_file"
-_TABLE_ENDINGS = r"(?i)\.(csv|tsv|json|jsonl|txt|xml|mat|xlsx?)$"
-_FILE_ENDINGS = r"(?i)\.(csv|tsv|json|jsonl|txt|xml|mat|xlsx?|parquet|npy|npz|zip|tar|tgz|tar\.(gz|bz2|xz))$"
+# A note reports the rejects if they are more than this share of the files.
+_REPORTED_SHARE = 0.01
+# The reason of rejects that are files of operating systems. They do not count as data.
+_SYSTEM_FILE = "system_file"
+_TABLE_FILES = r"(?i)\.(csv|tsv|json|jsonl|txt|xml|mat|xlsx?)$"
+_DATA_FILES = r"(?i)\.(csv|tsv|json|jsonl|txt|xml|mat|xlsx?|parquet|npy|npz|zip|tar|tgz|tar\.(gz|bz2|xz))$"
 _ARCHIVES = ("tar", "zip")
 
 
@@ -33,12 +36,12 @@ class SourceCounts(NamedTuple):
     Attributes:
         dataset: dataset name.
         split: split name.
-        uri: the source as the recipe spells it; files of one pattern or folder count together.
-        images: images.
-        labelled: images with a label.
-        unlabelled: images without one.
-        classes: different labels.
-        rejects: files that became no image.
+        uri: the source, as written in the recipe. The files of one pattern or folder count together.
+        images: number of images.
+        labelled: number of images with a label.
+        unlabelled: number of images without a label.
+        classes: number of different labels.
+        rejects: number of files that could not become an image.
     """
 
     dataset: str
@@ -51,53 +54,53 @@ class SourceCounts(NamedTuple):
     rejects: int
 
     def line(self) -> str:
-        """Say it in one line."""
-        rejects = f", {_count(self.rejects, 'reject')}" if self.rejects else ""
+        """Return the counts as one line of text."""
+        rejects = f", {_plural(self.rejects, 'reject')}" if self.rejects else ""
         return (
-            f"{self.dataset}/{self.split} ({self.uri}): {_count(self.images, 'image')}, {self.labelled:,} labelled, "
-            f"{self.unlabelled:,} unlabelled, {_count(self.classes, 'class', 'classes')}{rejects}"
+            f"{self.dataset}/{self.split} ({self.uri}): {_plural(self.images, 'image')}, {self.labelled:,} labelled, "
+            f"{self.unlabelled:,} unlabelled, {_plural(self.classes, 'class', 'classes')}{rejects}"
         )
 
 
 class ReadingNotes:
-    """What there is to say about labels and folders while sources are read."""
+    """Collects notes about labels and folders while sources are read."""
 
     def __init__(self) -> None:
-        self._respelled: dict[str, dict[str, str | None]] = {}
+        self._normalised: dict[str, dict[str, str | None]] = {}
         self._folders: dict[str, tuple[Source, set[str]]] = {}
 
     def add(self, source: Source, shard: Encoded) -> None:
-        """Look at a shard as its source hands it out."""
+        """Add a shard that was read from its source."""
         if shard.respelled:
-            self._respelled.setdefault(source.title, {}).update(shard.respelled)
+            self._normalised.setdefault(source.title, {}).update(shard.respelled)
         if source.format in _ARCHIVES and source.part.split is not None:
             self._folders.setdefault(source.title, (source, set()))[1].update(
                 path.rpartition("/")[0] for path in shard.paths
             )
 
     def lines(self) -> list[str]:
-        """List the notes, one line each."""
+        """Return the notes, one line each."""
         merged = (
             (source.title, merged_note(splits_of(levels_of_paths(folders)), source.split))
             for source, folders in self._folders.values()
         )
         return [
-            *(_respelled(title, labels) for title, labels in self._respelled.items()),
+            *(_normalised_labels(title, labels) for title, labels in self._normalised.items()),
             *(f"{title}: {note}" for title, note in merged if note),
         ]
 
 
 def count_sources(snapshot: Snapshot, found: Sequence[Source]) -> list[SourceCounts]:
-    """Count what the lake holds of every source, by scanning the labels of its images.
+    """Count what the lake holds of every source. Scans the labels of all images.
 
     Args:
-        snapshot: of the lake.
-        found: the sources of the recipe. Files that one pattern or folder names are one source.
+        snapshot: the lake.
+        found: the sources of the recipe. The files of one pattern or folder count as one source.
 
     Returns:
-        One entry a source: those of the recipe in its order, then others by dataset, split and uri.
+        One entry for each source: those of the recipe in its order, then others by dataset, split and uri.
     """
-    groups = {(s.dataset, s.split, s.uri): s.group or s.uri for s in found}
+    groups = _uris_of_groups(found)
     shards = snapshot.scan("shards").select(*SHARD_KEY, "uri", "rejects").collect()
     uris = [groups.get(key, key[2]) for key in shards.select("dataset", "split", "uri").rows()]
     shards = shards.with_columns(pl.Series("uri", uris, pl.String))
@@ -120,68 +123,73 @@ def count_sources(snapshot: Snapshot, found: Sequence[Source]) -> list[SourceCou
         .with_columns(unlabelled=pl.col("images") - pl.col("labelled"))
         .sort(by)
     )
-    order = {
-        key: position
-        for position, key in enumerate(dict.fromkeys((s.dataset, s.split, s.group or s.uri) for s in found))
-    }
+    in_recipe = dict.fromkeys((dataset, split, uri) for (dataset, split, _), uri in groups.items())
+    order = {key: position for position, key in enumerate(in_recipe)}
     counts = [SourceCounts(**row) for row in rows.select(SourceCounts._fields).rows(named=True)]
     return sorted(counts, key=lambda item: order.get((item.dataset, item.split, item.uri), len(order)))
 
 
 def stored_counts(snapshot: Snapshot) -> list[SourceCounts] | None:
-    """Read the counts that the newest release keeps; None where it was built by version 0.5 or earlier."""
-    kept = snapshot.metadata("releases").units.get("sources")
-    return None if kept is None else [SourceCounts(**row) for row in kept["counts"]]
+    """Read the counts that the newest release stores; None if it was built by version 0.5 or earlier."""
+    stored = snapshot.metadata("releases").units.get("sources")
+    return None if stored is None else [SourceCounts(**row) for row in stored["counts"]]
 
 
-def check_any_image(snapshot: Snapshot, made: Sequence[Ingested], retained: pl.DataFrame) -> None:
-    """Refuse a build that would leave the lake without any image.
+def counts_as_json(counts: Iterable[SourceCounts]) -> list[dict[str, Any]]:
+    """Return counts as JSON values; `stored_counts` reads them."""
+    return [item._asdict() for item in counts]
+
+
+def check_any_image(snapshot: Snapshot, decoded: Sequence[Ingested], retained: pl.DataFrame) -> None:
+    """Check that the lake will have at least one image.
 
     Args:
-        snapshot: of the lake.
-        made: shards that are about to be committed.
+        snapshot: the lake.
+        decoded: the shards to commit.
         retained: rows of the shards table that stay.
 
     Raises:
-        SourceError: with the number of files and up to five examples by reason.
+        SourceError: there would be no image. The message has the number of rejects by reason, with up to 5 examples.
     """
-    if retained["rows"].sum() or any(len(item.image_ids) for item in made):
+    if retained["rows"].sum() or any(len(item.image_ids) for item in decoded):
         return
-    stay = retained.select(SHARD_KEY).lazy()
-    old = snapshot.scan("rejects").join(stay, on=SHARD_KEY, how="semi").collect()
-    new = [pl.DataFrame(item.rejects).select(old.columns) for item in made]
-    rejects = pl.concat([old, *new]).filter(pl.col("reason") != _NO_DATA)
+    old = snapshot.scan("rejects").join(retained.select(SHARD_KEY).lazy(), on=SHARD_KEY, how="semi").collect()
+    new = [pl.DataFrame(item.rejects).select(old.columns) for item in decoded]
+    rejects = pl.concat([old, *new]).filter(pl.col("reason") != _SYSTEM_FILE)
     if rejects.is_empty():
         raise SourceError(
-            "no image could be read: the sources hold no files. Check their paths. Nothing was committed."
+            "no image could be read: the sources contain no files. Check their paths. Nothing was committed."
         )
     reasons = rejects.group_by("reason").len().sort(pl.col("len"), "reason", descending=[True, False])
     parts = [f"{count:,} {reason}: {_examples(rejects.filter(reason=reason))}" for reason, count in reasons.rows()]
     raise SourceError(
-        f"no image could be read. {_count(len(rejects), 'file')} became rejects. {'; '.join(parts)}. "
+        f"no image could be read. {_plural(len(rejects), 'file')} became rejects. {'; '.join(parts)}. "
         "Nothing was committed."
     )
 
 
-def notes_of_build(
+def build_notes(
     snapshot: Snapshot,
     found: Sequence[Source],
     counts: Sequence[SourceCounts],
     decode: DecodePart,
     decoded: Decoded | None,
 ) -> list[str]:
-    """List what to know about the sources of a build, one line each, with the key that changes it.
+    """List the notes about the sources of a build.
 
     Args:
-        snapshot: of the lake.
+        snapshot: the lake.
         found: the sources of the recipe.
         counts: made by `count_sources`.
-        decode: the recipe's `[decode]`, its mode decided.
-        decoded: what was decoded; None for nothing.
+        decode: the recipe's `[decode]`, with its mode decided.
+        decoded: what was decoded; None if nothing was.
+
+    Returns:
+        One line for each note.
     """
     notes = [f"{source.title}: {source.note}" for source in found if source.note]
     notes += decoded.notes if decoded else []
-    groups = {(s.dataset, s.split, s.uri): s.group or s.uri for s in found}
+    groups = _uris_of_groups(found)
     converted: Counter[str] = Counter()
     for item in decoded.shards if decoded else ():
         uri = groups.get((item.dataset, item.split, item.uri), item.uri)
@@ -189,85 +197,82 @@ def notes_of_build(
     for title, count in (+converted).items():
         if decode.mode == "L":
             notes.append(
-                f'{title}: {_count(count, "colour image")} converted to gray. mode = "RGB" in [decode] keeps colour.'
+                f"{title}: {_plural(count, 'colour image')} converted to gray. "
+                'To keep colour, set mode = "RGB" in [decode].'
             )
         else:
-            notes.append(f'{title}: {_count(count, "gray image")} stored as RGB, as mode = "RGB" in [decode].')
-    rejects = snapshot.scan("rejects").filter(pl.col("reason") != _NO_DATA)
+            notes.append(f"{title}: {_plural(count, 'gray image')} stored as RGB, because decode.mode is RGB.")
+    rejects = snapshot.scan("rejects").filter(pl.col("reason") != _SYSTEM_FILE)
     reasons: dict[str, int] = dict(rejects.group_by("reason").len().sort("reason").collect().rows())
     total, images = sum(reasons.values()), sum(item.images for item in counts)
-    if total > _MANY * (total + images):
+    if total > _REPORTED_SHARE * (total + images):
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         notes.append(
-            f"{total:,} of {total + images:,} files ({total / (total + images):.1%}) are rejects: {listed}. List them: "
-            f'imagelake sql {snapshot.place} "from rejects"'
+            f"{total:,} of {total + images:,} files ({total / (total + images):.1%}) are rejects: {listed}. To list "
+            f'them: imagelake sql {snapshot.place} "from rejects"'
         )
-    if "wrong_mode" in reasons and not decode.converts:
-        notes.append(
-            f'{_count(reasons["wrong_mode"], "file")} of another mode: on_mismatch = "convert" in [decode] takes them.'
-        )
-    if "wrong_size" in reasons:
-        notes.append(
-            f'{_count(reasons["wrong_size"], "file")} of another size: on_mismatch = "convert" in [decode] takes them.'
-        )
-    return notes + _files_beside(rejects, counts)
+    for key in ("mode", "size") if not decode.converts else ():
+        if f"wrong_{key}" in reasons:
+            advice = 'To convert them, set on_mismatch = "convert" in [decode].'
+            notes.append(f"{_plural(reasons[f'wrong_{key}'], 'file')} of another {key} rejected. {advice}")
+    return notes + _unread_files(rejects, counts)
 
 
-def _files_beside(rejects: pl.LazyFrame, counts: Sequence[SourceCounts]) -> list[str]:
-    """Name files beside images that may hold their labels, or images."""
+def _uris_of_groups(found: Sequence[Source]) -> dict[tuple[str, str, str], str]:
+    """Return, by dataset, split and uri of a source, the uri in the recipe. Files of one pattern or folder share it."""
+    return {(source.dataset, source.split, source.uri): source.group or source.uri for source in found}
+
+
+def _unread_files(rejects: pl.LazyFrame, counts: Sequence[SourceCounts]) -> list[str]:
+    """List files next to images that were not read, but may contain labels or images."""
     rows = (
-        rejects.filter(pl.col("reason") == "not_an_image", pl.col("path").str.contains(_FILE_ENDINGS))
+        rejects.filter(pl.col("reason") == "not_an_image", pl.col("path").str.contains(_DATA_FILES))
         .select("dataset", "split", "path")
         .sort("dataset", "split", "path")
         .collect()
     )
-    # Images in one class may well have no other class than the folder "images".
-    bare = {(item.dataset, item.split) for item in counts if item.unlabelled or item.classes == 1}
-    datasets = {dataset for dataset, _ in bare}
-    tables = rows.filter(pl.col("path").str.contains(_TABLE_ENDINGS))
-    named = [
+    # If all images are of one class, it is often just the name of their folder, such as "images".
+    unlabelled = {(item.dataset, item.split) for item in counts if item.unlabelled or item.classes == 1}
+    datasets = {dataset for dataset, _ in unlabelled}
+    is_table = pl.col("path").str.contains(_TABLE_FILES)
+    tables = [
         path
-        for dataset, split, path in tables.rows()
-        if (dataset, split) in bare or (dataset in datasets and split == OTHER)
+        for dataset, split, path in rows.filter(is_table).rows()
+        if (dataset, split) in unlabelled or (dataset in datasets and split == OTHER)
     ]
-    packed = rows.filter(~pl.col("path").str.contains(_TABLE_ENDINGS))["path"].to_list()
+    others = rows.filter(~is_table)["path"].to_list()
     notes = []
-    if named:
-        advice = "imagelake build LIST.csv reads a list of files and labels; `images` and `labels` name its columns."
+    if tables:
         notes.append(
-            f"images without labels, or of one class, lie beside {_some(named)}, which may hold labels. {advice}"
+            f"images without labels, or all of one class, are next to {_first(tables)}, which may contain labels. To "
+            "use a list of files and labels, run: imagelake build LIST.csv. The keys `images` and `labels` name its "
+            "columns."
         )
-    if packed:
-        notes.append(f"not read among other files: {_some(packed)}. imagelake build FILE --into LAKE reads one.")
+    if others:
+        notes.append(f"not read: {_first(others)}. To read one of these files, run: imagelake build FILE --into LAKE")
     return notes
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
-    return f"{', '.join(names[:_EXAMPLES])}{more}"
-
-
-def _respelled(title: str, labels: Mapping[str, str | None]) -> str:
-    shown = sorted(labels.items(), key=lambda item: item[0])
-    listed = ", ".join(
-        f"{old!r} is read as {new!r}" if new else f"{old!r} is no label" for old, new in shown[:_EXAMPLES]
-    )
-    more = f" and {len(shown) - _EXAMPLES:,} more" if len(shown) > _EXAMPLES else ""
-    return f"{title}: label {listed}{more} (Unicode form C, no white space at the ends, 7.0 is 7)"
+def _normalised_labels(title: str, labels: Mapping[str, str | None]) -> str:
+    phrases = [
+        f"{label!r} is read as {normal!r}" if normal else f"{label!r} is read as no label"
+        for label, normal in sorted(labels.items(), key=lambda item: item[0])
+    ]
+    return f"{title}: label {_first(phrases)} (Unicode NFC, no white space at the ends, 7.0 becomes 7)"
 
 
 def _examples(rejects: pl.DataFrame) -> str:
     rows = rejects.sort("dataset", "split", "path").head(_EXAMPLES)
-    details: Counter[str] = Counter(rows["detail"].to_list())
-    if len(details) == 1:
+    if rows["detail"].n_unique() == 1:
         return f"{', '.join(rows['path'])} ({rows['detail'][0]})"
     return ", ".join(f"{path} ({detail})" for path, detail in rows.select("path", "detail").rows())
 
 
-def _count(number: int, one: str, many: str = "") -> str:
+def _first(items: Sequence[str]) -> str:
+    """List the first items, and the number of others."""
+    more = f" and {len(items) - _EXAMPLES:,} more" if len(items) > _EXAMPLES else ""
+    return f"{', '.join(items[:_EXAMPLES])}{more}"
+
+
+def _plural(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
-def as_values(counts: Iterable[SourceCounts]) -> list[dict[str, Any]]:
-    """Spell counts as JSON has them."""
-    return [item._asdict() for item in counts]

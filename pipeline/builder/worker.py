@@ -1,4 +1,4 @@
-"""The work of a worker process: decode a shard, write its Parquet files, and return what the driver commits."""
+"""The work of a worker process: decode a shard, index it, write its Parquet files, return what the driver commits."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ class Job:
     """The settings that all shards of a build share.
 
     Attributes:
-        writer: writes the files of the shard.
+        writer: writes the files of the tables.
         decode: the recipe's `[decode]`.
-        rules: rules to index by.
+        rules: rules to index by that read pixels.
     """
 
     writer: Writer
@@ -35,8 +35,15 @@ class Job:
     rules: tuple[str, ...]
 
 
-class Load(NamedTuple):
-    """A shard to ingest, and where it belongs."""
+class ShardInput(NamedTuple):
+    """A shard to ingest.
+
+    Attributes:
+        dataset: dataset name.
+        split: split name.
+        uri: the source, as written in the recipe.
+        shard: the shard, not decoded.
+    """
 
     dataset: str
     split: str
@@ -46,20 +53,20 @@ class Load(NamedTuple):
 
 @dataclass(frozen=True)
 class Ingested:
-    """A shard that is on disk, not committed yet.
+    """A shard whose files are written but not committed.
 
     Attributes:
         dataset: dataset name.
         split: split name.
-        uri: the source, as the recipe spells it.
+        uri: the source, as written in the recipe.
         shard: key of the shard.
-        fingerprint: its fingerprint.
-        images: file of the images table; None where every file was rejected.
-        index: files of the index table, one a rule.
+        fingerprint: fingerprint of the shard.
+        images: file of the images table; None if every file was rejected.
+        index: files of the index table, one for each rule.
         rejects: rows of the rejects table.
-        labels: images by label.
+        labels: number of images by label.
         image_ids: (n, 16) uint8.
-        converted: images of the other kind: colour where the lake's mode is L, gray where it is RGB.
+        converted: number of images converted to the lake's mode: colour images if it is L, gray images if it is RGB.
     """
 
     dataset: str
@@ -76,7 +83,7 @@ class Ingested:
 
     @property
     def files(self) -> list[str]:
-        """Its files, relative to the lake's place."""
+        """Paths of the shard's files, relative to the lake's place."""
         images = [f"images/{self.images.path}"] if self.images else []
         return [*images, *(f"index/{part.path}" for part in self.index)]
 
@@ -86,67 +93,85 @@ class Ingested:
         return {"dataset": self.dataset, "split": self.split, "shard": self.shard}
 
 
-class ShardFile(NamedTuple):
-    """An images file whose keys are to be computed, for rules that the index does not have yet."""
+class ImagesFile(NamedTuple):
+    """A file of the images table to index.
+
+    Attributes:
+        file: place of the file.
+        partition: its partition values.
+        rules: rules under which the index lacks the file.
+    """
 
     file: str
     partition: Mapping[str, str]
     rules: tuple[str, ...]
 
 
-def ingest_shard(job: Job, load: Load) -> Ingested:
-    """Decode a shard, write its images, and index them while their pixels are at hand.
+def ingest_shard(job: Job, source: ShardInput) -> Ingested:
+    """Decode a shard, write its images, and index them while their pixels are in memory.
+
+    Args:
+        job: the settings of the build.
+        source: the shard.
 
     Raises:
         DiskFullError: no space is left.
     """
-    shard = load.shard
-    partition = {"dataset": load.dataset, "split": load.split, "shard": shard.shard}
-    refused: list[Refused] = []
+    shard = source.shard
+    partition = {"dataset": source.dataset, "split": source.split, "shard": shard.shard}
+    rejected: list[Refused] = []
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in job.rules}
     ids: list[NDArray[np.uint8]] = [np.empty((0, 16), np.uint8)]
     labels: Counter[str | None] = Counter()
     converted = 0
     with job.writer.open("images", partition) as file:
-        for item in decode_shard(shard, load.dataset, load.split, job.decode):
+        for item in decode_shard(shard, source.dataset, source.split, job.decode):
             if isinstance(item, Refused):
-                refused.append(item)
+                rejected.append(item)
                 continue
             file.write(item.images)
-            _index(keys, item.images, item.pixels)
+            _add_index_rows(keys, item.images, item.pixels)
             ids.append(from_binary(item.images["image_id"].chunk(0), 16))
             labels.update(item.images["label"].to_pylist())
             converted += item.converted
         images = file.close()
-    made = (images.rows if images else 0) + len(refused)
-    if made != len(shard):
-        raise AssertionError(f"shard {partition}: {len(shard)} files became {made} rows")
+    rows = (images.rows if images else 0) + len(rejected)
+    if rows != len(shard):
+        raise AssertionError(f"shard {partition}: {len(shard)} files became {rows} rows")
     return Ingested(
-        **{**partition, "shard": shard.shard},
-        uri=load.uri,
+        **partition,
+        uri=source.uri,
         fingerprint=shard.fingerprint,
         images=images,
         index=_write_index(job.writer, keys, partition),
-        rejects=rejects_table(refused, shard.shard, load.dataset, load.split),
+        rejects=rejects_table(rejected, shard.shard, source.dataset, source.split),
         labels=labels,
         image_ids=np.concatenate(ids),
         converted=converted,
     )
 
 
-def index_shard(writer: Writer, item: ShardFile) -> tuple[Part, ...]:
-    """Index the images of a file that is already in the lake, one row group at a time."""
-    keys: dict[str, list[pa.Table]] = {rule: [] for rule in item.rules}
-    with storage.open_parquet(item.file) as file:
+def index_shard(writer: Writer, images: ImagesFile) -> tuple[Part, ...]:
+    """Index the images of a file that is already in the lake, one row group at a time.
+
+    Args:
+        writer: writes the files of the index.
+        images: the file, and the rules to index by.
+
+    Returns:
+        Files of the index table, one for each rule.
+    """
+    keys: dict[str, list[pa.Table]] = {rule: [] for rule in images.rules}
+    with storage.open_parquet(images.file) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["image_id", "label", "height", "width", "channels", "pixels"])
             shape = tuple(rows[name][0].as_py() for name in ("height", "width", "channels"))
             pixels = from_binary(rows["pixels"].chunk(0), prod(shape))
-            _index(keys, rows, pixels.reshape(len(rows), *shape))
-    return _write_index(writer, keys, item.partition)
+            _add_index_rows(keys, rows, pixels.reshape(len(rows), *shape))
+    return _write_index(writer, keys, images.partition)
 
 
-def _index(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np.uint8]) -> None:
+def _add_index_rows(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np.uint8]) -> None:
     ids, labels = images["image_id"].chunk(0), images["label"].chunk(0)
     for rule, tables in keys.items():
         tables.append(index_table(parse_rule(rule), ids, labels, pixels))

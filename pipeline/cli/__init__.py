@@ -1,6 +1,7 @@
-"""The `imagelake` command: one file per subcommand, imported when it is asked for.
+"""The `imagelake` command. Each subcommand is in a module that is imported only when the subcommand runs.
 
-A command parses, calls one function of the flow, and prints. Results go to stdout, progress and errors to stderr.
+A subcommand parses its arguments, calls one function, and prints the result. Results go to stdout, progress and errors
+to stderr. Modules share `options` (arguments), `terminal` (lines) and `show` (tables, JSON, CSV).
 """
 
 import sys
@@ -8,30 +9,31 @@ from importlib import import_module
 
 import click
 
-from pipeline.cli.say import say
+from pipeline.cli.terminal import print_line
 from pipeline.errors import ImagelakeError
 
+# By name: the module, and the summary for `imagelake --help`.
 _COMMANDS = {
-    "demo": ("demo", "Run the whole flow on generated glyphs; end with the truth found."),
+    "demo": ("demo", "Build a lake of generated glyphs and compare it with the known truth."),
     "build": ("build", "Build a lake from folders, archives and tables, or from a recipe."),
     "init": ("init", "Write the recipe that build would infer, for you to edit."),
     "status": ("maintenance", "Show tables, rejects, and what the next build would do and why."),
-    "overlap": ("overlap", "Show what of each role occurs in another, and label conflicts."),
+    "overlap": ("overlap", "Show duplicates between and within roles, and label conflicts."),
     "sql": ("sql", "Run one SELECT over all tables, by name."),
     "export": ("export", "Write a split to files for other tools: arrays, Parquet, folders, tar."),
     "report": ("maintenance", "Write the report: one HTML file that opens offline."),
-    "verify": ("maintenance", "Hash every pixel row again and check every law at rest."),
+    "verify": ("maintenance", "Check all files and tables of a lake, and hash all pixels again."),
     "history": ("maintenance", "List the releases."),
     "vacuum": ("maintenance", "Delete files that no release needs."),
     "synth": ("demo", "Draw glyph images with planted overlaps."),
 }
 
-# 128 + SIGINT, as shells count.
+# 128 + SIGINT, as in shells.
 _INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Loads the file of the one command that runs, and none to list them: help comes at once."""
+    """Import only the module of the command that runs, and none for the list of commands: `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -56,46 +58,46 @@ class _Commands(click.Group):
 @click.version_option(package_name="imagelake")
 @click.pass_context
 def _imagelake(context: click.Context) -> None:
-    """Labelled image archives in; a queryable, deduplicated, leak-free lake out.
+    """Build a queryable, deduplicated, leak-free lake from labelled images.
 
     Start with: imagelake build FOLDER
     """
     if context.invoked_subcommand is None:
         for line in context.get_help().split("\n"):
-            say(line)
+            print_line(line)
 
 
-def _show(error: click.ClickException) -> None:
-    """Print what click prints of a usage error, line by line: its message may quote what was typed."""
+def _print_usage_error(error: click.ClickException) -> None:
+    """Print a usage error as click does, but with control characters escaped: its message may quote arguments."""
     context: click.Context | None = getattr(error, "ctx", None)
     if context is not None:
         for line in (*context.get_usage().split("\n"), f"Try '{context.command_path} --help' for help.", ""):
-            say(line, err=True)
-    say(f"Error: {error.format_message()}", err=True)
+            print_line(line, err=True)
+    print_line(f"Error: {error.format_message()}", err=True)
 
 
 def main() -> None:
-    """Run the command; what imagelake raises on purpose becomes one line and exit code 1, ctrl-C exit code 130."""
+    """Run the command. An error of imagelake is printed in one line with exit code 1. Ctrl-C gives exit code 130."""
     try:
         sys.exit(_imagelake(standalone_mode=False))
     except click.Abort:
-        say("imagelake: stopped. The lake reads as of its last release; build again to go on.", err=True)
+        print_line("imagelake: stopped. The lake is as of its last release; build again to continue.", err=True)
         sys.exit(_INTERRUPTED)
     except click.ClickException as error:
-        _show(error)
+        _print_usage_error(error)
         sys.exit(error.exit_code)
     except ImagelakeError as error:
-        say(f"imagelake: {error}", err=True)
+        print_line(f"imagelake: {error}", err=True)
         sys.exit(1)
     except BrokenPipeError:
-        # The reader (head, less) has seen enough.
+        # The program that reads stdout, such as head, has closed it.
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        from pipeline.storage import silent  # noqa: PLC0415 - slow to import, and hardly ever wanted
+        from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
 
-        # Polars asks a bucket when a query runs, wherever that is.
-        if (said := silent("s3://...", error)) is None:
+        # Polars reads a bucket when a query runs, which may be anywhere.
+        if (message := storage_error("s3://...", error)) is None:
             raise
-        say(f"imagelake: {said}", err=True)
+        print_line(f"imagelake: {message}", err=True)
         sys.exit(1)

@@ -1,45 +1,44 @@
-"""imagelake demo.
-
-imagelake synth.
-"""
+"""`imagelake demo` and `imagelake synth`: generated glyphs with planted overlaps."""
 
 from pathlib import Path
 
 import click
 
 from pipeline.cli.build import show_built
-from pipeline.cli.options import Renamed, as_json
-from pipeline.cli.say import say
+from pipeline.cli.options import Renamed, as_json, workers_option
 from pipeline.cli.show import show_frame, show_json
+from pipeline.cli.terminal import print_line
 from pipeline.demo import demo, synth
 
 
 @click.command("demo")
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("data/demo"))
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
+@workers_option
 @as_json
 def demo_command(directory: Path, workers: int | None, *, json_: bool) -> None:
-    """Run the whole flow on generated glyphs with planted overlaps, into DIR; end with the truth found.
+    """Build a lake in DIR from generated glyphs with planted overlaps, and compare the result with the truth.
 
-    Without DIR the lake is data/demo.
+    The default of DIR is data/demo.
     """
-    found = demo(directory, workers=workers)
+    result = demo(directory, workers=workers)
     if json_:
-        show_json({"truth": found.truth, "scores": found.scores, "report": found.built.report})
+        show_json({"truth": result.truth, "scores": result.scores, "report": result.built.report})
         return
-    show_built(found.built)
-    say("")
-    say("What was planted, and what the lake found:")
-    show_frame(found.truth)
-    say("Accuracy of logistic regression, on the test role as it was, as it is sanitized, and on what overlapped:")
-    show_frame(found.scores)
-    say(f"Open {found.built.report}")
+    show_built(result.built)
+    print_line("")
+    print_line("Planted overlaps, and the overlaps that the lake found:")
+    show_frame(result.truth)
+    print_line("Accuracy of logistic regression on the original test role, on its sanitized part, and on the overlap:")
+    show_frame(result.scores)
+    print_line(f"Open {result.built.report}")
 
 
 @click.command("synth")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--rows", type=click.IntRange(min=1), default=20_000, show_default=True, help="Files in the train part.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=20_000, show_default=True, help="Number of files in the train part."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option(
     "--to",
     "form",
@@ -50,20 +49,20 @@ def demo_command(directory: Path, workers: int | None, *, json_: bool) -> None:
     show_default=True,
     help="Form of the files: archives or folders.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; one a core by default.")
+@workers_option
 @as_json
-def synth_command(  # noqa: PLR0913 - one argument an option
+def synth_command(  # noqa: PLR0913 - one per option
     directory: Path, rows: int, seed: int, form: str, workers: int | None, *, json_: bool
 ) -> None:
-    """Draw glyph images with planted overlaps into DIR, and the planted truth beside them.
+    """Draw glyph images with planted overlaps into DIR, and write the truth next to them.
 
-    The test part is sized as notMNIST's is to its train part: 18,726 to 529,114.
+    The sizes of the test part and the train part have the ratio of notMNIST: 18,726 to 529,114.
     """
-    made = synth(directory, rows=rows, seed=seed, form=form, workers=workers)
+    drawn = synth(directory, rows=rows, seed=seed, form=form, workers=workers)
     if json_:
-        show_json(made)
+        show_json(drawn)
         return
-    for kind, count in made["planted"].items():
-        say(f"{count:>10,}  {kind}")
-    say(f"{made['files']:,} files: {', '.join(map(str, made['parts']))}")
-    say(f"truth: {made['truth']}")
+    for kind, count in drawn["planted"].items():
+        print_line(f"{count:>10,}  {kind}")
+    print_line(f"{drawn['files']:,} files: {', '.join(map(str, drawn['parts']))}")
+    print_line(f"truth: {drawn['truth']}")

@@ -1,4 +1,4 @@
-"""imagelake export."""
+"""`imagelake export`: write a split to files for other tools."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from pipeline.arrays.exports import FORMS
-from pipeline.cli.options import Words, as_json, of_release, the_lake
-from pipeline.cli.say import say
+from pipeline.cli.options import Choice, as_json, of_release, the_lake, workers_option
 from pipeline.cli.show import show_json
+from pipeline.cli.terminal import print_line
 from pipeline.export import Exported, export, export_engine
 from pipeline.recipe.parts import ROLES
 
@@ -17,20 +17,20 @@ from pipeline.recipe.parts import ROLES
 @the_lake
 @click.argument("split")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=Words(list(FORMS)), required=True, help="Form of the files.")
-@click.option("--role", "roles", type=Words(ROLES), multiple=True, help="Only this role; may be repeated.")
-@click.option("--original", is_flag=True, help="All rows of the split, also those that sanitizing dropped.")
+@click.option("--to", "form", type=Choice(list(FORMS)), required=True, help="Form of the files.")
+@click.option("--role", "roles", type=Choice(ROLES), multiple=True, help="Only this role; may be repeated.")
+@click.option("--original", is_flag=True, help="Also export the rows that sanitizing dropped.")
 @of_release("export")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes that encode; one a core by default.")
-@click.option("--pickle", is_flag=True, help="With --to notebook: write notMNIST.pickle too.")
-@click.option("--no-pin", is_flag=True, help="Do not register the export: vacuum may give up its release.")
+@workers_option
+@click.option("--pickle", is_flag=True, help="With --to notebook: also write notMNIST.pickle.")
+@click.option("--no-pin", is_flag=True, help="Do not pin the release: vacuum may then delete it.")
 @as_json
-def export_command(lake: str, split: str, directory: Path, *, form: str, json_: bool, **asked: Any) -> None:  # noqa: ANN401 - the options above
-    """Write the roles of SPLIT of LAKE to the new folder DIR, for other tools to read, in the order of the split.
+def export_command(lake: str, split: str, directory: Path, *, form: str, json_: bool, **options: Any) -> None:  # noqa: ANN401 - the options above
+    """Write the roles of SPLIT of LAKE to the new folder DIR, in the order of the split.
 
     \b
     npz          SPLIT.npz: ROLE_images, ROLE_labels, ROLE_ids, classes
-    npy          the same as .npy files to map into memory, and an index of their rows
+    npy          the same as .npy files to memory-map, and an index of their rows
     parquet      raw pixels, labels and ids in plain Parquet
     imagefolder  ROLE/CLASS/IMAGE_ID.png, as torchvision's ImageFolder reads
     webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes
@@ -39,29 +39,30 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
 
     \b
     imagelake export data/demo main demo-npz --to npz
-    """  # noqa: D301 - click wants the backspace itself, to leave the lines alone
-    if asked["pickle"] and form != "notebook":
-        raise click.UsageError("--pickle goes with --to notebook only.")
+    """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
+    if options["pickle"] and form != "notebook":
+        raise click.UsageError("--pickle needs --to notebook.")
     done = export(
         lake,
         split,
         directory,
         form,
-        roles=asked["roles"],
-        sanitized=not asked["original"],
-        release=asked["release"],
-        engine=export_engine(asked["workers"]),
-        pickle=asked["pickle"],
-        pinned=not asked["no_pin"],
-        on_wait=lambda: say(
-            f"imagelake: {directory} is whole; waiting for whoever writes to {lake}, to pin its release (ctrl-C: not)",
+        roles=options["roles"],
+        sanitized=not options["original"],
+        release=options["release"],
+        engine=export_engine(options["workers"]),
+        pickle=options["pickle"],
+        pinned=not options["no_pin"],
+        on_wait=lambda: print_line(
+            f"imagelake: {directory} is complete; waiting for another writer of {lake} to pin the release (Ctrl-C: do "
+            "not pin)",
             err=True,
         ),
     )
-    if done.unpinned and not asked["no_pin"]:
-        say(
-            f"imagelake: release {done.release} is not pinned ({done.unpinned}): the export is whole, but "
-            "`imagelake vacuum --keep-last` may give up the release it was made of.",
+    if done.unpinned and not options["no_pin"]:
+        print_line(
+            f"imagelake: release {done.release} is not pinned ({done.unpinned}): the export is complete, but "
+            "`imagelake vacuum --keep-last` may delete the release that it was made from.",
             err=True,
         )
     show_json(done._asdict()) if json_ else _show(done, form)
@@ -69,10 +70,10 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
 
 def _show(done: Exported, form: str) -> None:
     for role, images in done.roles.items():
-        say(f"{role:>10}  {images:,} images")
+        print_line(f"{role:>10}  {images:,} images")
     for role in done.left_out:
-        say(f"{role:>10}  left out: it has no images")
-    say(
+        print_line(f"{role:>10}  left out: it has no images")
+    print_line(
         f"exported release {done.release} as {form} to {done.target}: {done.images:,} images, {done.files:,} files, "
         f"{done.size:,} bytes in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):,.0f} images/s)"
     )

@@ -1,4 +1,4 @@
-"""Arguments and options that commands share: one name for one thing, whatever the command."""
+"""Arguments and options that commands share, so that one thing has one name in every command."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,30 +8,30 @@ import click
 
 
 class Renamed(click.Option):
-    """An option whose names in older versions still work, but are shown nowhere.
+    """An option whose names in older versions still work. Help and errors show the current name only.
 
     Args:
-        names: as click takes them: the name to show, and that of the parameter.
+        names: as for click: the name to show, and the name of the parameter.
         before: the names of older versions, such as "--at".
-        rest: as click takes it.
+        rest: as for click.
     """
 
-    def __init__(self, names: list[str], *, before: tuple[str, ...] = (), **rest: Any) -> None:  # noqa: ANN401 - click's own
+    def __init__(self, names: list[str], *, before: tuple[str, ...] = (), **rest: Any) -> None:  # noqa: ANN401 - click's options
         self._before = before
         super().__init__([*names, *before], **rest)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Describe the option under the names that are shown."""
-        with self._shown():
+        """Describe the option by its current name."""
+        with self._current_names():
             return super().get_help_record(ctx)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Name the option in an error."""
-        with self._shown():
+        """Name the option in an error by its current name."""
+        with self._current_names():
             return super().get_error_hint(ctx)
 
     @contextmanager
-    def _shown(self) -> Iterator[None]:
+    def _current_names(self) -> Iterator[None]:
         names = self.opts
         self.opts = [name for name in names if name not in self._before]
         try:
@@ -40,28 +40,31 @@ class Renamed(click.Option):
             self.opts = names
 
 
-class Words(click.Choice[str]):
-    """One of a few words; click lists them line by line where the option is missing, which reads badly in one line."""
+class Choice(click.Choice[str]):
+    """A choice of words. If the option is missing, they are listed in one line; click uses one line per word."""
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 - click's signature
-        """Name the words."""
+        """List the words."""
         return f"Choose from {', '.join(map(str, self.choices))}."
 
 
-def _one_spelling(_: click.Context, __: click.Parameter, value: str) -> str:
+def _without_slash(_: click.Context, __: click.Parameter, value: str) -> str:
     return value.rstrip("/") if value.startswith("s3://") else value
 
 
-the_lake = click.argument("lake", type=click.Path(), callback=_one_spelling)
+the_lake = click.argument("lake", type=click.Path(), callback=_without_slash)
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Number of worker processes; one per core by default."
+)
 as_json = click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
 
 
-def of_release(does: str, **rest: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's own
+def of_release(does: str, **rest: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's options
     """Make the option --release.
 
     Args:
-        does: what the command does with the release, such as "query".
-        rest: as `Renamed` takes it.
+        does: verb for the help text, such as "query".
+        rest: as for `Renamed`.
     """
     return click.option(
         "--release",

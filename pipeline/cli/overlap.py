@@ -1,4 +1,4 @@
-"""imagelake overlap."""
+"""`imagelake overlap`: count duplicates by role, or list the pairs or clusters of a rule."""
 
 from pathlib import Path
 from typing import Any
@@ -7,36 +7,38 @@ import click
 import polars as pl
 
 from pipeline.cli.options import as_json, of_release, the_lake
-from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
+from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import overlap
-from pipeline.review import Question, Review, Shapes, review_clusters, review_pairs, write_review
+from pipeline.review import ClusterReview, PairReview, ReviewQuery, review_clusters, review_pairs, write_review
 
 _SHOWN = 5
-# Clusters of these sizes and above are counted together.
+# Lower bounds of the size classes in which clusters are counted.
 _SIZES = (2, 3, 4, 5, 10, 100, 1_000, 10_000, 100_000)
 
 
 @click.command("overlap")
 @the_lake
-@click.option(
-    "--split", metavar="SPLIT", help="Named split whose roles are compared; the sources' own splits by default."
-)
-@click.option("--rule", metavar="RULE", help="List the pairs of this rule, closest first, instead of counting.")
+@click.option("--split", metavar="SPLIT", help="Split whose roles are compared; by default the splits of the sources.")
+@click.option("--rule", metavar="RULE", help="List the pairs of this rule, highest score first, instead of counts.")
 @click.option(
     "--min-score",
     metavar="SCORE",
     type=click.FloatRange(0, 1),
-    help="Only pairs (or clusters of pairs) with this score or a higher one.",
+    help="Only pairs (or clusters of pairs) with at least this score.",
 )
-@click.option("--top", metavar="NUMBER", type=click.IntRange(min=1), help="How many to list; 50 by default.")
-@click.option("--between", is_flag=True, help="Only pairs (or clusters) whose images lie in different roles.")
-@click.option("--conflicts", is_flag=True, help="Only pairs (or clusters) whose images bear different labels.")
-@click.option("--best", metavar="ROLE", help="Of every image of ROLE only its closest pair with another role.")
+@click.option(
+    "--top", metavar="NUMBER", type=click.IntRange(min=1), help="Number of pairs or clusters to list; 50 by default."
+)
+@click.option("--between", is_flag=True, help="Only pairs (or clusters) with images in different roles.")
+@click.option("--conflicts", is_flag=True, help="Only pairs (or clusters) with images of different labels.")
+@click.option("--best", metavar="ROLE", help="For every image of ROLE, only its closest pair with another role.")
 @click.option("--clusters", is_flag=True, help="List the largest clusters of the rule instead of its pairs.")
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the pairs with their pictures.")
-@of_release("look at")
+@click.option(
+    "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page of the pairs with their images."
+)
+@of_release("show")
 @as_json
 def overlap_command(
     lake: str,
@@ -45,106 +47,107 @@ def overlap_command(
     release: int | None,
     *,
     json_: bool,
-    **asked: Any,  # noqa: ANN401 - the options above
+    **options: Any,  # noqa: ANN401 - the options above
 ) -> None:
-    """Show, rule by rule, how much of every role of LAKE occurs in another, and label conflicts.
+    """Count for each rule how many images of every role of LAKE occur in another role, and the label conflicts.
 
-    With --rule, list what to look at; the score of a pair is higher the closer its images are. Where the lake stores
-    photo:0.6, photo:0.7 is read from the pairs of that, and so is --rule photo:0.6 --min-score 0.7.
+    With --rule, list the pairs of the rule instead. The score of a pair is higher the more similar its images are. A
+    stricter threshold needs no new build: photo:0.7 is read from the stored pairs of photo:0.6, as with --rule
+    photo:0.6 --min-score 0.7.
 
     \b
     imagelake overlap data/demo --rule sign --conflicts
     imagelake overlap data/demo --rule cosine:0.95 --split main --best test --html look.html
     imagelake overlap data/demo --rule cosine:0.95 --min-score 0.99
-    """  # noqa: D301 - click wants the backspace itself, to leave the lines alone
+    """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
     if rule is None:
         names = ("min_score", "top", "between", "conflicts", "best", "clusters", "html")
-        _refuse(asked, *names, why="needs --rule RULE")
-        _counts(lake, split, release, json_=json_)
+        _refuse(options, *names, why="needs --rule RULE")
+        _print_counts(lake, split, release, json_=json_)
         return
-    clusters, html = asked.pop("clusters"), asked.pop("html")
-    question = Question(rule, split, **{name: value for name, value in asked.items() if value is not None})
+    clusters, html = options.pop("clusters"), options.pop("html")
+    query = ReviewQuery(rule, split, **{name: value for name, value in options.items() if value is not None})
     if clusters:
-        _refuse({"best": question.best, "html": html}, "best", "html", why="is about pairs: leave out --clusters")
-        _clusters(review_clusters(Lake(lake, release), question), json_=json_)
+        _refuse({"best": query.best, "html": html}, "best", "html", why="is for pairs: leave out --clusters")
+        _print_clusters(review_clusters(Lake(lake, release), query), json_=json_)
     else:
-        _pairs(lake, question, html, release, json_=json_)
+        _print_pairs(lake, query, html, release, json_=json_)
 
 
-def _refuse(asked: dict[str, Any], *names: str, why: str) -> None:
+def _refuse(options: dict[str, Any], *names: str, why: str) -> None:
     for name in names:
-        if asked[name] is not None and asked[name] is not False:
+        if options[name] is not None and options[name] is not False:
             raise click.UsageError(f"--{name.replace('_', '-')} {why}.")
 
 
-def _counts(lake: str, split: str | None, release: int | None, *, json_: bool) -> None:
+def _print_counts(lake: str, split: str | None, release: int | None, *, json_: bool) -> None:
     found = overlap(Lake(lake, release), split)
     if json_:
         show_json(found._asdict())
         return
-    say("Images of a role (row) that occur in another role, or again in their own:")
+    print_line("Images of a role (row) that also occur in another role (column), or repeatedly in their own:")
     show_frame(found.matrix)
-    say("What repeats inside a role: clusters, images beyond the first of each, clusters with several labels:")
+    print_line("Duplicates within a role: clusters, images after the first of each, clusters with several labels:")
     show_frame(found.repeats)
     counts = found.conflicts.group_by("rule", maintain_order=True).len()
     listed = ", ".join(f"{count:,} by {rule}" for rule, count in counts.rows()) or "none"
-    say(f"Label conflicts, clusters with several labels: {listed}")
+    print_line(f"Label conflicts, clusters with several labels: {listed}")
     if len(found.conflicts):
         first = found.conflicts.group_by("rule", maintain_order=True).head(_SHOWN).drop("cluster_id")
         show_frame(first.with_columns(pl.col("labels").list.join(" "), pl.col("paths").list.head(3).list.join(", ")))
-        say(f"Shown are {_SHOWN} a rule at most; --json lists all.")
+        print_line(f"At most {_SHOWN} per rule are shown; --json lists all.")
 
 
-def _pairs(lake: str, question: Question, html: Path | None, release: int | None, *, json_: bool) -> None:
+def _print_pairs(lake: str, query: ReviewQuery, html: Path | None, release: int | None, *, json_: bool) -> None:
     opened = Lake(lake, release)
-    review = review_pairs(opened, question)
+    review = review_pairs(opened, query)
     page = write_review(opened, review, html) if html else None
     if json_:
         show_json({**review._asdict(), "page": page} if page else review._asdict())
         return
-    say(review.headline)
-    _say_from(review)
+    print_line(review.headline)
+    _print_stored_rule(review)
     if review.from_clusters:
-        say(f"{review.rule} is decided by keys alone: its pairs were made of its clusters, every score is 1.")
+        print_line(f"{review.rule} compares keys only: its pairs are made from its clusters, and every score is 1.")
     if page:
-        say(page)
+        print_line(page)
     elif len(review.shown):
         show_frame(
             review.shown.select(
                 "score", roles=_both("role", "and"), labels=_both("label", "or"), left="left_path", right="right_path"
             ),
-            rows=question.top,
+            rows=query.top,
         )
 
 
-def _say_from(found: Review | Shapes) -> None:
+def _print_stored_rule(found: PairReview | ClusterReview) -> None:
     if found.stored != found.rule:
-        say(f"Read from the stored pairs of {found.stored} with a score of {found.least:g} or more.")
+        print_line(f"Read from the stored pairs of {found.stored} with a score of {found.least:g} or more.")
 
 
 def _both(name: str, joined: str) -> pl.Expr:
-    """What both images have, once where they have the same."""
+    """Join the values of both images; a value that is equal for both is shown once."""
     left, right = pl.col(f"left_{name}").fill_null("-"), pl.col(f"right_{name}").fill_null("-")
     return pl.when(left == right).then(left).otherwise(pl.format(f"{{}} {joined} {{}}", left, right))
 
 
-def _clusters(shapes: Shapes, *, json_: bool) -> None:
+def _print_clusters(shapes: ClusterReview, *, json_: bool) -> None:
     if json_:
         show_json(shapes._asdict())
         return
     noun = "cluster" if shapes.clusters == 1 else "clusters"
     if not shapes.matching:
-        asked_of = f"none of {shapes.clusters:,} {noun} is asked for" if shapes.clusters else "no cluster"
-        say(f"{shapes.rule}: {asked_of}.")
+        found = f"none of {shapes.clusters:,} {noun} matches" if shapes.clusters else "no cluster"
+        print_line(f"{shapes.rule}: {found}.")
         return
     some = f"{shapes.matching:,} of " if shapes.matching < shapes.clusters else ""
     longest = "-" if shapes.diameter is None else f"{'' if shapes.exact else 'at least '}{shapes.diameter:,}"
-    say(
+    print_line(
         f"{shapes.rule}: {some}{shapes.clusters:,} {noun}, the largest of {shapes.largest:,} images, "
         f"the longest diameter {longest} (pairs from end to end)."
     )
-    _say_from(shapes)
-    say(f"Clusters by images: {_histogram(shapes.sizes)}.")
+    _print_stored_rule(shapes)
+    print_line(f"Clusters by images: {_histogram(shapes.sizes)}.")
     least = pl.when("exact").then(pl.lit("")).otherwise(pl.lit("at least "))
     shown = shapes.shown.select(
         "images",
@@ -156,7 +159,7 @@ def _clusters(shapes: Shapes, *, json_: bool) -> None:
     )
     show_frame(shown, rows=len(shown))
     if len(shown) < shapes.matching:
-        say(f"{len(shown):,} of {shapes.matching:,} shown, the largest first.")
+        print_line(f"{len(shown):,} of {shapes.matching:,} shown, the largest first.")
 
 
 def _counted(name: str) -> pl.Expr:

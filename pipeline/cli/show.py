@@ -1,4 +1,4 @@
-"""How commands print results: frames as tables for people, everything as JSON for programs. Single lines: `say`."""
+"""Print results: data frames as tables for people, and as JSON or CSV for programs. `terminal` prints single lines."""
 
 import json
 import shutil
@@ -9,29 +9,29 @@ from typing import Any
 import click
 import polars as pl
 
-from pipeline.cli.say import is_terminal, say
 from pipeline.cli.table import Column, lay_out, stack
+from pipeline.cli.terminal import is_terminal, print_line
 from pipeline.progress import plain
 
-# Ids and hashes are shown whole, as hexadecimal digits; of longer bytes, how many they are.
+# Bytes of this length and shorter are shown as hexadecimal digits: ids and hashes. Longer ones as their length.
 _ID_BYTES = 16
-# Rows of a table, and rows as blocks of lines, that are worth printing.
+# Rows to print at most: as a table, and as one block of lines per row.
 ROWS, _BLOCKS = 1000, 100
-_NARROWEST = 40
-# From here on floating-point numbers are written with an exponent.
+_MIN_WIDTH = 40
+# Outside of these bounds floating-point numbers are printed with an exponent.
 _SMALL, _LARGE = 1e-4, 1e15
 
 
-def show_json(value: Any) -> None:  # noqa: ANN401 - whatever a command returns
+def show_json(value: Any) -> None:  # noqa: ANN401 - any result of a command
     """Print a value as JSON: frames as lists of rows, ids as hexadecimal digits.
 
-    It is ASCII without control characters, and exact: a program that parses it has the text of the tables.
+    The output is ASCII without control characters, and exact: parsing it gives the text of the tables.
     """
     _print_json(json.dumps(_without_nan(value), default=_plain, indent=2, allow_nan=False))
 
 
 def show_json_rows(frames: Iterable[pl.DataFrame]) -> None:
-    """Print the rows of frames as one JSON list, a row a line, a frame at a time; see `show_json`."""
+    """Print the rows of frames as one JSON list, one row per line, one frame at a time; see `show_json`."""
     between = "[\n"
     for frame in frames:
         rows = [json.dumps(row, default=_plain, allow_nan=False) for row in _without_nan(frame).iter_rows(named=True)]
@@ -42,9 +42,9 @@ def show_json_rows(frames: Iterable[pl.DataFrame]) -> None:
 
 
 def show_csv(frames: Iterable[pl.DataFrame]) -> None:
-    """Print frames as one CSV file in UTF-8, a frame at a time; what is no single value becomes JSON.
+    """Print frames as one CSV file in UTF-8, one frame at a time. Lists and structs become JSON.
 
-    It is exact, also control characters; on a terminal these are escaped, as everywhere else.
+    The output is exact. Only on a terminal control characters are escaped.
     """
     for number, frame in enumerate(frames):
         text = _with_lists_as_json(frame).write_csv(include_header=number == 0)
@@ -56,17 +56,18 @@ def show_csv(frames: Iterable[pl.DataFrame]) -> None:
 def show_frame(
     frame: pl.DataFrame, rows: int = ROWS, *, total: int | None = None, rest: str = "--json gives all"
 ) -> None:
-    """Print a frame as a table, or where that would be wider than the terminal, a block of lines for every row.
+    """Print a frame as a table; if it is wider than the terminal, as one block of lines per row.
 
-    Ids are hexadecimal digits, text is as `say` has it. Where not all rows are shown, a line on stderr says so.
+    Ids are hexadecimal digits, and text is escaped as `terminal.print_line` does. If rows are left out, a line on
+    stderr gives the number.
 
     Args:
-        frame: what to print.
-        rows: how many rows to print at most.
-        total: how many rows there are in all; None for those of the frame.
-        rest: how to get all of them.
+        frame: the rows.
+        rows: number of rows to print at most.
+        total: number of all rows; None for those of the frame.
+        rest: how to get all rows, for that line.
     """
-    width = max(_NARROWEST, shutil.get_terminal_size((120, 24)).columns)
+    width = max(_MIN_WIDTH, shutil.get_terminal_size((120, 24)).columns)
     shown = frame.head(rows)
     table = lay_out(_columns(shown), width)
     if table is not None:
@@ -77,10 +78,10 @@ def show_frame(
         shown = shown.head(_BLOCKS)
         lines = stack(_columns(shown), width)
     for line in lines:
-        say(line)
+        print_line(line)
     count = len(frame) if total is None else total
     if len(shown) < count:
-        say(f"{len(shown):,} of {count:,} rows shown; {rest}.", err=True)
+        print_line(f"{len(shown):,} of {count:,} rows shown; {rest}.", err=True)
 
 
 def _columns(frame: pl.DataFrame) -> list[Column]:
@@ -94,8 +95,8 @@ def _columns(frame: pl.DataFrame) -> list[Column]:
     ]
 
 
-def _cell(value: Any) -> str:  # noqa: ANN401, PLR0911 - whatever a table holds
-    """Spell one value for people."""
+def _cell(value: Any) -> str:  # noqa: ANN401, PLR0911 - any value of a table
+    """Format one value for people."""
     if value is None:
         return "null"
     if isinstance(value, str):
@@ -117,7 +118,7 @@ def _bytes(value: bytes) -> str:
 
 
 def _with_lists_as_json(frame: pl.DataFrame) -> pl.DataFrame:
-    """Spell lists, structs and the like as JSON, in columns of text."""
+    """Convert columns of lists, structs and objects to columns of JSON text."""
     nested = [column for column in frame if column.dtype.is_nested() or column.dtype == pl.Object]
     return frame.with_columns(pl.Series(column.name, list(_as_json(column)), dtype=pl.String) for column in nested)
 
@@ -128,23 +129,23 @@ def _as_json(column: pl.Series) -> Iterator[str | None]:
 
 
 def _print_json(text: str, end: str = "\n") -> None:
-    # The one control character that JSON need not escape.
+    # DEL, the only control character that JSON does not escape.
     click.echo(text.replace("\x7f", "\\u007f") + end, nl=False)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - json's own signature
+def _plain(value: Any) -> Any:  # noqa: ANN401 - the signature that json needs
     if isinstance(value, pl.DataFrame):
         return _without_nan(value).to_dicts()
     if isinstance(value, bytes):
         return _bytes(value)
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    # Dates, times, paths and whatever else DuckDB knows read best as they print.
+    # Dates, times, paths and other types of DuckDB.
     return str(value)
 
 
-def _without_nan(value: Any) -> Any:  # noqa: ANN401 - as it comes
-    """JSON knows neither NaN nor infinity: they become null."""
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 - any value
+    """Replace NaN and infinity, which JSON does not have, by null."""
     if isinstance(value, pl.DataFrame):
         numbers = pl.col(pl.Float64, pl.Float32)
         return value.with_columns(pl.when(numbers.is_finite()).then(numbers).name.keep())

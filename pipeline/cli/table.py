@@ -1,23 +1,23 @@
-"""Lines of a table that fit a terminal: side by side where they fit, else a block of lines for every row."""
+"""Lay out a table for the width of a terminal: columns side by side if they fit, else one block of lines per row."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-# Text that is longer is cut: it would push all else out of sight.
-_LONGEST, _LONGEST_IN_BLOCK = 200, 1000
-# A cell is broken into lines of this width or more, and words up to this width stay whole.
-_NARROW, _WORD = 24, 40
-# Where a cell may be broken, besides spaces.
-_AFTER = "/,;_-=&?"
+# Longer text is cut, in characters: it would fill the screen.
+_MAX_TEXT, _MAX_TEXT_IN_BLOCK = 200, 1000
+# A cell is broken into lines of at least the first width. Words up to the second width are not broken.
+_MIN_LINE, _MAX_WORD = 24, 40
+# A cell may be broken after these characters, and at spaces.
+_BREAK_AFTER = "/,;_-=&?"
 
 
 class Column(NamedTuple):
     """A column of text.
 
     Attributes:
-        name: its name.
-        cells: what is in it, row by row, fit for one line of a terminal.
+        name: name of the column.
+        cells: text of every row, without line breaks or control characters.
         is_text: whether cells may be broken into lines; numbers may not.
     """
 
@@ -27,16 +27,16 @@ class Column(NamedTuple):
 
 
 def lay_out(columns: Sequence[Column], width: int) -> list[str] | None:
-    """Draw a table with a row a line, or a few where long cells are broken.
+    """Lay out a table with one line per row, or several if long cells are broken.
 
     Args:
-        columns: equally long.
-        width: characters of a line.
+        columns: of equal length.
+        width: characters per line.
 
     Returns:
-        Its lines; None where it cannot be that narrow and be read.
+        The lines; None if the columns do not fit into the width.
     """
-    short = [column._replace(cells=[_cut(cell, _LONGEST) for cell in column.cells]) for column in columns]
+    short = [column._replace(cells=[_cut(cell, _MAX_TEXT) for cell in column.cells]) for column in columns]
     natural = [max(map(wide, (column.name, *column.cells))) for column in short]
     room = width - 3 * len(columns) - 1
     widths = natural if sum(natural) <= room else _share_out(short, natural, room)
@@ -50,20 +50,20 @@ def lay_out(columns: Sequence[Column], width: int) -> list[str] | None:
 
 
 def stack(columns: Sequence[Column], width: int) -> Iterator[str]:
-    """Draw a block of lines for every row: a line a column, or a few where its text is long."""
+    """Lay out one block of lines per row: one line per column, or several for long text."""
     names = [_head(column.name, width // 2) for column in columns]
     indent = max(map(wide, names), default=0)
     room = width - indent - 3
     for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True), start=1):
         title = f"── row {number:,} "
-        yield title + "─" * max(0, min(width, indent + 3 + _WORD) - len(title))
+        yield title + "─" * max(0, min(width, indent + 3 + _MAX_WORD) - len(title))
         for name, cell in zip(names, cells, strict=True):
-            for at, part in enumerate(_broken(_cut(cell, _LONGEST_IN_BLOCK), room)):
+            for at, part in enumerate(_broken(_cut(cell, _MAX_TEXT_IN_BLOCK), room)):
                 yield f"{_padded('' if at else name, indent)} │ {part}"
 
 
 def wide(text: str) -> int:
-    """Count the columns of a terminal that a text takes: two for a letter of East Asia, none for a mark on a letter."""
+    """Count the terminal columns of a text: two for an East Asian wide character, none for a combining mark."""
     if text.isascii():
         return len(text)
     return sum(
@@ -80,21 +80,21 @@ def _least(column: Column, natural: int) -> int:
     if not column.is_text:
         return natural
     words = max((wide(word) for cell in column.cells for word in _words(cell)), default=0)
-    return min(natural, max(wide(column.name), _NARROW, min(words, _WORD)))
+    return min(natural, max(wide(column.name), _MIN_LINE, min(words, _MAX_WORD)))
 
 
 def _words(text: str) -> Iterator[str]:
-    """Cut a text into parts that are better not broken."""
+    """Split a text after the characters at which it may be broken."""
     start = 0
     for at, char in enumerate(text, start=1):
-        if char == " " or char in _AFTER:
+        if char == " " or char in _BREAK_AFTER:
             yield text[start:at]
             start = at
     yield text[start:]
 
 
 def _share_out(columns: Sequence[Column], natural: Sequence[int], room: int) -> list[int] | None:
-    """Give every column what it takes, or as much as all others that do not get that; None where it is too little."""
+    """Give each column its natural width, or an equal share if that is smaller; None if columns become too narrow."""
     least = [_least(column, most) for column, most in zip(columns, natural, strict=True)]
     if sum(least) > room:
         return None
@@ -120,7 +120,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def _broken(text: str, width: int) -> Iterator[str]:
-    """Break a text into lines of a width, between words where these are short enough."""
+    """Break a text into lines of a width, between words unless a word is longer than a line."""
     if wide(text) <= width:
         yield text
         return
@@ -140,7 +140,7 @@ def _broken(text: str, width: int) -> Iterator[str]:
 
 
 def _head(text: str, width: int) -> str:
-    """Take as much of a text as a line holds, and a character at least."""
+    """Return the start of a text that fits into the width, and at least one character."""
     size = 1
     while size < len(text) and wide(text[: size + 1]) <= width:
         size += 1

@@ -1,4 +1,4 @@
-"""Encoded batch -> images, rejects: canonical pixels as columns, in the order of the source."""
+"""Decode shards to rows of the tables `images` and `rejects`, in the order of the source."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 import schemas
 from pipeline.arrow_binary import to_binary
-from pipeline.decode.files import Picture, fits, pictures
+from pipeline.decode.files import DecodedImage, decode_images, needs_no_conversion
 from pipeline.decode.picture import strict_pillow
 from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded, Made, Pixels, Refused
 
-# One row group: Polars and DuckDB decode whole groups, and a worker holds one at a time.
+# Pixels of one row group. Polars and DuckDB decode whole row groups, and a worker holds one at a time.
 _GROUP_BYTES = 16 * 2**20
-# Raise when pixels can come out differently than before: every shard is then decoded again.
+# Change it when pixels can differ from those of earlier versions: every shard is then decoded again.
 _VERSION = "pillow-2"
 
 _Pixels = NDArray[np.uint8]
@@ -30,7 +30,7 @@ class Decoded(NamedTuple):
     Attributes:
         images: rows of the images table, without its partition columns.
         pixels: the same pixels as (n, height, width, channels) uint8, sharing memory with `images`.
-        converted: how many of them were of the other kind: colour where the mode is L, gray where it is RGB.
+        converted: how many were converted between colour and gray: colour if the mode is L, gray if it is RGB.
     """
 
     images: pa.Table
@@ -46,10 +46,10 @@ class _Group(NamedTuple):
 
 
 def decoder_name(spec: DecodePart) -> str:
-    """Name the decoder and the settings that change what it makes, for the shards table.
+    """Name the decoder and a digest of the settings that change its output, for the shards table.
 
-    The settings are spelled as version 0.5 spelled them, so that its lakes are not decoded again: L and "reject" are
-    left out, and "convert" is "resize".
+    The settings have the names of version 0.5, so that its lakes are not decoded again: L and "reject" are left out,
+    and "convert" is "resize".
     """
     settings = spec.model_dump(mode="json", exclude_defaults=True, exclude={"mode", "on_mismatch"})
     if spec.mode == "RGB":
@@ -65,66 +65,68 @@ def decoder_name(spec: DecodePart) -> str:
 def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> Iterator[Decoded | Refused]:
     """Decode a shard.
 
-    Streams: about 16 MiB of pixels are held at a time. The order of the source is kept; images of several sizes are
-    grouped by size within each such run.
+    Streams: about 16 MiB of pixels are in memory at a time. The order of the source is kept, except that images of
+    several sizes are grouped by size within each 16 MiB.
 
     Args:
-        shard: what the source handed out.
+        shard: the encoded shard.
         dataset: dataset name, part of every image_id.
         split: split name, part of every image_id.
         spec: the recipe's `[decode]`.
 
     Yields:
-        Images in groups of one shape, and every file that became none: together they account for each file once.
+        Images in groups of one shape, and one reject for every other file.
     """
     yield from shard.refused
     if isinstance(shard.contents, Made):
         shard = replace(shard, contents=shard.contents.make())
-    ready = shard.contents.array if isinstance(shard.contents, Pixels) else None
-    whole = ready is not None and fits(ready.shape[1:], spec)
-    groups = _ready(ready) if ready is not None and whole else _groups(pictures(shard, spec))
+    array = shard.contents.array if isinstance(shard.contents, Pixels) else None
+    if array is not None and needs_no_conversion(array.shape[1:], spec):
+        groups: Iterator[_Group | Refused] = _groups_of_pixels(array)
+    else:
+        groups = _groups_of_images(decode_images(shard, spec))
     for group in groups:
-        yield group if isinstance(group, Refused) else _columns(shard, dataset, split, group)
+        yield group if isinstance(group, Refused) else _to_table(shard, dataset, split, group)
 
 
 def rejects_table(refused: Sequence[Refused], shard: str, dataset: str, split: str) -> pa.Table:
-    """Write files that became no image as rows of the rejects table, in the order given."""
+    """Return rejects as rows of the rejects table, in the order given."""
     rows = [{**item._asdict(), "shard": shard, "dataset": dataset, "split": split} for item in refused]
     return pa.Table.from_pylist(rows, schema=schemas.TABLES["rejects"].schema)
 
 
-def _groups(found: Iterator[Picture | Refused]) -> Iterator[_Group | Refused]:
-    while run := _run(found):
-        yield from run
+def _groups_of_images(found: Iterator[DecodedImage | Refused]) -> Iterator[_Group | Refused]:
+    while groups := _decode_group(found):
+        yield from groups
 
 
-def _run(found: Iterator[Picture | Refused]) -> list[_Group | Refused]:
-    """Decode until about a group is full. Pillow's settings are the caller's own again between two runs."""
+def _decode_group(found: Iterator[DecodedImage | Refused]) -> list[_Group | Refused]:
+    """Decode until 16 MiB of pixels are there. Between two calls Pillow has the caller's settings."""
     refused: list[Refused] = []
-    taken: dict[tuple[int, ...], list[Picture]] = {}
-    room = _GROUP_BYTES
+    by_shape: dict[tuple[int, ...], list[DecodedImage]] = {}
+    bytes_left = _GROUP_BYTES
     with strict_pillow():
-        for picture in found:
-            if isinstance(picture, Refused):
-                refused.append(picture)
+        for image in found:
+            if isinstance(image, Refused):
+                refused.append(image)
                 continue
-            pixels = picture[2]
-            taken.setdefault(pixels.shape, []).append(picture)
-            room -= pixels.nbytes
-            if room <= 0:
+            pixels = image[2]
+            by_shape.setdefault(pixels.shape, []).append(image)
+            bytes_left -= pixels.nbytes
+            if bytes_left <= 0:
                 break
-    return [*refused, *map(_stack, taken.values())]
+    return [*refused, *map(_stack, by_shape.values())]
 
 
-def _stack(taken: list[Picture]) -> _Group:
-    positions, file_sizes, pixels, converted = zip(*taken, strict=True)
-    # Like np.stack, without its work in Python for every picture.
-    stacked = np.concatenate(pixels).reshape(len(taken), *pixels[0].shape)
+def _stack(images: list[DecodedImage]) -> _Group:
+    positions, file_sizes, pixels, converted = zip(*images, strict=True)
+    # Like np.stack, but without Python work for every image.
+    stacked = np.concatenate(pixels).reshape(len(images), *pixels[0].shape)
     return _Group(positions, file_sizes, stacked, sum(converted))
 
 
-def _ready(array: _Pixels) -> Iterator[_Group]:
-    """Cut pixels that need no conversion into groups: views, not copies."""
+def _groups_of_pixels(array: _Pixels) -> Iterator[_Group]:
+    """Cut pixels that need no conversion into groups. They are views, not copies."""
     row = max(1, array[0].nbytes) if len(array) else 1
     step = max(1, _GROUP_BYTES // row)
     for start in range(0, len(array), step):
@@ -132,7 +134,7 @@ def _ready(array: _Pixels) -> Iterator[_Group]:
         yield _Group(range(start, start + len(part)), [row] * len(part), part)
 
 
-def _columns(shard: Encoded, dataset: str, split: str, group: _Group) -> Decoded:
+def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decoded:
     pixels = group.pixels
     count, height, width, channels = pixels.shape
     paths = [shard.paths[position] for position in group.positions]

@@ -1,27 +1,24 @@
-"""One encoded file to canonical pixels, or to the reason why not.
+"""Decode one image file with Pillow to canonical pixels, or raise `Rejected` with a reason code.
 
-What each kind of input becomes is decided here, on purpose:
+Conversions:
 
 - gray PNG of 1, 2, 4 or 8 bits: scaled to 0 to 255;
 - 16 bits a channel: the high byte;
 - palette: its colours; gray from colour: ITU-R 601 luma, `(19595 R + 38470 G + 7471 B + 32768) >> 16`;
-- alpha, or a transparent colour or palette entry: laid over the recipe's background;
-- EXIF orientation: turned as a viewer would show it, before the size is judged; unreadable EXIF turns nothing;
+- alpha, or a transparent colour or palette entry: composited over the recipe's background;
+- EXIF orientation: applied before the size is checked; unreadable EXIF is ignored;
 - interlaced: the same pixels as plain; animated: the first frame; CMYK: Pillow's conversion, no colour profile;
-- floating point, 32-bit integers, LAB: no range of theirs is black to white, so they are rejected.
+- floating point, 32-bit integers, LAB: rejected, because their values of black and white are unknown.
 
-With `on_mismatch = "convert"`, the default, everything above is converted, and brought to the recipe's size by an
-antialiased bilinear filter: stretched, cropped or padded, as `fit` says. With "reject" only 8-bit-or-less gray (mode L)
-or 8-bit RGB (mode RGB) without alpha is taken, and only in the recipe's size.
+With `on_mismatch = "convert"`, the default, all of these are converted, and resized to the recipe's size by an
+antialiased bilinear filter: stretched, cropped or padded, as `fit` says. With "reject" only gray of 8 bits or less
+(mode L) or 8-bit RGB (mode RGB) without alpha is accepted, and only in the recipe's size.
 
-A file that was cut behind its last pixel is a picture; one that was cut before is a reject.
-
-How Pillow is held to strictness, and how its complaints become reason codes.
+A file that is cut short after its last pixel is an image. One that is cut short before is a reject.
 """
 
 import io
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,19 +27,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from pipeline.decode import png
 from pipeline.recipe import DecodePart
 
-# Not read: formats that anything begins like (TGA), that start another program (EPS), or that decode to other pixels
-# where the file was cut short (JPEG 2000).
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
-_PNG = b"\x89PNG\r\n\x1a\n"
-_SIGNATURES = (_PNG, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-# A file shorter than this has lost its header, if it ever was an image.
-_SHORT = 64
+# Left out: TGA (no signature), EPS (starts another program), JPEG 2000 (a file that is cut short decodes to other
+# pixels instead of failing).
+_READABLE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+_SIGNATURES = (png.SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+# An image file has more bytes than this.
+_MIN_FILE_BYTES = 64
 
 
-class Unfit(Exception):  # noqa: N818 - not an error: bad images are rows
-    """A file that does not become an image: the reason code and what exactly was wrong."""
+class Rejected(Exception):  # noqa: N818 - not an error: bad images are rows
+    """A file that does not become an image.
+
+    Attributes:
+        reason: reason code, one of `pipeline.shard.REASONS`.
+        detail: what exactly is wrong.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -52,65 +54,62 @@ class Unfit(Exception):  # noqa: N818 - not an error: bad images are rows
 
 @contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Hold Pillow's settings, which belong to the whole process, to what decoding needs, and give them back after.
+    """Change Pillow's settings, which are global to the process, for decoding, and restore them afterwards.
 
-    A file that ends early must not pass for a picture with a black rest; the recipe's own limit of pixels is checked
-    with a clearer reason than Pillow's; and of odd metadata Pillow need not warn: only the pixels count here.
+    A file that is cut short is an error, not an image with black pixels. Pillow's own limit of pixels is off, because
+    the recipe's limit is checked with a clearer message. Warnings about metadata are ignored.
     """
-    held = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    saved = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = held
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = saved
 
 
 @cache
-def formats() -> tuple[str, ...]:
-    """Name the formats that are read: those of the list that this Pillow was built with."""
+def _readable_formats() -> tuple[str, ...]:
+    """List the formats of `_READABLE_FORMATS` that this build of Pillow supports."""
     Image.init()
-    return tuple(form for form in _FORMATS if form in Image.OPEN)
+    return tuple(form for form in _READABLE_FORMATS if form in Image.OPEN)
 
 
-def check_png(data: bytes) -> None:
-    """Check the checksums of a PNG's pixels, which Pillow leaves unread: a flipped bit must not be another picture.
+def _check_png_checksums(data: bytes) -> None:
+    """Verify the checksums of the pixels of a PNG, which Pillow ignores: a flipped bit gives another image.
 
-    Raises:
-        Unfit: a checksum is wrong. One that is cut off is not: whether the pixels are all there shows on decoding.
+    A missing checksum is not an error here; decoding shows whether pixels are missing.
     """
-    start = len(_PNG)
-    while data.startswith(_PNG) and (end := start + 12 + int.from_bytes(data[start : start + 4])) <= len(data):
-        if data[start + 4 : start + 8] == b"IDAT":
-            body = memoryview(data)[start + 4 : end - 4]
-            if zlib.crc32(body) != int.from_bytes(data[end - 4 : end]):
-                raise Unfit("corrupt", f"the checksum of the pixels at byte {start} is wrong")
-        start = end
+    if not data.startswith(png.SIGNATURE):
+        return
+    for chunk in png.chunks(data):
+        if chunk.kind == b"IDAT" and not chunk.is_intact(data):
+            raise Rejected("corrupt", f"the checksum of the pixels at byte {chunk.start} is wrong")
 
 
-def unidentified(data: bytes) -> Unfit:
-    """Say why no format took the data."""
+def _unidentified(data: bytes) -> Rejected:
+    """Explain why no format accepted the data."""
     if not data.startswith(_SIGNATURES) and not any(start.startswith(data) for start in _SIGNATURES):
-        return Unfit("not_an_image", f"none of {', '.join(formats())}")
-    # The start of a known format that Pillow cannot open was an image once.
-    return Unfit(_reason(data), "starts like an image but has no readable header")
+        return Rejected("not_an_image", f"none of {', '.join(_readable_formats())}")
+    # It begins like a known format, so it is a damaged image.
+    return Rejected(_damage_reason(data), "starts like an image but has no readable header")
 
 
-def broken(data: bytes, error: Exception) -> Unfit:
-    """Say why data that began as an image did not decode."""
-    return Unfit(_reason(data, error), " ".join(f"{type(error).__name__}: {error}".split())[:200])
+def _broken(data: bytes, error: Exception) -> Rejected:
+    """Explain why an image did not decode."""
+    return Rejected(_damage_reason(data, error), " ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
-def _reason(data: bytes, error: Exception | None = None) -> str:
+def _damage_reason(data: bytes, error: Exception | None = None) -> str:
     text = str(error).lower()
-    cut = isinstance(error, EOFError) or "truncated" in text or "unexpected end" in text
-    return "truncated" if cut or len(data) < _SHORT or not _has_end(data) else "corrupt"
+    is_cut = isinstance(error, EOFError) or "truncated" in text or "unexpected end" in text
+    return "truncated" if is_cut or len(data) < _MIN_FILE_BYTES or not _has_end(data) else "corrupt"
 
 
 def _has_end(data: bytes) -> bool:
-    """Tell whether a file ends as its format asks; True where the format does not say."""
-    if data.startswith(_PNG):
+    """Return whether a file has the end marker or the length of its format; True for formats without one."""
+    if data.startswith(png.SIGNATURE):
         return b"IEND" in data
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" in data[-16:]
@@ -121,16 +120,14 @@ def _has_end(data: bytes) -> bool:
     return not data.startswith(b"BM") or len(data) >= int.from_bytes(data[2:6], "little")
 
 
-__all__ = ["Unfit", "convert", "decode", "is_gray", "strict_pillow"]
-
-# By channels.
+# Pillow modes that need no conversion, by number of channels.
 _EXACT_MODES = {1: ("1", "L"), 3: ("RGB",)}
-_GRAY_MODES = ("1", "L", "LA", "La")
-_CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
-# Gray of few bits: its largest value, and what scales it to 255.
-_FEW_BITS = {"L;2": (3, 85), "L;4": (15, 17)}
-_TURNS = {
+_CONVERTIBLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+GRAY_MODES = ("1", "L", "LA", "La", "I", *_SIXTEEN_BIT_MODES)
+# Gray of 2 and 4 bits: its largest value, and the factor that scales it to 255.
+_LOW_BIT_GRAY = {"L;2": (3, 85), "L;4": (15, 17)}
+_ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -146,61 +143,61 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
 
     Args:
         data: the encoded file.
-        spec: the recipe's `[decode]`, its mode decided.
+        spec: the recipe's `[decode]`, with its mode set.
 
     Returns:
-        (height, width, channels) uint8, and whether the picture is of the other kind: its red, green and blue differ
-        where the mode is L, or it has one gray channel where the mode is RGB.
+        (height, width, channels) uint8, and whether colour or gray was converted: the mode is L and red, green and blue
+        differ, or the mode is RGB and the image has one gray channel.
 
     Raises:
-        Unfit: with a reason code: empty, not_an_image, too_large, truncated, corrupt, wrong_mode or wrong_size.
+        Rejected: with reason code empty, not_an_image, too_large, truncated, corrupt, wrong_mode or wrong_size.
     """
     if not data:
-        raise Unfit("empty", "the file has no bytes")
+        raise Rejected("empty", "the file has no bytes")
     if len(data) > spec.max_bytes:
-        raise Unfit("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
+        raise Rejected("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=formats())
-        _judge(image, spec)
-        _mend_key(image)
-        check_png(data)
+        image = Image.open(io.BytesIO(data), formats=_readable_formats())
+        _check_header(image, spec)
+        _scale_transparent_colour(image)
+        _check_png_checksums(data)
         image.load()
-        return _as_array(_turned(image), spec)
-    except (Unfit, MemoryError):
+        return _as_array(_orient(image), spec)
+    except (Rejected, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise unidentified(data) from None
-    except Exception as error:  # noqa: BLE001 - format plugins raise whatever their parsers trip over
-        raise broken(data, error) from None
+        raise _unidentified(data) from None
+    except Exception as error:  # noqa: BLE001 - format plugins raise many kinds of errors
+        raise _broken(data, error) from None
 
 
 def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
-    """Bring a picture that arrived as pixels to the recipe's size and mode, as `decode` would.
+    """Convert an image that is already pixels to the recipe's size and mode, as `decode` does.
 
     Args:
         pixels: (height, width, channels) uint8, channels 1 or 3.
-        spec: the recipe's `[decode]`, its mode decided.
+        spec: the recipe's `[decode]`, with its mode set.
 
     Returns:
         As `decode`.
 
     Raises:
-        Unfit: with reason code too_large, wrong_mode or wrong_size.
+        Rejected: with reason code too_large, wrong_mode or wrong_size.
     """
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    _judge(image, spec)
+    _check_header(image, spec)
     return _as_array(image, spec)
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:
-    """Tell whether a picture has one channel, or equal red, green and blue everywhere: (height, width, channels)."""
+    """Return whether an image, (height, width, channels), has one channel, or equal red, green and blue everywhere."""
     return pixels.shape[2] == 1 or not ((pixels[..., 0] != pixels[..., 1]) | (pixels[..., 0] != pixels[..., 2])).any()
 
 
 def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
-    if image.mode in (*_SIXTEEN, "I"):
+    if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
         image = _high_byte(image)
-    gray = image.mode in _GRAY_MODES
+    gray = image.mode in GRAY_MODES
     if image.has_transparency_data:
         image = _over_background(image.convert("RGBA"), spec.background)
     converted = gray
@@ -211,27 +208,30 @@ def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], 
             image = image.convert("L")
     elif spec.mode == "L":
         converted = False
-    canonical = _resized(image, spec)
+    canonical = _resize(image, spec)
     array = np.asarray(canonical, dtype=np.uint8)
     return array.reshape(canonical.height, canonical.width, spec.channels), converted
 
 
-def _judge(image: Image.Image, spec: DecodePart) -> None:
-    """Turn an image away by its header, before a pixel is decoded."""
+def _check_header(image: Image.Image, spec: DecodePart) -> None:
+    """Reject an image by its header, before pixels are decoded."""
     if image.width * image.height > spec.max_pixels:
         detail = f"{image.height}x{image.width} pixels, more than decode.max_pixels = {spec.max_pixels}"
-        raise Unfit("too_large", detail)
-    # Pillow hands out 16-bit colour as 8-bit; only the tile's raw mode still tells. Mode I is 16-bit gray in PPM alone.
-    sixteen = image.mode in _SIXTEEN or ";16" in _raw_mode(image) or (image.mode == "I" and image.format == "PPM")
-    keyed = "transparency" in image.info
-    if not sixteen and image.mode not in _CONVERTED:
-        raise Unfit("wrong_mode", f"{image.mode} has no defined conversion to {spec.mode}")
-    if not spec.converts and (sixteen or keyed or image.mode not in _EXACT_MODES[spec.channels]):
-        what = f"{image.mode}{' of 16 bits' if sixteen else ''}{' with a transparent colour' if keyed else ''}"
+        raise Rejected("too_large", detail)
+    # Pillow returns 16-bit colour as 8-bit; only the tile's raw mode shows it. Mode I is 16-bit gray only in PPM.
+    is_16_bit = (
+        image.mode in _SIXTEEN_BIT_MODES or ";16" in _raw_mode(image) or (image.mode == "I" and image.format == "PPM")
+    )
+    has_transparent_colour = "transparency" in image.info
+    if not is_16_bit and image.mode not in _CONVERTIBLE_MODES:
+        raise Rejected("wrong_mode", f"{image.mode} has no defined conversion to {spec.mode}")
+    if not spec.converts and (is_16_bit or has_transparent_colour or image.mode not in _EXACT_MODES[spec.channels]):
+        transparency = " with a transparent colour" if has_transparent_colour else ""
+        what = f"{image.mode}{' of 16 bits' if is_16_bit else ''}{transparency}"
         keys = 'on_mismatch = "convert" in [decode] converts it'
-        if image.mode in _EXACT_MODES[4 - spec.channels] and not (sixteen or keyed):
+        if image.mode in _EXACT_MODES[4 - spec.channels] and not (is_16_bit or has_transparent_colour):
             keys += f', mode = "{"RGB" if spec.mode == "L" else "L"}" takes it as it is'
-        raise Unfit("wrong_mode", f"{what}, the recipe asks for {spec.mode}: {keys}")
+        raise Rejected("wrong_mode", f"{what}, the recipe asks for {spec.mode}: {keys}")
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -240,8 +240,8 @@ def _raw_mode(image: Image.Image) -> str:
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def _mend_key(image: Image.Image) -> None:
-    """Bring PNG's transparent colour to 8 bits like the pixels: Pillow leaves it in the depth of the file."""
+def _scale_transparent_colour(image: Image.Image) -> None:
+    """Scale the transparent colour of a PNG to 8 bits like the pixels: Pillow keeps the depth of the file."""
     key, raw = image.info.get("transparency"), _raw_mode(image)
     if image.format != "PNG":
         return
@@ -249,26 +249,26 @@ def _mend_key(image: Image.Image) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in key)
     elif isinstance(key, int) and ";16" in raw:
         image.info["transparency"] = key >> 8
-    elif isinstance(key, int) and raw in _FEW_BITS:
-        largest, scale = _FEW_BITS[raw]
+    elif isinstance(key, int) and raw in _LOW_BIT_GRAY:
+        largest, scale = _LOW_BIT_GRAY[raw]
         image.info["transparency"] = (key & largest) * scale
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _orient(image: Image.Image) -> Image.Image:
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - a picture with broken metadata is still that picture
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - damaged metadata does not change the pixels
+        transposition = None
+    return image if transposition is None else image.transpose(transposition)
 
 
-def _resized(image: Image.Image, spec: DecodePart) -> Image.Image:
-    """Bring an image of the recipe's mode to the recipe's size."""
+def _resize(image: Image.Image, spec: DecodePart) -> Image.Image:
+    """Resize an image to the recipe's size."""
     if spec.size is None or (image.height, image.width) == spec.size:
         return image
     height, width = spec.size
     if not spec.converts:
-        raise Unfit(
+        raise Rejected(
             "wrong_size",
             f"{image.height}x{image.width}, the recipe asks for {height}x{width}: on_mismatch = "
             '"convert" in [decode] resizes it, no size keeps it as it is',
@@ -278,7 +278,7 @@ def _resized(image: Image.Image, spec: DecodePart) -> Image.Image:
         return ImageOps.fit(image, (width, height), bilinear)
     if spec.fit == "pad":
         scale = min(height / image.height, width / image.width)
-        # A very long image must not vanish.
+        # Keep at least one pixel of a very long image.
         inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         padded = Image.new(image.mode, (width, height), (spec.background,) * spec.channels)
         padded.paste(image.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))

@@ -1,39 +1,39 @@
-"""index -> clusters: images that share a key and signature, by a group-by; no pair is ever written out.
-
-clusters before x clusters after -> what became of them, counted.
-"""
+"""Cluster images by equal keys, without writing out pairs, and count how clusters change between builds."""
 
 import numpy as np
 import polars as pl
 
-# Keys that occur twice are looked up so many at once: few enough for memory, but in no more passes over the index.
-_KEYS, _PASSES = 100_000, 8
+# Keys with duplicates are looked up in batches: of 100,000 keys, or more if that would take more than 8 passes.
+_KEYS_PER_PASS, _MAX_PASSES = 100_000, 8
+
+# What a cluster can be, compared with the clusters before.
+_NEW_KINDS = ("new", "grown", "merged", "shrunk", "changed", "same")
 
 
 def cluster_by_keys(index: pl.LazyFrame) -> pl.LazyFrame:
-    """Group the images of a rule that is decided by keys alone.
+    """Group the images of a rule whose pairs have equal key and signature.
 
-    A group of 500 blank pictures is one cluster of 500 rows, not 125,000 pairs. Buckets are independent: the clusters
-    of the whole index are the clusters of its buckets.
+    A group of 500 blank images is one cluster of 500 rows, not 125,000 pairs. Buckets are independent: the clusters of
+    the whole index are the clusters of its buckets.
 
-    Memory grows with the images that are in clusters; of all others only 8 bytes are held, and a copy of them. The
-    index is read when this is called, and more than once.
+    Memory grows with the number of images in clusters. Every other image needs 8 bytes, and 8 more for a copy. The
+    index is read when this function is called, and more than once.
 
     Args:
         index: rows of the index table, of any rules.
 
     Returns:
-        Rows of the clusters table, ordered by (rule, cluster_id, image_id). An image alone has no row.
+        Rows of the clusters table, ordered by (rule, cluster_id, image_id). A single image has no row.
     """
-    twice = _keys_that_occur_twice(index)
-    step = max(_KEYS, -(-len(twice) // _PASSES))
-    found = [_clusters(index, twice.slice(start, step)) for start in range(0, max(1, len(twice)), step)]
-    # Sorted here: as part of a lazy query it takes twice the memory.
+    keys = _duplicate_keys(index)
+    step = max(_KEYS_PER_PASS, -(-len(keys) // _MAX_PASSES))
+    found = [_clusters(index, keys.slice(start, step)) for start in range(0, max(1, len(keys)), step)]
+    # Sorted eagerly: as part of a lazy query the sort takes twice the memory.
     return pl.concat(found).sort("rule", "cluster_id", "image_id").lazy()
 
 
-def _keys_that_occur_twice(index: pl.LazyFrame) -> pl.Series:
-    """List the keys of two images or more, sorted: nearly all of them are of a cluster, only a signature can differ."""
+def _duplicate_keys(index: pl.LazyFrame) -> pl.Series:
+    """List the keys that two images or more have, sorted. Nearly all belong to clusters; few differ in signature."""
     keys = np.sort(index.select("key").collect(engine="streaming").to_series().to_numpy())
     return pl.Series(np.unique(keys[1:][keys[1:] == keys[:-1]]))
 
@@ -50,27 +50,23 @@ def _clusters(index: pl.LazyFrame, keys: pl.Series) -> pl.DataFrame:
     )
 
 
-_NOW = ("new", "grown", "merged", "shrunk", "changed", "same")
-_BEFORE = ("divided", "gone")
-
-
 def cluster_changes(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, int]:
-    """Count what became of the clusters of a rule; what a cluster is called plays no part.
+    """Count how the clusters of a rule changed. Cluster ids are ignored; only members count.
 
     Every cluster after is exactly one of these, so their sum is the number of clusters after:
 
     - new: no member was in a cluster before.
     - merged: members were in two clusters before, or more.
     - All others have members of exactly one cluster before:
-        - same: all its members, and no others.
-        - shrunk: some of its members, and no others. The rest may be in other clusters now, or in none.
-        - grown: others too, and of its members all that are in any cluster now.
-        - changed: others too, while some of its members are in another cluster now.
+        - same: all members of that cluster, and no other images.
+        - shrunk: some members of that cluster, and no other images. The rest may now be in other clusters or in none.
+        - grown: other images too, and all members of that cluster that are still in a cluster.
+        - changed: other images too, while some members of that cluster are now in another cluster.
 
-    A cluster before is at most one of these; a piece of a divided one is counted above as well:
+    A cluster before is at most one of these. The parts of a divided cluster are also counted above:
 
-    - divided: members are in two clusters now, or more.
-    - gone: no member is in a cluster now.
+    - divided: its members are now in two clusters or more.
+    - gone: none of its members is in a cluster now.
 
     Args:
         before: columns cluster_id and image_id; an image is in one cluster at most.
@@ -79,17 +75,19 @@ def cluster_changes(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, int]
     Returns:
         The count of each: new, grown, merged, shrunk, changed, same, divided, gone, in this order.
     """
-    then = before.select("image_id", was="cluster_id")
-    images = after.select("image_id", now="cluster_id").join(then, on="image_id", how="full", coalesce=True)
-    old = (
-        images.filter(pl.col("was").is_not_null())
-        .group_by("was")
-        .agg(had=pl.len(), parts=pl.col("now").drop_nulls().n_unique())
+    old_members = before.select("image_id", old="cluster_id")
+    images = after.select("image_id", new="cluster_id").join(old_members, on="image_id", how="full", coalesce=True)
+    old_clusters = (
+        images.filter(pl.col("old").is_not_null())
+        .group_by("old")
+        .agg(old_size=pl.len(), parts=pl.col("new").drop_nulls().n_unique())
     )
-    origins = images.filter(pl.col("now").is_not_null()).group_by("now")
-    known = pl.col("was").drop_nulls()
-    new = origins.agg(has=pl.len(), added=pl.col("was").null_count(), origins=known.n_unique(), was=known.first()).join(
-        old, on="was", how="left"
+    origins = pl.col("old").drop_nulls()
+    new_clusters = (
+        images.filter(pl.col("new").is_not_null())
+        .group_by("new")
+        .agg(size=pl.len(), added=pl.col("old").null_count(), origins=origins.n_unique(), old=origins.first())
+        .join(old_clusters, on="old", how="left")
     )
     kind = (
         pl.when(pl.col("origins") == 0)
@@ -97,22 +95,23 @@ def cluster_changes(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, int]
         .when(pl.col("origins") > 1)
         .then(pl.lit("merged"))
         .when(pl.col("added") == 0)
-        .then(pl.when(pl.col("has") == pl.col("had")).then(pl.lit("same")).otherwise(pl.lit("shrunk")))
+        .then(pl.when(pl.col("size") == pl.col("old_size")).then(pl.lit("same")).otherwise(pl.lit("shrunk")))
         .otherwise(pl.when(pl.col("parts") == 1).then(pl.lit("grown")).otherwise(pl.lit("changed")))
     )
-    kinds = new.select(kind.alias("kind")).to_series()
-    counts = {name: int((kinds == name).sum()) for name in _NOW}
-    return counts | {"divided": int((old["parts"] > 1).sum()), "gone": int((old["parts"] == 0).sum())}
+    kinds = new_clusters.select(kind.alias("kind")).to_series()
+    counts = {name: int((kinds == name).sum()) for name in _NEW_KINDS}
+    parts = old_clusters["parts"]
+    return counts | {"divided": int((parts > 1).sum()), "gone": int((parts == 0).sum())}
 
 
 def say_changes(counts: dict[str, int]) -> str:
-    """Say the changes to people, as "3 new, 12 grown, 2 merged".
+    """Format changes as text, such as "3 new, 12 grown, 2 merged".
 
     Args:
-        counts: what `cluster_changes` returns.
+        counts: the result of `cluster_changes`.
 
     Returns:
-        The counts above zero in its order, without those that are the same; "no change" where nothing is left.
+        The counts above zero except "same", in their order; "no change" if there are none.
     """
-    said = [f"{count:,} {name}" for name, count in counts.items() if count and name != "same"]
-    return ", ".join(said) or "no change"
+    changed = [f"{count:,} {name}" for name, count in counts.items() if count and name != "same"]
+    return ", ".join(changed) or "no change"

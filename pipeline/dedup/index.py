@@ -1,4 +1,4 @@
-"""Pixels -> index: the blocking keys of images, sorted so that one bucket can be read alone."""
+"""Turn pixels into rows of the index table: the entries by which a rule compares images."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +8,7 @@ import schemas
 from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup.rules import Entries, Rule
 
-# Raise when a rule's keys come out differently for the same pixels: every lake then indexes its images anew.
+# Raise this if a rule's keys change for the same pixels. Every lake then indexes its images again.
 KEYS_VERSION = "2"
 
 
@@ -28,7 +28,7 @@ def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArr
 
 
 def table_of(entries: Entries, image_ids: pa.Array, labels: pa.Array) -> pa.Table:
-    """Write entries as rows of the index table without its partition columns, in their order."""
+    """Write entries as rows of the index table without its partition columns, in the order of the entries."""
     count, width = entries.vector.shape
     bucket = ((entries.key >> np.int64(56)) & np.int64(0xFF)).astype(np.int16)
     vector = to_binary(entries.vector) if width else pa.nulls(count, pa.binary())
@@ -37,7 +37,7 @@ def table_of(entries: Entries, image_ids: pa.Array, labels: pa.Array) -> pa.Tabl
 
 
 def entries_of(rows: pa.Table) -> Entries:
-    """Read entries back from rows of the index table, in their order; all vectors are of one width, or none is."""
+    """Read entries from rows of the index table, in the order of the rows. All vectors must have the same width."""
     key, signature = (rows[name].to_numpy() for name in ("key", "signature"))
     vector = pa.concat_arrays(rows["vector"].chunks) if rows.num_rows else pa.array([], pa.binary())
     width = 0 if vector.null_count == len(vector) else len(vector[0].as_py())
@@ -45,5 +45,5 @@ def entries_of(rows: pa.Table) -> Entries:
 
 
 def sort_index(tables: list[pa.Table]) -> pa.Table:
-    """Join a shard's batches into one table, ordered by bucket, key and image_id."""
+    """Concatenate the batches of a shard and order them by bucket, key and image_id."""
     return pa.concat_tables(tables).sort_by([("bucket", "ascending"), ("key", "ascending"), ("image_id", "ascending")])

@@ -1,19 +1,19 @@
-"""clusters x roles -> how much of each role occurs in another."""
+"""Count duplicates between roles and inside them, and find clusters with several labels."""
 
 import polars as pl
 
 
 def overlap_matrix(clusters: pl.LazyFrame, members: pl.LazyFrame) -> pl.DataFrame:
-    """Count, for every rule and every two roles, the images of the one that occur in the other.
+    """Count, for every rule and every two roles, the images of one role that occur in the other.
 
     Args:
         clusters: rows of the clusters table.
         members: columns image_id and role; an image may have several roles.
 
     Returns:
-        Columns rule, role, other, images, ordered by the first three; only cells above zero. Where role and other
-        differ: images of `role` that share a cluster with an image of `other`. Where they are the same: images of the
-        role that share a cluster with another image of it.
+        Columns rule, role, other, images, ordered by the first three; only counts above zero. If role and other differ:
+        images of `role` that share a cluster with an image of `other`. If they are equal: images of the role that share
+        a cluster with another image of the role.
     """
     counts = (
         clusters.select("rule", "cluster_id", "image_id")
@@ -33,15 +33,15 @@ def overlap_matrix(clusters: pl.LazyFrame, members: pl.LazyFrame) -> pl.DataFram
 
 
 def redundancy(clusters: pl.LazyFrame, members: pl.LazyFrame) -> pl.DataFrame:
-    """Count, for every rule and role, what repeats inside the role.
+    """Count, for every rule and role, the duplicates inside the role.
 
     Args:
         clusters: rows of the clusters table.
         members: columns image_id and role.
 
     Returns:
-        Columns rule, role, clusters (of two or more images of the role), redundant (images beyond the first of each),
-        conflicts (those clusters that carry several labels); ordered by rule and role.
+        Columns rule, role, clusters (with two or more images of the role), redundant (images beyond the first of each),
+        conflicts (those clusters with several labels); ordered by rule and role.
     """
     return (
         clusters.join(members.select("image_id", "role"), on="image_id")
@@ -60,7 +60,7 @@ def redundancy(clusters: pl.LazyFrame, members: pl.LazyFrame) -> pl.DataFrame:
 
 
 def label_conflicts(clusters: pl.LazyFrame) -> pl.LazyFrame:
-    """Keep the clusters whose images carry more than one label; a missing label conflicts with none.
+    """Keep the clusters whose images have more than one label. Images without a label are ignored.
 
     Args:
         clusters: rows of the clusters table.

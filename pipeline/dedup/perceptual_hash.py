@@ -1,10 +1,11 @@
-"""Perceptual hashes: 64 bits a picture, close in Hamming distance where pictures look alike.
+"""Perceptual hashes: 64 bits per image; images that look alike have hashes with a small Hamming distance.
 
-Exact: from the pixels to the bits all is whole numbers, without a division and without BLAS. A hash is a pure function
-of a picture's height, width and gray values: the same in every batch, on every machine and with any number of threads.
-(BLAS would be exact too, but its threads wait for one another: 20 times as long where workers keep all cores busy.)
+All arithmetic is in integers, without division and without BLAS. A hash is therefore a pure function of an image's
+height, width and gray values: it is the same in every batch, on every machine and with any number of threads. (BLAS
+would be exact too, but its threads wait for one another: it takes 20 times as long if workers keep all cores busy.)
 
-The hashes follow the ideas named below, not the bits of any library: those depend on how it rounds when it resizes.
+The hashes follow the methods below but are not bit-compatible with any library, because libraries round differently
+when they resize.
 
 References:
     C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010: the DCT hash.
@@ -23,31 +24,31 @@ Pixels = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 Matrix = NDArray[np.int64]
 
-# The DCT is of 32 x 32 cells; a hash is of its 8 x 8 lowest frequencies.
+# The DCT is computed of 32 x 32 cells; the hash uses its 8 x 8 lowest frequencies.
 _SIDE = 32
-_KEPT = 8
-# The basis is in units of 2^-11, so that pictures of up to 2^28 pixels have sums below 2^63.
+_HASH_SIDE = 8
+# The basis is in units of 2^-11, so that images of up to 2^28 pixels have sums below 2^63.
 _BASIS_UNIT = 2**11
 
-# Weights of red, green and blue in 1/65536, and half of that to round: Pillow's own.
+# Weights of red, green and blue in 1/65536, and the half that rounds: the same as Pillow's.
 _LUMA = (19595, 38470, 7471)
 _LUMA_HALF = 2**15
 _LUMA_SHIFT = 16
 
-# Bytes of gray pixels worked on at a time, so that what is made of them stays in the processor's cache.
-_CACHED = 2**17
+# Bytes of gray pixels in one block. Temporary arrays of this size stay in the processor's cache.
+_BLOCK_BYTES = 2**17
 
 
 def dct_hashes(pixels: Pixels) -> Words:
-    """Hash pictures by which of their low frequencies are strong (pHash).
+    """Hash images by which of their low frequencies are strong (pHash).
 
-    The picture is made gray (`gray`) and resized to 32 x 32 by area (`area_weights`). Of the orthonormal DCT-II of
-    that, its basis rounded to 2^-11, the 8 x 8 lowest frequencies are kept. A bit is 1 where the coefficient is above
-    the median of the 63 that are not the DC term. Bits are in the order of vertical, then horizontal frequency, the
-    most significant first. That one is the DC term's, compared like the others: 1 but for black and few other pictures.
+    The image is converted to gray (`gray`) and resized to 32 x 32 by area (`area_weights`). The 8 x 8 lowest
+    frequencies of its orthonormal DCT-II (basis rounded to 2^-11) are compared with the median of the 63 that are not
+    the DC term; a bit is 1 if the coefficient is above it. Bits are ordered by vertical, then horizontal frequency,
+    most significant first. The first bit is the DC term's; it is 1 for nearly all images that are not black.
 
-    Of the other bits at most 31 are 1, and exactly 31 where no two coefficients are equal: distances are mostly even.
-    A constant picture hashes to 2^63, a black one to 0.
+    At most 31 of the other bits are 1, and exactly 31 if no two coefficients are equal, so most distances are even. A
+    constant image hashes to 2^63, a black image to 0.
 
     Args:
         pixels: (n, height, width, channels) uint8, height and width 1 or more; see `gray` for channels.
@@ -56,25 +57,25 @@ def dct_hashes(pixels: Pixels) -> Words:
         (n,) uint64, in the order of the pixels.
 
     Raises:
-        ValueError: a side is 0, or a picture has more than about 2^28 pixels, so that sums would not be exact.
+        ValueError: a side is 0, or an image has more than about 2^28 pixels, so that sums would not be exact.
     """
     height, width = pixels.shape[1:3]
-    down, across = _basis() @ area_weights(_SIDE, height), _basis() @ area_weights(_SIDE, width)
-    middle = (_KEPT * _KEPT - 1) // 2
+    down, across = _dct_basis() @ area_weights(_SIDE, height), _dct_basis() @ area_weights(_SIDE, width)
+    middle = (_HASH_SIDE * _HASH_SIDE - 1) // 2
     words = np.empty(len(pixels), np.uint64)
     for part in _blocks(pixels):
-        found = two_sided(down, gray(pixels[part]), across).reshape(-1, _KEPT * _KEPT)
-        median = np.partition(found[:, 1:], middle, axis=1)[:, middle]
-        words[part] = _packed(found > median[:, None])
+        coefficients = two_sided(down, gray(pixels[part]), across).reshape(-1, _HASH_SIDE * _HASH_SIDE)
+        median = np.partition(coefficients[:, 1:], middle, axis=1)[:, middle]
+        words[part] = _pack(coefficients > median[:, None])
     return words
 
 
 def gradient_hashes(pixels: Pixels) -> Words:
-    """Hash pictures by where they grow lighter from left to right (dHash).
+    """Hash images by where they become lighter from left to right (dHash).
 
-    The picture is made gray (`gray`) and resized to 8 rows of 9 by area (`area_weights`); a bit is 1 where the right
-    of two neighbours is lighter. Bits are in the order of rows, then columns, the most significant first. A constant
-    picture hashes to 0.
+    The image is converted to gray (`gray`) and resized to 8 rows of 9 by area (`area_weights`); a bit is 1 if the right
+    one of two neighbours is lighter. Bits are ordered by rows, then columns, most significant first. A constant image
+    hashes to 0.
 
     Args:
         pixels: (n, height, width, channels) uint8, height and width 1 or more; see `gray` for channels.
@@ -83,22 +84,22 @@ def gradient_hashes(pixels: Pixels) -> Words:
         (n,) uint64, in the order of the pixels.
 
     Raises:
-        ValueError: a side is 0, or a picture has so many pixels that sums would not be exact (over 2^54).
+        ValueError: a side is 0, or an image has so many pixels that sums would not be exact (over 2^54).
     """
     height, width = pixels.shape[1:3]
-    down, across = area_weights(_KEPT, height), area_weights(_KEPT + 1, width)
+    down, across = area_weights(_HASH_SIDE, height), area_weights(_HASH_SIDE + 1, width)
     words = np.empty(len(pixels), np.uint64)
     for part in _blocks(pixels):
         means = two_sided(down, gray(pixels[part]), across)
-        words[part] = _packed(means[:, :, 1:] > means[:, :, :-1])
+        words[part] = _pack(means[:, :, 1:] > means[:, :, :-1])
     return words
 
 
 def gray(pixels: Pixels) -> Pixels:
-    """Turn pictures gray as Pillow's `convert("L")` does, to the bit.
+    """Convert images to gray exactly as Pillow's `convert("L")` does.
 
-    Three channels or more: (19595 R + 38470 G + 7471 B + 32768) // 65536, the luma of ITU-R BT.601; a fourth is not
-    looked at. One or two: the first as it is. Three equal channels give that channel.
+    Three channels or more: (19595 R + 38470 G + 7471 B + 32768) // 65536, the luma of ITU-R BT.601; a fourth channel is
+    ignored. One or two channels: the first one, unchanged. Three equal channels give that channel.
 
     Args:
         pixels: (n, height, width, channels) uint8, one channel or more.
@@ -115,24 +116,24 @@ def gray(pixels: Pixels) -> Pixels:
 
 
 def _blocks(pixels: Pixels) -> list[slice]:
-    """Cut a batch so that a block of gray pictures fits the cache."""
-    step = max(1, _CACHED // math.prod(pixels.shape[1:3]))
+    """Cut a batch so that a block of gray images fits the cache."""
+    step = max(1, _BLOCK_BYTES // math.prod(pixels.shape[1:3]))
     return [slice(start, start + step) for start in range(0, len(pixels), step)]
 
 
-def _packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack (n, ...) bits, 64 a picture, the first to the most significant: (n,) uint64."""
+def _pack(bits: NDArray[np.bool_]) -> Words:
+    """Pack (n, ...) bits, 64 per image, the first one to the most significant bit: (n,) uint64."""
     return np.packbits(bits.reshape(len(bits), -1), axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
 @lru_cache(maxsize=1)
-def _basis() -> Matrix:
-    """Make the first 8 rows of the orthonormal DCT-II of 32 values, in units of 2^-11: (8, 32) int64.
+def _dct_basis() -> Matrix:
+    """Compute the first 8 rows of the orthonormal DCT-II of 32 values, in units of 2^-11: (8, 32) int64.
 
-    Every row but the first sums to 0 exactly: its values are in pairs of opposite sign, and rounded alike. None is
-    within 0.01 of a half, so that no library's cosine can round it to another number; a golden test holds them.
+    Every row except the first sums to exactly 0: its values come in pairs of opposite sign. No value is within 0.01 of
+    a half, so the rounding does not depend on the cosine of the platform. A golden test fixes the values.
     """
-    frequency, place = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None, :]
-    waves = np.cos(np.pi * ((2 * place + 1) * frequency % (4 * _SIDE)) / (2 * _SIDE))
+    frequency, position = np.arange(_HASH_SIDE)[:, None], np.arange(_SIDE)[None, :]
+    waves = np.cos(np.pi * ((2 * position + 1) * frequency % (4 * _SIDE)) / (2 * _SIDE))
     scale = np.where(frequency == 0, math.sqrt(1 / _SIDE), math.sqrt(2 / _SIDE))
     return np.asarray(np.rint(waves * scale * _BASIS_UNIT), np.int64)

@@ -1,7 +1,7 @@
-"""Map a function over shards: where and on how many cores is the engine's business alone.
+"""Engines run a function over items, such as shards: in processes of this machine, or on a Ray cluster.
 
-An engine has one method, `map(function, items)`: it yields `function(item)` in the order of the items, takes the next
-item only when there is room, and lets errors through as they were raised.
+An engine has one method, `map(function, items)`. It yields `function(item)` in the order of the items, takes an item
+only when there is capacity for it, and raises errors unchanged.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -12,16 +12,16 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """Somewhere to run functions."""
+    """A place to run functions."""
 
     @property
     def pieces(self) -> int:
-        """Into how many pieces to cut work that one process could do with threads; 1 where it should not be cut."""
+        """Number of pieces to cut work into that one process could also do with threads; 1 to leave it whole."""
 
     @property
     def shares_disk(self) -> bool:
-        """Whether every worker sees the disks of this machine; where not, shared storage is all that it sees."""
+        """Whether every worker can read the disks of this machine. If not, workers can read shared storage only."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-        """Yield `function(item)` for every item, in order, with bounded work in flight."""
+        """Yield `function(item)` for every item, in order, with a limited number of items in flight."""
         ...

@@ -1,4 +1,8 @@
-"""The local engine: processes on every core of this machine, a bounded number of items in flight."""
+"""The local engine: worker processes on the cores of this machine, with a limited number of items in flight.
+
+Workers start from a fork server where the system has one, else they are spawned, as on Windows. They are never forked
+from this process: Polars and Arrow hold threads and locks that do not survive a fork.
+"""
 
 import multiprocessing
 import os
@@ -10,14 +14,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
-from typing import TypeVar
+from multiprocessing.context import BaseContext
+from typing import Literal, TypeVar
 
 from pipeline.errors import EngineError
 
-# Who asks buckets, and where.
-_VARIABLES = ("AWS_", "IMAGELAKE_")
+StartMethod = Literal["forkserver", "spawn"]
+
+# Environment variables with bucket credentials and settings: workers get their current values.
+_FORWARDED = ("AWS_", "IMAGELAKE_")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,75 +33,93 @@ class LocalEngine:
     """Run functions in worker processes.
 
     Args:
-        workers: how many; None for one on every core that this process may use. With 1, or with a single item, the
-            work is done in this process.
-        preload: modules that workers start with, so that each is imported once and not once a worker.
+        workers: number of processes; None for one per core that this process may use. With 1 worker, or with a single
+            item, the work is done in this process.
+        preload: modules that the fork server imports once for all workers. Spawned workers import what they need.
+        start_method: how to start workers; None for "forkserver" where the system has it, else "spawn".
 
     Attributes:
-        pieces: 1: what is cut into pieces here would only be copied to processes that take the cores of threads.
+        pieces: 1: threads of one process use all cores already, and copying pieces to other processes would cost time.
         shares_disk: True.
     """
 
     pieces = 1
     shares_disk = True
 
-    def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
-        self.workers = workers or len(os.sched_getaffinity(0))
+    def __init__(
+        self, workers: int | None = None, preload: Sequence[str] = (), start_method: StartMethod | None = None
+    ) -> None:
+        self.workers = workers or available_cores()
         self._preload = tuple(preload)
+        self._start_method = start_method
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Yield `function(item)` for every item, in the order of the items.
 
-        At most `workers + 1` items are taken and not yet handed back as results, so memory does not grow with the
-        number of items.
+        At most `workers + 1` items are taken and not yet returned as results, so memory does not grow with the number
+        of items.
 
         Args:
             function: a picklable function.
             items: picklable items; consumed lazily, in this process.
 
         Raises:
-            EngineError: a worker was killed, most often for want of memory.
+            EngineError: a worker died, most often for lack of memory.
         """
         source = iter(items)
-        # Before the first items are read: the server of processes does its imports meanwhile.
-        context = start_server(self.workers, self._preload)
+        # Before the first items are read, so that the fork server does its imports in the meantime.
+        context = start_server(self.workers, self._preload, self._start_method)
         first = list(islice(source, 2))
         items = chain(first, source)
         if context is None or len(first) < 2:  # noqa: PLR2004 - a pool for one item is slower than none
             yield from map(function, items)
             return
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(_told(),))
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(_forwarded_variables(),))
         try:
-            yield from _in_order(pool, function, items, self.workers + 1)
+            yield from _map_in_order(pool, function, items, self.workers + 1)
         except BrokenProcessPool as error:
             raise EngineError(
-                "a worker process died. Most likely it was killed for using too much memory: build again with fewer "
-                'workers (--workers 1). In a script of your own, start builds under `if __name__ == "__main__":`, '
-                "as every worker imports the script. Nothing was committed."
+                "a worker process died, most likely because it used too much memory. Build again with fewer workers "
+                '(--workers 1). A script of your own must start builds under `if __name__ == "__main__":`, because '
+                "every worker imports the script. Nothing was committed."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-# For work that is done in this process.
+# Runs everything in this process.
 HERE = LocalEngine(1)
 
 
-def start_server(workers: int | None, preload: Sequence[str]) -> multiprocessing.context.ForkServerContext | None:
-    """Start the process that starts workers, where it is not running yet; nobody waits for its imports.
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    # Windows and macOS have no sched_getaffinity.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_server(
+    workers: int | None, preload: Sequence[str], start_method: StartMethod | None = None
+) -> BaseContext | None:
+    """Start the fork server if it is needed and not running yet. Does not wait for its imports.
 
     Args:
-        workers: how many workers there will be; None for one on every core that this process may use.
-        preload: modules that workers start with.
+        workers: number of workers; None for one per core that this process may use.
+        preload: modules that the fork server imports.
+        start_method: as for `LocalEngine`.
 
     Returns:
-        Where to make a pool; None with one worker, whose work is done in this process.
+        The context to make a pool with; None with one worker, whose work is done in this process.
     """
-    if (workers or len(os.sched_getaffinity(0))) == 1:
+    if (workers or available_cores()) == 1:
         return None
-    # Not fork: Polars and Arrow hold threads and locks that do not survive it.
+    has_fork_server = "forkserver" in multiprocessing.get_all_start_methods()
+    if start_method == "spawn" or not has_fork_server:
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # noqa: PLC0415 - not for systems without it
+
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    # imagelake first: it loads this package even if the current folder has a pipeline.py.
+    context.set_forkserver_preload(["imagelake", *preload])
     with _interrupts_ignored(), _one_blas_thread():
         forkserver.ensure_running()
     return context
@@ -103,7 +127,7 @@ def start_server(workers: int | None, preload: Sequence[str]) -> multiprocessing
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """Let what is started here inherit a BLAS of one thread: there is a worker on every core already."""
+    """Limit BLAS to one thread in processes started here: there is one worker per core already."""
     name = "OPENBLAS_NUM_THREADS"
     before = os.environ.get(name)
     os.environ.setdefault(name, "1")
@@ -116,7 +140,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Let what is started here inherit deafness to ctrl-C, which is for the driver: workers would print tracebacks."""
+    """Make processes started here ignore Ctrl-C: the driver handles it, and workers would print tracebacks."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -129,47 +153,49 @@ def _interrupts_ignored() -> Iterator[None]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let ctrl-C wait until this is over.
+    """Delay Ctrl-C until the end of the block.
 
-    The first submit starts the workers. Interrupted in between, one that is started is in nobody's books: it takes the
-    word to stop that is meant for another, which then is waited for without end.
+    The first submit of a pool starts the workers. If it is interrupted, the pool may have no record of a worker that
+    has just started. That worker takes the stop message meant for another, and shutdown then waits forever for the
+    other one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if came:
+    if received:
         signal.raise_signal(signal.SIGINT)
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], room: int
+def _map_in_order(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], capacity: int
 ) -> Iterator[Result]:
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     for item in items:
-        with interrupts_deferred():
-            waiting.append(pool.submit(function, item))
-        if len(waiting) >= room:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        # The first submits spawn workers, if they are spawned.
+        with interrupts_deferred(), _one_blas_thread():
+            pending.append(pool.submit(function, item))
+        if len(pending) >= capacity:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-def _told() -> dict[str, str]:
-    """Tell what a worker must know of the environment: the server of processes has it as it was at its own start."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+def _forwarded_variables() -> dict[str, str]:
+    """Copy the variables that workers need: the fork server has the environment of the time when it started."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
 
 
-def _start_worker(told: dict[str, str]) -> None:
-    """Leave ctrl-C to the driver, and leave when the driver is gone, however it went: no worker lingers."""
-    for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
+def _start_worker(variables: dict[str, str]) -> None:
+    """Set the variables, ignore Ctrl-C, and exit when the driver ends for any reason."""
+    for name in [name for name in os.environ if name.startswith(_FORWARDED)]:
         del os.environ[name]
-    os.environ.update(told)
+    os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,6 +1,6 @@
-"""The Ray engine: tasks on this machine's cores or on a cluster, a bounded number of them in flight.
+"""The Ray engine: tasks on the cores of this machine or of a cluster, with a limited number of them in flight.
 
-What runs in a worker of the Ray engine: one piece of work, and what comes of it, be it an error.
+First the engine, which runs in the driver; then `do_task`, which runs in a worker.
 """
 
 import logging
@@ -19,148 +19,69 @@ from importlib.util import find_spec
 from io import StringIO
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.engines.local import interrupts_deferred
-from pipeline.errors import EngineError, MissingExtraError, StorageError
-
-# What may pass by itself; whatever else is raised is not tried again.
-_TRANSIENT = (StorageError, ConnectionError, TimeoutError)
-
-
-class Outcome(NamedTuple):
-    """What came of a piece of work.
-
-    Attributes:
-        value: what the function returned.
-        error: what it raised instead, or None.
-        trace: the error's traceback.
-        said: what was printed meanwhile, on stdout and stderr.
-    """
-
-    value: Any
-    error: Exception | None
-    trace: str
-    said: str
-
-
-class InWorker(Exception):  # noqa: N818 - shown as the cause of an error, and never caught
-    """The traceback that an error had in its worker."""
-
-    def __str__(self) -> str:
-        """Show it as `concurrent.futures` does."""
-        return f'\n"""\n{self.args[0]}"""'
-
-
-def do_task(driver: str, waits: Sequence[float], function: Callable[[Any], Any], item: object) -> Outcome:
-    """Do one piece of work.
-
-    Errors are returned, not raised: so they come out as what they were, and Ray prints none of them.
-
-    Args:
-        driver: the imagelake that the driver runs.
-        waits: seconds to wait between tries, where an error may pass.
-        function: what to do.
-        item: with what.
-    """
-    said = StringIO()
-    with redirect_stdout(said), redirect_stderr(said):
-        try:
-            check_version(driver)
-            return Outcome(_patiently(function, item, waits), None, "", said.getvalue())
-        except Exception as error:  # noqa: BLE001 - all of them go to the driver
-            return Outcome(None, _picklable(error), traceback.format_exc(), said.getvalue())
-
-
-def check_version(driver: str) -> None:
-    """Refuse to work for another imagelake.
-
-    Args:
-        driver: the imagelake that the driver runs.
-
-    Raises:
-        EngineError: it is not the one that is installed here.
-    """
-    if installed() != driver:
-        raise EngineError(
-            f"a node of the cluster runs imagelake {installed()}, this build {driver}. Install the same on every node."
-        )
-
-
-def installed() -> str:
-    """Tell the version of imagelake that is installed here."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - not every command waits for it
-
-    try:
-        return version("imagelake")
-    except PackageNotFoundError:
-        return "that is not installed"
-
-
-def one_line(error: object) -> str:
-    """Say in one line what an error says."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _patiently(function: Callable[[Any], Any], item: object, waits: Sequence[float]) -> Any:  # noqa: ANN401
-    for wait in waits:
-        try:
-            return function(item)
-        except _TRANSIENT as error:
-            sys.stderr.write(f"imagelake: {one_line(error)}: tried again\n")
-            time.sleep(wait)
-    return function(item)
-
-
-def _picklable(error: Exception) -> Exception:
-    """Keep an error that gets over whole, and name any other: its traceback goes along."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - just made
-    except Exception:  # noqa: BLE001 - whatever it raises
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
+from pipeline.engines.local import available_cores, interrupts_deferred
+from pipeline.errors import EngineError, MissingExtraError, StorageError, one_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Tasks in flight for every core of the cluster: while one runs, the input of the next travels.
-_AHEAD = 2
+# Tasks in flight per core of the cluster: while one runs, the input of the next is transferred.
+_TASKS_PER_CORE = 2
 # Seconds after which the cores of a cluster are counted again: nodes come and go.
-_RECOUNT = 5.0
-# How often work is done again whose worker died, or whose node did.
+_RECOUNT_AFTER = 5.0
+# How often a task is run again after its worker or node died.
 _RETRIES = 3
-# Seconds between tries, in the worker, of what may pass by itself.
-_WAITS = (1, 4, 16)
-# Seconds to wait for a cluster to answer, and for the end of tasks that were cancelled.
-_PATIENCE = 30
-# Read when Ray is imported. By itself it tries work again for ever for which memory does not suffice.
+# Seconds that a worker waits before each further try after a transient error.
+_RETRY_WAITS = (1, 4, 16)
+# Errors that a later try may not have. Other errors are not retried.
+_TRANSIENT = (StorageError, ConnectionError, TimeoutError)
+# Seconds to wait for a cluster to answer, and for cancelled tasks to end.
+_TIMEOUT = 30
+# Ray reads these when it is imported. By default it retries forever when memory is short.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_task_oom_retries": str(_RETRIES),
     "RAY_raylet_start_wait_time_s": "40",
 }
-# How often to try to start Ray: it gives up where its agents take 15 seconds, as they do on a busy machine
+# How often to try to start Ray: it gives up if its agents take 15 seconds, as they do on a busy machine
 # (github.com/ray-project/ray/issues/65983).
 _STARTS = 3
-# A worker has one core.
+# Set to 1 in workers: each has one core.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+class Outcome(NamedTuple):
+    """The outcome of a task.
+
+    Attributes:
+        value: return value of the function.
+        error: the error that it raised, or None.
+        trace: traceback of the error.
+        output: text that it printed on stdout and stderr.
+    """
+
+    value: Any
+    error: Exception | None
+    trace: str
+    output: str
 
 
 class RayEngine:
     """Run functions as tasks of Ray.
 
-    Without an address, a Ray of this process's own is started when it is first needed, and ended with the process. A
-    Ray that the process is connected to already is used as it is.
+    Without an address, the engine starts its own Ray on first use; it ends with the process. If the process is
+    connected to a Ray already, that one is used.
 
-    The nodes of a cluster need the same imagelake as this process, which every task checks, and storage that all of
-    them see: the lake, and sources other than downloads. This process must run on one of the nodes.
+    All nodes of a cluster need the same imagelake version, which every task checks, and shared storage: the lake, and
+    sources other than downloads. This process must run on one of the nodes.
 
-    A task whose worker or node dies is done again elsewhere, `_RETRIES` times at most; what it wrote before belongs to
-    nothing. An error is tried again only where it may pass, after a pause and by the same worker.
+    If a worker or node dies, its task runs again elsewhere, at most `_RETRIES` times; files that it wrote before are
+    not part of the lake. The same worker retries transient errors after a pause. Other errors are raised at once.
 
     Args:
-        workers: how many cores the Ray of this process has; None for every one that it may use. Of a cluster, how many
-            tasks are in flight.
-        address: of a cluster, as `ray start` tells it, or "auto"; None for `RAY_ADDRESS` or, without it, none.
+        workers: cores of the engine's own Ray; None for all that this process may use. With a cluster: tasks in
+            flight.
+        address: of a cluster, as `ray start` prints it, or "auto"; None for `RAY_ADDRESS`, or no cluster without it.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -175,12 +96,12 @@ class RayEngine:
         found = address or os.environ.get("RAY_ADDRESS") or "local"
         self.address = None if found == "local" else found
         self.workers = workers
-        self._cores, self._counted = 0, -_RECOUNT
-        self._told: set[str] = set()
+        self._cores, self._counted_at = 0, -_RECOUNT_AFTER
+        self._printed: set[str] = set()
 
     @property
     def shares_disk(self) -> bool:
-        """Whether workers are on this machine."""
+        """Whether all workers are on this machine."""
         return self.address is None
 
     @property
@@ -191,163 +112,233 @@ class RayEngine:
             EngineError: the cluster does not answer.
         """
         if self.address is None:
-            return self.workers or len(os.sched_getaffinity(0))
+            return self.workers or available_cores()
         self._connect()
-        return min(self.workers or self._count(), self._count())
+        return min(self.workers or self._count_cores(), self._count_cores())
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Yield `function(item)` for every item, in the order of the items.
 
-        At most two items a core, or `workers` items with a cluster, are taken and not yet handed back as results.
-        Closed before the end, as by ctrl-C, it ends the tasks and waits until they are gone. What workers print comes
-        out on stderr.
+        At most two items per core, or `workers` items with a cluster, are taken and not yet returned as results. If the
+        generator is closed early, as by Ctrl-C, it cancels its tasks and waits until they have ended. Output of
+        workers is printed on stderr.
 
         Args:
             function: a picklable function.
             items: picklable items; consumed lazily, in this process.
 
         Raises:
-            EngineError: Ray cannot be started or reached, workers die again and again, or run another imagelake.
+            EngineError: Ray cannot be started or reached, workers die repeatedly, or run another imagelake version.
         """
-        waiting: deque[Any] = deque()
+        pending: deque[Any] = deque()
         try:
             for item in items:
                 self._connect()
                 with interrupts_deferred():
-                    task = _ray().remote(num_cpus=1, max_retries=_RETRIES)(do_task)
-                    waiting.append(task.remote(installed(), _WAITS, function, item))
-                while len(waiting) >= self._room():
-                    yield self._next(waiting)
-            while waiting:
-                yield self._next(waiting)
+                    task = _import_ray().remote(num_cpus=1, max_retries=_RETRIES)(do_task)
+                    pending.append(task.remote(installed_version(), _RETRY_WAITS, function, item))
+                while len(pending) >= self._capacity():
+                    yield self._next_result(pending)
+            while pending:
+                yield self._next_result(pending)
         finally:
-            _cancel(waiting)
+            _cancel(pending)
 
-    def _next(self, waiting: deque[Any]) -> Any:  # noqa: ANN401 - what the function returns
-        outcome = _outcome_of(waiting[0])
-        # Only now: interrupted before, it is still among those to cancel.
-        waiting.popleft()
-        if outcome.said and outcome.said not in self._told:
-            self._told.add(outcome.said)
-            _tell(outcome.said)
+    def _next_result(self, pending: deque[Any]) -> Any:  # noqa: ANN401 - what the function returns
+        outcome = _wait_for(pending[0])
+        # Removed only after the wait: a task that is interrupted in it must still be cancelled.
+        pending.popleft()
+        if outcome.output and outcome.output not in self._printed:
+            self._printed.add(outcome.output)
+            _print(outcome.output)
         if outcome.error is not None:
-            raise outcome.error from InWorker(outcome.trace)
+            raise outcome.error from WorkerTraceback(outcome.trace)
         return outcome.value
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         if self.workers and self.address:
             return self.workers
-        return max(2, _AHEAD * self._count())
+        return max(2, _TASKS_PER_CORE * self._count_cores())
 
-    def _count(self) -> int:
-        if time.monotonic() - self._counted >= _RECOUNT:
-            nodes = [node for node in _ray().nodes() if node["Alive"]]
+    def _count_cores(self) -> int:
+        if time.monotonic() - self._counted_at >= _RECOUNT_AFTER:
+            nodes = [node for node in _import_ray().nodes() if node["Alive"]]
             self._cores = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
-            self._counted = time.monotonic()
+            self._counted_at = time.monotonic()
         return max(1, self._cores)
 
     def _connect(self) -> None:
-        ray = _ray()
-        _QUIET.clear()
+        ray = _import_ray()
+        _CANCELLING.clear()
         if ray.is_initialized():
             return
         own = self.address is None
         for left in range(_STARTS if own else 1, 0, -1):
             try:
-                _knock(self.address)
+                _check_address(self.address)
                 ray.init(
                     address=self.address or "local",
-                    num_cpus=(self.workers or len(os.sched_getaffinity(0))) if own else None,
+                    num_cpus=(self.workers or available_cores()) if own else None,
                     include_dashboard=False if own else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     runtime_env={"env_vars": dict.fromkeys(_THREADS, "1")},
                 )
                 break
-            except Exception as error:  # it raises just that where it starts too slowly
+            except Exception as error:  # Ray raises a plain Exception if it starts too slowly
                 if left > 1:
                     continue
                 where = "Ray cannot be started here" if own else f"the cluster at {self.address} cannot be used"
                 raise EngineError(
-                    f"{where}: {one_line(error)}. A build runs on a node of its cluster (ray start), with the same Ray "
-                    "and Python as the others; without --ray-address it starts a Ray of its own."
+                    f"{where}: {one_line(error).rstrip('.')}. A build runs on a node of its cluster (ray start), with "
+                    "the same Ray and Python versions as the other nodes. Without --ray-address it starts its own Ray."
                 ) from error
-        _listen()
+        _print_ray_errors_to_stderr()
 
 
-def _knock(address: str | None) -> None:
-    """Make sure that somebody answers at an address: Ray itself tries for minutes, and may end the process then.
+def _import_ray() -> Any:  # noqa: ANN401 - types are checked alike whether it is installed or not
+    """Import Ray on first use: it is slow to import."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    return import_module("ray")
+
+
+def _check_address(address: str | None) -> None:
+    """Check that a server answers at an address. Ray itself tries for minutes, and may then end the process.
 
     Raises:
-        OSError: nobody does.
-        ValueError: it is no address.
+        OSError: no server answers.
+        ValueError: it is not an address.
     """
     host, colon, port = (address or "").rpartition(":")
     if address in (None, "auto"):
         return
     if not (host and colon and port.isdecimal()) or "/" in host:
         raise ValueError(f"{address} is not of the form host:port")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT).close()
 
 
-def _ray() -> Any:  # noqa: ANN401 - types are checked alike whether it is installed or not
-    """Import Ray: only those who use it wait for it."""
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    return import_module("ray")
-
-
-def _outcome_of(ref: Any) -> Outcome:  # noqa: ANN401 - Ray's reference
-    ray = _ray()
+def _wait_for(ref: Any) -> Outcome:  # noqa: ANN401 - Ray's reference
+    ray = _import_ray()
     try:
         outcome: Outcome = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        lost = isinstance(error.cause, ray.exceptions.RayError) or "failed to import" in str(error.cause)
-        if not lost:  # what the function returned cannot be pickled
-            raise error.cause from InWorker(error.traceback_str)
-        last = one_line(str(error.cause).strip().splitlines()[-1])
+        not_loaded = isinstance(error.cause, ray.exceptions.RayError) or "failed to import" in str(error.cause)
+        if not not_loaded:  # the return value of the function cannot be pickled
+            raise error.cause from WorkerTraceback(error.traceback_str)
+        last_line = one_line(str(error.cause).strip().splitlines()[-1]).rstrip(".")
         raise EngineError(
-            f"a worker cannot load its work: {last}. Install imagelake {installed()} and all that it needs on every "
-            "node."
+            f"a worker cannot load its task: {last_line}. Install imagelake {installed_version()} and its dependencies "
+            "on every node."
         ) from error
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"a worker process died, and so did those that took over its work ({one_line(error)}). Most likely it was "
-            "killed for using too much memory: build again with fewer workers (--workers 1). Nothing was committed."
+            f"a worker process died, and so did those that retried its task ({one_line(error).rstrip('.')}). Most "
+            "likely it used too much memory: build again with fewer workers (--workers 1). Nothing was committed."
         ) from error
     return outcome
 
 
-def _cancel(waiting: Sequence[Any]) -> None:
-    """End tasks and wait until they are gone: nobody writes into the lake any more."""
-    if not waiting:
+def _cancel(pending: Sequence[Any]) -> None:
+    """Cancel tasks and wait until they have ended, so that nothing writes into the lake any more."""
+    if not pending:
         return
-    ray = _ray()
-    _QUIET.set()  # their workers die by our own hand
-    for ref in waiting:
+    ray = _import_ray()
+    _CANCELLING.set()
+    for ref in pending:
         ray.cancel(ref, force=True)
-    ray.wait(list(waiting), num_returns=len(waiting), timeout=_PATIENCE, fetch_local=False)
+    ray.wait(list(pending), num_returns=len(pending), timeout=_TIMEOUT, fetch_local=False)
 
 
-# Whether what Ray has to say interests nobody.
-_QUIET = threading.Event()
+# Set while tasks are cancelled: Ray then reports workers that died, and that is expected.
+_CANCELLING = threading.Event()
 
 
-def _listen() -> None:
-    """Let what Ray says of workers that died come out on stderr: by itself it prints that among the results."""
+def _print_ray_errors_to_stderr() -> None:
+    """Print Ray's reports of dead workers on stderr. Ray itself prints them on stdout, among the results."""
     worker = import_module("ray._private.worker")
 
     def print_to_stdstream(data: dict[str, Any], **_: object) -> None:
-        # Behind this come ids and where to look for more.
+        # Ids and hints where to find logs follow; they are cut off.
         text = "\n".join(data["lines"]).partition(" To troubleshoot")[0].partition(" Error:")[0]
-        if not _QUIET.is_set():
-            _tell(f"ray: {text}")
+        if not _CANCELLING.is_set():
+            _print(f"ray: {text}")
 
-    # There is no public way. A Ray to come that has another name for it prints as it likes.
+    # Ray has no public way to do this. If a later version renames the function, Ray prints on stdout again.
     setattr(worker, print_to_stdstream.__name__, print_to_stdstream)
 
 
-def _tell(text: str) -> None:
-    from tqdm import tqdm  # noqa: PLC0415 - it moves the bar out of the way
+def _print(text: str) -> None:
+    from tqdm import tqdm  # noqa: PLC0415 - it prints above the progress bar
 
     tqdm.write(text.strip(), file=sys.stderr)
+
+
+class WorkerTraceback(Exception):  # noqa: N818 - shown as the cause of an error, and never caught
+    """The traceback of an error in its worker."""
+
+    def __str__(self) -> str:
+        """Format it as `concurrent.futures` does."""
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def do_task(driver_version: str, waits: Sequence[float], function: Callable[[Any], Any], item: object) -> Outcome:
+    """Run a function on an item, in a worker.
+
+    Errors are returned, not raised: the driver then raises the original error, and Ray prints nothing.
+
+    Args:
+        driver_version: version of imagelake that the driver runs.
+        waits: seconds to wait before each further try after a transient error.
+        function: the function.
+        item: its argument.
+    """
+    output = StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        try:
+            check_version(driver_version)
+            return Outcome(_call_with_retries(function, item, waits), None, "", output.getvalue())
+        except Exception as error:  # noqa: BLE001 - all of them go to the driver
+            return Outcome(None, _picklable(error), traceback.format_exc(), output.getvalue())
+
+
+def check_version(driver_version: str) -> None:
+    """Check that the driver and this node run the same version of imagelake.
+
+    Raises:
+        EngineError: the versions differ.
+    """
+    if installed_version() != driver_version:
+        raise EngineError(
+            f"a node of the cluster runs imagelake {installed_version()}, this build {driver_version}. Install the "
+            "same version on every node."
+        )
+
+
+def installed_version() -> str:
+    """Return the version of imagelake that is installed here."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - only Ray needs it
+
+    try:
+        return version("imagelake")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _call_with_retries(function: Callable[[Any], Any], item: object, waits: Sequence[float]) -> Any:  # noqa: ANN401
+    for wait in waits:
+        try:
+            return function(item)
+        except _TRANSIENT as error:
+            sys.stderr.write(f"imagelake: {one_line(error).rstrip('.')}: trying again in {wait:g} s\n")
+            time.sleep(wait)
+    return function(item)
+
+
+def _picklable(error: Exception) -> Exception:
+    """Return the error if it survives pickling, else a RuntimeError with its type and message."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - just made
+    except Exception:  # noqa: BLE001 - pickling may raise anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -53,7 +53,7 @@ class DeltaLog:
 
     def versions(self) -> list[int]:
         """List the versions of which the log has a commit, ascending; empty without a table."""
-        return sorted(int(found[1]) for name in storage.below(self.folder) if (found := _COMMIT.fullmatch(name)))
+        return sorted(int(found[1]) for name in storage.list_files(self.folder) if (found := _COMMIT.fullmatch(name)))
 
     def commit_info(self, version: int) -> dict[str, Any]:
         """Read the information about a commit; empty where there is no such commit.
@@ -70,7 +70,7 @@ class DeltaLog:
             return {}
         except ValueError as error:
             raise LakeError(
-                f"{file}: cannot be read ({one_line(error)}). Run: imagelake verify {self._place}"
+                f"{file}: cannot be read ({one_line(error, 300)}). Run: imagelake verify {self._place}"
             ) from error
         return found
 
@@ -105,7 +105,7 @@ class DeltaLog:
             return {unquote(action["add"]["path"]) for action in actions if "add" in action}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LakeError(
-                f"{self._place}/{self._table}: its log cannot be read ({one_line(error)}). "
+                f"{self._place}/{self._table}: its log cannot be read ({one_line(error, 300)}). "
                 f"Run: imagelake verify {self._place}"
             ) from error
 

@@ -44,14 +44,14 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
     if not storage.is_bucket(place) and not (Path(location) / "_delta_log").is_dir():
         return None
     try:
-        table = storage.ask(
-            location, lambda: DeltaTable(location, version=version, storage_options=storage.options(place))
+        table = storage.with_retries(
+            location, lambda: DeltaTable(location, version=version, storage_options=storage.delta_options(place))
         )
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
         raise LakeError(
-            f"{location}: the table cannot be opened ({one_line(error)}). Run: imagelake verify {place}"
+            f"{location}: the table cannot be opened ({one_line(error, 300)}). Run: imagelake verify {place}"
         ) from error
     made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
     if made_by > schemas.VERSION:
@@ -69,7 +69,7 @@ def create_table(place: str, name: str) -> DeltaTable:
         DeltaError: the table cannot be created.
         StorageError: the bucket does not answer.
     """
-    return storage.ask(f"{place}/{name}", lambda: _created(place, name))
+    return storage.with_retries(f"{place}/{name}", lambda: _created(place, name))
 
 
 def add_new_columns(place: str, name: str, table: DeltaTable) -> None:
@@ -82,7 +82,7 @@ def add_new_columns(place: str, name: str, table: DeltaTable) -> None:
         table.alter.set_table_properties({_SCHEMA_KEY: str(schemas.VERSION)}, raise_if_not_exists=False)
 
     if lacking:
-        storage.ask(f"{place}/{name}", add)
+        storage.with_retries(f"{place}/{name}", add)
 
 
 def _created(place: str, name: str) -> DeltaTable:
@@ -97,7 +97,7 @@ def _created(place: str, name: str) -> DeltaTable:
             description=declared.doc,
             configuration=_CONFIGURATION,
             raise_if_key_not_exists=False,
-            storage_options=storage.options(place),
+            storage_options=storage.delta_options(place),
             # A retry by deltalake itself would create the table twice where the first reply was lost.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
@@ -124,4 +124,4 @@ def _check_place(place: str) -> None:
 
 def arrow_actions(place: str, name: str, table: DeltaTable) -> pa.Table:
     """List the files of an opened table, one row a file, as deltalake returns them."""
-    return pa.table(storage.ask(f"{place}/{name}", lambda: table.get_add_actions(flatten=True)))
+    return pa.table(storage.with_retries(f"{place}/{name}", lambda: table.get_add_actions(flatten=True)))

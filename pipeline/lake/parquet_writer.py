@@ -133,7 +133,7 @@ class Writer:
         path = f"{folder}/{self.name}{uuid.uuid4().hex[WRITER_LETTERS:]}.parquet".removeprefix("/")
         part = PartWriter(f"{self.place}/{table}/{path}", path, declared, partition)
         try:
-            with storage.full_disk_named(self.place):
+            with storage.disk_full_errors(self.place):
                 yield part
         except BaseException:
             part.abandon()

@@ -1,8 +1,9 @@
-"""DuckDB for the queries of anybody: it reads the tables of a lake, and nothing else; it writes nothing at all.
+"""Restrict DuckDB for queries of any origin: they read the tables of a lake, read nothing else, and write nothing.
 
-Two walls, as neither is enough. DuckDB itself refuses every file but those it is given; but what it may read it may
-also write, and `WITH x AS (COPY ... TO 'file') FROM x` is a SELECT. So the parsed query is looked through first: for
-what is more than reading, and for functions that would run what nobody has parsed.
+There are two barriers, because neither is enough alone. DuckDB itself refuses all files except the allowed ones. But it
+may also write the files that it may read, and `WITH x AS (COPY ... TO 'file') FROM x` is a SELECT. So the parsed query
+is checked first: for anything that does more than read, and for functions that run SQL which was not parsed. See
+docs/decisions/0025-sql-guard.md.
 """
 
 import json
@@ -14,26 +15,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duckdb
 
-_READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
-# Functions that stand where a table would. Of the others some read files, and some run SQL that comes as a string.
-_TABLES = {"generate_series", "histogram", "histogram_values", "json_each", "json_tree", "range", "repeat", "unnest"}
-# What DuckDB tells about itself.
-_ABOUT = ("duckdb_", "pragma_")
+# Kinds of queries that only read.
+_READ_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+# Table functions that are allowed. Of the others, some read files and some run SQL that is given as a string.
+_TABLE_FUNCTIONS = {
+    "generate_series",
+    "histogram",
+    "histogram_values",
+    "json_each",
+    "json_tree",
+    "range",
+    "repeat",
+    "unnest",
+}
+# Table functions that begin with these words return facts about DuckDB. They are allowed too.
+_CATALOG_FUNCTIONS = ("duckdb_", "pragma_")
 
 
-def confine(connection: "duckdb.DuckDBPyConnection", files: Iterable[str]) -> None:
-    """Leave a connection these files and what it puts aside itself, and no way to be told otherwise.
+def restrict_connection(connection: "duckdb.DuckDBPyConnection", files: Iterable[str]) -> None:
+    """Restrict a connection to some files and its own temporary files, and lock this setting.
 
     Args:
-        connection: to a database in memory.
-        files: what its views read; none where they read what Python registered.
+        connection: a connection to a database in memory.
+        files: the files that its views read; none if they read registered Python objects.
     """
-    aside = f"{tempfile.gettempdir()}/imagelake-sql-{secrets.token_hex(8)}"
+    temp_folder = f"{tempfile.gettempdir()}/imagelake-sql-{secrets.token_hex(8)}"
     for name, value in {
-        "allowed_paths": f"[{', '.join(map(quoted, files))}]",
-        # Else `.tmp` in the current folder, which may be read. DuckDB makes it when memory is short, and removes it.
-        "temp_directory": quoted(aside),
-        # Variables of whoever calls are no tables, credentials and extensions of this machine not for queries.
+        "allowed_paths": f"[{', '.join(map(quote, files))}]",
+        # The default is `.tmp` in the current folder, which may be read only. DuckDB makes the folder when it runs out
+        # of memory, and removes it.
+        "temp_directory": quote(temp_folder),
+        # A query must not read Python variables of the caller, nor use credentials and extensions of this machine.
         "python_enable_replacements": "false",
         "allow_persistent_secrets": "false",
         "autoinstall_known_extensions": "false",
@@ -44,41 +56,46 @@ def confine(connection: "duckdb.DuckDBPyConnection", files: Iterable[str]) -> No
         connection.execute(f"SET {name} = {value}")
 
 
-def objection(connection: "duckdb.DuckDBPyConnection", text: str) -> str:
-    """Say why a query may not run; empty where it may.
+def refusal_reason(connection: "duckdb.DuckDBPyConnection", text: str) -> str:
+    """Return why a query must not run; empty if it may.
 
     Args:
-        connection: any; it parses.
+        connection: any connection; it parses the query.
         text: SQL.
 
     Raises:
-        duckdb.Error: it cannot be parsed.
+        duckdb.Error: the query cannot be parsed.
     """
-    import duckdb  # noqa: PLC0415 - only queries pay for it
+    import duckdb  # noqa: PLC0415 - loaded when needed
 
-    one_select = "a query is one SELECT statement: lakes change only through builds."
+    not_one_select = "a query must be one SELECT statement. Only builds change a lake."
     if any("\ud800" <= character <= "\udfff" for character in text):
-        return "the query is no text: it holds bytes that are not UTF-8."
+        return "the query contains bytes that are not UTF-8."
     statements = connection.extract_statements(text)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        return one_select
+        return not_one_select
     parsed = connection.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0]
     try:
-        parts = list(_parts(json.loads(parsed)))
+        parts = list(_objects(json.loads(parsed)))
     except RecursionError:
         return "the query is nested too deeply."
     nodes = {part["type"] for part in parts if str(part.get("type")).endswith("_NODE")}
-    if not nodes or not nodes <= _READING:
-        return one_select
+    if not nodes or not nodes <= _READ_NODES:
+        return not_one_select
     tables = [part.get("function", {}) for part in parts if part.get("type") == "TABLE_FUNCTION"]
     called = {str(table.get("function_name")).lower() for table in tables}
-    refused = sorted(name for name in called - _TABLES if not name.startswith(_ABOUT))
-    return f"{', '.join(refused)}: disabled. A query reads the tables of the lake, by name." if refused else ""
+    refused = sorted(name for name in called - _TABLE_FUNCTIONS if not name.startswith(_CATALOG_FUNCTIONS))
+    return f"{', '.join(refused)}: disabled. A query can read only the tables of the lake, by name." if refused else ""
 
 
-def _parts(parsed: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
-    """Every object in a JSON value."""
-    rest = [parsed]
+def quote(text: str) -> str:
+    """Return a string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Return every object in a JSON value, at any depth."""
+    rest = [value]
     while rest:
         part = rest.pop()
         if isinstance(part, dict):
@@ -86,8 +103,3 @@ def _parts(parsed: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
             rest += part.values()
         elif isinstance(part, list):
             rest += part
-
-
-def quoted(text: str) -> str:
-    """Write a string in SQL."""
-    return "'" + text.replace("'", "''") + "'"

@@ -94,7 +94,7 @@ class Transaction:
             StorageError: the bucket does not answer.
         """
         name = change.table
-        with storage.full_disk_named(self.place):
+        with storage.disk_full_errors(self.place):
             gone = [part for part in self.snapshot.files(name, change.remove) if part.path not in change.keep]
             table = self._writable(name)
             now = int(time.time() * 1000)
@@ -105,7 +105,7 @@ class Transaction:
             except DeltaError as error:
                 raise LakeError(
                     f"{self.place}/{name}: the commit was refused, as another writer was faster or the table is "
-                    f"damaged ({one_line(error)}). Nothing of this build is visible; build again."
+                    f"damaged ({one_line(error, 300)}). Nothing of this build is visible; build again."
                 ) from error
 
     def restore(self, name: str, version: int) -> None:
@@ -118,14 +118,14 @@ class Transaction:
         """
         metadata = self.snapshot.with_version(name, version).metadata(name)
         try:
-            with storage.full_disk_named(self.place):
+            with storage.disk_full_errors(self.place):
                 table = self._writable(name)
                 self._make_version(
                     name, table, metadata, lambda properties: table.restore(version, commit_properties=properties)
                 )
         except DeltaError as error:
             raise LakeError(
-                f"{self.place}/{name}: version {version} cannot be restored ({one_line(error)}). "
+                f"{self.place}/{name}: version {version} cannot be restored ({one_line(error, 300)}). "
                 f"Run: imagelake verify {self.place}"
             ) from error
 
@@ -136,7 +136,7 @@ class Transaction:
             DiskFullError: no space is left.
             LakeError: another writer has created it, and committed to it, since it was found to be missing.
         """
-        with storage.full_disk_named(self.place):
+        with storage.disk_full_errors(self.place):
             self._moved(name, self._writable(name))
 
     def _writable(self, name: str) -> DeltaTable:
@@ -183,8 +183,8 @@ class Transaction:
                     raise
 
         self._check_lock()
-        storage.ask(location, attempt)
-        storage.ask(location, table.update_incremental)
+        storage.with_retries(location, attempt)
+        storage.with_retries(location, table.update_incremental)
         self._moved(name, table)
 
     def _moved(self, name: str, table: DeltaTable) -> None:

@@ -64,7 +64,7 @@ def delete_unneeded_files(
         # The lock is held, so no commit is under way, whatever the age of the file.
         deleted += unfinished_commits(place, name)
     # Delta lists files of old versions as long as its log does, deleted or not, and files of builds that decode.
-    living, existing = living_writers(place), set(storage.below(place))
+    living, existing = living_writers(place), set(storage.list_files(place))
     deleted = [path for path in deleted if path in existing and Path(path).name[:WRITER_LETTERS] not in living]
     if not dry_run:
         storage.delete(f"{place}/{path}" for path in deleted)

@@ -1,49 +1,210 @@
-"""The models there are, and what the recipe may set of each. `pipeline.baselines.models` says what they do."""
+"""`[[baseline]]`: one part per model, with only the settings of that model. The key `model` chooses the part.
 
-from typing import Any, Literal
+`pipeline.baselines.models` has the code of each model.
+"""
 
-ModelName = Literal["logistic", "softmax-sgd", "sgd-binary", "never", "svm-linear", "dense", "lenet"]
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-# By model, its settings and what they are unless the recipe says otherwise; None: decided by the model.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "logistic": {"c": 1.0, "max_iter": 100},
-    "softmax-sgd": {"epochs": 20, "batch_size": 128, "learning_rate": 0.1, "patience": None},
-    "sgd-binary": {"alpha": 0.0001, "max_iter": 1000},
-    "never": {},
-    "svm-linear": {"c": None, "candidates": 20, "search_size": 2_000},
-    "dense": {"epochs": 30, "batch_size": 512, "learning_rate": 0.001, "patience": None, "hidden": 400},
-    "lenet": {"epochs": 8, "batch_size": 128, "learning_rate": 0.001, "patience": None},
-}
+from pydantic import Field, model_validator
 
-# These tell one class from the rest, and so need to be told which.
-BINARY = ("sgd-binary", "never")
-
-_SEARCH = ("candidates", "search_size")
-
-_ALL = sorted({name for settings in SETTINGS.values() for name in settings})
+from pipeline.recipe.parts import Count, Name, Part, Positive, Size
 
 
-def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what the recipe leaves to the model.
+class BaselinePart(Part):
+    """The settings that all models have.
 
-    Args:
-        values: a `[[baseline]]` as it was written.
+    The order of the fields is part of the lake's format: a dump of a part is stored with its scores.
+
+    Attributes:
+        model: name of the model.
+        split: the split to train and score on.
+        train_sizes: numbers of training images; "all" is the whole train role.
+        seed: of the first fit.
+        seeds: number of fits, with the seeds `seed`, `seed` + 1 and so on, each on its own sample of the train role.
+        train_on: the sanitized train role or the original one. "original" also trains on the images that sanitizing
+            dropped: the gain in the scores is the effect of leakage.
+        positive: a class: the model decides whether an image is of it or not. Models for two classes need it.
+        folds: number of folds for cross-validation: each training image is predicted by a model that was trained on
+            the other folds.
+        precision: with `positive`, find the threshold that gives this precision: on cross-validated scores if there
+            are folds, else on the valid role.
+    """
+
+    # Models that separate one class from all others.
+    binary: ClassVar[bool] = False
+
+    model: str
+    split: Name
+    train_sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = ("all",)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seeds: Count = 1
+    train_on: Literal["sanitized", "original"] = "sanitized"
+    positive: str | None = None
+    folds: Annotated[int, Field(ge=2, strict=True)] | None = None
+    precision: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+
+    @classmethod
+    def settings(cls) -> tuple[str, ...]:
+        """List the settings that are only for this model."""
+        return tuple(name for name in cls.model_fields if name not in BaselinePart.model_fields)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_settings_of_other_models(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic passes any value
+        wrong = [name for name in ALL_SETTINGS if name not in cls.settings() and name in values]
+        if wrong:
+            listed = ", ".join(cls.settings()) or "none"
+            raise ValueError(
+                f"'{values['model']}' has no setting {', '.join(map(repr, wrong))}; its settings: {listed}"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _check_positive(self) -> Self:
+        if self.binary and self.positive is None:
+            raise ValueError(f"'{self.model}' separates one class from all others: name it, as in positive = \"5\"")
+        if self.precision is not None and self.positive is None:
+            raise ValueError('precision is for one class: name it, as in positive = "5"')
+        return self
+
+
+class LogisticPart(BaselinePart):
+    """Multinomial logistic regression.
+
+    Attributes:
+        c: inverse strength of regularisation.
+        max_iter: iterations at most.
+    """
+
+    model: Literal["logistic"]
+    c: Positive = 1.0
+    max_iter: Count = 100
+
+
+class EpochsPart(BaselinePart):
+    """The settings of models that are trained by epochs.
+
+    Attributes:
+        epochs: passes over the training images at most.
+        batch_size: images per step.
+        learning_rate: of a step.
+        patience: stop after this number of epochs without a better accuracy on the valid role, and keep the best
+            epoch. Without it all epochs run, and the last is kept.
+    """
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    patience: Count | None = None
+
+
+class SoftmaxSgdPart(EpochsPart):
+    """Softmax regression by stochastic gradient descent."""
+
+    model: Literal["softmax-sgd"]
+    epochs: Count = 20
+    batch_size: Count = 128
+    learning_rate: Positive = 0.1
+
+
+class SgdBinaryPart(BaselinePart):
+    """A linear support vector machine for one class, by stochastic gradient descent.
+
+    Attributes:
+        alpha: strength of regularisation.
+        max_iter: passes over the training images at most.
+    """
+
+    binary = True
+
+    model: Literal["sgd-binary"]
+    alpha: Positive = 0.0001
+    max_iter: Count = 1000
+
+
+class NeverPart(BaselinePart):
+    """Predicts that no image is of the class."""
+
+    binary = True
+
+    model: Literal["never"]
+
+
+class SvmLinearPart(BaselinePart):
+    """A linear support vector machine for every pair of classes.
+
+    Attributes:
+        c: inverse strength of regularisation. Without it, it is searched.
+        candidates: number of values of c that the search tries.
+        search_size: training images that the search uses.
+    """
+
+    model: Literal["svm-linear"]
+    c: Positive | None = None
+    candidates: Count | None = 20
+    search_size: Size | None = 2_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_or_take_c(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic passes any value
+        if values.get("c") is None:
+            return values
+        search = ("candidates", "search_size")
+        given = [name for name in search if values.get(name) is not None]
+        if given:
+            raise ValueError(f"c is given, so it is not searched: take {' and '.join(given)} out, or c")
+        return {**values, **dict.fromkeys(search)}
+
+
+class DensePart(EpochsPart):
+    """A network with one hidden layer.
+
+    Attributes:
+        hidden: units of the hidden layer.
+    """
+
+    model: Literal["dense"]
+    epochs: Count = 30
+    batch_size: Count = 512
+    learning_rate: Positive = 0.001
+    hidden: Count = 400
+
+
+class LenetPart(EpochsPart):
+    """LeNet-5."""
+
+    model: Literal["lenet"]
+    epochs: Count = 8
+    batch_size: Count = 128
+    learning_rate: Positive = 0.001
+
+
+Baseline = Annotated[
+    LogisticPart | SoftmaxSgdPart | SgdBinaryPart | NeverPart | SvmLinearPart | DensePart | LenetPart,
+    Field(discriminator="model"),
+]
+
+_PARTS: tuple[type[BaselinePart], ...] = get_args(get_args(Baseline)[0])
+# The part of each model, by its name.
+PARTS: dict[str, type[BaselinePart]] = {get_args(part.model_fields["model"].annotation)[0]: part for part in _PARTS}
+ALL_SETTINGS = tuple(dict.fromkeys(name for part in _PARTS for name in part.settings()))
+
+
+def parse_baseline(values: Mapping[str, Any]) -> BaselinePart:
+    """Check one `[[baseline]]`, such as the dump of a part that is stored with its scores.
 
     Raises:
-        ValueError: it sets what the model does not have, or what another setting leaves without use.
+        KeyError: it names no model, or one that does not exist.
+        ValidationError: a setting is wrong.
     """
-    model = values.get("model")
-    if not isinstance(model, str) or model not in SETTINGS:
-        return values  # a fault that is said elsewhere
-    taken = SETTINGS[model]
-    foreign = [name for name in _ALL if name not in taken and values.get(name) is not None]
-    if foreign:
-        listed = ", ".join(taken) or "none"
-        raise ValueError(f"'{model}' has no setting {', '.join(map(repr, foreign))}; its settings: {listed}")
-    searched = [name for name in _SEARCH if values.get(name) is not None]
-    if searched and values.get("c") is not None:
-        raise ValueError(f"c is given, so it is not searched: take {' and '.join(searched)} out, or c")
-    if model == "svm-linear" and values.get("c") is not None:
-        taken = {**taken, **dict.fromkeys(_SEARCH)}
-    given = {name: value for name, value in values.items() if name not in taken or value is not None}
-    return {**taken, **given}
+    return PARTS[values["model"]].model_validate(values)
+
+
+def dump_for_digest(part: BaselinePart) -> dict[str, Any]:
+    """Dump a part for the recipe's digest.
+
+    Settings of other models are null there: earlier versions had one table of settings for all models, and digests of
+    equal recipes stay equal.
+    """
+    return {**dict.fromkeys(ALL_SETTINGS), **part.model_dump(mode="json", by_alias=True)}

@@ -1,4 +1,4 @@
-"""`[[split]]`: who is drawn into which role, and how overlap between the roles is removed."""
+"""`[[split]]`: which images are drawn into which role, and how overlap between the roles is removed."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -8,9 +8,12 @@ from pipeline.recipe.parts import ROLES, Name, Part, RoleName, Size, Words
 
 
 class RolePart(Part):
-    """One role of a split: which images it may take and how many, shared out evenly over the classes.
+    """One role of a split: which images it draws from, and how many. Classes get equal numbers as far as possible.
 
-    `share` instead of `size` asks for a part of the images there are, 0 to 1; only a split with `groups` takes it.
+    Attributes:
+        source_split: `from`: the split of the sources to draw from.
+        size: number of images, or "all".
+        share: fraction of the images, 0 to 1, instead of `size`; only for a split with `groups`.
     """
 
     source_split: Annotated[str, Field(alias="from")]
@@ -19,19 +22,19 @@ class RolePart(Part):
 
 
 class SplitPart(Part):
-    """`[[split]]`: train, valid and test, and how overlap between them is removed or never arises.
+    """`[[split]]`: the roles train, valid and test, and how overlap between them is removed or prevented.
 
     Attributes:
         name: of the split.
         seed: of every draw.
-        groups: rules whose clusters stay together: each goes to one role as a whole, and the split cannot leak.
-        sanitize: rules that rows are dropped by. Each, as those of `groups`, is one of dedup.rules or has a stricter
-            threshold than one of them.
-        keep: where a cluster is in several roles, the first of these keeps it.
+        groups: rules whose clusters stay together: each cluster is drawn into one role, so the split cannot leak.
+        sanitize: rules that remove rows: rows of a cluster that is in several roles are dropped. Each rule here and in
+            `groups` is one of dedup.rules, or has a stricter threshold than one of them.
+        keep: order of the roles: of a cluster in several roles, the first keeps its rows.
         protected: datasets that never lose a row.
-        within: of a cluster's rows in the role that keeps it, keep all, the first, or none.
-        conflicts: of a cluster with several labels, keep all rows, drop all, keep those with the label of the majority,
-            or those with the label of the most trusted source.
+        within: which rows of a cluster its role keeps: all, the first, or none.
+        conflicts: which rows of a cluster with several labels to keep: all ("keep"), none ("drop"), those with the
+            label of the majority, or those with the label of the most trusted source.
         trusted: datasets or dataset/split, the most trusted first.
         train: the train role.
         valid: the validation role.
@@ -53,20 +56,20 @@ class SplitPart(Part):
 
     @property
     def roles(self) -> dict[str, RolePart]:
-        """The roles that the recipe asks for, in the order train, valid, test."""
+        """The roles of the recipe, in the order train, valid, test."""
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {role: part for role, part in named.items() if part is not None}
 
     @model_validator(mode="before")
     @classmethod
-    def _as_it_was_spelled(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands in whatever was written
-        """Read "keep", the name that `within = "all"` had until version 0.2."""
+    def _read_old_name(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic passes any value
+        """Accept "keep", the name of `within = "all"` until version 0.2."""
         if isinstance(value, dict) and value.get("within") == "keep":
             return {**value, "within": "all"}
         return value
 
     @model_validator(mode="after")
-    def _keeps_every_role(self) -> Self:
+    def _check_keep(self) -> Self:
         if not self.roles:
             raise ValueError("has no role: give it train, valid or test")
         missing = [role for role in self.roles if role not in self.keep]
@@ -75,7 +78,7 @@ class SplitPart(Part):
         return self
 
     @model_validator(mode="after")
-    def _asks_for_what_can_be(self) -> Self:
+    def _check_shares_and_conflicts(self) -> Self:
         for role, part in self.roles.items():
             if part.share is not None and not self.groups:
                 raise ValueError(f"{role}.share needs groups: without them give {role}.size")

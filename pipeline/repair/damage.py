@@ -1,4 +1,4 @@
-"""Find the damage of a lake as it stands, grouped by what repairs it."""
+"""Find the damage of a lake at its newest versions, grouped by how it is repaired."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,9 +11,9 @@ from pipeline.errors import LakeError
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
-from pipeline.verify import Fault, hold_laws
-from pipeline.verify.laws import releases_match_commits
-from pipeline.verify.logs import logs_are_whole
+from pipeline.verify import Fault, check_laws
+from pipeline.verify.laws import check_releases
+from pipeline.verify.logs import check_logs
 from pipeline.verify.tables import check_tables, list_tables
 
 ShardKey = tuple[str, ...]
@@ -28,9 +28,9 @@ class Damage:
     Attributes:
         place: the lake's place.
         faults: all faults.
-        shards: by shard with damaged images, how many.
+        shards: by shard, the number of its damaged images.
         paths: by table, paths of the damaged files.
-        units: by table, the rules or splits to make again; "" for the whole table.
+        units: by table, the rules or splits that must be made again; "" for the whole table.
     """
 
     place: str
@@ -52,44 +52,48 @@ class Damage:
         return {part.path for part in snapshot.files(table)} & set(self.of(table)) if self.of(table) else set()
 
 
-def check_logs(place: str) -> None:
-    """Make sure that the log of every table is whole.
+def require_whole_logs(place: str) -> None:
+    """Check the log of every table.
+
+    Args:
+        place: the lake's place.
 
     Raises:
-        LakeError: one is not: nothing can be repaired.
+        LakeError: a log is damaged, so that nothing can be repaired.
+        StorageError: a bucket does not answer.
     """
-    logs = logs_are_whole(place).faults
-    if logs:
-        more = f" (and {len(logs) - 1} more: imagelake verify {place})" if len(logs) > 1 else ""
-        raise LakeError(f"{logs[0]}{more}. Nothing was repaired: only the log lists the files of a table.")
+    faults = check_logs(place).faults
+    if faults:
+        more = f" (and {len(faults) - 1} more: imagelake verify {place})" if len(faults) > 1 else ""
+        raise LakeError(f"{faults[0]}{more}. Nothing was repaired: only the log lists the files of a table.")
 
 
 def find_damage(snapshot: Snapshot, engine: Engine, progress: Progress) -> Damage:
-    """Check the tables of a lake as they stand, as `verify` checks a release; their logs are whole.
+    """Check the tables of a lake at the snapshot's versions, as `verify` checks a release.
 
     Args:
-        snapshot: of the lake.
+        snapshot: of the lake, whose logs are whole.
         engine: where to run.
-        progress: where to show it.
+        progress: shows the progress.
 
     Raises:
         StorageError: a bucket does not answer.
     """
     lake = Lake.working(snapshot)
-    found = check_tables(list_tables(lake), engine, progress)
+    files = check_tables(list_tables(lake), engine, progress)
     progress.step("verify laws")
-    laws = [fault for check in hold_laws(lake, found.unread) for fault in check.faults if fault.kind == "law"]
-    return _grouped(snapshot, [*found.faults, *releases_match_commits(snapshot).faults, *laws])
+    laws = [fault for check in check_laws(lake, files.unreadable) for fault in check.faults if fault.kind == "law"]
+    return _group(snapshot, [*files.faults, *check_releases(snapshot).faults, *laws])
 
 
-def _grouped(snapshot: Snapshot, faults: Sequence[Fault]) -> Damage:
+def _group(snapshot: Snapshot, faults: Sequence[Fault]) -> Damage:
     damage = Damage(snapshot.place, faults)
     for fault in faults:
         if fault.file:
             damage.paths.setdefault(fault.table, set()).add(fault.file.removeprefix(f"{snapshot.place}/{fault.table}/"))
         if fault.table == "images" and fault.partition:
             key = tuple(fault.partition[name] for name in SHARD_KEY)
-            # Faults of one shard may be about the same images.
+            # Several faults of a shard may name the same images.
             damage.shards[key] = max(damage.shards[key], fault.rows or 0)
         elif fault.table not in ("", "images", "index", "rejects"):
             unit = fault.partition.get(_UNITS.get(fault.table, ""), "")
@@ -100,17 +104,17 @@ def _grouped(snapshot: Snapshot, faults: Sequence[Fault]) -> Damage:
 
 
 def _add_photo_rules(snapshot: Snapshot, damage: Damage) -> None:
-    """Add everything made with a basis: a basis that is fitted again, to other images, differs."""
-    rules = {rule for rule in snapshot.metadata("pairs").units if _compares_photos(rule)}
+    """Add every unit made with a basis, as a basis that is fitted to other images differs."""
+    rules = {rule for rule in snapshot.metadata("pairs").units if _uses_basis(rule)}
     splits = {
         name
         for name, unit in snapshot.metadata("splits").units.items()
-        if any(map(_compares_photos, (*unit["spec"]["sanitize"], *unit["spec"].get("groups", ()))))
+        if any(map(_uses_basis, (*unit["spec"]["sanitize"], *unit["spec"].get("groups", ()))))
     }
     for table, units in (("pairs", rules), ("clusters", rules), ("splits", splits)):
         if units:
             damage.units.setdefault(table, set()).update(units)
 
 
-def _compares_photos(rule: str) -> bool:
+def _uses_basis(rule: str) -> bool:
     return isinstance(parse_rule(rule).comparison, photo.Photo)

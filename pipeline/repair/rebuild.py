@@ -1,7 +1,7 @@
-"""Repair tables without their sources.
+"""Repair tables other than images.
 
-Rows of releases, exports and shards are restored from commits and older versions. Damaged files of tables that are
-made from images are taken out, so that the build makes them again.
+Rows of releases, shards and scores are restored from commits and older versions. Damaged files of tables that are made
+from images are removed, so that the following build makes them again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,55 +22,54 @@ from pipeline.lake.rewrite import drop_files, recorded_recipes, replace_rows, re
 from pipeline.lake.snapshot import Snapshot, polars_schema
 from pipeline.lake.transaction import Transaction
 from pipeline.recipe import Recipe, parse_recipe
-from pipeline.repair.damage import Damage
+from pipeline.repair.damage import Damage, ShardKey
 from pipeline.sources import Source
 from pipeline.sources.source import shard_key
-from pipeline.verify.faults import DamagedError, Fault, damage_named
-from pipeline.verify.parquet_file import Named, read_through
+from pipeline.verify.faults import DamagedError, Fault, damage_errors
+from pipeline.verify.parquet_file import TableFile, read_row_groups
 
 _DERIVED = ("pairs", "clusters", "splits")
+# A fingerprint that no source has, so that every shard is read again.
+_LOST = "lost"
+
+# By shard: uri, fingerprint and decoder, as the shards table has them.
+ShardOrigins = Mapping[ShardKey, tuple[str, str, str]]
 
 
-def drop_index(lake: Transaction, damage: Damage, lost: set[tuple[str, ...]]) -> list[Todo]:
-    """Take damaged files out of the index whose images are whole: the build indexes these images again.
+def drop_index(lake: Transaction, damage: Damage, damaged: set[ShardKey]) -> list[Todo]:
+    """Remove damaged files of the index, so that the build indexes the images again.
 
     Args:
-        lake: of the lake.
+        lake: commits to the lake.
         damage: the damage.
-        lost: shards whose images stay damaged: their index stays as it is.
+        damaged: shards whose images stay damaged; their index stays too.
     """
-    there = damage.remaining(lake.snapshot, "index")
-    gone = [
-        part
-        for part in lake.snapshot.files("index")
-        if part.path in there and tuple(part.partition[name] for name in SHARD_KEY) not in lost
+    remaining = damage.remaining(lake.snapshot, "index")
+    removed = [
+        part for part in lake.snapshot.files("index") if part.path in remaining and _key(part.partition) not in damaged
     ]
-    if gone:
-        drop_files(lake, "index", [part.path for part in gone])
+    if removed:
+        drop_files(lake, "index", [part.path for part in removed])
+    missing = [fault.partition for fault in damage.faults if _is_missing_index(fault)]
     return [
         Todo(
             "repair", f"index by {p['rule']} of {p['dataset']}/{p['split']} shard {p['shard']}", "made from its images"
         )
-        for p in [part.partition for part in gone] + [fault.partition for fault in damage.faults if _lacks(fault)]
+        for p in [*(part.partition for part in removed), *missing]
     ]
 
 
-def _lacks(fault: Fault) -> bool:
-    """Whether images have no index at all: the build makes one."""
-    return fault.table == "index" and not fault.file and bool(fault.partition)
-
-
 def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay: bool) -> tuple[list[Todo], list[str]]:
-    """Take damaged files out of pairs, clusters, splits and bases, so that the build makes them again.
+    """Remove damaged files of pairs, clusters, splits and bases, so that the build makes them again.
 
     Args:
-        lake: of the lake.
+        lake: commits to the lake.
         damage: the damage.
-        every: make all of pairs, clusters and splits again, as the images are not known to be what they were.
+        every: make all pairs, clusters and splits again, because the images may differ from before.
         images_stay: whether some images stay damaged. Then only clusters by keys can be made again.
 
     Returns:
-        What is made again and the build does not list; what stays damaged, and why.
+        What is made again and not listed by the build; what stays damaged, and why.
     """
     done: list[Todo] = []
     stays: list[str] = []
@@ -81,48 +80,32 @@ def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay:
     }
     for table in _DERIVED:
         units = lake.snapshot.metadata(table).units
-        wanted = set(units) if every else damage.units.get(table, set()) & set(units)
-        can = {unit for unit in wanted if not images_stay or (table == "clusters" and _by_keys(unit, blocked))}
+        damaged = set(units) if every else damage.units.get(table, set()) & set(units)
+        again = {unit for unit in damaged if not images_stay or (table == "clusters" and _by_keys(unit, blocked))}
         stays += [
-            f"{table} of {unit}: cannot be made again before the images are back" for unit in sorted(wanted - can)
+            f"{table} of {unit}: cannot be made again before the images are repaired"
+            for unit in sorted(damaged - again)
         ]
-        if can:
-            _note(lake, damage, table, units, can)
+        if again:
+            _mark_damaged(lake, damage, table, units, again)
         if table == "pairs":
-            done += [Todo("repair", f"pairs of {rule}", "found again") for rule in sorted(can)]
+            done += [Todo("repair", f"pairs of {rule}", "found again") for rule in sorted(again)]
     if damage.remaining(lake.snapshot, "bases") and not images_stay:
         replace_rows(lake, "bases", whole_rows(lake.snapshot, "bases", damage.of("bases")), {})
-        done.append(Todo("repair", "bases", "fitted again to the images that there are"))
+        done.append(Todo("repair", "bases", "fitted again to the present images"))
     return done, stays
 
 
-def _by_keys(rule: str, blocked: set[str]) -> bool:
-    return parse_rule(rule).comparison is None and rule not in blocked
-
-
-def _note(lake: Transaction, damage: Damage, table: str, units: Mapping[str, Any], wanted: set[str]) -> None:
-    paths, still = sorted(damage.of(table)), damage.remaining(lake.snapshot, table)
-    noted = {unit: _damaged_unit(table, held, paths) if unit in wanted else held for unit, held in units.items()}
-    there = [part for part in lake.snapshot.files(table) if part.path in still]
-    drop_files(lake, table, [part.path for part in there if set(part.partition.values()) <= wanted], noted)
-
-
-def _damaged_unit(table: str, held: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """Mark a unit as damaged. The settings of pairs and clusters are dropped: they are made from nothing."""
-    kept = {key: value for key, value in held.items() if key != "spec" or table == "splits"}
-    return {**kept, DAMAGED: paths}
-
-
-def restore_scores(lake: Transaction, damage: Damage, asked: set[str]) -> tuple[list[Todo], list[str]]:
-    """Restore damaged scores and misses from older versions of their tables; runs without any are dropped.
+def restore_scores(lake: Transaction, damage: Damage, recipe_runs: set[str]) -> tuple[list[Todo], list[str]]:
+    """Restore damaged scores and misses from older versions of their tables; drop the other damaged runs.
 
     Args:
-        lake: of the lake.
+        lake: commits to the lake.
         damage: the damage.
-        asked: runs of the recipe: the build can make them again.
+        recipe_runs: runs of the recipe, which the build can train again.
 
     Returns:
-        What was done; and what is lost, and why.
+        What was restored; what is lost, and why.
     """
     tables = [name for name in ("misses", "scores") if damage.remaining(lake.snapshot, name)]
     if not tables:
@@ -130,47 +113,20 @@ def restore_scores(lake: Transaction, damage: Damage, asked: set[str]) -> tuple[
     units = lake.snapshot.metadata("scores").units
     ids = {name: unit["fingerprint"] for name, unit in units.items()}
     found = {table: _older_rows(lake.snapshot, damage, table, set(ids.values())) for table in tables}
-    back = {name for name, run in ids.items() if all(run in rows for rows in found.values())}
-    # A run that the recipe no longer has is not trained again: its whole rows stay.
-    stay = back | (set() if "scores" in tables else set(ids) - asked)
+    restored = {name for name, run in ids.items() if all(run in rows for rows in found.values())}
+    # The build does not train a run again that the recipe no longer has, so its undamaged rows stay.
+    stay = restored | (set() if "scores" in tables else set(ids) - recipe_runs)
     for table in tables:
-        rows = [of for run, of in found[table].items() if run in {ids[name] for name in back}]
+        rows = [of_run for run, of_run in found[table].items() if run in {ids[name] for name in restored}]
         replace_rows(
-            lake, table, pl.concat([whole_rows(lake.snapshot, table, damage.of(table)), *rows]), _of(units, stay)
+            lake, table, pl.concat([whole_rows(lake.snapshot, table, damage.of(table)), *rows]), _select(units, stay)
         )
     if "scores" not in tables and stay != set(units):
-        drop_files(lake, "scores", [], _of(units, stay))
+        drop_files(lake, "scores", [], _select(units, stay))
     lost = " and ".join(tables)
-    why = "no older version has them, and the recipe does not name the run, so that it is not trained again"
-    done = [Todo("repair", f"{lost} of {name}", "read back from an older version") for name in sorted(back)]
-    return done, [f"{lost} of {name} are lost: {why}" for name in sorted(set(units) - back - asked)]
-
-
-def _of(units: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: unit for name, unit in units.items() if name in names}
-
-
-def _older_rows(snapshot: Snapshot, damage: Damage, table: str, runs: set[str]) -> dict[str, pl.DataFrame]:
-    """Return, by run, its rows from the newest version that has it and whose files are whole."""
-    found: dict[str, pl.DataFrame] = {}
-    for version, meta in snapshot.history(table):
-        there = {unit["fingerprint"] for unit in meta.units.values()} & runs - set(found)
-        parts = snapshot.with_version(table, version).files(table) if there else []
-        if there and not any(part.path in damage.of(table) or not _is_whole(snapshot, table, part) for part in parts):
-            rows = whole_rows(snapshot.with_version(table, version), table, ())
-            found |= {run: rows.filter(run_id=run) for run in there}
-    return found
-
-
-def _is_whole(snapshot: Snapshot, table: str, part: Part) -> bool:
-    faults: list[Fault] = []
-    for _ in read_through(Named(snapshot.place, table, part), faults):
-        pass
-    return not faults
-
-
-# A fingerprint that no source has, so that every shard is read again.
-_LOST = "lost"
+    why = "no older version has them, and the recipe does not have the run, so it is not trained again"
+    done = [Todo("repair", f"{lost} of {name}", "restored from an older version") for name in sorted(restored)]
+    return done, [f"{lost} of {name} are lost: {why}" for name in sorted(set(units) - restored - recipe_runs)]
 
 
 def restore_release_rows(lake: Transaction, damage: Damage) -> list[Todo]:
@@ -178,21 +134,23 @@ def restore_release_rows(lake: Transaction, damage: Damage) -> list[Todo]:
     if not damage.remaining(lake.snapshot, "releases"):
         return []
     recipes = recorded_recipes(lake.snapshot)
-    numbers = restore_releases(lake, damage.of("releases"), {n: _digest(of) for n, of in recipes.items()})
+    numbers = restore_releases(
+        lake, damage.of("releases"), {number: _digest(record) for number, record in recipes.items()}
+    )
     listed = ", ".join(map(str, numbers)) or "none"
     return [Todo("repair", "releases", f"restored from their commits: {listed}; their notes are lost")]
 
 
 def drop_unreadable_exports(lake: Transaction, damage: Damage) -> list[str]:
-    """Take unreadable rows out of exports: no other table or commit has their values.
+    """Remove damaged files of exports: their rows are recorded nowhere else.
 
     Returns:
         What is lost.
     """
-    lost = damage.remaining(lake.snapshot, "exports")
+    snapshot = lake.snapshot
+    lost = damage.remaining(snapshot, "exports")
     if not lost:
         return []
-    snapshot = lake.snapshot
     since: dict[str, int] = {}
     for version, _ in snapshot.history("exports"):
         since |= {
@@ -202,10 +160,10 @@ def drop_unreadable_exports(lake: Transaction, damage: Damage) -> list[str]:
         }
     times = sorted(snapshot.with_version("exports", version).commit_time("exports") for version in since.values())
     dates = ", ".join(f"{datetime.fromtimestamp(time / 1000, UTC):%Y-%m-%d %H:%M}" for time in times)
-    replace_rows(lake, "exports", whole_rows(lake.snapshot, "exports", damage.of("exports")))
+    replace_rows(lake, "exports", whole_rows(snapshot, "exports", damage.of("exports")))
     text = (
-        f"exports: {len(lost)} of its files (written {dates} UTC) are lost. The exported folders are whole, but vacuum "
-        "does not keep their releases any more: export again, or give up no release"
+        f"exports: {len(lost)} of its files (written {dates} UTC) are lost. The exported folders are complete, but "
+        "vacuum no longer keeps their releases: export again, or do not run vacuum with --keep-last"
     )
     return [text]
 
@@ -213,63 +171,112 @@ def drop_unreadable_exports(lake: Transaction, damage: Damage) -> list[str]:
 def restore_shards(lake: Transaction, damage: Damage, recipe: Recipe, found: Sequence[Source]) -> list[Todo]:
     """Restore the shards table from an older version of it, or from the sources.
 
-    The commit records a digest of its rows. Where no restored rows have it, all sources are read again.
+    The commit records a digest of the rows. If the restored rows have another digest, all sources are read again.
+
+    Args:
+        lake: commits to the lake.
+        damage: the damage.
+        recipe: the lake's recipe.
+        found: its sources that exist.
     """
     if not damage.remaining(lake.snapshot, "shards"):
         return []
     counts = _counts(lake.snapshot, damage)
-    held, surveyed = _older(lake.snapshot, damage), _surveyed(recipe, found, counts)
+    older, current = _older_origins(lake.snapshot, damage), _current_origins(recipe, found, counts)
     digest = lake.snapshot.metadata("shards").units.get("shards", {}).get("fingerprint")
-    for facts in (held, surveyed, {**surveyed, **held}, {**held, **surveyed}):
-        rows = _rows(counts, facts)
+    for origins in (older, current, {**current, **older}, {**older, **current}):
+        rows = _shard_rows(counts, origins)
         if len(rows) == len(counts) and shards_digest(rows) == digest:
             replace_rows(lake, "shards", rows)
-            return [Todo("repair", "shards", "restored, and equal to what it was")]
-    known = {**_named(lake.snapshot, recipe, counts), **{key: fact[0] for key, fact in {**surveyed, **held}.items()}}
+            return [Todo("repair", "shards", "restored; the digest of its rows is the same as before")]
+    uris = {**_recipe_uris(lake.snapshot, recipe, counts), **{key: of[0] for key, of in {**current, **older}.items()}}
     decoder = decoder_name(recipe.decode)
-    lost = {key: (known.get(key, "unknown"), _LOST, decoder) for key in counts}
-    replace_rows(lake, "shards", _rows(counts, lost))
-    return [Todo("repair", "shards", "restored without the state of the sources, which is lost: all are read again")]
+    lost = {key: (uris.get(key, "unknown"), _LOST, decoder) for key in counts}
+    replace_rows(lake, "shards", _shard_rows(counts, lost))
+    return [Todo("repair", "shards", "restored without the fingerprints of the sources: all are read again")]
 
 
-Facts = Mapping[tuple[str, ...], tuple[str, str, str]]
+def _is_missing_index(fault: Fault) -> bool:
+    """Whether the fault is that images have no index. The build makes one."""
+    return fault.table == "index" and not fault.file and bool(fault.partition)
 
 
-def _counts(snapshot: Snapshot, damage: Damage) -> dict[tuple[str, ...], tuple[int, int]]:
-    """Return, by shard, how many images and rejects the lake has, as far as they can be read."""
+def _by_keys(rule: str, blocked: set[str]) -> bool:
+    return parse_rule(rule).comparison is None and rule not in blocked
+
+
+def _mark_damaged(lake: Transaction, damage: Damage, table: str, units: Mapping[str, Any], damaged: set[str]) -> None:
+    """Mark units as damaged in the metadata of a table, and remove their damaged files."""
+    paths, remaining = sorted(damage.of(table)), damage.remaining(lake.snapshot, table)
+    marked = {name: _marked(table, unit, paths) if name in damaged else unit for name, unit in units.items()}
+    parts = [part for part in lake.snapshot.files(table) if part.path in remaining]
+    drop_files(lake, table, [part.path for part in parts if set(part.partition.values()) <= damaged], marked)
+
+
+def _marked(table: str, unit: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Mark a unit as damaged, without the settings of pairs and clusters, so that all of it is made again."""
+    kept = {key: value for key, value in unit.items() if key != "spec" or table == "splits"}
+    return {**kept, DAMAGED: paths}
+
+
+def _select(units: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: unit for name, unit in units.items() if name in names}
+
+
+def _older_rows(snapshot: Snapshot, damage: Damage, table: str, runs: set[str]) -> dict[str, pl.DataFrame]:
+    """Return, by run, its rows from the newest version that has it and whose files are whole."""
+    found: dict[str, pl.DataFrame] = {}
+    for version, metadata in snapshot.history(table):
+        new = {unit["fingerprint"] for unit in metadata.units.values()} & runs - set(found)
+        parts = snapshot.with_version(table, version).files(table) if new else []
+        if new and not any(part.path in damage.of(table) or not _is_whole(snapshot, table, part) for part in parts):
+            rows = whole_rows(snapshot.with_version(table, version), table, ())
+            found |= {run: rows.filter(run_id=run) for run in new}
+    return found
+
+
+def _is_whole(snapshot: Snapshot, table: str, part: Part) -> bool:
+    faults: list[Fault] = []
+    for _ in read_row_groups(TableFile(snapshot.place, table, part), faults):
+        pass
+    return not faults
+
+
+def _counts(snapshot: Snapshot, damage: Damage) -> dict[ShardKey, tuple[int, int]]:
+    """Return, by shard, the numbers of its images and of its rejects that can be read."""
     images = {_key(part.partition): part.rows for part in snapshot.files("images")}
     rejects = whole_rows(snapshot, "rejects", damage.of("rejects")).group_by(SHARD_KEY).len().rows()
-    refused = {tuple(key): count for *key, count in rejects}
-    return {key: (images.get(key, 0), refused.get(key, 0)) for key in sorted({*images, *refused})}
+    rejected = {tuple(key): count for *key, count in rejects}
+    return {key: (images.get(key, 0), rejected.get(key, 0)) for key in sorted({*images, *rejected})}
 
 
-def _rows(counts: Mapping[tuple[str, ...], tuple[int, int]], facts: Facts) -> pl.DataFrame:
+def _shard_rows(counts: Mapping[ShardKey, tuple[int, int]], origins: ShardOrigins) -> pl.DataFrame:
     rows = [
-        (*key, facts[key][0], facts[key][1], images, rejects, facts[key][2])
+        (*key, origins[key][0], origins[key][1], images, rejects, origins[key][2])
         for key, (images, rejects) in counts.items()
-        if key in facts
+        if key in origins
     ]
     return pl.DataFrame(rows, schema=polars_schema(schemas.TABLES["shards"].schema), orient="row").sort(SHARD_KEY)
 
 
-def _older(snapshot: Snapshot, damage: Damage) -> Facts:
-    """By shard, uri, fingerprint and decoder as of the newest older version that can be read."""
+def _older_origins(snapshot: Snapshot, damage: Damage) -> ShardOrigins:
+    """Return the origins from the newest version of the shards table that can be read."""
     for version, _ in snapshot.history("shards"):
         paths = {part.path for part in snapshot.with_version("shards", version).files("shards")}
         if paths and not paths & set(damage.of("shards")):
             try:
-                with damage_named():
+                with damage_errors():
                     rows = whole_rows(snapshot.with_version("shards", version), "shards", ())
             except DamagedError:
                 continue
             columns = (*SHARD_KEY, "uri", "fingerprint", "decoder")
-            return {tuple(key): (uri, mark, by) for *key, uri, mark, by in rows.select(columns).rows()}
+            return {tuple(key): (uri, mark, decoder) for *key, uri, mark, decoder in rows.select(columns).rows()}
     return {}
 
 
-def _surveyed(recipe: Recipe, found: Iterable[Source], keys: Iterable[tuple[str, ...]]) -> Facts:
-    """By shard, uri, fingerprint and decoder as the sources are now."""
-    facts = {}
+def _current_origins(recipe: Recipe, found: Iterable[Source], keys: Iterable[ShardKey]) -> ShardOrigins:
+    """Return the origins according to the present sources."""
+    origins = {}
     decoder = decoder_name(recipe.decode)
     for source in found:
         try:
@@ -279,27 +286,27 @@ def _surveyed(recipe: Recipe, found: Iterable[Source], keys: Iterable[tuple[str,
         for key in keys:
             mark = survey.fingerprint if survey.shards is None else survey.shards.get(key[2])
             if mark and key[:2] == (source.dataset, source.split) and key[2].startswith(shard_key(source, "")):
-                facts[key] = (source.uri, mark, decoder)
-    return facts
+                origins[key] = (source.uri, mark, decoder)
+    return origins
 
 
-def _named(snapshot: Snapshot, recipe: Recipe, keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """By shard, the uri of its source, of those that the recipe of any release names: a key has a digest of it."""
+def _recipe_uris(snapshot: Snapshot, recipe: Recipe, keys: Iterable[ShardKey]) -> dict[ShardKey, str]:
+    """Return, by shard, the uri of its source, if any release's recipe has it: the shard's key has a digest of it."""
     parts = [part for one in (*_recipes(snapshot), recipe) for part in one.source]
-    some = [Source(part, Path(part.uri), part.split or "", "", None, 0) for part in parts]
+    listed = [Source(part, Path(part.uri), part.split or "", "", None, 0) for part in parts]
     return {
         key: source.uri
-        for source in some
+        for source in listed
         for key in keys
         if key[0] == source.dataset and key[2].startswith(shard_key(source, ""))
     }
 
 
 def _recipes(snapshot: Snapshot) -> list[Recipe]:
-    return [recipe for record in recorded_recipes(snapshot).values() if (recipe := _recipe(record)) is not None]
+    return [recipe for record in recorded_recipes(snapshot).values() if (recipe := _parsed(record)) is not None]
 
 
-def _recipe(record: Mapping[str, Any]) -> Recipe | None:
+def _parsed(record: Mapping[str, Any]) -> Recipe | None:
     try:
         return parse_recipe(record["values"], base=Path(record["base"]))
     except (RecipeError, KeyError):
@@ -307,9 +314,9 @@ def _recipe(record: Mapping[str, Any]) -> Recipe | None:
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-    recipe = _recipe(record)
+    recipe = _parsed(record)
     return recipe.digest if recipe else ""
 
 
-def _key(partition: Mapping[str, str]) -> tuple[str, ...]:
+def _key(partition: Mapping[str, str]) -> ShardKey:
     return tuple(partition[name] for name in SHARD_KEY)

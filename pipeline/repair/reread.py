@@ -1,4 +1,4 @@
-"""Read damaged shards from their sources again, and replace their images, index and rejects as any build does."""
+"""Read damaged shards from their sources again, and replace their images, index and rejects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards
-from pipeline.builder.index import name_of
+from pipeline.builder.index import embedding_of
 from pipeline.builder.ingest import check_files, decode_sources
 from pipeline.builder.state import SHARD_KEY, key_frame
 from pipeline.builder.worker import Ingested, Job
@@ -21,24 +21,24 @@ from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.repair.damage import Damage, ShardKey
 from pipeline.sources import Source
-from pipeline.verify.faults import DamagedError, damage_named
+from pipeline.verify.faults import DamagedError, damage_errors
 
 
 @dataclass
 class Reread:
-    """Shards that were read again, and are not committed yet.
+    """Shards that were read again and are not committed yet.
 
     Attributes:
-        shards: rows of the shards table.
-        wanted: shards to read again, as images or rejects of theirs are damaged.
-        made: shards that were read.
-        changed: shards whose source has changed since: a build reads it.
-        lost: shards that cannot be read, and why.
+        table: rows of the shards table before.
+        damaged: shards with damaged images or rejects.
+        shards_read: shards that were read.
+        changed: shards whose source has changed; a build reads them.
+        lost: shards that cannot be read, with the reasons.
     """
 
-    shards: pl.DataFrame
-    wanted: set[ShardKey]
-    made: list[Ingested] = field(default_factory=list)
+    table: pl.DataFrame
+    damaged: set[ShardKey]
+    shards_read: list[Ingested] = field(default_factory=list)
     changed: set[ShardKey] = field(default_factory=set)
     lost: dict[ShardKey, str] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ def resolve_existing(recipe: Recipe) -> tuple[list[Source], dict[str, str]]:
     """Resolve the sources of a recipe that exist.
 
     Returns:
-        The sources; and by uri, why the others cannot be found.
+        The sources; and by uri of every other source, the reason why it cannot be found.
     """
     found: list[Source] = []
     gone: dict[str, str] = {}
@@ -68,79 +68,80 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
     engine: Engine,
     progress: Progress,
 ) -> Reread:
-    """Read damaged shards whose source is unchanged again; other builds may commit meanwhile.
+    """Read damaged shards again if their source is unchanged. Needs no lock: other builds may commit meanwhile.
 
     Args:
         writer: registered in the lake.
-        recipe: the recipe.
+        recipe: the lake's recipe.
         damage: the damage.
         found: sources that exist.
-        gone: by uri, why others do not.
+        gone: by uri of every other source, the reason why it cannot be found.
         engine: where to run.
-        progress: where to show it.
+        progress: shows the progress.
     """
     snapshot = Snapshot(writer.place)
     shards = snapshot.scan("shards").collect()
     reread = Reread(shards, set(damage.shards) | _with_rejects(snapshot, damage, shards))
     rules = {part.partition["rule"] for part in snapshot.files("index")}
-    job = Job(writer, recipe.decode, tuple(sorted(rule for rule in rules if name_of(rule) is None)))
+    job = Job(writer, recipe.decode, tuple(sorted(rule for rule in rules if embedding_of(rule) is None)))
     for source in found:
         rows = shards.filter(dataset=source.dataset, split=source.split, uri=source.uri)
-        mine = {key for key in rows.select(SHARD_KEY).rows() if key in reread.wanted}
+        damaged = {key for key in rows.select(SHARD_KEY).rows() if key in reread.damaged}
         try:
-            if mine and (plan := _plan(reread, source, rows, mine, decoder_name(recipe.decode), damage)):
+            if damaged and (plan := _plan(reread, source, rows, damaged, decoder_name(recipe.decode), damage)):
                 check_files(plan, every=True)
                 progress.stage("decode", rejects=True)
-                reread.made += decode_sources(job, plan, engine, progress).shards
+                reread.shards_read += decode_sources(job, plan, engine, progress).shards
         except SourceError as error:
-            reread.lost |= dict.fromkeys(mine, f"its source {source.uri} cannot be read: {str(error).rstrip('.')}")
-    done = {(item.dataset, item.split, item.shard) for item in reread.made}
+            reread.lost |= dict.fromkeys(damaged, f"its source {source.uri} cannot be read: {str(error).rstrip('.')}")
+    done = {(item.dataset, item.split, item.shard) for item in reread.shards_read}
+    missing = reread.damaged - done - reread.changed - set(reread.lost)
     for row in shards.rows(named=True):
         key = tuple(row[name] for name in SHARD_KEY)
-        if key in reread.wanted - done - reread.changed - set(reread.lost):
-            why = gone.get(row["uri"], "the recipe no longer has such a source")
+        if key in missing:
+            why = gone.get(row["uri"], "the recipe does not have it any more")
             reread.lost[key] = f"its source {row['uri']} is gone ({why})"
-    unknown = reread.wanted - set(shards.select(SHARD_KEY).rows())
+    unknown = reread.damaged - set(shards.select(SHARD_KEY).rows())
     reread.lost |= dict.fromkeys(unknown, "the shards table does not list the shard")
     return reread
 
 
 def commit_reread(lake: Transaction, decoder: str, damage: Damage, reread: Reread) -> bool:
-    """Commit the shards that were read again, if no other build changed the lake meanwhile.
+    """Commit the shards that were read again, unless another build changed the lake meanwhile.
 
     Args:
-        lake: of the lake.
-        decoder: name of the decoder.
+        lake: commits to the lake.
+        decoder: name of the decoder, for the shards table.
         damage: the damage.
-        reread: what was read.
+        reread: the shards that were read.
 
     Returns:
-        Whether the images are known to be what they were: if not, all that was made of them must be made reread.
+        Whether the images are known to be the same as before. If not, everything made of them must be made again.
     """
     now = lake.snapshot.scan("shards").collect()
-    if not now.equals(reread.shards):
-        # Another build was faster, and its files may be whole.
-        storage.delete(f"{lake.place}/{name}" for item in reread.made for name in item.files)
+    if not now.equals(reread.table):
+        # The other build may have repaired the shards.
+        storage.delete(f"{lake.place}/{name}" for item in reread.shards_read for name in item.files)
         reread.lost |= dict.fromkeys(
-            ((item.dataset, item.split, item.shard) for item in reread.made),
-            "another build changed the lake meanwhile: build with --repair again",
+            ((item.dataset, item.split, item.shard) for item in reread.shards_read),
+            "another build changed the lake meanwhile; run the repair again",
         )
-        reread.made = []
-    if not reread.made:
+        reread.shards_read = []
+    if not reread.shards_read:
         return True
-    old = {_entry(part): part for part in lake.snapshot.files("index") if part.path not in damage.of("index")}
-    same = all(_is_same(lake.snapshot, item, old, now) for item in reread.made)
-    replaced = key_frame((item.dataset, item.split, item.shard) for item in reread.made)
+    old = {_index_key(part): part for part in lake.snapshot.files("index") if part.path not in damage.of("index")}
+    is_same = all(_is_same(lake.snapshot, item, old, now) for item in reread.shards_read)
+    replaced = key_frame((item.dataset, item.split, item.shard) for item in reread.shards_read)
     retained = now.join(replaced, on=SHARD_KEY, how="anti")
     keep = _kept_rejects(lake.snapshot, damage, retained)
     lake.leave_out(damage.places())
-    commit_shards(lake, decoder, reread.made, replaced, retained, keep=keep)
+    commit_shards(lake, decoder, reread.shards_read, replaced, retained, keep=keep)
     lake.leave_out(())
-    return same
+    return is_same
 
 
 def _with_rejects(snapshot: Snapshot, damage: Damage, shards: pl.DataFrame) -> set[ShardKey]:
-    """List the shards whose rejects are in a damaged file."""
+    """List the shards that may have rejects in a damaged file."""
     touched = {
         (part.partition["dataset"], part.partition["split"])
         for part in snapshot.files("rejects")
@@ -151,7 +152,7 @@ def _with_rejects(snapshot: Snapshot, damage: Damage, shards: pl.DataFrame) -> s
 
 
 def _kept_rejects(snapshot: Snapshot, damage: Damage, retained: pl.DataFrame) -> list[str]:
-    """List the damaged files of rejects with rows of shards that were not read again: no row is dropped silently."""
+    """List the damaged files that may have rejects of shards that were not read again: these files stay."""
     needed = {key[:2] for key in retained.filter(pl.col("rejects") > 0).select(SHARD_KEY).rows()}
     return [
         part.path
@@ -160,13 +161,13 @@ def _kept_rejects(snapshot: Snapshot, damage: Damage, retained: pl.DataFrame) ->
     ]
 
 
-def _plan(  # noqa: PLR0913, PLR0917 - a source, and all that is known of it
-    reread: Reread, source: Source, rows: pl.DataFrame, mine: set[ShardKey], decoder: str, damage: Damage
+def _plan(  # noqa: PLR0913, PLR0917 - arguments of one step
+    reread: Reread, source: Source, rows: pl.DataFrame, damaged: set[ShardKey], decoder: str, damage: Damage
 ) -> IngestPlan | None:
-    """Plan to read the shards that a source still has unchanged; note the others in `reread`."""
+    """Plan to read the damaged shards of a source that are unchanged; record the others in `reread`."""
     survey = sources.survey(source)
-    wanted = set()
-    for row in rows.filter(pl.col("shard").is_in([key[2] for key in mine])).rows(named=True):
+    unchanged = set()
+    for row in rows.filter(pl.col("shard").is_in([key[2] for key in damaged])).rows(named=True):
         key = tuple(row[name] for name in SHARD_KEY)
         now = survey.fingerprint if survey.shards is None else survey.shards.get(row["shard"])
         if now is None:
@@ -174,25 +175,25 @@ def _plan(  # noqa: PLR0913, PLR0917 - a source, and all that is known of it
         elif row["decoder"] != decoder or row["fingerprint"] not in (now, REREAD):
             reread.changed.add(key)
         else:
-            wanted.add(row["shard"])
-    if not wanted:
+            unchanged.add(row["shard"])
+    if not unchanged:
         return None
-    images = sum(damage.shards[key] for key in mine if key[2] in wanted)
-    reason = f"its files are damaged: {images:,} images of {len(wanted)} shards"
-    plan = SourcePlan(source, reason, frozenset(wanted), frozenset())
-    return IngestPlan([plan], reread.shards, reread.shards.clear())
+    images = sum(damage.shards[key] for key in damaged if key[2] in unchanged)
+    reason = f"its files are damaged: {images:,} images of {len(unchanged)} shards"
+    plan = SourcePlan(source, reason, frozenset(unchanged), frozenset())
+    return IngestPlan([plan], reread.table, reread.table.clear())
 
 
-def _entry(part: Part) -> tuple[str, ...]:
+def _index_key(part: Part) -> tuple[str, ...]:
     return tuple(part.partition[name] for name in ("rule", *SHARD_KEY))
 
 
 def _is_same(snapshot: Snapshot, item: Ingested, old: Mapping[tuple[str, ...], Part], shards: pl.DataFrame) -> bool:
-    """Whether a shard is known to be equal: it has as many images and rejects, and the same index."""
+    """Whether a shard is known to be the same: it has as many images and rejects, and the same index."""
     row = shards.filter(**item.partition).row(0, named=True)
-    pairs = [(old.get(_entry(part)), part) for part in item.index]
+    pairs = [(old.get(_index_key(part)), part) for part in item.index]
     try:
-        with damage_named():
+        with damage_errors():
             same = all(
                 before is not None and _rows(snapshot, before) == _rows(snapshot, after) for before, after in pairs
             )

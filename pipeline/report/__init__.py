@@ -1,6 +1,6 @@
-"""The report: tables of a release -> a plain dict (summary) -> charts -> one HTML file; see README.md here.
+"""The report: tables of a release -> a plain dict (`summarize`) -> charts -> one HTML file. See README.md here.
 
-Importing this package loads neither matplotlib nor jinja2 nor Pillow: they are loaded when a page is drawn.
+Importing this package does not import matplotlib, jinja2 or Pillow; they are imported when a page is rendered.
 """
 
 from pipeline.report.html import render_html

@@ -1,7 +1,4 @@
-"""Everything a report says about one release, as a plain dict: what tests assert on and templates draw.
-
-The numbers a reader should see first, read off the rest of the summary.
-"""
+"""Summarize a release as a plain dict: tests check it, and templates render it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,43 +7,105 @@ from typing import Any
 import polars as pl
 
 from pipeline.report.accuracy import accuracy_curves
-from pipeline.report.clusters import (
+from pipeline.report.misses import choose_misses, draw_misses, image_ids_of
+from pipeline.report.overlap import (
     ClusterChoice,
+    Overlap,
+    choose_crossing_roles,
+    choose_crossing_sources,
+    choose_label_conflicts,
     count_clusters,
-    cross_roles,
-    cross_sources,
-    label_conflicts,
+    describe_splits,
+    known_rules,
+    source_matrix,
+    split_matrices,
 )
-from pipeline.report.misses import choose_misses, ids_of, show_misses
-from pipeline.report.pictures import Album, read_pictures, sum_classes
-from pipeline.report.rules import known_rules
+from pipeline.report.pictures import Pictures, read_pictures
 from pipeline.report.runs import describe_runs
-from pipeline.report.sources import choose_samples, count_rejects, describe_classes, describe_sources
-from pipeline.report.splits import Overlap, describe_splits, source_matrix, split_matrices
+from pipeline.report.sources import choose_samples, count_rejects, describe_classes, describe_sources, sum_classes
 
 Summary = dict[str, Any]
+Scan = Callable[[str], pl.LazyFrame]
+
+
+def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | None, overlap: Overlap) -> Summary:
+    """Summarize one release of a lake.
+
+    The result does not depend on the order of rows in the tables. Pixels are unpacked only for the images shown;
+    everything else is aggregated lazily.
+
+    Args:
+        scan: returns the LazyFrame of a table by its name, with the columns of `schemas.TABLES[name].schema`. Any table
+            may be empty.
+        lake: the name of the lake in the report.
+        release: number of the release that `scan` reads.
+        created_at: when the release was finished; UTC if it has no time zone.
+        overlap: counts overlap; takes clusters and members (image_id, role), returns (rule, role, other, images).
+
+    Returns:
+        A dict of JSON values; pictures are PNG data URIs. Keys: lake, release, created_at, headline, sources, classes,
+        rejects, clusters, splits, overlap, crossing, conflicts, accuracy, runs, misses. README.md describes them.
+    """
+    images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
+    rules = known_rules(clusters, scan("index"))
+    samples = choose_samples(images)
+    described_splits = describe_splits(splits)
+    names = [split["split_name"] for split in described_splits]
+    if names:
+        crossing = choose_crossing_roles(clusters, images, splits, names)
+    else:
+        crossing = choose_crossing_sources(clusters, images)
+    conflicts = choose_label_conflicts(clusters, images)
+
+    accuracy = accuracy_curves(scan("scores"))
+    runs = describe_runs(scan("scores"), accuracy)
+    misses = choose_misses(scan("misses"), runs)
+
+    pictures = Pictures.collect(splits, samples["image_id"], crossing, conflicts, image_ids_of(misses))
+    sums = sum_classes(images)
+    pictures.fill(read_pictures(images, pictures.wanted))
+
+    summary = {
+        "lake": lake,
+        "release": release,
+        "created_at": _to_utc(created_at),
+        "sources": describe_sources(images, scan("rejects"), scan("shards"), sums),
+        "classes": describe_classes(sums, samples, pictures),
+        "rejects": count_rejects(scan("rejects")),
+        "clusters": count_clusters(clusters, rules),
+        "splits": described_splits,
+        "overlap": {
+            "splits": [split_matrices(overlap, clusters, splits, split, rules) for split in described_splits],
+            "sources": source_matrix(overlap, clusters, sums, rules),
+        },
+        "crossing": _draw_clusters(crossing, pictures, rules),
+        "conflicts": _draw_clusters([conflicts], pictures, rules),
+        "accuracy": accuracy,
+        "runs": runs,
+        "misses": draw_misses(misses, pictures),
+    }
+    return {**summary, "headline": find_headline(summary)}
 
 
 def find_headline(summary: Summary) -> dict[str, Any]:
-    """Pick the headline numbers.
+    """Choose the numbers to show first.
 
-    One split and one rule speak for all: the first split that was scored, else the first; the rule that
-    dropped most of its rows, else the strictest.
+    They are of one split and one rule: the first split that was scored, else the first split; the rule that dropped
+    most of its rows, else the strictest rule.
 
     Args:
         summary: the summary without its headline.
 
     Returns:
-        images, rejects, sources, rule (None without rules), redundant and conflicts (of that rule, None
-        without one), overlap (split_name, role, other, images, of, after sanitizing; of sources, with
-        split_name and after None, where no split is named; None where there are no two to compare), accuracy
-        (model, split_name, train_size, original, sanitized, drop, by; None without both scores). Where sanitizing drops
-        no test image, sanitized is by a rule, which `by` names, as far as it finds overlap with what the model may have
-        been trained on.
+        images, rejects, sources, rule (None without rules), redundant and conflicts (of that rule, None without one),
+        overlap (split_name, role, other, images, of, after sanitizing; of sources, with split_name and after None, if
+        no split is named; None if there are no two to compare), accuracy (model, split_name, train_size, original,
+        sanitized, drop, by; None without both scores). If sanitizing drops no test image, the sanitized score is that
+        without the overlap of a rule, which `by` names, with images that the model may have been trained on.
     """
-    scored = _last_scored(summary)
-    split = _pick(summary["overlap"]["splits"], scored)
-    rule = _rule(summary, split)
+    scored = _largest_scored(summary)
+    split = _headline_split(summary["overlap"]["splits"], scored)
+    rule = _headline_rule(summary, split)
     counts: Summary = next((row for row in summary["clusters"] if row["rule"] == rule), {})
     return {
         "images": sum(source["images"] for source in summary["sources"]),
@@ -55,136 +114,79 @@ def find_headline(summary: Summary) -> dict[str, Any]:
         "rule": rule,
         "redundant": counts.get("redundant"),
         "conflicts": counts.get("conflicts"),
-        "overlap": _overlap(split, summary["overlap"]["sources"], rule),
-        "accuracy": scored and _by_rule(scored, rule),
+        "overlap": _headline_overlap(split, summary["overlap"]["sources"], rule),
+        "accuracy": scored and _headline_accuracy(scored, rule),
     }
 
 
-def _last_scored(summary: Summary) -> Summary | None:
+def _largest_scored(summary: Summary) -> Summary | None:
+    """Find the first run with original and sanitized scores, at its largest train size with both."""
     for curve in summary["accuracy"]:
         both = [p for p in curve["points"] if p["original"] is not None and p["sanitized"] is not None]
         if both:
             last = {name: both[-1][name] for name in ("train_size", "original", "sanitized")}
-            drop = last["original"] - last["sanitized"]
-            named = {"model": curve["model"], "split_name": curve["split_name"], **last, "drop": drop}
-            told = [at for at in curve["leakage"] if at["train_size"] == last["train_size"]]
-            return {**named, "rules": told[0]["rules"] if told and both[-1]["overlap"] is None else []}
+            at_size = [leak for leak in curve["leakage"] if leak["train_size"] == last["train_size"]]
+            return {
+                "model": curve["model"],
+                "split_name": curve["split_name"],
+                **last,
+                "drop": last["original"] - last["sanitized"],
+                "rules": at_size[0]["rules"] if at_size and both[-1]["overlap"] is None else [],
+            }
     return None
 
 
-def _by_rule(scored: Summary, rule: str | None) -> Summary:
-    """Take the sanitized score by the rule where the split's own sanitizing leaves the test role whole."""
-    kept = {name: value for name, value in scored.items() if name != "rules"}
-    found = [row for row in scored["rules"] if row["rule"] == rule and rule and row["images"] and row["sanitized"]]
-    if not found:
-        return {**kept, "by": None}
-    return {**kept, "by": rule, "sanitized": found[0]["sanitized"]["mean"], "drop": found[0]["leak"]["mean"]}
+def _headline_accuracy(scored: Summary, rule: str | None) -> Summary:
+    """Use the sanitized score by the rule if the split's own sanitizing drops no test image."""
+    result = {name: value for name, value in scored.items() if name != "rules"}
+    by_rule = [row for row in scored["rules"] if row["rule"] == rule and rule and row["images"] and row["sanitized"]]
+    if not by_rule:
+        return {**result, "by": None}
+    return {**result, "by": rule, "sanitized": by_rule[0]["sanitized"]["mean"], "drop": by_rule[0]["leak"]["mean"]}
 
 
-def _pick(splits: list[Summary], scored: Summary | None) -> Summary | None:
-    named = [split for split in splits if scored and split["split_name"] == scored["split_name"]]
-    return next(iter(named or splits), None)
+def _headline_split(splits: list[Summary], scored: Summary | None) -> Summary | None:
+    of_score = [split for split in splits if scored and split["split_name"] == scored["split_name"]]
+    return next(iter(of_score or splits), None)
 
 
-def _rule(summary: Summary, split: Summary | None) -> str | None:
+def _headline_rule(summary: Summary, split: Summary | None) -> str | None:
     rules = [row["rule"] for row in summary["clusters"]]
     drops = [s["dropped_by"] for s in summary["splits"] if split and s["split_name"] == split["split_name"]]
     sanitizing = [row["rule"] for rows in drops for row in rows if row["rule"] in rules]
     return next(iter(sanitizing or rules), None)
 
 
-def _overlap(split: Summary | None, sources: Summary, rule: str | None) -> Summary | None:
-    """Count images of the last role with a twin in the first.
+def _headline_overlap(split: Summary | None, sources: Summary, rule: str | None) -> Summary | None:
+    """Count the images of the last role that have a duplicate in the first.
 
-    That is test in train, or valid in train where there is no test. Without a named split the two sources
-    that share most stand in for roles.
+    That is test in train, or valid in train if there is no test. Without a named split, the two sources with the
+    largest overlap are used instead of roles.
     """
-    square = split or sources
-    last = len(square["roles"]) - 1
+    matrices = split or sources
+    last = len(matrices["roles"]) - 1
     if rule is None or last < 1:
         return None
-    counts = next(row for row in square["rules"] if row["rule"] == rule)
+    counts = next(row for row in matrices["rules"] if row["rule"] == rule)
     cells = counts["cells"]
-    places = [(i, j) for i in range(last + 1) for j in range(last + 1) if i != j]
-    i, j = (last, 0) if split else max(places, key=lambda place: cells[place[0]][place[1]])
+    off_diagonal = [(i, j) for i in range(last + 1) for j in range(last + 1) if i != j]
+    i, j = (last, 0) if split else max(off_diagonal, key=lambda cell: cells[cell[0]][cell[1]])
     return {
         "split_name": split["split_name"] if split else None,
-        "role": square["roles"][i],
-        "other": square["roles"][j],
+        "role": matrices["roles"][i],
+        "other": matrices["roles"][j],
         "images": cells[i][j],
-        "of": square["sizes"][i],
+        "of": matrices["sizes"][i],
         "after": counts["kept_cells"][i][j] if split else None,
     }
 
 
-Scan = Callable[[str], pl.LazyFrame]
+def _draw_clusters(choices: list[ClusterChoice], pictures: Pictures, rules: list[str]) -> list[dict[str, Any]]:
+    return [entry for choice in choices for rule in rules for entry in pictures.clusters(choice, rule)]
 
 
-def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | None, overlap: Overlap) -> dict[str, Any]:
-    """Summarize one release of a lake.
-
-    Deterministic: the order of rows in the tables does not matter. Of pixels only those of the pictures shown are
-    unpacked; everything else is aggregated lazily.
-
-    Args:
-        scan: gives the LazyFrame of a table by its name, with the columns of `schemas.TABLES[name].schema`.
-            Any table may be empty.
-        lake: what to call the lake.
-        release: number of the release that `scan` reads.
-        created_at: when the release was finished; UTC if it has no time zone.
-        overlap: counts overlap; takes clusters and members (image_id, role), returns (rule, role, other,
-            images).
-
-    Returns:
-        A dict that JSON can hold; pictures are PNG data URIs. Keys: lake, release, created_at, headline,
-        sources, classes, rejects, clusters, splits, overlap, crossing, conflicts, accuracy, runs, misses. README.md
-        says what each holds.
-    """
-    images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
-    rules = known_rules(clusters, scan("index"))
-    samples = choose_samples(images)
-    split_facts = describe_splits(splits)
-    names = [split["split_name"] for split in split_facts]
-    crossing = cross_roles(clusters, images, splits, names) if names else cross_sources(clusters, images)
-    conflicts = label_conflicts(clusters, images)
-
-    accuracy = accuracy_curves(scan("scores"))
-    runs = describe_runs(scan("scores"), accuracy)
-    misses = choose_misses(scan("misses"), runs)
-
-    album = Album.of(splits, samples["image_id"], crossing, conflicts, ids_of(misses))
-    sums = sum_classes(images)
-    album.fill(read_pictures(images, album.wanted))
-
-    summary = {
-        "lake": lake,
-        "release": release,
-        "created_at": _utc(created_at),
-        "sources": describe_sources(images, scan("rejects"), scan("shards"), sums),
-        "classes": describe_classes(sums, samples, album),
-        "rejects": count_rejects(scan("rejects")),
-        "clusters": count_clusters(clusters, rules),
-        "splits": split_facts,
-        "overlap": {
-            "splits": [split_matrices(overlap, clusters, splits, split, rules) for split in split_facts],
-            "sources": source_matrix(overlap, clusters, sums, rules),
-        },
-        "crossing": _dress(crossing, album, rules),
-        "conflicts": _dress([conflicts], album, rules),
-        "accuracy": accuracy,
-        "runs": runs,
-        "misses": show_misses(misses, album),
-    }
-    return {**summary, "headline": find_headline(summary)}
-
-
-def _dress(choices: list[ClusterChoice], album: Album, rules: list[str]) -> list[dict[str, Any]]:
-    """Put the chosen pictures in the place of their ids: one entry per choice and rule."""
-    return [entry for choice in choices for rule in rules for entry in album.entries(choice, rule)]
-
-
-def _utc(moment: datetime | None) -> str | None:
-    if moment is None:
+def _to_utc(time: datetime | None) -> str | None:
+    if time is None:
         return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,10 +1,10 @@
-"""pairs, clusters -> what a person should look at: the closest pairs of a rule, and its largest clusters.
+"""Review the duplicates that a rule finds: its closest pairs, and its largest clusters.
 
-`asked.py` is the question, `pairs.py` and `clusters.py` answer it, `page.py` draws the pairs with their pictures.
+`query.py` is the query, `pairs.py` and `clusters.py` answer it. `write_review` writes pairs and their pictures as HTML.
 """
 
-from pipeline.review.clusters import Shapes, review_clusters
-from pipeline.review.pairs import Review, review_pairs, write_review
-from pipeline.review.query import Question
+from pipeline.review.clusters import ClusterReview, review_clusters
+from pipeline.review.pairs import PairReview, review_pairs, write_review
+from pipeline.review.query import ReviewQuery
 
-__all__ = ["Question", "Review", "Shapes", "review_clusters", "review_pairs", "write_review"]
+__all__ = ["ClusterReview", "PairReview", "ReviewQuery", "review_clusters", "review_pairs", "write_review"]

@@ -1,34 +1,35 @@
-"""clusters, pairs -> the shapes of a rule's clusters: how large, how far a chain reaches, what is in them."""
+"""Describe the clusters of a rule: sizes, diameters, labels, roles and first paths."""
 
 from functools import partial
 from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.builder.clusters import clusters_of, pairs_from
+from pipeline.builder.clusters import filter_pairs, read_clusters
 from pipeline.lake_handle import Lake
-from pipeline.review.query import Question, facts_of, rows_of, stored_of
+from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
 
+# Paths listed for each cluster.
 _PATHS = 3
 
 
-class Shapes(NamedTuple):
+class ClusterReview(NamedTuple):
     """The clusters of a rule.
 
     Attributes:
         rule: the rule.
-        release: the release that was asked.
-        clusters: how many there are in all.
-        matching: how many of them were asked for; what follows is of these.
-        largest: images of the largest; 0 where there is none.
-        diameter: the longest diameter, in pairs; None where there is none.
-        exact: whether that is exact; else it may be longer.
-        sizes: columns images and clusters (how many are of that size), smallest first.
-        shown: columns cluster_id, images, pairs, diameter, exact, lowest (as `dedup.diameters.cluster_shapes` says),
-            labels and roles (lists of value and images, most images first; null is no label, or outside the split),
+        release: the release.
+        clusters: number of clusters of the rule.
+        matching: number of clusters that match the query; all that follows is about these.
+        largest: number of images in the largest cluster; 0 without clusters.
+        diameter: the longest diameter, in pairs; None if unknown or without clusters.
+        exact: whether the diameter is exact; otherwise it is a lower bound.
+        sizes: columns images and clusters (the number of clusters of that size), smallest first.
+        shown: columns cluster_id, images, pairs, diameter, exact, lowest (see `dedup.components.cluster_shapes`),
+            labels and roles (lists of value and images, most images first; null means no label, or outside the split),
             paths (the first ones by image_id). Most images first, then by cluster_id.
         stored: the rule whose stored pairs were read: the rule itself, or one with a lower threshold.
-        least: the score from which on those pairs were linked; None where all of them were.
+        least: the lowest score of the pairs that were linked; None if all stored pairs were.
     """
 
     rule: str
@@ -44,37 +45,37 @@ class Shapes(NamedTuple):
     least: float | None = None
 
 
-def review_clusters(lake: Lake, asked: Question) -> Shapes:
+def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
     """Measure the clusters of a rule and describe the largest.
 
-    Where the rule is decided by keys alone, every two images of a cluster are the same to it: pairs are counted as all
-    of these, the diameter is 1 and the lowest score 1.
+    For a rule that compares keys only, every two images of a cluster are a pair, the diameter is 1 and the lowest score
+    is 1. For a minimum score or a stricter rule than the stored one, clusters are linked from the stored pairs that
+    reach it.
 
     Args:
-        lake: the lake as of a release.
-        asked: which clusters; `best` plays no part. Where a score or a stricter rule than the stored one is asked for,
-            clusters are linked from the stored pairs that reach it.
+        lake: the lake of a release.
+        query: which clusters; `best` is ignored.
 
     Raises:
-        LakeError: the lake has no such rule or split.
+        LakeError: the lake has no such rule, or no such split or role; or only pairs with a higher score are stored.
     """
-    from pipeline.dedup.components import cluster_shapes  # noqa: PLC0415 - scipy, only when asked for
+    from pipeline.dedup.components import cluster_shapes  # noqa: PLC0415 - scipy is slow to import
 
-    stored = stored_of(lake, asked)
-    clusters = clusters_of(stored, partial(rows_of, lake)).select("cluster_id", "image_id")
-    members = clusters.join(facts_of(lake, asked).select("image_id", "path", "label", "role"), on="image_id")
-    pairs = pairs_from(stored.least, rows_of(lake, "pairs", stored.rule))
+    stored = stored_rule(lake, query)
+    clusters = read_clusters(stored, partial(scan_rule, lake)).select("cluster_id", "image_id")
+    members = clusters.join(image_facts(lake, query).select("image_id", "path", "label", "role"), on="image_id")
+    pairs = filter_pairs(stored.min_score, scan_rule(lake, "pairs", stored.rule))
     shapes = cluster_shapes(clusters.collect(), pairs.collect())
     if shapes["pairs"].sum() == 0:
-        shapes = _of_keys(shapes)
+        shapes = _key_shapes(shapes)
     kept = shapes
-    for name, wanted in (("role", asked.between), ("label", asked.conflicts)):
+    for name, wanted in (("role", query.between), ("label", query.conflicts)):
         if wanted:
             several = members.group_by("cluster_id").agg(pl.col(name).drop_nulls().n_unique()).filter(pl.col(name) > 1)
             kept = kept.join(several.collect(engine="streaming"), on="cluster_id", how="semi", maintain_order="left")
     longest = kept["diameter"].max()
-    return Shapes(
-        asked.rule,
+    return ClusterReview(
+        query.rule,
         lake.release,
         len(shapes),
         len(kept),
@@ -82,13 +83,13 @@ def review_clusters(lake: Lake, asked: Question) -> Shapes:
         longest if isinstance(longest, int) else None,
         bool(kept["exact"].all()),
         kept.group_by("images").agg(clusters=pl.len()).sort("images"),
-        _described(kept.head(asked.top), members),
+        _describe(kept.head(query.top), members),
         stored.rule,
-        stored.least,
+        stored.min_score,
     )
 
 
-def _of_keys(shapes: pl.DataFrame) -> pl.DataFrame:
+def _key_shapes(shapes: pl.DataFrame) -> pl.DataFrame:
     images = pl.col("images")
     one = pl.lit(1, pl.Int64)
     return shapes.with_columns(
@@ -96,7 +97,7 @@ def _of_keys(shapes: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _described(shapes: pl.DataFrame, members: pl.LazyFrame) -> pl.DataFrame:
+def _describe(shapes: pl.DataFrame, members: pl.LazyFrame) -> pl.DataFrame:
     chosen = pl.col("cluster_id").is_in(shapes["cluster_id"].implode())
     rows = members.filter(chosen).collect(engine="streaming").sort("image_id")
     described = shapes

@@ -1,12 +1,12 @@
-"""Where images come from: uri -> shards -> encoded batches.
+"""Read images from sources: from a uri to shards of encoded images.
 
 Every form of source is a module with three functions (see `forms`):
 
-- `recognises(path, head) -> bool` tells a file or folder of its form;
-- `survey(source) -> Survey` tells what the source looks like without opening an image;
-- `read(source, wanted=None) -> Iterator[Encoded]` hands out its shards in order, or only those whose key is wanted.
+- `recognises(path, head) -> bool` returns whether a file or folder is of this form;
+- `survey(source) -> Survey` fingerprints the source without opening an image;
+- `read(source, wanted=None) -> Iterator[Encoded]` yields its shards in order: all, or those whose key is in `wanted`.
 
-The last two are deterministic in the source's content, whatever the order of a listing.
+`survey` and `read` depend only on the content of the source, not on the order in which files are listed.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ __all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "rea
 
 
 def survey(source: Source) -> Survey:
-    """Look at a source from outside: nothing is decoded."""
+    """Fingerprint a source and its shards, without opening an image."""
     found = module_of(source.format).survey(source)
     version = FORMS[source.format].version
     if version == 1:
@@ -36,14 +36,14 @@ def survey(source: Source) -> Survey:
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Hand out a source's shards in order; paths begin with the source's prefix, and labels are normalised.
+    """Yield the shards of a source in order, with the source's prefix on paths and normalised labels.
 
     Args:
         source: a resolved source.
-        wanted: keys of the shards to hand out; None for all.
+        wanted: keys of the shards to yield; None for all.
 
     Raises:
-        SourceError: the source is damaged, empty or not of its form.
+        SourceError: the source is damaged or empty, or has another form.
     """
     version = FORMS[source.format].version
     for shard in module_of(source.format).read(source, wanted):
@@ -52,7 +52,7 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
 
 
 def _versioned(fingerprint: str, version: int) -> str:
-    """Make a fingerprint another one where its form is read otherwise than before: the source is then read again."""
+    """Change a fingerprint with the version of its form: a new version reads the source again."""
     return digest_of([fingerprint, version])
 
 
@@ -64,16 +64,18 @@ def _with_prefix(shard: Encoded, prefix: str) -> Encoded:
 
 
 def check_file(source: Source) -> None:
-    """Check the byte size and digest that the recipe asks of a source's file.
+    """Check the size and digest of a source's file against the recipe.
 
     Raises:
-        CheckError: naming the file, what was asked and what was found.
+        CheckError: they differ, or the source is not one file.
     """
     part = source.part
     if part.bytes is None and part.digest is None:
         return
     if not source.path.is_file():
-        raise CheckError(f"{source.title}: bytes and digest are of one file, which this is not. Take them out.")
+        raise CheckError(
+            f"{source.title}: bytes and digest can only be checked for a single file. Remove them from the recipe."
+        )
     size = source.path.stat().st_size
     if part.bytes not in (None, size):
         raise CheckError(f"{source.title}: {source.path} has {size} bytes, the recipe asks for {part.bytes}.")
@@ -86,15 +88,15 @@ def check_file(source: Source) -> None:
 
 
 def check_classes(source: Source, counts: Mapping[str | None, int]) -> None:
-    """Check the number of classes and the fewest images a class that the recipe asks of a source.
+    """Check the number of classes and of images per class against the recipe.
 
     Args:
-        source: a resolved source; of those that a pattern found, any one.
-        counts: readable images by label, of all that the recipe's uri names; None for images without one. A class of
-            which no image is readable counts as short, but not as a class.
+        source: a resolved source; any one of the files of a pattern.
+        counts: readable images by label, of all files of the recipe's uri; None for images without a label. A class
+            without a readable image has too few images, but is not counted as a class.
 
     Raises:
-        CheckError: naming the classes that fall short.
+        CheckError: there are more or fewer classes, or a class has too few images.
     """
     part = source.part
     title = f"{source.dataset}/{source.split} ({source.group or source.uri})"

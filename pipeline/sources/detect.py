@@ -1,4 +1,4 @@
-"""Tell the form of a source from its content and name, and resolve a recipe's sources to files."""
+"""Recognise the form of a source, and resolve the sources of a recipe to files on this machine."""
 
 import os
 import stat
@@ -13,8 +13,8 @@ from pipeline.recipe import Recipe, SourcePart
 from pipeline.recipe.naming import split_in
 from pipeline.sources.arrays.cifar import splits_of_folder
 from pipeline.sources.arrays.idx import image_files
-from pipeline.sources.containers import Listed, companions_of, is_images_file, list_folder
-from pipeline.sources.forms import FORMS, NOTE_FORMS, OWN_KEYS, SPLIT_FORMS, module_of
+from pipeline.sources.containers import Listed, is_images_file, list_folder
+from pipeline.sources.forms import FORMS, OWN_KEYS, companions_of, module_of, note_of, splits_within
 from pipeline.sources.remote.download import fetch, is_cached, is_url
 from pipeline.sources.remote.globs import expand, is_glob
 from pipeline.sources.roles import (
@@ -28,38 +28,38 @@ from pipeline.sources.roles import (
 )
 from pipeline.sources.source import Source, beginning
 
-# Where nothing tells another.
+# The split if nothing names one.
 DEFAULT_SPLIT = "train"
 _HEAD = 512
 
 
 def resolve(recipe: Recipe) -> list[Source]:
-    """Find the sources of a recipe, downloading what is named by URL.
+    """Resolve the sources of a recipe; files at addresses are downloaded.
 
     Args:
         recipe: a checked recipe.
 
     Returns:
-        Sources in the order of the recipe. A pattern, or a folder of files such as Parquet, becomes one source a file,
-        in the order of their names. A source whose folders, files or arrays tell splits becomes one a split; see
-        `pipeline.sources.roles`.
+        Sources in the order of the recipe. A pattern, or a folder of files such as Parquet, becomes one source for each
+        file, ordered by name. A source with folders, files or arrays of several splits becomes one source for each
+        split; see `pipeline.sources.roles`.
 
     Raises:
-        SourceError: a file is missing or of no known form, or no file matches a pattern.
-        RecipeError: two sources are the same, or a key says nothing of a source of its form.
+        SourceError: a file is missing or has an unknown form, or no file matches a pattern.
+        RecipeError: two sources are the same, or a key does not apply to the form of its source.
     """
     sources = [source for part in recipe.source for source in _resolve_one(recipe, part)]
     seen = [(source.dataset, source.split, source.uri) for source in sources]
     for title in sorted({source.title for source, key in zip(sources, seen, strict=True) if seen.count(key) > 1}):
-        raise RecipeError(f"the recipe names the source {title} twice. Take one out.")
+        raise RecipeError(f"the recipe names the source {title} twice. Remove one of them.")
     return sources
 
 
 def is_fetched(part: SourcePart) -> bool:
-    """Tell whether all that a source names is at hand: files, or addresses whose files are in the cache.
+    """Return whether all files of a source are local, or in the download cache.
 
     Raises:
-        SourceError: a bucket cannot be asked.
+        SourceError: a bucket does not answer, or refuses.
     """
     if not is_url(part.uri):
         return True
@@ -68,21 +68,24 @@ def is_fetched(part: SourcePart) -> bool:
 
 
 def detect(path: Path) -> str:
-    """Tell the form of a file or folder: a key of `forms.FORMS`.
+    """Recognise the form of a file or folder.
+
+    The result is a key of `forms.FORMS`.
 
     Args:
         path: an existing file or folder.
 
     Raises:
-        SourceError: the form is none of those, or the file cannot be read.
+        SourceError: the form is unknown, or the file cannot be read.
     """
     head = b"" if path.is_dir() else _head(path)
     for form in FORMS:
         if module_of(form).recognises(path, head):
             return form
     raise SourceError(
-        f"{path}: of no form that imagelake knows ({', '.join(FORMS)}). "
-        'If it is one, name it with format = "..." in the recipe; if it was downloaded, check that it is whole.'
+        f"{path}: its form is not recognised. Known forms: {', '.join(FORMS)}. "
+        'If it has one of these forms, set format = "..." in the recipe. If it was downloaded, check that '
+        "it is complete."
     )
 
 
@@ -142,40 +145,39 @@ def _resolve_folder(recipe: Recipe, part: SourcePart, path: Path, form: str) -> 
         raise SourceError(f"{part.dataset}: cannot list {where} ({error.strerror}). Check the folder.") from error
     if part.split is not None:
         note = merged_note(detected, part.split)
-        return [_source(recipe, part, path, part.split, form, without=lake, note=note)]
+        return [_source(recipe, part, path, part.split, form, excluded=lake, note=note)]
     if part.splits is None and detected:
-        # A folder may get more beside its splits, and that must not be lost.
+        # Files that are added beside the folders of the splits must not be lost.
         detected = {**detected, OTHER: (EVERYTHING_ELSE,)}
     named = part.splits or detected
     if named:
         return _of_splits(recipe, part, path, form, named, lake)
     split = split_of_folder(place.name) or DEFAULT_SPLIT
-    return [_source(recipe, part, path, split, form, without=lake)]
+    return [_source(recipe, part, path, split, form, excluded=lake)]
 
 
 def _resolve_file(  # noqa: PLR0913 - what a source is made of
     recipe: Recipe, part: SourcePart, path: Path, form: str, split: str, *, alone: bool
 ) -> list[Source]:
-    """Resolve one file: a source, or one for each split that its folders or arrays tell.
+    """Resolve one file to a source, or to one source for each split of its folders or arrays.
 
     Args:
         recipe: the recipe.
         part: the source that names the file.
         path: the file.
         form: its form.
-        split: its split where its content tells none.
-        alone: whether `part` names only this file. Several archives that are compressed as a whole are not listed
-            beforehand: each would be unpacked twice.
+        split: its split if its content names none.
+        alone: whether `part` names only this file. Several tars are not searched for splits: each would be decompressed
+            twice.
     """
     _only(part, form)
     if part.splits is not None:
         return _of_splits(recipe, part, path, form, part.splits)
     whole = _source(recipe, part, path, split, form)
-    if form in NOTE_FORMS:
-        whole = replace(whole, note=module_of(form).note(whole))
-    if part.split is not None or form not in SPLIT_FORMS or not (alone or form == "zip"):
+    whole = replace(whole, note=note_of(whole))
+    if part.split is not None or not (alone or form == "zip"):
         return [whole]
-    detected = module_of(form).splits_within(whole)
+    detected = splits_within(whole)
     if isinstance(detected, dict):
         return _of_splits(recipe, part, path, form, detected) if detected else [whole]
     return [replace(whole, split=name) for name in detected] or [whole]
@@ -184,7 +186,7 @@ def _resolve_file(  # noqa: PLR0913 - what a source is made of
 def _resolve_containers(
     recipe: Recipe, part: SourcePart, folder: Path, listed: Listed, lake: tuple[str, ...]
 ) -> list[Source]:
-    """Resolve a folder of files that hold pictures: a source a file, and one for what is left; none where none does."""
+    """Resolve a folder of files that contain images: a source for each, and one for the other files; else none."""
     forms: dict[str, str] = {}
     for name in listed.containers or listed.tables:
         with suppress(SourceError):
@@ -206,22 +208,24 @@ def _resolve_containers(
         resolved = _resolve_file(recipe, source.part, source.path, source.format, split, alone=len(sources) == 1)
         found += [replace(one, prefix=source.prefix, group=source.group) for one in resolved]
         beside.add(name)
-    rest = _source(recipe, part, folder, part.split or OTHER, "folder", without=(*sorted(beside), *lake), rest=True)
+    rest = _source(
+        recipe, part, folder, part.split or OTHER, "folder", excluded=(*sorted(beside), *lake), is_remainder=True
+    )
     return [*found, rest]
 
 
 def _holds_pictures(source: Source) -> bool:
-    """Tell whether a file is a source by itself: labels of others are none, nor is a table of something else."""
+    """Return whether a file contains images: files of labels and tables of other data do not."""
     if source.format == "idx":
         return is_images_file(source.path)
     if source.format in ("npz", "mat", "parquet", "csv", "list"):
-        # What is wrong with the labels of pictures is an error, and says nothing of the pictures.
+        # Labels are not read here: an error in them does not mean that there are no images.
         arrays = source.format in ("npz", "mat", "parquet")
         bare = replace(source, part=source.part.model_copy(update={"labels": ""})) if arrays else source
         try:
             next(iter(module_of(source.format).read(bare)), None)
         except SourceError as error:
-            # A file that is damaged is an error when it is read; one without pictures is a reject.
+            # A file that is damaged is an error when it is read; one excluded pictures is a reject.
             return error.__cause__ is not None
     return True
 
@@ -234,23 +238,31 @@ def _of_splits(  # noqa: PLR0913, PLR0917 - what a source is made of
     splits: Mapping[str, Sequence[str]],
     lake: tuple[str, ...] = (),
 ) -> list[Source]:
-    """Make a source for each split whose folders are named."""
+    """Make a source for each split, from the folders of each."""
     named = {split: tuple(folder.strip("/") for folder in folders) for split, folders in splits.items()}
     every = tuple(folder for folders in named.values() for folder in folders if folder != EVERYTHING_ELSE)
     has_rest = any(EVERYTHING_ELSE in folders for folders in named.values())
     parents = {folder.rpartition("/")[0] for folder in every}
-    around = parents.pop() if len(parents) == 1 else ""
+    split_parent = parents.pop() if len(parents) == 1 else ""
     found: list[Source] = []
     for split, folders in named.items():
         if EVERYTHING_ELSE in folders:
             own = tuple(folder for folder in folders if folder != EVERYTHING_ELSE)
             others = tuple(folder for folder in every if folder not in own)
-            without = (*others, *lake)
-            found.append(_source(recipe, part, path, split, form, without=without, around=around, rest=True))
+            excluded = (*others, *lake)
+            found.append(
+                _source(
+                    recipe, part, path, split, form, excluded=excluded, split_parent=split_parent, is_remainder=True
+                )
+            )
             continue
         others = tuple(folder for folder in every if folder not in folders)
-        strays = not has_rest and not found
-        more: dict[str, Any] = {"without": (*others, *lake), "around": around, "strays": strays}
+        rejects_outside = not has_rest and not found
+        more: dict[str, Any] = {
+            "excluded": (*others, *lake),
+            "split_parent": split_parent,
+            "rejects_outside": rejects_outside,
+        }
         found.append(_source(recipe, part, path, split, form, folders=folders, **more))
     return found
 
@@ -260,7 +272,7 @@ def _source(recipe: Recipe, part: SourcePart, path: Path, split: str, form: str,
 
 
 def _splits_of_files(part: SourcePart, names: Sequence[str]) -> list[str]:
-    """Tell the split of each of several files: by their names, and where these tell nothing, one for all."""
+    """Return the split of each of several files: by their names, or the same one for all if no name tells a split."""
     if part.split is not None:
         return [part.split] * len(names)
     detected = [split_of_file(name) for name in names]
@@ -274,7 +286,10 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 def _one_labels_file(part: SourcePart, form: str) -> None:
     if form == "idx" and part.labels:
-        raise RecipeError(f"source {part.uri}: labels names one file for several. Take it out, or name each file.")
+        raise RecipeError(
+            f"source {part.uri}: labels names one file for several sources. Remove it, or name each file in its own "
+            "[[source]]."
+        )
 
 
 def _locate(recipe: Recipe, part: SourcePart) -> Path:
@@ -294,11 +309,11 @@ def _locate(recipe: Recipe, part: SourcePart) -> Path:
 
 
 def _only(part: SourcePart, form: str) -> None:
-    """Refuse keys that another form of source has: they would be passed over in silence."""
+    """Refuse keys that do not apply to the form of a source, which would have no effect."""
     odd = [key for key in OWN_KEYS if key not in FORMS[form].keys and getattr(part, key) is not None]
     if odd:
         raise RecipeError(
-            f"source {part.uri}: {', '.join(odd)} says nothing of a source of format {form}. Take it out."
+            f"source {part.uri}: {', '.join(odd)} does not apply to a source of format {form}. Remove it."
         )
 
 
@@ -311,7 +326,7 @@ def _idx_splits(part: SourcePart, folder: Path) -> list[tuple[str, Path]]:
         if named[split] != file:
             raise SourceError(
                 f"{part.uri}: {file.name} and {named[split].name} are both images of split '{split}'. "
-                "Name each file by a [[source]] of its own."
+                "Name each file in its own [[source]]."
             )
     if part.split is not None and part.split not in named:
         raise SourceError(
@@ -324,7 +339,7 @@ def _idx_splits(part: SourcePart, folder: Path) -> list[tuple[str, Path]]:
 
 
 def _head(path: Path) -> bytes:
-    """Read a file's first bytes, decompressed; none where that fails at once."""
+    """Read the first bytes of a file, decompressed; none if the file cannot be decompressed."""
     try:
         return beginning(path, _HEAD)
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""The forms that a source can have: one module each, in the order in which a file is tried for them."""
+"""The forms of sources, such as tar or Parquet: one module for each, in the order in which a file is tried for them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,9 +14,9 @@ class Form(NamedTuple):
     """A form of source.
 
     Attributes:
-        module: module of this package that reads it.
+        module: the module of this package that reads it.
         keys: keys of `[[source]]` that only some forms have, and this one has.
-        version: raised when the same files come out with other paths or labels, or other files as rejects: sources of
+        version: raised when the same files are read with other paths, labels or rejects than before: all sources of
             the form are then read again, once.
     """
 
@@ -26,33 +26,10 @@ class Form(NamedTuple):
 
 
 class FormModule(Protocol):
-    """What the module of a form has."""
-
-    def survey(self, source: Source) -> Survey:
-        """Tell what the source looks like without opening an image."""
-        ...
-
-    def read(self, source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-        """Hand out shards in order, or only those whose key is wanted."""
-        ...
-
-    def splits_within(self, source: Source) -> Mapping[str, Sequence[str]] | Sequence[str]:
-        """Tell the splits of a file's content; only modules of `SPLIT_FORMS` have it.
-
-        Args:
-            source: the file; its split does not count.
-
-        Returns:
-            By split, folders of the archive; or the splits of arrays. Empty where nothing tells a split.
-        """
-        ...
-
-    def note(self, source: Source) -> str:
-        """Say what of a file is not read, for the summary of a build; only modules of `NOTE_FORMS` have it."""
-        ...
+    """The functions of a form's module."""
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Tell whether a file or folder is of this form.
+        """Return whether a file or folder is of this form.
 
         Args:
             path: an existing file or folder.
@@ -60,10 +37,19 @@ class FormModule(Protocol):
         """
         ...
 
+    def survey(self, source: Source) -> Survey:
+        """Fingerprint the source without opening an image."""
+        ...
 
-# In the order in which they are tried: what begins like something else comes before it.
+    def read(self, source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
+        """Read the shards in order: all of them, or only those whose key is in `wanted`."""
+        ...
+
+
+# The first form that recognises a file counts: a form whose files also look like another one stands before it.
+# The names are those of `pipeline.recipe.Format`.
 FORMS: Mapping[str, Form] = {
-    # By the names of its files, which may begin like anything.
+    # Recognised by file names; the files may begin with anything.
     "cifar": Form("arrays.cifar", version=2),
     "idx": Form("arrays.idx", ("labels", "transposed"), version=2),
     "npz": Form("arrays.npz", ("images", "labels"), version=2),
@@ -71,25 +57,47 @@ FORMS: Mapping[str, Form] = {
     "parquet": Form("tables.parquet", ("images", "labels"), version=2),
     # Fingerprints of folders and lists contain path, size, time and label of every file: no version is needed.
     "folder": Form("folder", ("splits",)),
-    # A tar of samples is a tar.
+    # A WebDataset is also a tar.
     "webdataset": Form("archives.webdataset", ("images", "labels", "splits", "truncated"), version=2),
     "tar": Form("archives.tar", ("splits", "truncated"), version=2),
-    # Paths and labels are a CSV.
+    # A list of paths and labels is also a CSV file.
     "list": Form("tables.file_list", ("images", "labels")),
     "csv": Form("tables.csv", ("images", "labels"), version=2),
-    # Behind tar, which may well hold what looks like a zip's end.
+    # A tar may contain the end of a zip.
     "zip": Form("archives.zip", ("splits",), version=2),
     "digits": Form("digits"),
     "glyphs": Form("generated", ("rows", "seed")),
 }
-# Forms whose modules have `splits_within(source)`: what is in one file may be of several splits.
-SPLIT_FORMS = ("tar", "webdataset", "zip", "npz", "mat")
-# Forms whose modules have `note(source)`.
-NOTE_FORMS = ("npz", "mat", "list")
 # Every key that only some forms have.
 OWN_KEYS = tuple(sorted({key for form in FORMS.values() for key in form.keys}))
 
 
-def module_of(name: str) -> FormModule:
-    """Import the module of a form; what it needs is imported only for those who have such sources."""
-    return cast("FormModule", import_module(f"pipeline.sources.{FORMS[name].module}"))
+def module_of(form: str) -> FormModule:
+    """Import the module of a form; its libraries are imported only if there are such sources."""
+    return cast("FormModule", import_module(f"pipeline.sources.{FORMS[form].module}"))
+
+
+def note_of(source: Source) -> str:
+    """Return what the summary of a build says about the parts of a source that are not read; empty for most forms."""
+    note = getattr(module_of(source.format), "note", None)
+    return note(source) if note else ""
+
+
+def splits_within(source: Source) -> Mapping[str, Sequence[str]] | Sequence[str]:
+    """Return the splits that the content of one file is divided into.
+
+    Args:
+        source: the file; its split does not count.
+
+    Returns:
+        For an archive, its folders by split; for arrays, the splits. Empty for other forms, and where no name of a
+        folder or array tells a split.
+    """
+    find = getattr(module_of(source.format), "splits_within", None)
+    return find(source) if find else []
+
+
+def companions_of(source: Source) -> list[Path]:
+    """List the files beside a source that are read with it, such as the labels of IDX images."""
+    find = getattr(module_of(source.format), "companions", None)
+    return find(source) if find else []

@@ -1,4 +1,4 @@
-"""The glyph generator as a source: workers draw the files of their shard, nothing is read from disk."""
+"""Generated glyphs as a source: workers draw the files of their shard, nothing is read from disk."""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -14,29 +14,29 @@ from pipeline.sources.glyphs.plan import labels, paths
 from pipeline.sources.source import IMAGES_PER_SHARD, Source, shard_key
 
 DEFAULT_ROWS = 20_000
-# Raise when the generator draws other files for the same rows and seed.
+# Raise when other files are drawn for the same rows and seed.
 _VERSION = 1
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Glyphs are named by `format` alone; see `pipeline.sources`."""
+    """Return False: glyphs are only chosen by `format`; see `pipeline.sources`."""
     del path, head
     return False
 
 
 def plan_of(source: Source) -> GlyphPlan:
-    """Plan the set that a source names by `rows` (files in the train part) and `seed`."""
+    """Plan the glyph set of a source: `rows` is the number of files in the train part."""
     return plan_glyphs(source.part.rows or DEFAULT_ROWS, source.part.seed or 0)
 
 
 def survey(source: Source) -> Survey:
-    """Know every shard without drawing one; see `pipeline.sources`."""
+    """Return the fingerprints of all shards, without drawing; see `pipeline.sources`."""
     shards = {shard_key(source, n): _fingerprint(block) for n, block in enumerate(_blocks(source))}
     return Survey(digest_of(shards), shards)
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Hand out blocks for workers to draw; see `pipeline.sources`."""
+    """Yield shards that workers draw; see `pipeline.sources`."""
     plan = plan_of(source)
     for number, block in enumerate(_blocks(source)):
         key = shard_key(source, number)

@@ -1,13 +1,13 @@
-"""One spelling for every class, whatever its source: labels are normalised here, for every form.
+"""Normalise labels, and recognise label columns by their names.
 
-- Unicode form C: a folder that macOS names in form D is the class of the same letters elsewhere.
-- No white space at the ends: `cat ` is `cat`. What is only white space is no label.
-- Digits followed by `.0` are the number, as tables write numbers beside gaps: `7.0` is `7`. `01` stays.
+Labels of all forms of sources are normalised in the same way:
+
+- Unicode form C: a folder that macOS names in form D is the same class as elsewhere.
+- No white space at the ends: `cat ` is `cat`. Only white space is no label.
+- A whole number with `.0`, as in tables with missing values, is the number: `7.0` is `7`. `01` stays `01`.
 
 References:
     Unicode Standard Annex 15, Unicode Normalization Forms.
-
-The usual names of a column of labels: one definition for CSV files of pixels, lists of files and Parquet.
 """
 
 import re
@@ -23,17 +23,17 @@ _NUMBER = re.compile(r"(-?[0-9]+)\.0+", re.ASCII)
 
 @lru_cache(2**12)
 def normal_label(label: str | None) -> str | None:
-    """Spell a label as the lake has it; None where there is none."""
+    """Return the normalised label; None if there is none."""
     if label is None:
         return None
-    # Stripped after: some characters become a space only by their normal form.
+    # Stripped afterwards: some characters become a space by normalisation.
     text = unicodedata.normalize("NFC", label).strip()
     number = _NUMBER.fullmatch(text)
     return (number[1] if number else text) or None
 
 
 def with_normal_labels(shard: Encoded) -> Encoded:
-    """Normalise the labels of a shard, and note in `respelled` which of them change."""
+    """Normalise the labels of a shard, and record the changed ones in `respelled`."""
     changed = {
         label: normal
         for label in {*shard.labels, *(item.label for item in shard.refused)}
@@ -41,28 +41,28 @@ def with_normal_labels(shard: Encoded) -> Encoded:
     }
     if not changed:
         return shard
-    refused = tuple(item._replace(label=_spelled(item.label, changed)) for item in shard.refused)
+    refused = tuple(item._replace(label=_normalised(item.label, changed)) for item in shard.refused)
     return replace(shard, labels=_all(shard.labels, changed), refused=refused, respelled=changed)
 
 
 def _all(labels: Iterable[str | None], changed: dict[str, str | None]) -> tuple[str | None, ...]:
-    return tuple(_spelled(label, changed) for label in labels)
+    return tuple(_normalised(label, changed) for label in labels)
 
 
-def _spelled(label: str | None, changed: dict[str, str | None]) -> str | None:
+def _normalised(label: str | None, changed: dict[str, str | None]) -> str | None:
     return None if label is None else changed.get(label, label)
 
 
-# The first pattern of which a table has a name counts: a table with a column "label" may have a column "y" as well.
-_USUAL = (
+# The first pattern that matches a column counts: a table with a column "label" may also have a column "y".
+_USUAL_LABELS = (
     re.compile(r"labels?|class|category|target"),
     re.compile(r"cls|classes|categories|targets|(label|class|category|target)(name|label|id|idx|index)"),
     re.compile(r"y|digit|character|char|letter"),
 )
-# Parts of names that suggest labels.
+# Parts of other names that suggest labels.
 _LABEL_WORDS = re.compile(r"label|class|categor|target|digit|tags?$|^y$|^cls|cls$|species|breed")
 
-# Columns that count or name the rows, as pandas, R and competitions write them: id, ImageId, row_id, index, Unnamed: 0.
+# Columns that number or name the rows, as in pandas, R and competitions: id, ImageId, row_id, index, Unnamed: 0.
 _ID = re.compile(
     r"|(row|image|img|sample|example|picture|u|uu|gu)?(ids?|idx|index)|(row|image|img)(number|names?|path|file)?"
     r"|file(name|path)?|path|key|url|(unnamed|(index)?level)\d*"
@@ -70,7 +70,7 @@ _ID = re.compile(
 
 
 def plain(name: str) -> str:
-    """Reduce a column's name to its letters and digits, in lower case: "Class_Name" is "classname"."""
+    """Return the letters and digits of a column's name in lower case: "classname" for "Class_Name"."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -78,14 +78,13 @@ def usual_labels(names: Sequence[str]) -> list[int]:
     """Find the columns that have a usual name of a label column.
 
     Args:
-        names: the columns that may be meant, in the order of the table.
+        names: names of columns, in the order of the table.
 
     Returns:
-        Their positions: none, one, or several that could all be meant. A column "y" beside a column "x" is a
-        coordinate.
+        Indices of the label columns: none, one, or several candidates. With a column "x", a column "y" is a coordinate.
     """
     spelled = list(map(plain, names))
-    for usual in _USUAL:
+    for usual in _USUAL_LABELS:
         found = [
             at for at, name in enumerate(spelled) if usual.fullmatch(name) and not (name == "y" and "x" in spelled)
         ]
@@ -95,10 +94,10 @@ def usual_labels(names: Sequence[str]) -> list[int]:
 
 
 def resembles_label(name: str) -> bool:
-    """Tell whether a name suggests labels without being a usual one: "fine_label", "tags", "image_class"."""
+    """Return whether a name suggests labels: "fine_label", "tags", "image_class"."""
     return bool(_LABEL_WORDS.search(plain(name)))
 
 
 def is_id(name: str) -> bool:
-    """Tell whether a name is one of a column that counts or names the rows; the empty name is."""
+    """Return whether a column numbers or names the rows, by its name; an empty name does."""
     return bool(_ID.fullmatch(plain(name)))

@@ -1,15 +1,15 @@
-"""Infer the split of each file of a source from folder names, file names and array names.
+"""Infer the split of each file of a source from the names of folders and files.
 
-A folder's name tells a split by one word (train, training, valid, val, validation, dev, test, testing), in any case,
+A folder names a split by one word (train, training, valid, val, validation, dev, test, testing), in any case,
 with or without a year or words such as "images" and "set": `train`, `Test`, `val2017`, `training_set`. The folders at
-the top count; a single folder around everything is looked through. They are taken for splits where
+the top are used, or those below a single top folder. They are folders of splits if
 
-- two of them tell different splits, or
-- the only folder is one, or
-- one tells a split and has folders of its own, as the folder of a class has not, or
-- the folders of classes have such folders: `cats/train`, `cats/test`, `dogs/train`.
+- two of them name different splits, or
+- the only folder names one, or
+- one names a split and contains folders, which the folder of a class does not, or
+- the folders of classes contain such folders: `cats/train`, `cats/test`, `dogs/train`.
 
-Otherwise `train` is a class, beside `car` and `bus`. What lies beside such folders is of the split `other`.
+Otherwise `train` is a class, like `car` and `bus`. Files outside the folders of splits have the split `other`.
 """
 
 import os
@@ -21,25 +21,27 @@ from pipeline.recipe.naming import GENERIC, SPLITS, split_in, without_digits, wo
 from pipeline.sources.source import is_folder
 from pipeline.sources.system_files import is_system_folder
 
-# The split of what lies beside the folders of train, valid and test, and what stands for it in `splits`.
+# The split of files outside the folders of other splits, and the pattern for these files in `splits`.
 OTHER, EVERYTHING_ELSE = "other", "*"
-# Folders that stand alone are looked through so far.
-_DEEPEST = 8
+# Most levels of single folders that are searched.
+_MAX_LEVELS = 8
 _SET = frozenset([*GENERIC, "set", "sets", "split", "splits", "folder", ""])
 
 
-class _Named(NamedTuple):
+class _SplitName(NamedTuple):
+    """The split that a name contains, and the other words of the name."""
+
     split: str
-    others: tuple[str, ...]  # other words of the name
+    others: tuple[str, ...]
 
 
-class Top(NamedTuple):
+class Level(NamedTuple):
     """The folders of one level of a source.
 
     Attributes:
-        prefix: the folders that stand alone above them: empty, or "set/" or "set/inner/".
-        folders: by name of a folder, the names of its own folders.
-        files: whether there are files beside the folders, here or above.
+        prefix: the single folders above them, such as "set/" or "set/inner/"; or empty.
+        folders: names of the folders of this level, and of the folders in each.
+        files: whether there are files at this level or above.
     """
 
     prefix: str
@@ -48,46 +50,48 @@ class Top(NamedTuple):
 
 
 def split_of_folder(name: str) -> str | None:
-    """Tell the split that a folder's name says by itself."""
-    named = _named(name)
+    """Return the split that the name of a folder means without other folders; None if there is none."""
+    named = _split_name(name)
     return named.split if named and set(named.others) <= _SET else None
 
 
-def splits_of(levels: Iterable[Top]) -> dict[str, tuple[str, ...]]:
-    """Tell which folders belong to which split: by the first level whose folders tell any.
+def splits_of(levels: Iterable[Level]) -> dict[str, tuple[str, ...]]:
+    """Find the folders of each split, at the first level with such folders.
 
     Returns:
-        By split, folders of the source; `EVERYTHING_ELSE` for `OTHER` where there is more. Empty where no folder tells
-        a split.
+        Folders of the source by split; `EVERYTHING_ELSE` for `OTHER` if there are other files. Empty if no folder
+        names a split.
     """
     return next(filter(None, map(_splits_of_level, levels)), {})
 
 
-def _splits_of_level(top: Top) -> dict[str, tuple[str, ...]]:
-    named = {name: found for name in sorted(top.folders) if (found := _named(name))}
+def _splits_of_level(level: Level) -> dict[str, tuple[str, ...]]:
+    named = {name: found for name in sorted(level.folders) if (found := _split_name(name))}
     plain = {name: found.split for name, found in named.items() if set(found.others) <= _SET}
-    rest = top.files or len(plain) < len(top.folders)
+    rest = level.files or len(plain) < len(level.folders)
     if len(set(plain.values())) < 2:  # noqa: PLR2004 - two different splits
-        # Names such as seg_train and seg_test: the same other words, different splits.
-        siblings = {name: found.split for name, found in named.items() if _has_twin(found, named.values())}
-        plain = siblings or {name: split for name, split in plain.items() if top.folders[name] or len(top.folders) == 1}
-        rest = top.files or len(plain) < len(top.folders)
-    if not plain and len(top.folders) > 1:
-        plain, rest = _below_classes(top)
+        # Names such as seg_train and seg_test, with the same other words and different splits.
+        siblings = {name: found.split for name, found in named.items() if _has_sibling(found, named.values())}
+        plain = siblings or {
+            name: split for name, split in plain.items() if level.folders[name] or len(level.folders) == 1
+        }
+        rest = level.files or len(plain) < len(level.folders)
+    if not plain and len(level.folders) > 1:
+        plain, rest = _below_classes(level)
     made: dict[str, tuple[str, ...]] = {}
     for name, split in plain.items():
-        made[split] = (*made.get(split, ()), f"{top.prefix}{name}")
+        made[split] = (*made.get(split, ()), f"{level.prefix}{name}")
     if made and rest:
         made[OTHER] = (EVERYTHING_ELSE,)
     return {split: made[split] for split in ("train", "valid", "test", OTHER) if split in made}
 
 
-def _below_classes(top: Top) -> tuple[dict[str, str], bool]:
-    """Find the splits in the folders of classes or categories: `cats/train`, `cats/test`, `dogs/train`."""
+def _below_classes(level: Level) -> tuple[dict[str, str], bool]:
+    """Find folders of splits in the folders of classes: `cats/train`, `cats/test`, `dogs/train`."""
     inner = {
         f"{name}/{below}": split
-        for name in sorted(top.folders)
-        for below in sorted(top.folders[name])
+        for name in sorted(level.folders)
+        for below in sorted(level.folders[name])
         if (split := split_of_folder(below))
     }
     if len(set(inner.values())) < 2:  # noqa: PLR2004 - two different splits
@@ -95,37 +99,37 @@ def _below_classes(top: Top) -> tuple[dict[str, str], bool]:
     return inner, True
 
 
-def levels_of_folder(folder: Path) -> Iterator[Top]:
-    """Look at the top of a folder on disk, and below while a folder stands alone.
+def levels_of_folder(folder: Path) -> Iterator[Level]:
+    """Yield the top level of a folder on disk, and the levels below as long as there is a single folder.
 
     Raises:
         OSError: a folder cannot be listed.
     """
     prefix, place, files = "", os.fspath(folder), False
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_LEVELS):
         names, has_files = _folders_in(place)
         files = files or has_files
-        yield Top(prefix, {name: frozenset(_folders_in(f"{place}/{name}")[0]) for name in names}, files)
+        yield Level(prefix, {name: frozenset(_folders_in(f"{place}/{name}")[0]) for name in names}, files)
         if len(names) != 1:
             return
         prefix, place = f"{prefix}{names[0]}/", f"{place}/{names[0]}"
 
 
-def levels_of_paths(folders: Iterable[str]) -> Iterator[Top]:
-    """Look at the top of an archive, and below while a folder stands alone.
+def levels_of_paths(folders: Iterable[str]) -> Iterator[Level]:
+    """Yield the top level of an archive, and the levels below as long as there is a single folder.
 
     Args:
-        folders: the folders that its files lie in, each once; "" for the top itself.
+        folders: the folders of its files, each once; "" for the top.
     """
     rest = sorted(folder for folder in folders if not any(map(is_system_folder, folder.split("/"))))
     prefix, files = "", False
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_LEVELS):
         files = files or "" in rest
         below: dict[str, set[str]] = {}
         for folder in filter(None, rest):
             first, _, inner = folder.partition("/")
             below.setdefault(first, set()).update({inner.partition("/")[0]} if inner else ())
-        yield Top(prefix, {name: frozenset(inner) for name, inner in below.items()}, files)
+        yield Level(prefix, {name: frozenset(inner) for name, inner in below.items()}, files)
         if len(below) != 1:
             return
         (first,) = below
@@ -134,17 +138,17 @@ def levels_of_paths(folders: Iterable[str]) -> Iterator[Top]:
 
 
 def split_of_file(path: str) -> str | None:
-    """Tell the split of a file by its name, or else by the nearest folder that names one.
+    """Return the split of a file: from its name, else from the nearest folder that names one; None if there is none.
 
     Args:
-        path: of the file, from the folder that the recipe names on.
+        path: path of the file inside the folder of the recipe.
     """
     *folders, name = path.split("/")
     return split_in(name) or next((split for part in reversed(folders) if (split := split_of_folder(part))), None)
 
 
 def merged_note(splits: Mapping[str, Sequence[str]], split: str) -> str:
-    """Say that folders of several splits are read as one; empty where they are not."""
+    """Return the note that folders of several splits are read as one; empty if they are not."""
     folders = [f"{folder}/" for name, named in splits.items() if name != OTHER for folder in named]
     if len(folders) < 2:  # noqa: PLR2004 - several folders
         return ""
@@ -152,18 +156,18 @@ def merged_note(splits: Mapping[str, Sequence[str]], split: str) -> str:
     return f"{', '.join(folders)} are all read as split '{split}'. {advice}"
 
 
-def _named(name: str) -> _Named | None:
+def _split_name(name: str) -> _SplitName | None:
     words = list(map(without_digits, words_of(name)))
     found = [SPLITS[word] for word in words if word in SPLITS]
-    return _Named(found[0], tuple(word for word in words if word not in SPLITS)) if len(found) == 1 else None
+    return _SplitName(found[0], tuple(word for word in words if word not in SPLITS)) if len(found) == 1 else None
 
 
-def _has_twin(one: _Named, others: Iterable[_Named]) -> bool:
+def _has_sibling(one: _SplitName, others: Iterable[_SplitName]) -> bool:
     return any(other.others == one.others and other.split != one.split for other in others)
 
 
 def _folders_in(place: str) -> tuple[list[str], bool]:
-    """List the folders in a folder by name, and tell whether it holds files too."""
+    """Return the names of the folders in a folder, and whether it also contains files."""
     folders, files = [], False
     with os.scandir(place) as found:
         for entry in found:

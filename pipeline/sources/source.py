@@ -1,4 +1,4 @@
-"""One source of a recipe, resolved: where it really is and in which form."""
+"""A resolved source of a recipe: its place on this machine, its form, and which files belong to it."""
 
 import bz2
 import gzip
@@ -25,7 +25,7 @@ IMAGES_PER_SHARD = 10_240
 BYTES_PER_SHARD = 64 * 2**20
 
 ISAL_ERROR: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment] # its stub calls the class an instance
-# What a damaged compressed file raises; only some of it is an OSError.
+# What reading a damaged compressed file raises.
 DAMAGED = (OSError, EOFError, zlib.error, ISAL_ERROR, lzma.LZMAError)
 
 
@@ -36,23 +36,23 @@ _PICTURE_ENDINGS = frozenset(
 
 @dataclass(frozen=True)
 class Source:
-    """One source, resolved.
+    """A resolved source.
 
     Attributes:
-        part: what the recipe says of it.
+        part: its `[[source]]` in the recipe.
         path: where it is on this machine.
-        split: the split its images belong to.
+        split: the split of its images.
         format: one of `pipeline.recipe.Format`.
-        size: (height, width) that the recipe asks for, or None.
-        max_bytes: largest encoded image that is read.
-        prefix: what goes in front of every path; empty, or a file's name and "/" where a glob found the file.
-        group: the uri of that glob or folder, as the recipe spells it; empty where the uri names the source itself.
-        folders: only what lies in these folders, or is one of these files, belongs to the source; empty for all.
-        without: what lies in these folders, or is one of these files, belongs to other sources of the same uri.
-        around: the folder that the folders of all splits lie in, which is no class; empty for the top.
-        rest: whether the source reads the files that no other source of its uri reads. There may be none.
-        strays: what lies neither in `folders` nor in `without` is a reject here.
-        note: what the summary of a build says about the source; empty for nothing.
+        size: (height, width) of the recipe, or None.
+        max_bytes: size of the largest encoded image that is read.
+        prefix: put before every path: the name of the file and "/" if a pattern matched the file, else empty.
+        group: the uri of that pattern or folder in the recipe; empty if the uri names the source itself.
+        folders: only files in these folders, or these files, belong to the source; empty for all.
+        excluded: files in these folders, and these files, belong to other sources of the same uri.
+        split_parent: the folder that contains the folders of all splits, which is not a class; empty for the top.
+        is_remainder: whether the source reads the files that no other source of its uri reads. There may be none.
+        rejects_outside: whether files neither in `folders` nor in `excluded` are rejects of this source.
+        note: a remark for the summary of a build; empty for none.
     """
 
     part: SourcePart
@@ -64,84 +64,84 @@ class Source:
     prefix: str = ""
     group: str = ""
     folders: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    around: str = ""
-    rest: bool = False
-    strays: bool = False
+    excluded: tuple[str, ...] = ()
+    split_parent: str = ""
+    is_remainder: bool = False
+    rejects_outside: bool = False
     note: str = ""
 
     @property
     def is_part(self) -> bool:
-        """Whether other sources of the same uri have what this one leaves out."""
-        return bool(self.folders or self.without)
+        """Whether other sources of the same uri read the other files."""
+        return bool(self.folders or self.excluded)
 
-    def has(self, paths: Sequence[str]) -> list[bool]:
-        """Tell which paths inside the source's file or folder belong to the source."""
+    def contains(self, paths: Sequence[str]) -> list[bool]:
+        """Return which paths inside the source's file or folder belong to the source."""
         if not self.is_part:
             return [True] * len(paths)
-        inside, outside = _beginnings(self.folders), _beginnings(self.without)
+        inside, outside = _prefixes(self.folders), _prefixes(self.excluded)
         return [(not inside or f"{path}/".startswith(inside)) and not f"{path}/".startswith(outside) for path in paths]
 
-    def skips(self, folder: str) -> bool:
-        """Tell whether nothing in a folder concerns the source, so that it need not be listed."""
-        inside, here = _beginnings(self.folders), f"{folder}/"
-        if not self.is_part or here.startswith(_beginnings(self.without)):
+    def can_skip(self, folder: str) -> bool:
+        """Return whether a folder contains no file of the source, so that it need not be listed."""
+        inside, here = _prefixes(self.folders), f"{folder}/"
+        if not self.is_part or here.startswith(_prefixes(self.excluded)):
             return self.is_part
         around = here.startswith(inside) or any(name.startswith(here) for name in inside)
-        return bool(inside) and not self.strays and not around
+        return bool(inside) and not self.rejects_outside and not around
 
-    def stray(self, path: str) -> bool:
-        """Tell whether a path belongs to no source of the uri, and is to be named here."""
-        return self.strays and not f"{path}/".startswith(_beginnings((*self.folders, *self.without)))
+    def is_outside(self, path: str) -> bool:
+        """Return whether a path belongs to no source of the uri, and is a reject of this one."""
+        return self.rejects_outside and not f"{path}/".startswith(_prefixes((*self.folders, *self.excluded)))
 
-    def refused_stray(self, path: str, size: int) -> Refused | None:
-        """Make a reject of a path that belongs to no source of the uri; None where it belongs to one."""
-        if not self.stray(path):
+    def outside_reject(self, path: str, size: int) -> Refused | None:
+        """Make the reject of a path that belongs to no source of the uri; None for other paths."""
+        if not self.is_outside(path):
             return None
-        named = ", ".join((*self.folders, *self.without))
+        named = ", ".join((*self.folders, *self.excluded))
         return Refused(path, None, "outside_splits", f"lies in none of the folders of `splits`: {named}", size)
 
     def label_of(self, path: str) -> str | None:
-        """Name the class of a file: the folder it lies in; a folder that names a split is none."""
+        """Return the class of a file: the name of its folder; the folder of a split is not a class."""
         for folder in self.folders:
             inner = path.removeprefix(f"{folder}/")
-            # A file directly in the folder of a split has the class of the folder above: `cats/train/1.png` is cats.
+            # A file directly in the folder of a split has the class of the folder above: `cats/train/1.png` is `cats`.
             if inner != path and label_of(inner) is not None:
                 return label_of(inner)
             if inner != path:
                 path = f"{folder.rpartition('/')[0]}/"
                 break
-        return None if self.around and path.rpartition("/")[0] == self.around else label_of(path)
+        return None if self.split_parent and path.rpartition("/")[0] == self.split_parent else label_of(path)
 
     @property
     def uri(self) -> str:
-        """The source as the recipe spells it; MNIST's folder of four files is told apart by split."""
+        """The uri in the recipe; the sources of one IDX folder have the same uri and different splits."""
         return self.part.uri
 
     @property
     def dataset(self) -> str:
-        """Dataset name from the recipe."""
+        """The dataset of the recipe."""
         return self.part.dataset
 
     @property
     def title(self) -> str:
-        """How messages call the source."""
+        """The name of the source in messages."""
         return f"{self.dataset}/{self.split} ({self.uri})"
 
 
-def _beginnings(folders: tuple[str, ...]) -> tuple[str, ...]:
+def _prefixes(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{folder}/" for folder in folders)
 
 
 def shard_key(source: Source, number: int | str) -> str:
-    """Name a shard so that no two sources of one dataset and split can meet.
+    """Make the key of a shard, unique within its dataset and split.
 
     Args:
-        source: the source the shard is cut from.
-        number: position of the shard, or what names it where positions move.
+        source: the source of the shard.
+        number: index of the shard, or a name if indices can change.
 
     Returns:
-        A plain word: the start of the source's name, a digest of its uri, and the number.
+        The start of the source's file name, a digest of its uri, and the number.
     """
     stem = re.sub(r"[^A-Za-z0-9]+", "_", Path(source.uri).name.split(".")[0]).strip("_")[:24]
     text = f"{number:05d}" if isinstance(number, int) else number
@@ -149,17 +149,17 @@ def shard_key(source: Source, number: int | str) -> str:
 
 
 def files_fingerprint(source: Source, *files: Path) -> str:
-    """Digest files by name, size and modification time: nothing is opened.
+    """Fingerprint files by name, size and modification time, without opening them.
 
     Args:
-        source: whose options that change what is read are part of the digest.
-        files: the files that make the source.
+        source: the source; options that change what is read are part of the fingerprint.
+        files: all files of the source.
 
     Raises:
-        SourceError: a file is gone.
+        SourceError: a file does not exist.
     """
     stats = [(file.name, *_stat(source, file)) for file in files]
-    selected = [[*source.folders], [*source.without]] if source.is_part else []
+    selected = [[*source.folders], [*source.excluded]] if source.is_part else []
     return digest_of([source.format, source.size, source.max_bytes, stats, *selected])
 
 
@@ -172,12 +172,12 @@ def _stat(source: Source, file: Path) -> tuple[int, int]:
 
 
 def readable_name(name: str) -> str:
-    r"""Make a name from a file system or archive fit for a table: bytes that are no UTF-8 are spelled as \xNN."""
+    r"""Make a file name fit for a table: bytes that are not UTF-8 are written as \xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry of a folder is a folder, or a link to one; a link to itself is none."""
+    """Return whether an entry of a folder is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -185,14 +185,14 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_picture_name(name: str) -> bool:
-    """Tell by its ending whether a file is meant to be a picture, of a format that is read or not."""
+    """Return whether a file name has the ending of an image format, whether imagelake reads the format or not."""
     return name.rpartition(".")[2].lower() in _PICTURE_ENDINGS
 
 
 def label_of(path: str) -> str | None:
-    """Name the class of a file: the folder it lies in; None at the top, or where that is no name.
+    """Return the class of a file: the name of its folder; None at the top, or if the folder has no name.
 
-    A folder that has the name of the picture in it, as in `cat/1.jpg/1.jpg`, is none: the class is the folder above.
+    A folder with the name of its image, as in `cat/1.jpg/1.jpg`, is not a class: the class is the folder above.
     """
     above, _, name = path.rpartition("/")
     above, _, folder = above.rpartition("/")
@@ -202,12 +202,12 @@ def label_of(path: str) -> str | None:
 
 
 def is_picture_folder(name: str) -> bool:
-    """Tell whether a folder is called like a picture: it may have been made for the one picture in it."""
+    """Return whether a folder has the name of an image file: it may have been made for the image in it."""
     return "." in name and is_picture_name(name)
 
 
 def opened(source: Source, file: Path) -> IO[bytes]:
-    """Open a file of a source for reading, decompressed where its first bytes say so (gzip, bzip2, xz).
+    """Open a file of a source for reading; gzip, bzip2 and xz are recognised by their first bytes and decompressed.
 
     Raises:
         SourceError: the file cannot be read.
@@ -219,7 +219,7 @@ def opened(source: Source, file: Path) -> IO[bytes]:
 
 
 def decompressed(file: Path) -> IO[bytes]:
-    """Open a file for reading, decompressed where its first bytes say so (gzip, bzip2, xz).
+    """Open a file for reading; gzip, bzip2 and xz are recognised by their first bytes and decompressed.
 
     Raises:
         OSError: the file cannot be read; reading it may raise any of DAMAGED.
@@ -231,14 +231,14 @@ def decompressed(file: Path) -> IO[bytes]:
 
 
 def beginning(file: Path, size: int) -> bytes:
-    """Read the first bytes of a file, decompressed: as far as they are there, where it is cut short or damaged.
+    """Read the first bytes of a file, decompressed; fewer bytes if the file is truncated or damaged.
 
     Raises:
         OSError: the file cannot be read.
     """
     with file.open("rb") as raw:
         found = b""
-        # Not igzip, which reads far ahead and loses what it has read where it trips.
+        # Not igzip, which reads far ahead and loses the bytes before any damage.
         stream = gzip.open(raw) if _opener(raw) is igzip.open else unpacked(raw)  # noqa: SIM115 - closed with raw
         with suppress(*DAMAGED):
             while len(found) < size and (piece := stream.read1(size - len(found))):  # type: ignore[union-attr]
@@ -247,14 +247,14 @@ def beginning(file: Path, size: int) -> bytes:
 
 
 def unpacked(raw: IO[bytes]) -> IO[bytes]:
-    """See an open file decompressed where its first bytes say so: `raw` then tells how far it is read."""
+    """Return an open file, decompressed if it is compressed; the position of `raw` shows the progress."""
     opener = _opener(raw)
     stream: IO[bytes] = raw if opener is None else opener(raw, "rb")
     return stream
 
 
 def is_compressed(file: Path) -> bool:
-    """Tell whether a file's first bytes are those of gzip, bzip2 or xz.
+    """Return whether a file is compressed with gzip, bzip2 or xz.
 
     Raises:
         OSError: the file cannot be read.
@@ -274,8 +274,3 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
-
-
-def one_line(error: Exception) -> str:
-    """Say in one line what an error says: some come without a message, some with several lines."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Files and folders that operating systems, file servers and tools leave among data: no class and no picture of a set.
+"""Recognise files and folders of operating systems, file servers and tools, which are no data.
 
-A folder whose name begins with one dot is such a folder (`.git`, `.ipynb_checkpoints`, `.Trash-1000`), and so are the
-names below, in any case. A file whose name begins with a dot is not: it may be a picture.
+System folders are those whose name begins with one dot (`.git`, `.ipynb_checkpoints`, `.Trash-1000`), and the names
+below in upper or lower case. A file whose name begins with a dot may be an image.
 """
 
 from functools import lru_cache
@@ -51,19 +51,19 @@ _FILES = frozenset(
         ".dvcignore",
     ]
 )
-# Windows marks a downloaded file by a stream of its own, which other systems unpack as a file beside it.
+# Windows marks a downloaded file with an alternate data stream, which other systems unpack as a file beside it.
 _STREAM_ENDINGS = ("zone.identifier", ":encryptable")
-# Each name above holds one of these, and so does every hidden folder, in the lines of a text of paths in lower case.
+# Each name above and every hidden folder contains one of these, in a text of paths in lower case, one on each line.
 _RARE_CHARACTERS = "@#$~+:\r"
 _MARKS = ("/.", "\n.", "thumbs", "desktop.ini", "picasa.ini", "macosx", "pycache", "zone.identifier")
 _SPACED_MARKS = ("system volume", "network trash", "temporary items")
 
 
 def may_hold_system_files(lines: str) -> bool:
-    """Tell quickly whether `system_file` may say something of one of many paths; where it is false, it says nothing.
+    """Return whether one of many paths may be a system file: a quick test; False means that none is.
 
     Args:
-        lines: the paths, each with a line feed before and behind it.
+        lines: the paths, each with a line feed before and after it.
     """
     text = lines.lower()
     if any(character in text for character in _RARE_CHARACTERS) or any(mark in text for mark in _MARKS):
@@ -72,7 +72,7 @@ def may_hold_system_files(lines: str) -> bool:
 
 
 def system_file(path: str) -> str:
-    """Tell why a file is none of the data: what is wrong with its name or with a folder that it lies in; else empty."""
+    """Return why a file is a system file, by its name or one of its folders; empty if it is not."""
     folder, _, name = path.rpartition("/")
     found = folder and system_folder(folder)
     if found:
@@ -82,12 +82,12 @@ def system_file(path: str) -> str:
 
 @lru_cache(2**16)
 def system_folder(path: str) -> str:
-    """Name the first part of a folder's path that is a system folder; empty where none is."""
+    """Return the first system folder in the path of a folder; empty if there is none."""
     return next(filter(is_system_folder, path.split("/")), "")
 
 
 def is_system_folder(name: str) -> bool:
-    """Tell whether a folder of this name holds no data. A name that begins with two dots is ordinary."""
+    """Return whether a folder name is that of a system folder. A name that begins with two dots is not."""
     return (name[:1] == "." and name[1:2] not in ("", ".")) or name.lower() in _FOLDERS
 
 

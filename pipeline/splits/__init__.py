@@ -1,1 +1,1 @@
-"""images, clusters -> splits: who is in which role, in which order, and who is dropped for whom."""
+"""Splits: assign images to roles in a random but reproducible order, and drop images that would leak between roles."""

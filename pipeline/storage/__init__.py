@@ -1,54 +1,64 @@
-"""Where bytes lie: a folder, or `s3://bucket/prefix`. A place is a string; what is below it is named with slashes.
+"""Read and write files on disk and objects in buckets.
 
-Who asks a bucket, and where, is told by the usual variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
-AWS_SESSION_TOKEN (without them, the machine's role); AWS_REGION or AWS_DEFAULT_REGION; AWS_ENDPOINT_URL_S3 or
-AWS_ENDPOINT_URL for a service that is not Amazon's; AWS_SKIP_SIGNATURE=true to ask as anybody may.
+A place is a string: a path, or `s3://bucket/prefix`. Names below a place are separated by slashes.
 
-Every request is repeated with growing pauses, and not for ever. Polars and deltalake are told the same (`options`).
+Buckets use the AWS environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or
+AWS_PROFILE and its files, or else the machine's role; AWS_REGION or AWS_DEFAULT_REGION; AWS_ENDPOINT_URL_S3 or
+AWS_ENDPOINT_URL for services other than Amazon's. Requests are not signed with AWS_SKIP_SIGNATURE=true, or if there are
+no credentials.
+
+Every request is repeated a bounded number of times with growing delays. Polars and deltalake use the same settings.
 """
 
-from pipeline.storage.atomic import full_disk_named
-from pipeline.storage.client import ask, silence_named, silent
+from pipeline.storage.atomic import disk_full_errors
+from pipeline.storage.client import SCHEME, storage_error, storage_errors, with_retries
 from pipeline.storage.objects import (
-    Found,
-    below,
+    ObjectInfo,
     delete,
+    delta_options,
     exists,
+    head,
     is_bucket,
+    is_prefix,
     last_name,
-    look,
-    normal,
-    options,
+    list_files,
+    normalized,
+    polars_options,
     read,
     read_range,
     read_start,
     resolved,
+    stream,
     write,
-    write_if,
+    write_if_unchanged,
 )
 from pipeline.storage.parquet import open_parquet, read_footers, scan_parquet
 
 __all__ = [
-    "Found",
-    "ask",
-    "below",
+    "SCHEME",
+    "ObjectInfo",
     "delete",
+    "delta_options",
+    "disk_full_errors",
     "exists",
-    "full_disk_named",
+    "head",
     "is_bucket",
+    "is_prefix",
     "last_name",
-    "look",
-    "normal",
+    "list_files",
+    "normalized",
     "open_parquet",
-    "options",
+    "polars_options",
     "read",
     "read_footers",
     "read_range",
     "read_start",
     "resolved",
     "scan_parquet",
-    "silence_named",
-    "silent",
+    "storage_error",
+    "storage_errors",
+    "stream",
+    "with_retries",
     "write",
-    "write_if",
+    "write_if_unchanged",
 ]

@@ -1,81 +1,158 @@
-"""A folder that is there whole or not at all: it is written beside its place and renamed into it.
+"""Write a folder or a file that appears complete or not at all.
 
-One file that a command writes for a person: there whole or not at all, and never in place of a lake's own.
+The work goes to a draft beside the target, under a name that starts with a dot. A rename puts it in place.
 """
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import DiskFullError, LakeError
 from pipeline.storage import objects
+from pipeline.storage.locks import try_lock
 
 
 @contextmanager
-def drafting(target: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes `target` when the work inside ends well, and goes when it fails.
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a draft folder that becomes `target` when the block succeeds, and is deleted when it fails.
 
-    What a killed process left is found under the same name and deleted.
+    The draft of a killed process has the same name; it is found and deleted.
 
     Args:
         target: absolute; does not exist, or is an empty folder.
 
     Yields:
-        An empty folder `.NAME.export` beside the target.
+        The empty folder `.NAME.export` beside the target.
 
     Raises:
-        LakeError: the target has something in it, cannot be made, or another process is writing to it.
+        LakeError: the target is not empty, cannot be created, or another process is writing to it.
     """
     check_free(target)
     draft = target.with_name(f".{target.name}.export")
-    try:
-        draft.mkdir(parents=True, exist_ok=True)
-        handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise LakeError(f"{target}: cannot be written to ({error.strerror}). Name another folder.") from error
-    try:
-        _lock(handle, draft, target)
-        _empty(draft)
+    with _locked(target):
+        try:
+            draft.mkdir(exist_ok=True)
+            _empty(draft)
+        except OSError as error:
+            raise _not_writable(target, error) from error
         try:
             yield draft
             _rename(draft, target)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-    finally:
-        os.close(handle)
 
 
 def check_free(target: Path) -> None:
-    """Refuse a folder that an export cannot become.
+    """Check that a folder can be created at `target`.
 
     Raises:
-        LakeError: there is a file, or something in the folder, or something else is mounted there.
+        LakeError: it is a file, a folder that is not empty, or a mount point.
     """
     if not target.exists():
         return
     if not target.is_dir():
         raise LakeError(f"{target}: is a file. Name a folder, one that is new or empty.")
     if any(target.iterdir()):
-        earlier = "an earlier export" if (target / "export.json").exists() else "something"
-        raise LakeError(f"{target}: there is {earlier} in it. Delete it, or name a folder that is new or empty.")
+        content = "an earlier export" if (target / "export.json").exists() else "files"
+        raise LakeError(f"{target}: already contains {content}. Delete it, or name a folder that is new or empty.")
     if target.is_mount():
-        raise LakeError(f"{target}: is a mount point, which nothing can be renamed to. Name a folder inside it.")
+        raise LakeError(f"{target}: is a mount point, which cannot be replaced. Name a folder inside it.")
 
 
-def _lock(handle: int, draft: Path, target: Path) -> None:
+@contextmanager
+def atomic_file(file: str | Path, description: str, *, outside_lakes: bool = False) -> Iterator[Path]:
+    """Yield the path of a draft that replaces `file` when the block succeeds, and is deleted when it fails.
+
+    Args:
+        file: the target; an existing regular file is replaced.
+        description: what the file is, such as "the report", for errors.
+        outside_lakes: refuse any file in the folder of a lake, not only files in its tables.
+
+    Yields:
+        A path beside `file` that does not exist yet.
+
+    Raises:
+        LakeError: the file cannot be written there.
+        DiskFullError: no space is left.
+    """
+    if objects.is_bucket(str(file)):
+        raise LakeError(f"{file}: {description} cannot be written to a bucket. Name a file on this machine.")
+    path = Path(file)
+    _check_file(path, description, outside_lakes=outside_lakes)
+    # Always the same name: a draft that a killed process left is overwritten.
+    draft = path.parent / f".{path.name}.draft"
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between opening and locking it, another export may have finished and renamed it.
-        same = os.path.samestat(os.fstat(handle), draft.stat())
-    except OSError:
-        same = False
-    if not same:
-        raise LakeError(f"{target}: another export is writing to it. Wait for it to end, or name another folder.")
+        with disk_full_errors(str(path.parent)):
+            draft.unlink(missing_ok=True)
+            try:
+                yield draft
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+    except DiskFullError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LakeError(f"{file}: {description} cannot be written there ({reason}). Name another file.") from error
+
+
+@contextmanager
+def disk_full_errors(place: str) -> Iterator[None]:
+    """Raise DiskFullError for every error that a full disk causes, in whatever library.
+
+    Args:
+        place: what is written to, for the message.
+
+    Raises:
+        DiskFullError: no space is left, or a quota is used up.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or "os error 28" in str(error):
+            raise DiskFullError(
+                f"no space is left on the disk of {place}. The lake is unchanged; free some space and build again."
+            ) from error
+        raise
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold a lock file beside the target. It is deleted in the end; one that a killed process left is reused."""
+    file = target.with_name(f".{target.name}.export.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _not_writable(target, error) from error
+    try:
+        if not (try_lock(handle, file) and _is_same_file(handle, file)):
+            raise LakeError(f"{target}: another export is writing to it. Wait for it to end, or name another folder.")
+        try:
+            yield
+        finally:
+            # The lock is held until the file is gone, so that nobody else locks it in between. Windows cannot delete an
+            # open file; there, it is deleted below.
+            with suppress(OSError):
+                file.unlink()
+    finally:
+        os.close(handle)
+        if os.name == "nt":
+            # Fails where another process has it open, which then deletes it.
+            with suppress(OSError):
+                file.unlink()
+
+
+def _is_same_file(handle: int, file: Path) -> bool:
+    """Whether the file is still there: an export that ended after it was opened here has deleted it."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), file.stat())
+    return False
 
 
 def _empty(folder: Path) -> None:
@@ -88,76 +165,27 @@ def _empty(folder: Path) -> None:
 
 def _rename(draft: Path, target: Path) -> None:
     try:
-        # Takes the place of an empty folder in one step, and fails if it has got something in it.
+        if os.name == "nt" and target.exists():
+            target.rmdir()
+        # On other systems, this replaces an empty folder in one step. It fails if the folder is not empty.
         draft.rename(target)
     except OSError as error:
         raise LakeError(
-            f"{target}: the export cannot take its place ({error.strerror}). Name a folder that is new or empty."
+            f"{target}: the export cannot be moved there ({error.strerror}). Name a folder that is new or empty."
         ) from error
 
 
-@contextmanager
-def writing_whole(file: str | Path, what: str, *, outside_lakes: bool = False) -> Iterator[Path]:
-    """Give a file to write to, which takes the place of `file` when the work inside ends well, and goes when it fails.
-
-    Args:
-        file: where to; a regular file that is there is replaced.
-        what: what it is, such as "the report", for errors.
-        outside_lakes: refuse the folder of a lake as a whole, not only its tables.
-
-    Yields:
-        A path beside `file` that does not exist yet.
-
-    Raises:
-        LakeError: the file cannot be written there.
-        DiskFullError: no space is left.
-    """
-    if objects.is_bucket(str(file)):
-        raise LakeError(f"{file}: {what} is written to a file of this machine, not to a bucket. Name another file.")
-    path = Path(file)
-    _check(path, what, outside_lakes=outside_lakes)
-    # The same name every time: what a killed process left is overwritten by the next, and not added to.
-    draft = path.parent / f".{path.name}.draft"
-    try:
-        with full_disk_named(str(path.parent)):
-            draft.unlink(missing_ok=True)
-            try:
-                yield draft
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
-    except DiskFullError:
-        raise
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise LakeError(f"{file}: {what} cannot be written there ({why}). Name another file.") from error
+def _not_writable(target: Path, error: OSError) -> LakeError:
+    return LakeError(f"{target}: cannot be written to ({error.strerror}). Name another folder.")
 
 
-def _check(path: Path, what: str, *, outside_lakes: bool) -> None:
+def _check_file(path: Path, description: str, *, outside_lakes: bool) -> None:
     if path.exists() and not path.is_file():
         kind = "folder" if path.is_dir() else "device or pipe"
-        raise LakeError(f"{path}: is a {kind}, so {what} cannot be written there. Name another file.")
+        raise LakeError(f"{path}: is a {kind}, so {description} cannot be written there. Name another file.")
     folder = path.parent.resolve()
     for above in (folder, *folder.parents):
         if (above / "_delta_log").is_dir():
             raise LakeError(f"{path}: lies in {above}, a table of a lake. Name a file outside of it.")
         if (above / "releases" / "_delta_log").is_dir() and (outside_lakes or path.name.startswith(".")):
             raise LakeError(f"{path}: lies in the lake {above}. Name a file outside of it.")
-
-
-@contextmanager
-def full_disk_named(root: str) -> Iterator[None]:
-    """Turn a full disk, wherever it shows, into an error that says what to do.
-
-    Raises:
-        DiskFullError: no space is left, or a quota is used up.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or "os error 28" in str(error):
-            raise DiskFullError(
-                f"no space is left on the disk of {root}. The lake reads as before; free some space and build again."
-            ) from error
-        raise

@@ -1,5 +1,7 @@
-"""Ask a bucket: one client for each bucket and set of variables, bounded retries, errors that say what to do."""
+"""Clients of buckets: one for each bucket and set of credentials, with bounded retries and clear errors."""
 
+import configparser
+import http.client
 import os
 import re
 import time
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ImagelakeError, StorageError
@@ -18,11 +21,12 @@ Result = TypeVar("Result")
 
 SCHEME = "s3://"
 # Of every request: tries after the first, seconds for all of them together, seconds for each.
-TRIES, PATIENCE, SECONDS = 8, 60, 60
-# Seconds to wait before what the client itself does not dare to repeat, a write, is repeated here.
-_PAUSES = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
-# All that makes one client another, and what the client calls it.
-_NAMES = {
+RETRIES, RETRY_SECONDS, REQUEST_SECONDS = 8, 60, 60
+_NO_LIMIT = timedelta(days=30)
+# Seconds to wait before each repetition of a request that the client itself does not repeat: a write, a broken list.
+_RETRY_DELAYS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
+# Environment variables, and the names of the same options in object_store. Later ones override earlier ones.
+_OPTION_NAMES = {
     "AWS_ENDPOINT_URL": "aws_endpoint",
     "AWS_ENDPOINT_URL_S3": "aws_endpoint",
     "AWS_DEFAULT_REGION": "aws_region",
@@ -32,42 +36,104 @@ _NAMES = {
     "AWS_SESSION_TOKEN": "aws_session_token",
     "AWS_SKIP_SIGNATURE": "aws_skip_signature",
 }
-# What object_store, the library inside obstore, Polars and deltalake, says of a bucket.
-_SILENT = "Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
-_NO_BUCKET, _NO_ROLE = "NoSuchBucket", "169\\.254|redential"
-_DENIED = "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|ermission|code: 40[13]"
-# What another try does not change.
-_FINAL = f"{_NO_BUCKET}|{_NO_ROLE}|{_DENIED}"
+_PROFILE_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+# Variables that name a role of a container or a service account.
+_ROLE_VARIABLES = (
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+_METADATA_SERVICE = "169.254.169.254"
+# What object_store, the library inside obstore, Polars and deltalake, writes into errors that come from a bucket.
+_BUCKET_ERROR = "Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
+_NO_BUCKET, _NO_CREDENTIALS = "NoSuchBucket", "169\\.254|redential"
+_DENIED = (
+    "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|ermission|code: 40[13]"
+    "|code: 400(?!.*RequestTimeout)"
+)
+# Errors that a repetition does not change.
+_PERMANENT = f"{_NO_BUCKET}|{_NO_CREDENTIALS}|{_DENIED}"
 _HINTS = {
-    _NO_BUCKET: "There is no such bucket: make it first, or check the name",
-    _NO_ROLE: "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    _DENIED: "The service refuses: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may do this",
-    "": "It was tried several times. Check AWS_ENDPOINT_URL{endpoint}, AWS_REGION and the network, then run again",
+    _NO_BUCKET: "There is no such bucket. Check the name, or create the bucket first",
+    _NO_CREDENTIALS: "No credentials were found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    _DENIED: "Access is denied. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to credentials that "
+    "may do this, or set AWS_SKIP_SIGNATURE=true if the bucket is public",
+    "": "The service did not answer after several tries. Check AWS_ENDPOINT_URL{endpoint}, AWS_REGION and the network, "
+    "then run the command again",
 }
 
 
 def settings() -> dict[str, str]:
-    """What the usual variables say, in the words that obstore, Polars and deltalake share."""
-    told = {name: os.environ[variable] for variable, name in _NAMES.items() if os.environ.get(variable)}
-    endpoint = told.get("aws_endpoint", "")
-    told.setdefault("aws_region", "us-east-1")
-    if endpoint:
-        told["aws_virtual_hosted_style_request"] = "false"
-    return told
+    """Return the options of a client, by the names that obstore, Polars and deltalake share.
+
+    They come from the AWS environment variables, else from the AWS profile. Requests are not signed if there are no
+    credentials and the machine has no role.
+    """
+    options = {name: os.environ[variable] for variable, name in _OPTION_NAMES.items() if os.environ.get(variable)}
+    if "aws_access_key_id" not in options and "aws_skip_signature" not in options:
+        options = {**_profile(), **options}
+        if "aws_access_key_id" not in options and not _has_role():
+            options["aws_skip_signature"] = "true"
+    options.setdefault("aws_region", "us-east-1")
+    if "aws_endpoint" in options:
+        options["aws_virtual_hosted_style_request"] = "false"
+    return options
 
 
-def store_of(place: str) -> "tuple[S3Store, str]":
-    """Find the client for a place in a bucket, and what the place is called there."""
-    bucket, _, key = place.removeprefix(SCHEME).partition("/")
-    return _client(bucket, tuple(settings().items())), key
+def _profile() -> dict[str, str]:
+    """Read the access keys and the region of an AWS profile: `AWS_PROFILE`, or the default one."""
+    name = os.environ.get("AWS_PROFILE") or "default"
+    credentials, config = configparser.RawConfigParser(), configparser.RawConfigParser()
+    try:
+        credentials.read(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or Path.home() / ".aws" / "credentials")
+        config.read(os.environ.get("AWS_CONFIG_FILE") or Path.home() / ".aws" / "config")
+    except (OSError, RuntimeError, ValueError, configparser.Error) as error:
+        raise StorageError(f"The AWS profile '{name}' cannot be read ({error}). Correct the file.") from error
+    section = name if name == "default" else f"profile {name}"
+    if os.environ.get("AWS_PROFILE") and not (credentials.has_section(name) or config.has_section(section)):
+        raise StorageError(f"There is no AWS profile '{name}' (AWS_PROFILE) in the AWS credentials and config files.")
+    found = {key: config.get(section, key, fallback="") for key in (*_PROFILE_KEYS, "region")}
+    found |= {key: value for key in _PROFILE_KEYS if (value := credentials.get(name, key, fallback=""))}
+    found["aws_region"] = found.pop("region")
+    return {key: value for key, value in found.items() if value}
 
 
-def ask(place: str, attempt: Callable[[], Result]) -> Result:
-    """Ask a bucket, by any library, and again where it did not answer and the answer may yet come.
+def _has_role() -> bool:
+    if any(map(os.environ.get, _ROLE_VARIABLES)):
+        return True
+    return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true" and _has_instance_role()
+
+
+@lru_cache(1)
+def _has_instance_role() -> bool:
+    """Return whether the machine is one of Amazon's that can have a role: its metadata service answers in a second."""
+    connection = http.client.HTTPConnection(_METADATA_SERVICE, timeout=1)
+    try:
+        connection.request("PUT", "/latest/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def store_of(place: str, *, streaming: bool = False) -> "tuple[S3Store, str]":
+    """Return the client for a place in a bucket, and the key of the place.
 
     Args:
-        place: what is asked for, for messages. Where it is in a folder, it is asked once.
-        attempt: may be done twice: where an answer is lost, what was asked for may be done all the same.
+        place: `s3://bucket/key`.
+        streaming: whether a request may take any time, as long as data arrives.
+    """
+    bucket, _, key = place.removeprefix(SCHEME).partition("/")
+    return _client(bucket, tuple(settings().items()), streaming=streaming), key
+
+
+def with_retries(place: str, attempt: Callable[[], Result]) -> Result:
+    """Call a function that uses a bucket, by any library, and repeat it after errors that may pass.
+
+    Args:
+        place: the place that the function uses, for messages. For a place on disk, the function is called once.
+        attempt: the function. A call whose reply was lost may have had its effect, so two calls must do no harm.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -75,35 +141,35 @@ def ask(place: str, attempt: Callable[[], Result]) -> Result:
     """
     if not place.startswith(SCHEME):
         return attempt()
-    until = time.monotonic() + PATIENCE
-    for pause in (*_PAUSES, None):
+    deadline = time.monotonic() + RETRY_SECONDS
+    for delay in (*_RETRY_DELAYS, None):
         try:
             return attempt()
         except Exception as error:
-            if not _is_of_the_bucket(error):
+            if not _is_bucket_error(error):
                 raise
-            if pause is None or time.monotonic() > until or re.search(_FINAL, str(error)):
-                raise _said(place, error) from error
-        time.sleep(pause)
+            if delay is None or time.monotonic() > deadline or re.search(_PERMANENT, str(error)):
+                raise _with_hint(place, error) from error
+        time.sleep(delay)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def silent(place: str, error: Exception) -> StorageError | None:
-    """Tell whether what Polars or deltalake raised comes from a bucket that did not answer or refused.
+def storage_error(place: str, error: Exception) -> StorageError | None:
+    """Make a StorageError of an error that Polars or deltalake raised because a bucket did not answer or refused.
 
     Args:
-        place: what was asked for, for messages.
-        error: what was raised.
+        place: the place that was used, for messages.
+        error: the error that was raised.
 
     Returns:
-        The error to raise instead; None where it is about something else.
+        The error to raise instead; None if the error has another cause.
     """
-    return _said(place, error) if place.startswith(SCHEME) and _is_of_the_bucket(error) else None
+    return _with_hint(place, error) if place.startswith(SCHEME) and _is_bucket_error(error) else None
 
 
 @contextmanager
-def silence_named(place: str) -> Iterator[None]:
-    """Turn what Polars or deltalake raise of a bucket that did not answer into an error that says what to do.
+def storage_errors(place: str) -> Iterator[None]:
+    """Raise what Polars or deltalake raise for a bucket that did not answer or refused as StorageError.
 
     Raises:
         StorageError: the bucket does not answer, or refuses.
@@ -111,41 +177,42 @@ def silence_named(place: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if found := silent(place, error):
+        if found := storage_error(place, error):
             raise found from error
         raise
 
 
-def _is_of_the_bucket(error: Exception) -> bool:
+def _is_bucket_error(error: Exception) -> bool:
     if isinstance(error, ImagelakeError) or type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
         return False
     if isinstance(error, FileNotFoundError):
         return "NoSuchBucket" in str(error)
-    return re.search(_SILENT, str(error)) is not None
+    return re.search(_BUCKET_ERROR, str(error)) is not None
 
 
-def _said(place: str, error: Exception) -> StorageError:
-    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Debug source")[0].split())
-    hint = next(hint for words, hint in _HINTS.items() if re.search(words, said))
+def _with_hint(place: str, error: Exception) -> StorageError:
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Debug source")[0].split())
+    hint = next(hint for pattern, hint in _HINTS.items() if re.search(pattern, text))
     endpoint = settings().get("aws_endpoint")
-    return StorageError(f"{place}: {hint.format(endpoint=f' (now {endpoint})' if endpoint else '')}. ({said[:300]})")
+    return StorageError(f"{place}: {hint.format(endpoint=f' (now {endpoint})' if endpoint else '')}. ({text[:300]})")
 
 
 @lru_cache(maxsize=16)
-def _client(bucket: str, told: tuple[tuple[str, str], ...]) -> "S3Store":
+def _client(bucket: str, options: tuple[tuple[str, str], ...], *, streaming: bool) -> "S3Store":
     from obstore.store import S3Store  # noqa: PLC0415
 
-    config: Any = dict(told)
+    config: Any = dict(options)
     return S3Store(
         bucket,
         config=config,
         client_options={
-            "timeout": timedelta(seconds=SECONDS),
+            "timeout": _NO_LIMIT if streaming else timedelta(seconds=REQUEST_SECONDS),
+            "read_timeout": timedelta(seconds=REQUEST_SECONDS),
             "allow_http": config.get("aws_endpoint", "").startswith("http://"),
         },
         retry_config={
-            "max_retries": TRIES,
-            "retry_timeout": timedelta(seconds=PATIENCE),
+            "max_retries": RETRIES,
+            "retry_timeout": _NO_LIMIT if streaming else timedelta(seconds=RETRY_SECONDS),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
         },
     )

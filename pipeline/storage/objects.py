@@ -1,21 +1,36 @@
-"""Files of a folder and objects of a bucket, by one set of functions."""
+"""Files of a folder and objects of a bucket, through the same functions.
+
+A place is a string: a path, or `s3://bucket/key`.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.storage.client import PATIENCE, SCHEME, SECONDS, TRIES, ask, settings, store_of
+from pipeline.storage.client import (
+    REQUEST_SECONDS,
+    RETRIES,
+    RETRY_SECONDS,
+    SCHEME,
+    settings,
+    storage_errors,
+    store_of,
+    with_retries,
+)
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
 
-class Found(NamedTuple):
+class ObjectInfo(NamedTuple):
     """An object of a bucket.
 
     Attributes:
         size: bytes.
-        tag: changes whenever its content is written.
-        time: of its last writing, by the bucket's clock.
+        tag: ETag: changes whenever the content is written.
+        time: of the last write, by the bucket's clock.
     """
 
     size: int
@@ -24,68 +39,68 @@ class Found(NamedTuple):
 
 
 def is_bucket(place: str) -> bool:
-    """Tell whether a place is in a bucket."""
+    """Return whether a place is in a bucket."""
     return place.startswith(SCHEME)
 
 
-def normal(place: str | Path) -> str:
-    """Spell a place in one way: in a bucket without a slash at its end."""
+def normalized(place: str | Path) -> str:
+    """Return a place as text; a place in a bucket has no slash at its end."""
     text = str(place)
     return f"{SCHEME}{text.removeprefix(SCHEME).strip('/')}" if is_bucket(text) else text
 
 
 def resolved(place: str) -> str:
-    """Spell a place so that two spellings of one are equal: a folder absolute, without links."""
-    return normal(place) if is_bucket(place) else str(Path(place).resolve())
+    """Return the one spelling of a place: a path on disk is absolute and without links."""
+    return normalized(place) if is_bucket(place) else str(Path(place).resolve())
 
 
 def last_name(place: str) -> str:
-    """Name a place by its last part."""
+    """Return the last part of a place."""
     return resolved(place).rpartition("/")[2]
 
 
-def options(place: str) -> dict[str, str] | None:
-    """What deltalake must know to read and write at a place; None for a folder."""
+def delta_options(place: str) -> dict[str, str] | None:
+    """Return the options with which deltalake reads and writes at a place; None for a folder."""
     if not is_bucket(place):
         return None
     return {
-        **_told(),
+        **_client_options(),
         "aws_conditional_put": "etag",
-        "max_retries": str(TRIES),
-        "retry_timeout": f"{PATIENCE}s",
+        "max_retries": str(RETRIES),
+        "retry_timeout": f"{RETRY_SECONDS}s",
         "backoff_config.init_backoff": "100ms",
         "backoff_config.max_backoff": "5s",
     }
 
 
-def scan_options(place: str) -> dict[str, Any] | None:
-    """What Polars must know to read at a place; None for a folder."""
+def polars_options(place: str) -> dict[str, Any] | None:
+    """Return the options with which Polars reads at a place; None for a folder."""
     if not is_bucket(place):
         return None
-    return {**_told(), "max_retries": TRIES, "retry_timeout_ms": PATIENCE * 1000}
+    return {**_client_options(), "max_retries": RETRIES, "retry_timeout_ms": RETRY_SECONDS * 1000}
 
 
-def _told() -> dict[str, str]:
-    told = settings()
-    http = told.get("aws_endpoint", "").startswith("http://")
-    return {**told, "allow_http": str(http).lower(), "timeout": f"{SECONDS}s"}
+def _client_options() -> dict[str, str]:
+    options = settings()
+    is_http = options.get("aws_endpoint", "").startswith("http://")
+    return {**options, "allow_http": str(is_http).lower(), "timeout": f"{REQUEST_SECONDS}s"}
 
 
 def exists(name: str) -> bool:
-    """Tell whether there is a file or object of just this name."""
-    return look(name) is not None if is_bucket(name) else Path(name).exists()
+    """Return whether there is a file or object of exactly this name."""
+    return head(name) is not None if is_bucket(name) else Path(name).exists()
 
 
-def look(name: str) -> Found | None:
-    """Look at an object; None where there is none."""
-    import obstore  # noqa: PLC0415 - only those who use buckets pay for it
+def head(name: str) -> ObjectInfo | None:
+    """Return size, ETag and time of an object; None if there is none."""
+    import obstore  # noqa: PLC0415 - only imported where buckets are used
 
     store, key = store_of(name)
     try:
-        meta = ask(name, lambda: obstore.head(store, key))
+        meta = with_retries(name, lambda: obstore.head(store, key))
     except FileNotFoundError:
         return None
-    return Found(meta["size"], meta["e_tag"] or "", meta["last_modified"])
+    return ObjectInfo(meta["size"], meta["e_tag"] or "", meta["last_modified"])
 
 
 def read(name: str) -> bytes:
@@ -100,7 +115,7 @@ def read(name: str) -> bytes:
     import obstore  # noqa: PLC0415
 
     store, key = store_of(name)
-    return ask(name, lambda: bytes(obstore.get(store, key).bytes()))
+    return with_retries(name, lambda: bytes(obstore.get(store, key).bytes()))
 
 
 def read_start(name: str, length: int) -> bytes:
@@ -112,7 +127,7 @@ def read_start(name: str, length: int) -> bytes:
 
 
 def read_range(name: str, start: int, length: int) -> bytes:
-    """Read some bytes of an object; fewer where it ends before.
+    """Read a range of bytes of an object; fewer bytes if it ends earlier.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -121,15 +136,34 @@ def read_range(name: str, start: int, length: int) -> bytes:
     import obstore  # noqa: PLC0415
 
     store, key = store_of(name)
-    return ask(name, lambda: bytes(obstore.get_range(store, key, start=start, length=length)))
+    return with_retries(name, lambda: bytes(obstore.get_range(store, key, start=start, length=length)))
 
 
-def write(name: str, content: bytes | IO[bytes]) -> None:
-    """Write an object, whole or not at all, over what is there.
+def stream(name: str, piece: int) -> Iterator[bytes]:
+    """Read an object from start to end; the client continues after a broken connection.
 
     Args:
         name: a place in a bucket.
-        content: bytes, or a file; a large one goes up in pieces.
+        piece: fewest bytes of each piece but the last.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageError: the bucket does not answer, or refuses.
+    """
+    import obstore  # noqa: PLC0415
+
+    store, key = store_of(name, streaming=True)
+    with storage_errors(name):
+        for data in obstore.get(store, key).stream(min_chunk_size=piece):
+            yield bytes(data)
+
+
+def write(name: str, content: bytes | IO[bytes]) -> None:
+    """Write an object in one step, and replace the one that is there.
+
+    Args:
+        name: a place in a bucket.
+        content: bytes, or a file; a large file is uploaded in parts.
 
     Raises:
         StorageError: the bucket does not answer, or refuses.
@@ -143,19 +177,19 @@ def write(name: str, content: bytes | IO[bytes]) -> None:
             content.seek(0)
         obstore.put(store, key, content)
 
-    ask(name, put)
+    with_retries(name, put)
 
 
-def write_if(name: str, content: bytes, tag: str | None) -> Found | None:
-    """Write an object only if it is as it was: the one way in which of two writers only one can win.
+def write_if_unchanged(name: str, content: bytes, tag: str | None) -> ObjectInfo | None:
+    """Write an object only if it has not changed: of two writers, only one succeeds.
 
     Args:
         name: a place in a bucket.
-        content: bytes that no other writer would write.
-        tag: of the object as it was; None where there was none.
+        content: bytes that no other writer writes.
+        tag: ETag that the object must have; None if there must be no object.
 
     Returns:
-        The object as it is now; None where somebody else was first, and then nothing was written.
+        The new object; None if the object has changed, and then nothing was written.
 
     Raises:
         StorageError: the bucket does not answer, or refuses.
@@ -164,24 +198,24 @@ def write_if(name: str, content: bytes, tag: str | None) -> Found | None:
     from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415
 
     store, key = store_of(name)
-    # Without quotes: some services compare with the bare digest, and others take either.
+    # Without quotes: some services compare with the bare digest, the others accept both.
     mode: Any = "create" if tag is None else {"e_tag": tag.strip('"')}
 
     def put() -> bool:
         try:
             obstore.put(store, key, content, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            # Where the answer to a try was lost, the next one hears that somebody was first: ourselves.
+            # If the reply to a try was lost, the next try fails because the first one has changed the object.
             with suppress(FileNotFoundError):
                 return read(name) == content
             return False
         return True
 
-    return look(name) if ask(name, put) else None
+    return head(name) if with_retries(name, put) else None
 
 
 def delete(names: Iterable[str]) -> None:
-    """Delete files or objects; that one is gone already does not matter.
+    """Delete files or objects; missing ones are ignored.
 
     Raises:
         StorageError: the bucket does not answer, or refuses.
@@ -196,11 +230,18 @@ def _delete_object(name: str) -> None:
     import obstore  # noqa: PLC0415
 
     store, key = store_of(name)
-    ask(name, lambda: obstore.delete(store, key))
+    with_retries(name, lambda: obstore.delete(store, key))
 
 
-def below(place: str) -> Iterator[str]:
-    """Name every file or object below a place, by what its name has behind that, ordered.
+def list_files(place: str, *, deep: bool = True) -> Iterator[str]:
+    """List the files or objects below a place.
+
+    Args:
+        place: a folder, or a prefix of a bucket.
+        deep: also those in folders below it; a folder on disk is always listed with all its folders.
+
+    Yields:
+        The part of each name behind the place, in order.
 
     Raises:
         StorageError: the bucket does not answer, or refuses.
@@ -211,7 +252,28 @@ def below(place: str) -> Iterator[str]:
         return
     import obstore  # noqa: PLC0415
 
-    store, key = store_of(place)
-    prefix = f"{key}/" if key else ""
-    listed = ask(place, lambda: [item["path"] for chunk in obstore.list(store, prefix) for item in chunk])
-    yield from sorted(path.removeprefix(prefix) for path in listed)
+    store, prefix = _prefix_of(place)
+
+    def listed() -> list[str]:
+        if not deep:
+            return [item["path"] for item in obstore.list_with_delimiter(store, prefix)["objects"]]
+        return [item["path"] for chunk in obstore.list(store, prefix) for item in chunk]
+
+    yield from sorted(path.removeprefix(prefix) for path in with_retries(place, listed))
+
+
+def is_prefix(place: str) -> bool:
+    """Return whether a bucket has objects below a place.
+
+    Raises:
+        StorageError: the bucket does not answer, or refuses.
+    """
+    import obstore  # noqa: PLC0415
+
+    store, prefix = _prefix_of(place)
+    return with_retries(place, lambda: any(obstore.list(store, prefix)))
+
+
+def _prefix_of(place: str) -> "tuple[S3Store, str]":
+    store, key = store_of(place.rstrip("/"))
+    return store, f"{key}/" if key else ""

@@ -1,4 +1,4 @@
-"""Parquet files wherever they lie."""
+"""Read Parquet files on disk and in buckets."""
 
 import io
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.storage.objects import is_bucket, look, read_range, scan_options
+from pipeline.storage.objects import head, is_bucket, polars_options, read_range
 
-# Footers of a bucket that are asked for at once.
-_AT_ONCE = 16
+# Footers in a bucket that are read in parallel.
+_THREADS = 16
 
 
 def scan_parquet(names: Sequence[str], **how: Any) -> pl.LazyFrame:  # noqa: ANN401 - Polars' own options
-    """Scan Parquet files by name, at least one: by default what they hold, and nothing that their names say."""
-    options = {"hive_partitioning": False, **how, "storage_options": scan_options(names[0])}
-    # Its own way to credentials is that of another library; the variables say who asks.
+    """Scan one or more Parquet files; folder names such as `key=value` add no columns by default."""
+    options = {"hive_partitioning": False, **how, "storage_options": polars_options(names[0])}
+    # Without Polars' own search for credentials, which uses boto3: `polars_options` contains them.
     return pl.scan_parquet(list(names), glob=False, credential_provider=None, **options)
 
 
@@ -26,12 +26,12 @@ def read_footers(names: Sequence[str]) -> list[pq.FileMetaData]:
     """Read the footers of Parquet files, in the order given.
 
     Raises:
-        FileNotFoundError: one is not there.
-        OSError: one cannot be read, or is no Parquet file (`pyarrow.ArrowException` likewise).
+        FileNotFoundError: one of them does not exist.
+        OSError: one cannot be read or is not a Parquet file; also `pyarrow.ArrowException`.
     """
     if not names or not is_bucket(names[0]):
         return [pq.read_metadata(name) for name in names]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(_footer, names))
 
 
@@ -41,30 +41,30 @@ def _footer(name: str) -> pq.FileMetaData:
 
 
 def open_parquet(name: str, **how: Any) -> pq.ParquetFile:  # noqa: ANN401 - pyarrow's own options
-    """Open a Parquet file; close it, or use it in `with`.
+    """Open a Parquet file, to be closed by the caller or used in `with`.
 
     Args:
         name: place of the file.
         how: options of `pyarrow.parquet.ParquetFile`.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it cannot be read, or is no Parquet file (`pyarrow.ArrowException` likewise).
+        FileNotFoundError: it does not exist.
+        OSError: it cannot be read or is not a Parquet file; also `pyarrow.ArrowException`.
     """
     if not is_bucket(name):
         return pq.ParquetFile(name, **how)
-    found = look(name)
+    found = head(name)
     if found is None:
         raise FileNotFoundError(name)
-    # What is asked for is fetched as few long ranges instead of a request for every page.
-    return pq.ParquetFile(pa.PythonFile(_Ranges(name, found.size), mode="r"), **{**how, "pre_buffer": True})
+    # With `pre_buffer`, pyarrow reads a few long ranges instead of one range for every page.
+    return pq.ParquetFile(pa.PythonFile(_ObjectFile(name, found.size), mode="r"), **{**how, "pre_buffer": True})
 
 
-class _Ranges(io.RawIOBase):
-    """An object as a file: every read asks for just its range."""
+class _ObjectFile(io.RawIOBase):
+    """An object of a bucket as a file; each read is one request for a range of bytes."""
 
     def __init__(self, name: str, size: int) -> None:
-        self._name, self._size, self._at = name, size, 0
+        self._name, self._size, self._position = name, size, 0
 
     def readable(self) -> bool:
         return True
@@ -73,16 +73,16 @@ class _Ranges(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
-    def seek(self, to: int, whence: int = io.SEEK_SET) -> int:
-        self._at = to + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
-        length = min(size if size >= 0 else self._size, self._size - self._at)
+        length = min(size if size >= 0 else self._size, self._size - self._position)
         if length <= 0:
             return b""
-        found = read_range(self._name, self._at, length)
-        self._at += len(found)
+        found = read_range(self._name, self._position, length)
+        self._position += len(found)
         return found

@@ -1,4 +1,4 @@
-"""Check what a lake promises: read every file, hash every pixel row again, and check the laws of the tables."""
+"""Verify a lake: read every file, hash every image again, and check the laws of the tables."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,33 +8,36 @@ from pipeline.engines.local import HERE
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import SILENT, Progress
-from pipeline.verify.faults import Check, DamagedError, Fault, Held, damage_named
+from pipeline.verify.faults import Check, DamagedError, Fault, damage_errors
 from pipeline.verify.laws import (
     RELEASES_CHECK,
+    LawResult,
+    check_releases,
     clusters_follow_from_index,
     drops_have_reasons,
     every_file_is_counted,
     ids_are_unique,
     no_cluster_straddles,
     pairs_are_of_images,
-    releases_match_commits,
     splits_name_images,
 )
-from pipeline.verify.logs import logs_are_whole
+from pipeline.verify.logs import check_logs
 from pipeline.verify.tables import check_tables, list_tables, newest_lake
 
-__all__ = ["PRELOAD", "REPAIRED", "Check", "Fault", "hold_laws", "verify"]
+__all__ = ["PRELOAD", "REPAIRABLE_KINDS", "Check", "Fault", "check_laws", "verify"]
 
-# What workers start with.
+# Modules that workers import when they start.
 PRELOAD = ("pipeline.verify.pixels",)
-# Kinds of faults that a build can repair.
-REPAIRED = frozenset({"missing", "size", "unreadable", "checksum", "columns", "rows", "statistics", "changed", "law"})
+# Kinds of faults that `imagelake build --repair` can repair.
+REPAIRABLE_KINDS = frozenset(
+    {"missing", "size", "unreadable", "checksum", "columns", "rows", "statistics", "changed", "law"}
+)
 
 
 class _Law(NamedTuple):
     name: str
-    check: Callable[[Lake], Held]
-    reads: Sequence[str]
+    check: Callable[[Lake], LawResult]
+    tables: Sequence[str]
 
 
 _LAWS = (
@@ -51,50 +54,51 @@ _LAWS = (
 def verify(root: str, *, engine: Engine = HERE, progress: Progress = SILENT) -> list[Check]:
     """Check the newest release of a lake.
 
-    Reads the log of every table, every file that the release names, and every pixel, one row group at a time.
+    Reads the log of every table, every file of the release, and every pixel, one row group at a time.
 
     Args:
         root: the lake's place.
         engine: where to run.
-        progress: where to show it.
+        progress: shows the progress.
 
     Returns:
-        What was checked, and what is wrong. Laws about tables that cannot be read say so as a fault.
+        The checks with their faults. A law about tables that cannot be read has a fault of kind `unchecked`.
 
     Raises:
         NoReleaseError: the lake has no release.
         NewerLakeError: the lake was made by a newer imagelake.
         StorageError: a bucket does not answer.
     """
-    logs = logs_are_whole(root)
-    known = {fault.table for fault in logs.faults}
+    logs = check_logs(root)
+    damaged_logs = {fault.table for fault in logs.faults}
     snapshot = Snapshot(root)
-    releases = Check(RELEASES_CHECK, 0, []) if "releases" in known else releases_match_commits(snapshot)
-    lake = Lake.working(snapshot) if releases.faults else newest_lake(root, sure="releases" not in known)
+    releases = Check(RELEASES_CHECK, 0, []) if "releases" in damaged_logs else check_releases(snapshot)
+    log_is_whole = "releases" not in damaged_logs
+    lake = Lake.working(snapshot) if releases.faults else newest_lake(root, log_is_whole=log_is_whole)
     tables = list_tables(lake)
     # Faults of these logs are listed already.
-    tables.faults = [fault for fault in tables.faults if fault.table not in known]
-    found = check_tables(tables, engine, progress)
+    tables.faults = [fault for fault in tables.faults if fault.table not in damaged_logs]
+    files = check_tables(tables, engine, progress)
     progress.step("verify laws")
-    return [logs, releases, *found.checks, *hold_laws(lake, found.unread | known)]
+    return [logs, releases, *files.checks, *check_laws(lake, files.unreadable | damaged_logs)]
 
 
-def hold_laws(lake: Lake, unread: frozenset[str]) -> list[Check]:
-    """Check the laws that can be checked at rest.
+def check_laws(lake: Lake, unreadable: frozenset[str]) -> list[Check]:
+    """Check the laws that can be checked from the tables alone.
 
     Args:
-        lake: the lake, as of a release or as it stands.
-        unread: tables that cannot be read: a law about them is not checked, which is a fault.
+        lake: the lake, of a release or with all tables at their newest versions.
+        unreadable: tables that cannot be read. A law about them is not checked, which is a fault.
     """
-    return [_guarded(law, lake, [name for name in law.reads if name in unread]) for law in _LAWS]
+    return [_check_law(law, lake, [name for name in law.tables if name in unreadable]) for law in _LAWS]
 
 
-def _guarded(law: _Law, lake: Lake, unread: Sequence[str]) -> Check:
-    reason = f"as not all of {' and '.join(unread)} can be read"
+def _check_law(law: _Law, lake: Lake, unreadable: Sequence[str]) -> Check:
+    reason = f"because {' and '.join(unreadable)} cannot be read completely"
     try:
-        if not unread:
-            with damage_named():
+        if not unreadable:
+            with damage_errors():
                 return Check(law.name, *law.check(lake))
     except DamagedError as error:
-        reason = f"as a table {error}"
+        reason = f"because a table {error}"
     return Check(law.name, 0, [Fault("unchecked", f"cannot be checked, {reason}")])

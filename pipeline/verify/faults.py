@@ -1,4 +1,4 @@
-"""What a check of `verify` returns: how much was checked, and what is wrong with what."""
+"""What the checks of `verify` return: how much was checked, and what is wrong."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, one_line
 
-# Images named for each fault: enough to see what is wrong, not a million lines.
-MOST = 5
-# Kinds of faults by which rows of a table cannot be read.
-UNREAD = frozenset({"missing", "unreadable", "columns", "log"})
-# What pyarrow and Polars raise where bytes are not what they should be.
-_RAISED = (
+# A fault names at most this many images.
+MAX_IMAGES = 5
+# Kinds of faults that make rows of a table unreadable.
+UNREADABLE_KINDS = frozenset({"missing", "unreadable", "columns", "log"})
+# What pyarrow and Polars raise for damaged bytes.
+_LIBRARY_ERRORS = (
     pa.ArrowException,
     pl.exceptions.PolarsError,
     OSError,
@@ -25,28 +25,29 @@ _RAISED = (
     ArithmeticError,
     TypeError,
     AttributeError,
-    # No Exception: what Polars does where it trips over what cannot be.
+    # Not an Exception; Polars raises it for input that it takes for impossible.
     pl.exceptions.PanicException,
 )
 
 
 class DamagedError(Exception):
-    """Something cannot be read; the message says in one line why. Never leaves `verify` or a repair."""
+    """Something cannot be read; the message says why, in one line. Never leaves `verify` or a repair."""
 
 
 class Fault(NamedTuple):
     """One thing that is wrong.
 
     Attributes:
-        kind: `missing`, `size` (not as many bytes as its commit says), `unreadable`, `checksum` (of a page), `columns`,
-            `rows` (not as many), `statistics` (of a column, which queries skip rows by), `changed` (values do not match
-            their hash or what they were made from), `law`, `log` (of a table's commits), `unchecked`.
-        text: what is wrong, behind the name of the file.
-        table: the table; empty where it is about several.
-        file: place of the file; empty where it is about rows of several.
+        kind: `missing`, `size` (not the bytes that the commit records), `unreadable`, `checksum` (of a page),
+            `columns`, `rows` (not the number that the commit records), `statistics` (of a column; queries skip rows by
+            them), `changed` (values do not match their hash, or what they were made from), `law`, `log` (of a table's
+            commits), `unchecked`.
+        text: what is wrong, without the name of the file.
+        table: the table; empty for a fault of several tables.
+        file: place of the file; empty for a fault of rows in several files.
         partition: partition values of the file: dataset, split and shard, or rule, or split_name.
-        rows: how many rows of the table are hurt, as far as that can be told: of `images`, that is images.
-        images: paths of the first of the images that are hurt, where they can be told.
+        rows: number of damaged rows, if known; of `images`, that is images.
+        images: paths of the first `MAX_IMAGES` damaged images, if known.
         source: the source of the images, as the recipe spells it.
     """
 
@@ -60,45 +61,38 @@ class Fault(NamedTuple):
     source: str = ""
 
     def __str__(self) -> str:
-        """Say it in one line."""
-        words = f"{self.file}: {self.text}" if self.file else self.text
+        """Return the fault in one line."""
+        line = f"{self.file}: {self.text}" if self.file else self.text
         if self.rows is None:
-            return words
+            return line
         unit = "image" if self.table in ("images", "index") else "row"
-        words += f"; {self.rows:,} {unit}{'' if self.rows == 1 else 's'}{_place(self.partition)}"
-        words += f", from {self.source}" if self.source else ""
+        line += f"; {self.rows:,} {unit}{'' if self.rows == 1 else 's'}{_of_partition(self.partition)}"
+        line += f", from {self.source}" if self.source else ""
         if self.images:
             more = self.rows - len(self.images)
-            words += f": {', '.join(self.images)}{f' and {more:,} more' if more > 0 else ''}"
-        return words
+            line += f": {', '.join(self.images)}{f' and {more:,} more' if more > 0 else ''}"
+        return line
 
     def as_values(self) -> dict[str, Any]:
-        """Spell it for JSON, with the line that people read as `message`."""
+        """Return the fields for JSON, and `message`, the fault in one line."""
         return {"message": str(self), **self._asdict(), "partition": dict(self.partition)}
 
 
 class Check(NamedTuple):
-    """One thing that was checked: how many rows or files, and what is wrong with them."""
+    """The result of one check: its name, how many rows or files were checked, and the faults found."""
 
     name: str
     checked: int
     faults: Sequence[Fault]
 
 
-class Held(NamedTuple):
-    """How many rows a law was held against, and which do not keep it."""
-
-    checked: int
-    faults: Sequence[Fault]
-
-
 @contextmanager
-def damage_named() -> Iterator[None]:
-    """Turn whatever a library raises over damaged bytes into one error.
+def damage_errors() -> Iterator[None]:
+    """Turn the errors that libraries raise for damaged bytes into DamagedError.
 
     Raises:
         DamagedError: something cannot be read.
-        StorageError: a bucket does not answer: that says nothing about what is in it.
+        StorageError: a bucket does not answer, which is no sign of damage.
     """
     try:
         yield
@@ -106,16 +100,11 @@ def damage_named() -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DamagedError("is missing") from error
-    except _RAISED as error:
-        raise DamagedError(f"cannot be read ({one_line(error)})") from error
+    except _LIBRARY_ERRORS as error:
+        raise DamagedError(f"cannot be read ({one_line(error, 200)})") from error
 
 
-def one_line(error: object) -> str:
-    """Say in one line what an error says."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _place(partition: Mapping[str, str]) -> str:
+def _of_partition(partition: Mapping[str, str]) -> str:
     if "shard" in partition:
         rule = f", rule {partition['rule']}" if "rule" in partition else ""
         return f" of {partition['dataset']}/{partition['split']} shard {partition['shard']}{rule}"

@@ -1,23 +1,33 @@
-"""The laws that tables must keep, checked from ids and labels alone: no pixel is read."""
+"""Check the laws of the tables from ids and labels alone; no pixel is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.builder.clusters import clusters_of, find_stored, links_of
+from pipeline.builder.clusters import cluster_edges, find_stored_rule, read_clusters
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.components import link
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from pipeline.verify.faults import Check, Fault, Held
-from pipeline.verify.parquet_file import Named, read_through
+from pipeline.verify.faults import Check, Fault
+from pipeline.verify.parquet_file import TableFile, read_row_groups
 
-_FROM = {"keys": "index"}
+RELEASES_CHECK = "releases match what their commits record"
+# By the method of a rule, the table that its clusters are made from; "pairs" for all others.
+_MADE_FROM = {"keys": "index"}
 
 
-def every_file_is_counted(lake: Lake) -> Held:
-    """Law 1: what the shards table counts is what images and rejects hold."""
+class LawResult(NamedTuple):
+    """How many rows were checked against a law, and the faults found."""
+
+    checked: int
+    faults: Sequence[Fault]
+
+
+def every_file_is_counted(lake: Lake) -> LawResult:
+    """Law 1: the counts in the shards table are the numbers of rows in images and rejects."""
     key = ["dataset", "split", "shard"]
     shards = lake.scan("shards").collect()
     images = lake.scan("images").group_by(key).agg(images=pl.len()).collect()
@@ -30,27 +40,24 @@ def every_file_is_counted(lake: Lake) -> Held:
         _law(
             "counts of images and rejects differ from the row of the shard",
             "images",
-            dict(zip(key, of, strict=True)),
+            dict(zip(key, values, strict=True)),
             n,
         )
-        for *of, n in wrong.select(*key, "images").rows()
+        for *values, n in wrong.select(*key, "images").rows()
     ]
-    return Held(
-        int(shards.select(pl.sum("rows") + pl.sum("rejects")).item() or 0),
-        faults,
-    )
+    return LawResult(int(shards.select(pl.sum("rows") + pl.sum("rejects")).item() or 0), faults)
 
 
-def ids_are_unique(lake: Lake) -> Held:
-    """Law 1: no two images have one id."""
+def ids_are_unique(lake: Lake) -> LawResult:
+    """Law 1: every image has an id of its own."""
     ids = lake.scan("images").select("image_id").collect().to_series()
-    twice = len(ids) - ids.n_unique()
-    faults = [_law("ids occur more than once", "images", {}, twice)] if twice else []
-    return Held(len(ids), faults)
+    repeated = len(ids) - ids.n_unique()
+    faults = [_law("ids occur more than once", "images", {}, repeated)] if repeated else []
+    return LawResult(len(ids), faults)
 
 
-def clusters_follow_from_index(lake: Lake) -> Held:
-    """Group the index again, link the pairs again, and compare with the clusters."""
+def clusters_follow_from_index(lake: Lake) -> LawResult:
+    """Make all clusters again from index and pairs, and compare them with the stored ones."""
     clusters = lake.scan("clusters").collect()
     faults = []
     for rule, unit in sorted(lake.snapshot.metadata("clusters").units.items()):
@@ -59,15 +66,15 @@ def clusters_follow_from_index(lake: Lake) -> Held:
         if method == "keys":
             same = cluster_by_keys(lake.scan("index").filter(rule=rule)).collect().equals(found)
         else:
-            links = links_of(rule, lambda table: lake.scan(table).filter(rule=rule))  # noqa: B023 - called at once
+            links = cluster_edges(rule, lambda table: lake.scan(table).filter(rule=rule))  # noqa: B023 - called in this iteration
             same = link(links, method).equals(found.select("cluster_id", "image_id"))
-        text = f"clusters of rule {rule} differ from those of its {_FROM.get(method, 'pairs')}"
+        text = f"clusters of rule {rule} differ from those of its {_MADE_FROM.get(method, 'pairs')}"
         faults += [] if same else [Fault("law", text, "clusters", "", {"rule": rule})]
-    return Held(len(clusters), faults)
+    return LawResult(len(clusters), faults)
 
 
-def pairs_are_of_images(lake: Lake) -> Held:
-    """Every pair is of two different images of the lake, the smaller id first, and is there once."""
+def pairs_are_of_images(lake: Lake) -> LawResult:
+    """Check that every pair names two different images of the lake, the smaller id first, and occurs once."""
     pairs = lake.scan("pairs").select("rule", "left_id", "right_id").collect()
     ids = lake.scan("images").select("image_id").collect()
     lost = {
@@ -78,18 +85,18 @@ def pairs_are_of_images(lake: Lake) -> Held:
     }
     wrong = {
         "pairs do not have the smaller id first": pairs.filter(pl.col("left_id") >= pl.col("right_id")),
-        "pairs are there twice": pairs.filter(pairs.is_duplicated()),
+        "pairs occur more than once": pairs.filter(pairs.is_duplicated()),
     }
     faults = [
         _law(text, "pairs", {"rule": rule}, count)
         for text, rows in {**lost, **wrong}.items()
         for rule, count in rows.group_by("rule").len().sort("rule").rows()
     ]
-    return Held(len(pairs), faults)
+    return LawResult(len(pairs), faults)
 
 
-def splits_name_images(lake: Lake) -> Held:
-    """Every row of a split is an image of the lake, and ranks count from 0 without a gap."""
+def splits_name_images(lake: Lake) -> LawResult:
+    """Check that every row of a split is an image of the lake, and that ranks count from 0 without a gap."""
     rows = lake.scan("splits").select("split_name", "role", "rank", "image_id").collect()
     lost = rows.lazy().join(lake.scan("images").select("image_id"), on="image_id", how="anti").collect()
     faults = [
@@ -101,13 +108,13 @@ def splits_name_images(lake: Lake) -> Held:
         Fault("law", f"split '{name}': the ranks of {role} have gaps", "splits", "", {"split_name": name})
         for name, role in ranks.filter(~pl.col("whole")).select("split_name", "role").sort(pl.all()).rows()
     ]
-    return Held(len(rows), faults)
+    return LawResult(len(rows), faults)
 
 
-def no_cluster_straddles(lake: Lake) -> Held:
-    """Law 4: in a sanitized split no cluster of the chosen rules has kept rows in two roles, but for protected ones.
+def no_cluster_straddles(lake: Lake) -> LawResult:
+    """Law 4: in a sanitized split, no cluster of its rules has kept rows in two roles, except of protected datasets.
 
-    Clusters of a threshold that is not stored are linked from the pairs of the lower one that is.
+    If the clusters of a rule are not stored, they are linked from the stored pairs of a rule with a lower threshold.
     """
     units = lake.snapshot.metadata("clusters").units
     specs = {name: unit["spec"] for name, unit in lake.snapshot.metadata("splits").units.items()}
@@ -118,7 +125,9 @@ def no_cluster_straddles(lake: Lake) -> Held:
         safe = pl.col("dataset").is_in(spec.get("protected", []))
         for rule in dict.fromkeys([*spec["sanitize"], *spec.get("groups", [])]):
             over = (
-                clusters_of(find_stored(rule, units), lambda table, of: lake.scan(table).filter(pl.col("rule") == of))
+                read_clusters(
+                    find_stored_rule(rule, units), lambda table, of: lake.scan(table).filter(pl.col("rule") == of)
+                )
                 .select("cluster_id", "image_id")
                 .join(datasets, on="image_id")
                 .join(kept.filter(split_name=name), on="image_id")
@@ -130,51 +139,52 @@ def no_cluster_straddles(lake: Lake) -> Held:
             if len(over):
                 text = f"split '{name}': {len(over)} clusters of rule {rule} have kept rows in two roles"
                 faults.append(Fault("law", text, "splits", "", {"split_name": name}))
-    return Held(len(specs), faults)
+    return LawResult(len(specs), faults)
 
 
-def drops_have_reasons(lake: Lake) -> Held:
+def drops_have_reasons(lake: Lake) -> LawResult:
     """Law 8: every dropped row names the rule, the image it was dropped for, and why."""
     dropped = lake.scan("splits").filter(~pl.col("kept"))
-    bare = dropped.filter(pl.any_horizontal(pl.col("dropped_by", "dropped_for", "reason").is_null()))
+    incomplete = dropped.filter(pl.any_horizontal(pl.col("dropped_by", "dropped_for", "reason").is_null()))
     faults = [
         _law("dropped rows do not name their rule, their image or their reason", "splits", {"split_name": name}, count)
-        for name, count in bare.group_by("split_name").len().sort("split_name").collect().rows()
+        for name, count in incomplete.group_by("split_name").len().sort("split_name").collect().rows()
     ]
-    return Held(
-        dropped.select(pl.len()).collect().item(),
-        faults,
-    )
+    return LawResult(dropped.select(pl.len()).collect().item(), faults)
 
 
-def _law(text: str, table: str, partition: Mapping[str, str], rows: int) -> Fault:
-    return Fault("law", text, table, "", partition, rows)
-
-
-RELEASES_CHECK = "releases are what their commits tell"
-
-
-def releases_match_commits(snapshot: Snapshot) -> Check:
+def check_releases(snapshot: Snapshot) -> Check:
     """Compare the versions in every row of releases with those that its commit records.
 
     Args:
         snapshot: of the lake; the log of its releases is whole.
+
+    Raises:
+        StorageError: a bucket does not answer.
     """
     recorded = recorded_versions(snapshot)
     parts = snapshot.files("releases")
-    faults = [fault for part in parts for fault in _faults_of(Named(snapshot.place, "releases", part), recorded)]
+    faults = [
+        fault for part in parts for fault in _release_faults(TableFile(snapshot.place, "releases", part), recorded)
+    ]
     return Check(RELEASES_CHECK, sum(part.rows for part in parts), faults)
 
 
-def _faults_of(file: Named, recorded: Mapping[int, Mapping[str, int]]) -> Iterator[Fault]:
-    unread: list[Fault] = []
+def _release_faults(file: TableFile, recorded: Mapping[int, Mapping[str, int]]) -> Iterator[Fault]:
+    unreadable: list[Fault] = []
     wrong: list[int] = []
-    for rows in read_through(file, unread):
+    for rows in read_row_groups(file, unreadable):
         for row in rows.select(["release", "versions"]).to_pylist():
-            held = {item["table"]: item["version"] for item in row["versions"] or ()}
-            if recorded.get(row["release"]) != held:
+            versions = {item["table"]: item["version"] for item in row["versions"] or ()}
+            if recorded.get(row["release"]) != versions:
                 wrong.append(row["release"])
-    # Rows that cannot be read are listed by the check of all files; here, rows that can be read and are wrong.
-    if wrong and not unread:
+    # Files that cannot be read are listed by the check of all files.
+    if wrong and not unreadable:
         listed = ", ".join(map(str, wrong))
-        yield file.fault("changed", f"release {listed}: other versions than its commit tells", len(wrong))
+        yield file.fault(
+            "changed", f"release {listed}: its versions differ from those that its commit records", len(wrong)
+        )
+
+
+def _law(text: str, table: str, partition: Mapping[str, str], rows: int) -> Fault:
+    return Fault("law", text, table, "", partition, rows)

@@ -1,4 +1,4 @@
-"""List the files of a lake's tables, and check them all, by shard, on whatever engine there is."""
+"""Check all files of a lake's tables, the files of a shard together, in the workers of an engine."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -9,7 +9,7 @@ import polars as pl
 
 import schemas
 from pipeline import storage
-from pipeline.builder.index import name_of
+from pipeline.builder.index import embedding_of
 from pipeline.builder.state import SHARD_KEY
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
@@ -18,22 +18,24 @@ from pipeline.lake.parquet_writer import Part
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
-from pipeline.verify.faults import UNREAD, Check, DamagedError, Fault, damage_named
-from pipeline.verify.parquet_file import Named
-from pipeline.verify.pixels import Checked, Files, check_files
+from pipeline.verify.faults import UNREADABLE_KINDS, Check, DamagedError, Fault, damage_errors
+from pipeline.verify.parquet_file import TableFile
+from pipeline.verify.pixels import FileGroup, GroupResult, check_files
 
-# Files smaller than this together are checked faster than workers start.
+# Below this total size in bytes, checking takes less time than starting workers.
 _SMALL = 2**25
+# Files of small tables in one task.
+_FILES_A_TASK = 64
 
 
 @dataclass
-class Tables:
-    """The tables of a lake, as far as their logs can be read.
+class TableFiles:
+    """The files of a lake's tables.
 
     Attributes:
         root: the lake's place.
         parts: by table, its files.
-        faults: logs that do not tell them.
+        faults: the logs that cannot be read; their tables are not in `parts`.
     """
 
     root: str
@@ -41,29 +43,29 @@ class Tables:
     faults: list[Fault] = field(default_factory=list)
 
 
-class Found(NamedTuple):
-    """What came of reading all files of a lake.
+class TablesResult(NamedTuple):
+    """The result of checking all files of a lake.
 
     Attributes:
-        checks: are files whole, and are values what they were made from.
-        unread: tables of which not every row can be read.
+        checks: whether files are whole, and whether values match what they were made from.
+        unreadable: tables with rows that cannot be read.
     """
 
     checks: tuple[Check, Check]
-    unread: frozenset[str]
+    unreadable: frozenset[str]
 
     @property
     def faults(self) -> list[Fault]:
-        """All that is wrong."""
+        """The faults of both checks."""
         return [fault for check in self.checks for fault in check.faults]
 
 
-def newest_lake(root: str, *, sure: bool) -> Lake:
-    """Open the newest release; where the releases cannot be read, the tables as they stand.
+def newest_lake(root: str, *, log_is_whole: bool) -> Lake:
+    """Open the newest release; if the releases cannot be read, the newest version of every table.
 
     Args:
         root: the lake's place.
-        sure: whether the log of the releases is whole: where it says that there are none, there are none.
+        log_is_whole: whether the log of the releases is whole, so that a lake without a release is an error.
 
     Raises:
         NoReleaseError: the lake has no release.
@@ -71,21 +73,25 @@ def newest_lake(root: str, *, sure: bool) -> Lake:
         StorageError: a bucket does not answer.
     """
     try:
-        with damage_named():
+        with damage_errors():
             return Lake(root)
     except DamagedError as error:
         cause = error.__cause__
-        if isinstance(cause, NewerLakeError) or (sure and isinstance(cause, NoReleaseError)):
+        if isinstance(cause, NewerLakeError) or (log_is_whole and isinstance(cause, NoReleaseError)):
             raise cause from None
         return Lake.working(Snapshot(root))
 
 
-def list_tables(lake: Lake) -> Tables:
-    """List the files of a lake's tables; of those that no release names, as they stand."""
-    listed = Tables(lake.root)
+def list_tables(lake: Lake) -> TableFiles:
+    """List the files of a lake's tables; those of tables that belong to no release, at their newest version.
+
+    Raises:
+        StorageError: a bucket does not answer.
+    """
+    listed = TableFiles(lake.root)
     for name, table in schemas.TABLES.items():
         try:
-            with damage_named():
+            with damage_errors():
                 if lake.release and table.released and lake.snapshot.open(name) is None:
                     version = lake.snapshot.version(name)
                     raise LakeError(f"{lake.root}/{name}: version {version} of the table is gone")
@@ -96,75 +102,77 @@ def list_tables(lake: Lake) -> Tables:
     return listed
 
 
-def check_tables(tables: Tables, engine: Engine, progress: Progress) -> Found:
-    """Read every file of a lake through, and hash every pixel row again.
+def check_tables(tables: TableFiles, engine: Engine, progress: Progress) -> TablesResult:
+    """Read every file of a lake, and hash every pixel row again.
 
     Args:
-        tables: which files.
-        engine: where to run; what is small is done here.
-        progress: where to show it.
+        tables: the files.
+        engine: where to run; small lakes are checked in this process.
+        progress: shows the progress.
 
     Raises:
         StorageError: a bucket does not answer.
     """
     parts = [part for of_table in tables.parts.values() for part in of_table]
-    runs = HERE if sum(part.size for part in parts) < _SMALL else engine
+    used = HERE if sum(part.size for part in parts) < _SMALL else engine
     progress.stage("verify", sum(part.rows for part in tables.parts.get("images", ())))
-    done: list[Checked] = []
-    with closing(runs.map(check_files, _together(tables))) as results:
-        for checked in results:
-            done.append(checked)
-            progress.advance(checked.images)
+    done: list[GroupResult] = []
+    with closing(used.map(check_files, _groups(tables))) as results:
+        for result in results:
+            done.append(result)
+            progress.advance(result.images)
     sources = _sources(tables)
-    broken = [_from(fault, sources) for item in done for fault in item.broken] + tables.faults
-    wrong = [_from(fault, sources) for item in done for fault in item.wrong]
-    unread = {fault.table for fault in broken if fault.kind in UNREAD}
+    broken = [_with_source(fault, sources) for item in done for fault in item.broken] + tables.faults
+    wrong = [_with_source(fault, sources) for item in done for fault in item.wrong]
+    unreadable = {fault.table for fault in broken if fault.kind in UNREADABLE_KINDS}
     whole = Check("every file of the release is there and whole", sum(item.files for item in done), broken)
     images = sum(item.images for item in done)
-    return Found((whole, Check("pixels, ids and index keys match their hashes", images, wrong)), frozenset(unread))
+    values = Check("pixels, ids and index keys match their hashes", images, wrong)
+    return TablesResult((whole, values), frozenset(unreadable))
 
 
-def _together(tables: Tables) -> Iterator[Files]:
-    """Put the files of a shard together, and what is of no shard by itself."""
+def _groups(tables: TableFiles) -> Iterator[FileGroup]:
+    """Group the files of each shard, and the files of the other tables by number."""
     index: dict[tuple[str, ...], dict[str, Part]] = {}
     for part in tables.parts.get("index", ()):
         index.setdefault(_key(part), {})[part.partition["rule"]] = part
-    rules = sorted({rule for held in index.values() for rule in held if name_of(rule) is None})
+    rules = sorted({rule for parts in index.values() for rule in parts if embedding_of(rule) is None})
     for part in tables.parts.get("images", ()):
-        yield Files(tables.root, (part,), index.pop(_key(part), {}), rules=rules if "index" in tables.parts else ())
-    for held in index.values():
-        yield Files(tables.root, (), held)
+        yield FileGroup(tables.root, (part,), index.pop(_key(part), {}), rules=rules if "index" in tables.parts else ())
+    for parts in index.values():
+        yield FileGroup(tables.root, (), parts)
     others = [
-        Named(tables.root, name, part)
-        for name, parts in tables.parts.items()
+        TableFile(tables.root, name, part)
+        for name, of_table in tables.parts.items()
         if name not in ("images", "index")
-        for part in parts
+        for part in of_table
     ]
-    # Small ones: a task for each would cost more than they do.
-    yield from (Files(tables.root, others=others[start : start + 64]) for start in range(0, len(others), 64))
+    # These files are small: a task for each would take longer than the check.
+    for start in range(0, len(others), _FILES_A_TASK):
+        yield FileGroup(tables.root, others=others[start : start + _FILES_A_TASK])
 
 
 def _key(part: Part) -> tuple[str, ...]:
     return tuple(part.partition[name] for name in SHARD_KEY)
 
 
-def _sources(tables: Tables) -> Mapping[tuple[str, ...], str]:
-    """By shard, its source, where the shards table can be read."""
+def _sources(tables: TableFiles) -> Mapping[tuple[str, ...], str]:
+    """Return, by shard, its source; empty if the shards table cannot be read."""
     names = [f"{tables.root}/shards/{part.path}" for part in tables.parts.get("shards", ())]
     try:
-        with damage_named():
-            rows = pl.concat(map(_uris, names)).rows() if names else []
+        with damage_errors():
+            rows = pl.concat(map(_read_uris, names)).rows() if names else []
     except DamagedError:
         return {}
     return {tuple(key): uri for *key, uri in rows}
 
 
-def _uris(name: str) -> pl.DataFrame:
+def _read_uris(name: str) -> pl.DataFrame:
     with storage.open_parquet(name) as opened:
         return pl.DataFrame(opened.read(columns=[*SHARD_KEY, "uri"]))
 
 
-def _from(fault: Fault, sources: Mapping[tuple[str, ...], str]) -> Fault:
+def _with_source(fault: Fault, sources: Mapping[tuple[str, ...], str]) -> Fault:
     if "shard" not in fault.partition:
         return fault
     return fault._replace(source=sources.get(tuple(fault.partition[name] for name in SHARD_KEY), ""))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.arrays.epoch import epoch_order
 from pipeline.arrays.feed import Feed
-from pipeline.arrays.windows import epoch_order
 
 counts = st.integers(0, 400)
 sizes = st.integers(1, 70)

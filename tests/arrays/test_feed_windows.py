@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.arrays import windows
+from pipeline.arrays import epoch as epochs
 from pipeline.lake_handle import Lake
 from pipeline.pixels import Located, gather
 
@@ -46,7 +46,7 @@ class Spy:
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """Count what windows read."""
     counting = Spy()
-    monkeypatch.setattr(windows, "gather", counting)
+    monkeypatch.setattr(epochs, "gather", counting)
     return counting
 
 
@@ -64,7 +64,7 @@ class AtOnce(ThreadPoolExecutor):
 def test_at_most_the_buffer_is_held(
     pictures: Pictures, spy: Spy, monkeypatch: pytest.MonkeyPatch, room: int, executor: type[ThreadPoolExecutor]
 ) -> None:
-    monkeypatch.setattr(windows, "ThreadPoolExecutor", executor)
+    monkeypatch.setattr(epochs, "ThreadPoolExecutor", executor)
     feed = feed_of(images_of(pictures, np.arange(400)), 7, buffer_bytes=room * BYTES)
     for epoch in range(5):
         # Batches are kept: they are arrays of their own.
@@ -131,8 +131,8 @@ def test_an_image_comes_anywhere_in_the_epoch(pictures: Pictures) -> None:
 def test_a_first_window_reads_little_where_few_images_of_a_group_are_wanted(pictures: Pictures, spy: Spy) -> None:
     # Every tenth: 40 wanted images, 20 of which a window holds, in the row groups of 200.
     feed = feed_of(images_of(pictures, np.arange(0, 400, 10)), 1, buffer_bytes=39 * BYTES)
-    cut = windows.fill(*(np.array([2, 2, 2, 2, 2]), np.array([9, 9, 9, 9, 9])), range(10), 19)
-    assert [len(pieces) for pieces in cut] == [2, 3]
+    cut = epochs.plan_windows(*(np.array([2, 2, 2, 2, 2]), np.array([9, 9, 9, 9, 9])), range(10), 19)
+    assert [len(parts) for parts in cut] == [2, 3]
     assert sorted(shown(feed.epoch(0), pictures)) == list(range(0, 400, 10))
     assert spy.most <= 2 * 19
 
@@ -143,10 +143,10 @@ def test_windows_are_the_places_once_and_no_larger_than_they_may(
 ) -> None:
     wanted = np.array(sizes, dtype=np.int64)
     places = range(sum(sizes))[start : start + count]
-    cut = windows.fill(wanted, 2 * wanted, places, room)
+    cut = epochs.plan_windows(wanted, 2 * wanted, places, room)
     begins = (np.cumsum(wanted) - wanted).tolist()
-    assert [begins[group] + at for pieces in cut for group, *span in pieces for at in range(*span)] == list(places)
-    assert all(len(pieces) == 1 or sum(stop - low for _, low, stop in pieces) <= room for pieces in cut)
+    assert [begins[group] + at for parts in cut for group, *span in parts for at in range(*span)] == list(places)
+    assert all(len(parts) == 1 or sum(stop - low for _, low, stop in parts) <= room for parts in cut)
 
 
 def test_a_lake_larger_than_the_buffer_is_shown_once(notmnist_lake: Lake) -> None:

@@ -5,7 +5,7 @@ from feeding import Pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arrays.windows import epoch_order
+from pipeline.arrays.epoch import epoch_order
 from pipeline.errors import LakeError
 from pipeline.pixels import find, gather, locate
 

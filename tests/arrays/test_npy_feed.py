@@ -111,9 +111,9 @@ def test_what_is_not_there_is_named(exported: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "does not say release"), ('{"release": 1}', "say sanitized, split")],
+    [("{", "cannot be read"), ("[]", "has no release"), ('{"release": 1}', "has no sanitized, split")],
 )
-def test_an_export_that_does_not_tell_what_it_is_of_is_an_error(exported: Path, text: str, message: str) -> None:
+def test_an_export_without_its_metadata_is_an_error(exported: Path, text: str, message: str) -> None:
     (exported / "export.json").write_text(text)
     with pytest.raises(FeedError, match=message):
         open_npy(exported)

@@ -127,8 +127,8 @@ def test_stateful_loaders_of_torchdata_go_on(pictures: Pictures, workers: int) -
 
 def test_ranks_are_those_of_torch_distributed(pictures: Pictures, tmp_path: Path) -> None:
     feed = feed_of(images_of(pictures, np.arange(399)), 10)
-    told = [labels(feed.torch(rank=rank, world_size=2)) for rank in range(2)]
-    every = [image for rank in told for batch in rank for image in batch]
+    by_rank = [labels(feed.torch(rank=rank, world_size=2)) for rank in range(2)]
+    every = [image for rank in by_rank for batch in rank for image in batch]
     assert sorted(every) == list(range(399))
     assert once(every)
     store = f"file://{tmp_path / 'store'}"

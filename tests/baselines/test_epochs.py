@@ -1,4 +1,4 @@
-"""Training by epochs: the slope of softmax regression, what an epoch sees, and when training stops."""
+"""Training by epochs: the gradient of softmax regression, what an epoch sees, and when training stops."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.baselines.epochs import Learner, fit_by_epochs
 from pipeline.baselines.model import Examples, Labels, Pixels, Scores, Task
 from pipeline.baselines.models import softmax_sgd
-from pipeline.baselines.models.softmax_sgd import find_slope, log_softmax
-from pipeline.baselines.predict import judge
+from pipeline.baselines.models.softmax_sgd import find_gradient, log_softmax
+from pipeline.baselines.predict import predict
 from pipeline.errors import BaselineError
 
 VALID = Examples(np.arange(10, dtype=np.uint8).reshape(10, 1), np.zeros(10, np.int64))
@@ -19,15 +19,15 @@ TRAIN = Examples(np.arange(23, dtype=np.uint8).reshape(23, 1), np.arange(23) % 2
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(2, 5))
-def test_the_slope_is_that_of_numerical_differences(seed: int, batch: int, classes: int) -> None:
+def test_the_gradient_is_that_of_numerical_differences(seed: int, batch: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     weights, bias = rng.normal(size=(4, classes)), rng.normal(size=classes)
     inputs, labels = rng.normal(size=(batch, 4)), rng.integers(0, classes, batch)
-    slope = find_slope(weights, bias, inputs, labels)
+    slope = find_gradient(weights, bias, inputs, labels)
 
     def loss_at(place: NDArray[np.float64], at: tuple[int, ...], by: float) -> float:
         held, place[at] = place[at], place[at] + by
-        loss = find_slope(weights, bias, inputs, labels).loss
+        loss = find_gradient(weights, bias, inputs, labels).loss
         place[at] = held
         return loss
 
@@ -56,11 +56,11 @@ def learner(met: list[tuple[Pixels, Labels]], goodness: list[float]) -> Learner:
         right = round(10 * goodness[state["epochs"] - 1])
         return np.stack([pixels[:, 0] < right, pixels[:, 0] >= right], axis=1).astype(np.float32)
 
-    def remember() -> object:
+    def checkpoint() -> object:
         held = state["epochs"]
         return lambda: state.update(epochs=held)
 
-    return Learner(step, scores, remember)  # type: ignore[arg-type] # what `remember` gives is called, and no more
+    return Learner(step, scores, checkpoint)  # type: ignore[arg-type] # a lambda that returns None
 
 
 def test_early_stopping_keeps_the_best_epoch_and_stops() -> None:
@@ -68,7 +68,7 @@ def test_early_stopping_keeps_the_best_epoch_and_stops() -> None:
     spec = toys.spec("softmax-sgd", epochs=6, batch_size=10, patience=2)
     model = fit_by_epochs(spec, Task(TRAIN, VALID, 2, (1, 1, 1)), lambda _: learner([], good))
     assert [epoch.valid_accuracy for epoch in model.epochs] == good[:4]
-    assert judge(model, VALID).correct.mean() == 0.7
+    assert predict(model, VALID).correct.mean() == 0.7
 
 
 def test_a_better_epoch_starts_the_count_again() -> None:
@@ -76,7 +76,7 @@ def test_a_better_epoch_starts_the_count_again() -> None:
     spec = toys.spec("softmax-sgd", epochs=6, batch_size=10, patience=2)
     model = fit_by_epochs(spec, Task(TRAIN, VALID, 2, (1, 1, 1)), lambda _: learner([], good))
     assert len(model.epochs) == 6
-    assert judge(model, VALID).correct.mean() == 0.5
+    assert predict(model, VALID).correct.mean() == 0.5
 
 
 def test_without_patience_the_last_epoch_stays() -> None:
@@ -84,12 +84,12 @@ def test_without_patience_the_last_epoch_stays() -> None:
     spec = toys.spec("softmax-sgd", epochs=3, batch_size=10)
     model = fit_by_epochs(spec, Task(TRAIN, VALID, 2, (1, 1, 1)), lambda _: learner([], good))
     assert [epoch.valid_accuracy for epoch in model.epochs] == good
-    assert judge(model, VALID).correct.mean() == 0.1
+    assert predict(model, VALID).correct.mean() == 0.1
 
 
 def test_patience_needs_valid_images() -> None:
     spec = toys.spec("softmax-sgd", patience=2)
-    with pytest.raises(BaselineError, match="has patience, but there is no valid image to stop by"):
+    with pytest.raises(BaselineError, match="has patience, but there is no valid image for early stopping"):
         softmax_sgd.fit(spec, toys.task()._replace(valid=None))
 
 
@@ -119,7 +119,7 @@ def test_models_return_to_their_best_epoch(name: str) -> None:
     spec = toys.spec(name, epochs=6, batch_size=16, patience=6)
     model = MODELS[name](spec, task._replace(valid=odd))
     found = [epoch.valid_accuracy or 0.0 for epoch in model.epochs]
-    assert judge(model, odd).correct.mean() == max(found)
+    assert predict(model, odd).correct.mean() == max(found)
     best = int(np.argmax(found)) + 1
     short = MODELS[name](spec.model_copy(update={"epochs": best, "patience": None}), task._replace(valid=None))
     np.testing.assert_array_equal(model.scores(odd.pixels), short.scores(odd.pixels))

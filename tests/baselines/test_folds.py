@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict, cross_val_score
 
-from pipeline.baselines.fit import fit_folds, fit_once
+from pipeline.baselines.fit import cross_validate, fit_once
 from pipeline.baselines.model import Examples, Model, Pixels, Scores, Task
 from pipeline.baselines.models import MODELS
 from pipeline.errors import BaselineError
@@ -39,34 +39,34 @@ def test_every_image_is_judged_once_by_a_model_that_did_not_see_it(count: int, f
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "logistic", fit)
         spec = toys.spec("logistic", folds=folds)
-        found = fit_folds(spec, 0, Task(Examples(numbers, labels), None, 2, (1, 1, 1)))
+        found = cross_validate(spec, 0, Task(Examples(numbers, labels), None, 2, (1, 1, 1)))
     assert sorted(asked) == list(range(len(labels)))
-    np.testing.assert_array_equal(found.judged.labels, labels)
-    np.testing.assert_array_equal(found.judged.score, numbers[:, 0])
+    np.testing.assert_array_equal(found.predictions.labels, labels)
+    np.testing.assert_array_equal(found.predictions.score, numbers[:, 0])
     assert len(found.accuracies) == folds
 
 
 def test_folds_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(2)
     train = Examples(rng.integers(0, 256, (90, 16), dtype=np.uint8), rng.integers(0, 3, 90))
-    found = fit_folds(toys.spec("logistic", folds=3), 0, Task(train, None, 3, (4, 4, 1)))
+    found = cross_validate(toys.spec("logistic", folds=3), 0, Task(train, None, 3, (4, 4, 1)))
     model, inputs = LogisticRegression(C=1.0, max_iter=100), normalise(train.pixels)
-    np.testing.assert_array_equal(found.judged.predicted, cross_val_predict(model, inputs, train.labels, cv=3))
+    np.testing.assert_array_equal(found.predictions.predicted, cross_val_predict(model, inputs, train.labels, cv=3))
     assert found.accuracies == pytest.approx(cross_val_score(model, inputs, train.labels, cv=3))
-    assert found.effort.seconds > 0
+    assert found.cost.seconds > 0
 
 
 def test_never_is_right_about_the_rest_in_every_fold() -> None:
     labels = np.array([0] * 27 + [1] * 3)
     train = Examples(np.zeros((30, 4), np.uint8), labels)
-    found = fit_folds(toys.spec("never", folds=3), 0, Task(train, None, 2, (2, 2, 1)))
+    found = cross_validate(toys.spec("never", folds=3), 0, Task(train, None, 2, (2, 2, 1)))
     assert found.accuracies == (0.9, 0.9, 0.9)
 
 
 def test_a_class_must_be_in_every_fold() -> None:
     train = Examples(np.zeros((12, 4), np.uint8), np.array([0] * 10 + [2] * 2))
     with pytest.raises(BaselineError, match="3 folds of 12 training images need 3 of each class; one has 2"):
-        fit_folds(toys.spec("logistic", folds=3), 0, Task(train, None, 3, (2, 2, 1)))
+        cross_validate(toys.spec("logistic", folds=3), 0, Task(train, None, 3, (2, 2, 1)))
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"never"}))

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.baselines.eval_data import Exam, draw_samples, name_parts
-from pipeline.baselines.fit import Effort
+from pipeline.baselines.eval_data import EvalData, draw_samples, name_parts
+from pipeline.baselines.fit import Cost
 from pipeline.baselines.measure import Fit, measure, newcombe, wilson
 from pipeline.baselines.model import Examples
 from pipeline.baselines.score import Misses, score
-from pipeline.recipe import BaselinePart
+from pipeline.recipe import parse_baseline
 
 Key = tuple[str, str | None, str]
 CASES = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**32 - 1), st.booleans())
@@ -28,7 +28,7 @@ def measured(fits: list[Fit], kept: Any, seen: Any, *, resampled: bool = False) 
 
 def drawn(count: int, seeds: int, seed: int) -> tuple[list[Fit], NDArray[np.bool_], NDArray[np.bool_]]:
     rng = np.random.default_rng(seed)
-    fits = [Fit(number, Effort(0.5, 100 + number), rng.random(count) < rng.random()) for number in range(seeds)]
+    fits = [Fit(number, Cost(0.5, 100 + number), rng.random(count) < rng.random()) for number in range(seeds)]
     return fits, rng.random(count) < 0.7, rng.random(count) < 0.3
 
 
@@ -73,7 +73,7 @@ def test_the_leak_is_original_less_sanitized_of_the_same_seed(case: tuple[int, i
 
 
 def test_one_seed_has_the_intervals_of_its_test_images() -> None:
-    fit = Fit(0, Effort(1.0, None), np.array([True] * 9 + [False] + [True] * 3 + [False] * 7))
+    fit = Fit(0, Cost(1.0, None), np.array([True] * 9 + [False] + [True] * 3 + [False] * 7))
     seen = np.arange(20) < 10
     found = measured([fit], np.ones(20, dtype=np.bool_), seen)
     assert found["original", None, "seeds"] == 1
@@ -87,7 +87,7 @@ def test_one_seed_has_the_intervals_of_its_test_images() -> None:
 
 
 def test_several_seeds_have_the_interval_over_them_and_that_of_the_images() -> None:
-    fits = [Fit(seed, Effort(2.0, None), np.arange(10) < right) for seed, right in enumerate((6, 7, 8))]
+    fits = [Fit(seed, Cost(2.0, None), np.arange(10) < right) for seed, right in enumerate((6, 7, 8))]
     found = measured(fits, np.arange(10) < 5, np.zeros(10, dtype=np.bool_))
     assert found["original", None, "seeds"] == 3
     half = 4.302653 * 0.1 / 3**0.5
@@ -101,7 +101,7 @@ def test_several_seeds_have_the_interval_over_them_and_that_of_the_images() -> N
 
 
 def test_two_seeds_on_the_whole_role_have_no_spread_to_measure() -> None:
-    fits = [Fit(seed, Effort(2.0, None), np.arange(10) < right) for seed, right in enumerate((6, 9))]
+    fits = [Fit(seed, Cost(2.0, None), np.arange(10) < right) for seed, right in enumerate((6, 9))]
     found = measured(fits, np.ones(10, dtype=np.bool_), np.arange(10) < 3, resampled=True)
     assert found["original", None, "seeds"] == 1
     assert found["original", None, "accuracy_mean"] == 0.6
@@ -109,7 +109,7 @@ def test_two_seeds_on_the_whole_role_have_no_spread_to_measure() -> None:
 
 
 def test_nothing_sanitized_has_no_leak() -> None:
-    fit = Fit(0, Effort(1.0, None), np.ones(4, dtype=np.bool_))
+    fit = Fit(0, Cost(1.0, None), np.ones(4, dtype=np.bool_))
     found = measured([fit], np.ones(4, dtype=np.bool_), np.ones(4, dtype=np.bool_))
     assert ("original", "exact", "leak") not in found
     assert found["sanitized", "exact", "images"] == 0
@@ -132,12 +132,12 @@ def planted(seeds: int, size: int | str, **changes: Any) -> tuple[list[dict[str,
     test = np.concatenate([train[copies], rng.integers(0, 256, (300, 400), dtype=np.uint8)])
     answers = np.concatenate([labels[copies], rng.integers(0, 2, 300)])
     asked = {"model": "logistic", "split": "main", "train_sizes": [size], "seeds": seeds, "train_on": "original"}
-    spec = BaselinePart.model_validate({**asked, **changes})
+    spec = parse_baseline({**asked, **changes})
     samples = draw_samples(spec, rng.integers(0, 256, (300, 16), dtype=np.uint8))
     parts = name_parts(np.ones(400, dtype=np.bool_), {"exact": np.arange(400) < 100})
     roles = {"test": Examples(test, answers)}
-    exam = Exam(Examples(train, labels), roles, {"test": parts}, ("a", "b"), (20, 20, 1))
-    rows, misses = score(spec, samples, exam)
+    data = EvalData(Examples(train, labels), roles, {"test": parts}, ("a", "b"), (20, 20, 1))
+    rows, misses = score(spec, samples, data)
     assert misses is not None
     return rows, misses
 
@@ -208,12 +208,12 @@ def test_one_class_against_the_rest_has_folds_and_a_threshold_of_them() -> None:
 
 
 def test_without_test_images_nothing_is_missed() -> None:
-    spec = BaselinePart.model_validate({"model": "logistic", "split": "main"})
+    spec = parse_baseline({"model": "logistic", "split": "main"})
     nothing = Examples(np.empty((0, 4), np.uint8), np.empty(0, np.int64))
-    exam = Exam(nothing, {"test": nothing}, {"test": name_parts(np.empty(0, np.bool_), {})}, ("a", "b"), (2, 2, 1))
-    assert score(spec, [], exam) == ([], None)
+    data = EvalData(nothing, {"test": nothing}, {"test": name_parts(np.empty(0, np.bool_), {})}, ("a", "b"), (2, 2, 1))
+    assert score(spec, [], data) == ([], None)
 
 
-def test_a_class_that_is_not_there_cannot_be_looked_for() -> None:
-    with pytest.raises(ValueError, match="looks for class 'z', but split 'main' has a, b"):
+def test_a_positive_class_must_be_one_of_the_split() -> None:
+    with pytest.raises(ValueError, match="has positive = 'z', but the classes of split 'main' are a, b"):
         planted(1, "all", positive="z")

@@ -5,6 +5,7 @@ import pickle
 import random
 import sys
 from collections.abc import Iterator
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ import toys
 
 from pipeline.baselines.model import Examples, Model, Task
 from pipeline.baselines.models import MODELS
-from pipeline.baselines.predict import judge
+from pipeline.baselines.predict import predict
 from pipeline.errors import BaselineError, ImagelakeError, MissingExtraError
 from pipeline.recipe import BaselinePart
-from pipeline.recipe.baselines import BINARY, SETTINGS
+from pipeline.recipe.baselines import PARTS
 
 TORCH = ("dense", "lenet")
+BINARY = [name for name, part in PARTS.items() if part.binary]
 # By chance alone: logistic regression and "never" draw nothing, and SVC draws only the values of c.
 DRAWN = ("softmax-sgd", "sgd-binary", *TORCH)
 LEARN = sorted(set(MODELS) - {"never"})
@@ -37,12 +39,14 @@ def toy(name: str, shape: tuple[int, int, int] = toys.SHAPE) -> Task:
     return toys.task(classes=2 if name in BINARY else 3, shape=shape)
 
 
-def test_every_model_of_the_recipe_is_in_the_registry() -> None:
-    assert list(MODELS) == list(SETTINGS)
+def test_the_registry_and_the_recipe_have_the_same_models() -> None:
+    assert list(MODELS) == list(PARTS)
 
 
-def test_every_setting_is_one_of_the_recipe() -> None:
-    assert {name for settings in SETTINGS.values() for name in settings} <= set(BaselinePart.model_fields)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_takes_its_own_part_of_the_recipe(name: str) -> None:
+    first = next(iter(get_type_hints(MODELS[name]).values()))
+    assert first is PARTS[name]
 
 
 @pytest.mark.parametrize("shape", [toys.SHAPE, (12, 15, 3)], ids=["gray", "RGB"])
@@ -52,7 +56,7 @@ def test_every_model_learns_what_can_be_told_apart(name: str, shape: tuple[int, 
     model = fitted(name, task)
     unseen = toys.examples(60, task.classes, seed=9, shape=shape)
     for role in (task.train, unseen):
-        assert judge(model, role).correct.all()
+        assert predict(model, role).correct.all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -89,7 +93,7 @@ def test_a_class_that_was_not_met_is_never_said(name: str) -> None:
     model = fitted(name, task)
     scores = model.scores(task.train.pixels)
     assert scores.shape == (60, 5)
-    assert judge(model, task.train).correct.all()
+    assert predict(model, task.train).correct.all()
     noise = np.random.default_rng(0).integers(0, 256, (200, 144), dtype=np.uint8)
     assert set(model.scores(noise).argmax(axis=1)) <= {0, 2}
     if model.probable:
@@ -156,5 +160,5 @@ def test_lenet_takes_the_least_size() -> None:
 def test_never_is_right_about_all_that_is_not_of_the_class() -> None:
     labels = np.array([0, 0, 1, 0])
     pictures = Examples(np.zeros((4, 144), np.uint8), labels)
-    judged = judge(fitted("never", Task(pictures, None, 2, toys.SHAPE)), pictures)
-    assert judged.correct.tolist() == [True, True, False, True]
+    predictions = predict(fitted("never", Task(pictures, None, 2, toys.SHAPE)), pictures)
+    assert predictions.correct.tolist() == [True, True, False, True]

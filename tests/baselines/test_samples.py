@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.baselines.eval_data import draw_samples
 from pipeline.errors import BaselineError
-from pipeline.recipe import BaselinePart
+from pipeline.recipe import BaselinePart, parse_baseline
 
 
 def ids(count: int) -> NDArray[np.uint8]:
@@ -17,7 +17,7 @@ def ids(count: int) -> NDArray[np.uint8]:
 
 
 def spec(**changes: Any) -> BaselinePart:
-    return BaselinePart.model_validate({"model": "logistic", "split": "main", **changes})
+    return parse_baseline({"model": "logistic", "split": "main", **changes})
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -78,7 +78,7 @@ def test_seeds_start_over_where_scikit_learn_takes_no_more() -> None:
 
 
 def test_more_than_there_is_cannot_be_drawn() -> None:
-    with pytest.raises(BaselineError, match="asks for train sizes .60.*keeps 50 images"):
+    with pytest.raises(BaselineError, match="has train sizes .60.*keeps 50 images"):
         draw_samples(spec(train_sizes=[10, 60], seeds=2), ids(50))
     with pytest.raises(BaselineError, match="keeps 0 images"):
         draw_samples(spec(), ids(0))

@@ -85,7 +85,7 @@ def test_the_recipe_of_init_makes_the_same_tables(tmp_path: Path, run: Run, make
     one, two = Lake("set-lake"), Lake("other")
     for table in ("images", "rejects", "index", "clusters", "splits", "shards"):
         assert one.scan(table).collect().equals(two.scan(table).collect()), table
-    with pytest.raises(RecipeError, match=r"recipe.toml exists already and is left as it is"):
+    with pytest.raises(RecipeError, match=r"recipe.toml exists already and was not changed"):
         run("init", name)
 
 
@@ -180,10 +180,10 @@ def test_what_a_path_is_decides(tmp_path: Path, run: Run) -> None:
     good(run("build", "r.toml", "--workers", 1))
     assert counts("r-lake") == {"set/train": 20}
     for words, hint in (
-        (("r.toml", "set"), "build it by itself"),
+        (("r.toml", "set"), "build it alone"),
         (("set-lake", "set"), "--into set-lake"),
-        (("set-lake", "--into", "x"), "--into goes with sources"),
-        (("r.toml", "--into", "x"), "--into goes with sources"),
+        (("set-lake", "--into", "x"), "--into is for sources"),
+        (("r.toml", "--into", "x"), "--into is for sources"),
         ((), "Missing argument"),
     ):
         result = run("build", *words)
@@ -203,7 +203,7 @@ def test_a_damaged_lake_is_an_error_and_never_a_source(tmp_path: Path, run: Run)
 def test_a_lake_is_not_put_among_other_files(tmp_path: Path, run: Run) -> None:
     as_folder(tmp_path / "set", CLASSES)
     as_folder(tmp_path / "mine", {"thesis.txt": b"x"})
-    with pytest.raises(LakeError, match="holds files and no lake"):
+    with pytest.raises(LakeError, match="contains files, but is not a lake"):
         run("build", "set", "--into", "mine", "--workers", 1)
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 

@@ -120,7 +120,7 @@ def test_more_rejects_than_one_in_a_hundred_are_reported(tmp_path: Path) -> None
 def test_a_table_beside_images_without_labels_is_named(tmp_path: Path) -> None:
     as_folder(tmp_path / "set", {"1.png": IMAGES[0], "2.png": IMAGES[1], "labels.csv": b"id,label\n1,cat\n2,dog\n"})
     built = made(recipe(tmp_path, {"uri": "set"}))
-    assert any("lie beside labels.csv, which may hold labels" in note for note in built.notes)
+    assert any("are next to labels.csv, which may contain labels" in note for note in built.notes)
     as_folder(tmp_path / "named", {"A/1.png": IMAGES[0], "B/1.png": IMAGES[1], "A/notes.csv": b"x"})
     assert not [note for note in made(recipe(tmp_path, {"uri": "named"}, lake={"root": "b"})).notes if "labels" in note]
 
@@ -142,8 +142,8 @@ def test_a_class_called_images_beside_a_table_is_suspicious(tmp_path: Path) -> N
     files = {"images/1.png": IMAGES[0], "images/2.png": IMAGES[1], "labels.csv": b"f,l\n", "more.zip": b"PK"}
     as_folder(tmp_path / "set", files)
     notes = made(recipe(tmp_path, {"uri": "set"})).notes
-    assert any("lie beside labels.csv, which may hold labels" in note for note in notes)
-    assert any("not read among other files: more.zip" in note for note in notes)
+    assert any("are next to labels.csv, which may contain labels" in note for note in notes)
+    assert any("not read: more.zip" in note for note in notes)
 
 
 def test_what_a_file_holds_beside_its_splits_is_named(tmp_path: Path) -> None:

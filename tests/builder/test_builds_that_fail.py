@@ -36,7 +36,7 @@ CASES: dict[str, Case] = {
         "no file or folder .*gone.tar.gz.*Check the path",
         {"source": {"uri": "gone.tar.gz"}},
     ),
-    "a file of no form": (SourceError, "of no form that imagelake knows", {"source": {"uri": "odd.bin"}}),
+    "a file of no form": (SourceError, "its form is not recognised", {"source": {"uri": "odd.bin"}}),
     "a cut archive": (SourceError, "damaged or cut short .* Nothing was committed", {"source": {"uri": "cut.tar.gz"}}),
     "an empty folder": (SourceError, "holds no files", {"source": {"uri": "empty"}}),
     "too few classes": (
@@ -66,7 +66,7 @@ CASES: dict[str, Case] = {
     "a lake that is a file": (LakeError, "cannot be written to .* another folder", {"lake": {"root": "odd.bin"}}),
     "labels of a folder": (
         RecipeError,
-        "labels says nothing of a source of format folder",
+        "labels does not apply to a source of format folder",
         {"source": {"labels": "x"}},
     ),
 }
@@ -108,7 +108,7 @@ def test_a_bad_build_is_one_line_and_commits_nothing(case: str, base: Path) -> N
         ),
         (
             BaselineError,
-            "asks for train sizes .100., but the train role of split 'main' keeps 20 images",
+            "has train sizes .100., but the train role of split 'main' keeps 20 images",
             {
                 "split": [{**SPLIT, "test": {"from": "train", "size": 2}, "train": {"from": "train", "size": 18}}],
                 "baseline": [{"model": "logistic", "split": "main", "train_sizes": [100]}],
@@ -116,7 +116,7 @@ def test_a_bad_build_is_one_line_and_commits_nothing(case: str, base: Path) -> N
         ),
         (
             BaselineError,
-            "asks for train sizes .100.",
+            "has train sizes .100.",
             {
                 "split": [{**SPLIT, "test": {"from": "train", "size": 2}}],
                 "baseline": [{"model": "logistic", "split": "main", "train_sizes": [100, 10]}],

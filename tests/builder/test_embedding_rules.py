@@ -135,7 +135,7 @@ def test_an_image_without_a_vector_is_named_and_the_lake_stays_as_it_was(tmp_pat
     held = {name: Lake(root).scan(name).collect() for name in TABLES}
     more = vectors_of("test", 9)
     pictured(tmp_path, "test", more)
-    said = r"'clip': .*clip.parquet has no vector for 9 of 9 images, the first is ./test00..png of d/test. Bring"
+    said = r"'clip': .*clip.parquet has no vector for 9 of 9 images, the first is ./test00..png of d/test. Add the"
     for _ in range(2):
         with pytest.raises(SourceError, match=said):
             make(tmp_path, "train", "test")
@@ -199,7 +199,7 @@ class Compared:
 
 
 def test_a_new_source_is_compared_with_all_and_nothing_else_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "_BLOCK", 8)
+    monkeypatch.setattr(pair, "_BLOCK_IMAGES", 8)
     vectors = world(tmp_path, train=20, test=9)
     old = set(Lake(make(tmp_path, "train").root).scan("images").collect()["image_id"])
     seen = Compared(monkeypatch)
@@ -236,9 +236,7 @@ def test_vectors_are_found_by_image_id(tmp_path: Path) -> None:
 
 def test_a_name_that_nothing_defines_is_an_error_and_one_that_the_lake_knows_is_not(tmp_path: Path) -> None:
     vectors = world(tmp_path, train=20)
-    with pytest.raises(
-        RecipeError, match="'embedding:clop:0.9' compares by embedding 'clop', which no \\[\\[embedding"
-    ):
+    with pytest.raises(RecipeError, match="'embedding:clop:0.9' compares by embedding 'clop', but no \\[\\[embedding"):
         make(tmp_path, "train", rules=("embedding:clop:0.9",))
     root = make(tmp_path, "train").root
     write(tmp_path, vectors)

@@ -19,7 +19,7 @@ from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
-SAID = "no space is left on the disk of .*The lake reads as before; free some space and build again"
+SAID = "no space is left on the disk of .*The lake is unchanged; free some space and build again"
 CREATE, COMMIT = ("deltalake", "DeltaTable.create"), ("deltalake", "DeltaTable.create_write_transaction")
 WRITE = ("pipeline.lake.parquet_writer", "PartWriter.write")
 # When it fills up: the nth time that something begins.

@@ -95,7 +95,7 @@ def test_new_images_move_nobody_and_new_links_only_what_they_link(base: Path) ->
     make(base)
     first = paths(base)
     as_folder(base / "train", {f"A/new{i}.png": data for i, data in enumerate(files_of(15, seed=5).values())})
-    assert why(make(base)) == "what it reads changed; test got 20 of 30 images"
+    assert why(make(base)) == "its input changed; test got 20 of 30 images"
     second = paths(base)
     assert first.items() <= second.items()
     assert unit(base)["moves"] == {"moved": 0, "forced": 0, "left": 0}
@@ -189,7 +189,7 @@ def test_policies_reach_the_table_and_a_leaking_benchmark_is_named(base: Path) -
     (torn,) = unit(base)["straddling"]
     assert torn["datasets"] == ["bench"]
     assert torn["clusters"] > 0
-    assert why(built) == f"new; {torn['clusters']} clusters of sign stay in two roles: bench is protected"
+    assert why(built) == f"new; {torn['clusters']} clusters of sign remain in two roles because bench is protected"
 
 
 def test_nothing_is_told_of_a_split_as_asked_for() -> None:

@@ -90,7 +90,7 @@ def test_the_first_build_keeps_its_decision(tmp_path: Path) -> None:
     second = made(recipe(tmp_path, {"uri": "one"}, {"uri": "two", "split": "test"}))
     assert (second.mode, second.mode_decided, second.images, second.rejects) == ("L", False, 16, 0)
     assert [note for note in second.notes if "colour" in note] == [
-        'd/test (two): 4 colour images converted to gray. mode = "RGB" in [decode] keeps colour.'
+        'd/test (two): 4 colour images converted to gray. To keep colour, set mode = "RGB" in [decode].'
     ]
     assert set(Lake(second.root).scan("images").collect()["channels"]) == {1}
 
@@ -103,7 +103,7 @@ def test_a_recipe_that_says_its_mode_has_it_and_counts_what_it_converts(tmp_path
     strict = recipe(tmp_path, {"uri": "set"}, lake={"root": "strict"}, decode={"mode": "L", "on_mismatch": "reject"})
     built = made(strict)
     assert (built.images, built.rejects) == (3, 2)
-    assert any('on_mismatch = "convert" in [decode] takes them' in note for note in built.notes)
+    assert any('To convert them, set on_mismatch = "convert" in [decode]' in note for note in built.notes)
     (detail,) = set(Lake(built.root).scan("rejects").collect()["detail"])
     assert 'on_mismatch = "convert"' in detail
     assert 'mode = "RGB"' in detail

@@ -15,7 +15,7 @@ from making import as_folder, as_tar, files_of, recipe
 
 from pipeline.builder.build import Built, build, plan
 from pipeline.builder.ingest import decode_sources
-from pipeline.builder.worker import Load
+from pipeline.builder.worker import ShardInput
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError, SplitError
 from pipeline.lake_handle import Lake
@@ -68,9 +68,9 @@ def test_a_changed_file_runs_everything_behind_it_and_says_why(made: Path) -> No
     as_folder(made / "train", {"A/new.png": files_of(1, seed=7)["A/00000.png"]})
     assert done(make(made)) == [
         ("ingest", "d/train (train)", "1 of 1 shards changed, 0 gone"),
-        ("dedup", "exact", "what it reads changed; clusters: no change"),
-        ("splits", "main", "what it reads changed"),
-        ("baselines", RUN, "what it reads changed"),
+        ("dedup", "exact", "its input changed; clusters: no change"),
+        ("splits", "main", "its input changed"),
+        ("baselines", RUN, "its input changed"),
     ]
 
 
@@ -87,7 +87,7 @@ def test_only_the_changed_source_is_read(made: Path, monkeypatch: pytest.MonkeyP
             def map(self, function: Any, items: Any) -> Any:
                 def seen(items: Any) -> Any:
                     for item in items:
-                        assert isinstance(item, Load)
+                        assert isinstance(item, ShardInput)
                         read.append(item.split)
                         yield item
 
@@ -104,7 +104,7 @@ def test_a_new_rule_reads_pixels_once_leaves_images_alone_and_is_measured(made: 
     before = versions(str(made / "lake"))
     assert done(make(made, rules=("exact", "sign"))) == [
         ("dedup", "sign", "new"),
-        ("baselines", RUN, "what it reads changed"),
+        ("baselines", RUN, "its input changed"),
     ]
     after = versions(str(made / "lake"))
     assert {name for name in after if after[name] != before[name]} == {
@@ -125,7 +125,7 @@ def test_a_new_seed_draws_one_split_and_trains_what_stands_on_it(base: Path) -> 
     changed = done(make(base, split=[{**BOTH, "seed": 5}, other]))
     assert changed == [
         ("splits", "main", "its settings changed"),
-        ("baselines", RUN, "what it reads changed"),
+        ("baselines", RUN, "its input changed"),
     ]
 
 
@@ -184,9 +184,9 @@ def test_status_tells_what_the_next_build_would_do_and_the_build_does_it(base: P
     told = status(first.root).todo
     assert [item.reason for item in told] == [
         "1 of 1 shards changed, 0 gone",
-        "images change",
-        "images change",
-        "if its split changes",
+        "the images change",
+        "the images change",
+        "only if its split changes",
     ]
     # An empty file is one reject more: the split comes out as it was, and nothing is trained.
     assert [item[:2] for item in told[:-1]] == [item[:2] for item in build(found, engine=LocalEngine(1)).done]
@@ -216,10 +216,10 @@ def test_runs_are_known_by_what_they_are_not_by_where_they_stand(base: Path) -> 
     other = {**LOGISTIC, "seed": 5}
     make(base, baseline=[LOGISTIC, other])
     assert done(make(base, baseline=[other, LOGISTIC])) == [
-        ("release", "recipe", "the recipe changed, but nothing that was made from it")
+        ("release", "recipe", "the recipe changed, but no result depends on the change")
     ]
     dropped = make(base, baseline=[other])
-    assert done(dropped) == [("baselines", RUN, "no longer asked for")]
+    assert done(dropped) == [("baselines", RUN, "no longer in the recipe")]
     scores = Lake(dropped.root).scan("scores").collect()
     assert scores["seed"].unique().to_list() == [5]
     assert scores.drop("value", "seconds", "memory").is_unique().all()
@@ -273,7 +273,7 @@ def test_a_recipe_that_only_says_more_is_kept_with_a_release_of_its_own(made: Pa
 def test_a_split_of_an_earlier_recipe_that_no_longer_fits_says_how_to_drop_it(base: Path) -> None:
     make(base, split=[{**BOTH, "name": "old", "train": {"from": "train", "size": 40}}], baseline=[])
     (base / "train" / "A" / "00000.png").unlink()
-    with pytest.raises(SplitError, match="of an earlier recipe: build with --prune"):
+    with pytest.raises(SplitError, match="of an earlier recipe. To drop it, build with --prune"):
         make(base, split=[BOTH])
     assert make(base, split=[BOTH], prune=True).release == 2
 

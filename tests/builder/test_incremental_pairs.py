@@ -41,7 +41,7 @@ STEPS = st.tuples(
     st.integers(0, 10**6),
 )
 # So small that a build meets several blocks on either side, and files that are written as one again.
-SMALL: dict[str, Any] = {"_BLOCK": 20, "_FILES": 3}
+SMALL: dict[str, Any] = {"_BLOCK_IMAGES": 20, "_MAX_FILES": 3}
 
 
 def near_copies(rng: np.random.Generator, n: int, size: tuple[int, int]) -> Pictures:
@@ -146,7 +146,7 @@ def follow(steps: Sequence[Step], seed: int) -> None:
             with patch.multiple(pair, **SMALL):
                 world.build(prune=gone or step[2] % 2 == 0)
             world.check()
-            assert all(parts_of(root, rule) <= SMALL["_FILES"] for rule in world.rules)
+            assert all(parts_of(root, rule) <= SMALL["_MAX_FILES"] for rule in world.rules)
         before = versions(root)
         assert world.build(prune=True).done == ()
         assert versions(root) == before
@@ -228,7 +228,7 @@ def test_pairs_of_many_builds_are_written_as_one_again(tmp_path: Path) -> None:
     counts = []
     for k, part in enumerate(listed):
         np.savez(tmp_path / part["uri"], images=np.stack(near_copies(np.random.default_rng(k), 9, SIZES[0])))
-        with patch.multiple(pair, _BLOCK=20, _FILES=2):
+        with patch.multiple(pair, _BLOCK_IMAGES=20, _MAX_FILES=2):
             root = build(recipe(tmp_path, *listed[: k + 1], dedup=dedup), engine=LocalEngine(1)).root
         counts.append(parts_of(root, "cosine:0.9"))
     assert counts == [1, 2, 1, 2, 1]

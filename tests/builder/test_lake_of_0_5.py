@@ -84,5 +84,5 @@ def test_it_is_repaired(old: Path) -> None:
     file.unlink()
     built = repair(read_recipe(old / "recipe.toml"), engine=LocalEngine(1))
     assert built.damaged
-    assert not built.stays
+    assert not built.still_damaged
     assert all(not check.faults for check in verify(str(old / "lake")))

@@ -172,7 +172,7 @@ def test_a_new_rule_is_measured_and_told(tmp_path: Path) -> None:
     make(planted(tmp_path), rules=("exact",))
     told = plan(asked(tmp_path))
     assert [(item.stage, item.reason) for item in told] == [("dedup", "new")] + [
-        ("baselines", "the lake's rules change")
+        ("baselines", "the rules of the lake change")
     ] * 2
     done = make(tmp_path).done
     assert [item[:2] for item in done] == [item[:2] for item in told]
@@ -192,7 +192,7 @@ def test_clusters_that_change_are_measured_by_what_they_say(copy: Path) -> None:
             found, changes = score_baselines(lake.snapshot, lake.writer, wanted)
             for change in changes:
                 lake.commit(change)
-        assert [item.reason for item in found] == ["what it reads changed"] * done
+        assert [item.reason for item in found] == ["its input changed"] * done
     scores = (
         Lake.working(Snapshot(root)).scan("scores").filter(metric="images", eval_on="overlap", rule="sign").collect()
     )

@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_image
 from pipeline.builder import pairs as pair
 from pipeline.builder.build import Built, build
 from pipeline.dedup.index import entries_of
-from pipeline.dedup.joins.vectors import one_blas_thread
+from pipeline.dedup.joins.streaming import one_blas_thread
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import parse_rule
 from pipeline.dedup.rules.photo import Photo
@@ -111,8 +111,8 @@ def whole(root: str) -> None:
 
 
 def test_later_images_are_compared_by_the_first_ones_basis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "_BLOCK", 10)
-    monkeypatch.setattr(pair, "_FILES", 2)
+    monkeypatch.setattr(pair, "_BLOCK_IMAGES", 10)
+    monkeypatch.setattr(pair, "_MAX_FILES", 2)
     written(tmp_path, *SPLITS)
     root = make(tmp_path, "one").root
     basis = basis_of(root)
@@ -210,7 +210,7 @@ def steps(base: Path, between: str, root: str) -> Iterator[str]:
 
 
 def test_between_splits_gives_the_pairs_of_all_across_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "_BLOCK", 10)
+    monkeypatch.setattr(pair, "_BLOCK_IMAGES", 10)
     written(tmp_path, *SPLITS)
     for every, between in zip(steps(tmp_path, "all", "all"), steps(tmp_path, "splits", "between"), strict=True):
         for rule in RULES:

@@ -18,7 +18,7 @@ from pipeline.errors import RecipeError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
-from pipeline.review import Question, review_clusters, review_pairs
+from pipeline.review import ReviewQuery, review_clusters, review_pairs
 from pipeline.verify import verify
 from schemas import TABLES
 
@@ -105,11 +105,15 @@ def test_a_split_is_the_same_as_if_the_threshold_were_stored(sources: Path, tmp_
     for lake in (loose, strict):
         assert [fault for check in verify(str(lake)) for fault in check.faults] == []
     for stored, rule in STRICTER.items():
-        for question in (Question(rule), Question(rule, "sanitize0", between=True), Question(rule, best="d/test")):
+        for question in (
+            ReviewQuery(rule),
+            ReviewQuery(rule, "sanitize0", between=True),
+            ReviewQuery(rule, best="d/test"),
+        ):
             ours, theirs = (review_pairs(Lake(str(lake)), question) for lake in (loose, strict))
             assert ours.shown.drop("cluster_id").equals(theirs.shown.drop("cluster_id"))
             assert (ours.headline, ours.pairs, ours.stored) == (theirs.headline, theirs.pairs, stored)
-        one, other = (review_clusters(Lake(str(lake)), Question(rule)) for lake in (loose, strict))
+        one, other = (review_clusters(Lake(str(lake)), ReviewQuery(rule)) for lake in (loose, strict))
         assert one.shown.equals(other.shown)
         assert one.sizes.equals(other.sizes)
     before = versions(str(loose))

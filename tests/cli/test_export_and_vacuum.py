@@ -61,7 +61,7 @@ def test_json_role_release_and_pickle(lake: Path, run: Run, tmp_path: Path) -> N
     assert (tmp_path / "out" / "notMNIST.pickle").exists()
     refused = run("export", lake, "main", tmp_path / "b", "--to", "npz", "--pickle")
     assert refused.exit_code == 2
-    assert "--pickle goes with --to notebook only" in refused.stderr
+    assert "--pickle needs --to notebook" in refused.stderr
     assert run("export", lake, "main", tmp_path / "b", "--to", "zarr").exit_code == 2
 
 
@@ -71,14 +71,14 @@ def test_an_export_pins_what_vacuum_would_give_up(lake: Path, run: Run, tmp_path
     # In a table, or where that is too wide in a line of its own.
     assert " 1 export" in run("history", lake).stdout
     planned = run("vacuum", lake, "--keep-last", 1, "--older-than", 0, "--dry-run").stdout
-    assert f"release 1 stays, pinned by export of main as npz to {tmp_path / 'one'}" in planned
-    assert "release 2 would be given up\n" in planned
-    assert "1 release would be given up, 2 releases kept" in planned
-    assert "release 2 is given up\n" in run("vacuum", lake, "--keep-last", 1, "--older-than", 0).stdout
+    assert f"release 1 is kept, pinned by export of main as npz to {tmp_path / 'one'}" in planned
+    assert "release 2 would be deleted\n" in planned
+    assert "1 release would be deleted, 2 releases kept" in planned
+    assert "release 2 is deleted\n" in run("vacuum", lake, "--keep-last", 1, "--older-than", 0).stdout
     assert [row["release"] for row in json.loads(run("history", lake, "--json").stdout)] == [1, 3]
     forced = run("vacuum", lake, "--keep-last", 1, "--force").stdout
-    assert "release 1 is given up, though named by export of main as npz" in forced
-    assert "files younger than 24 hours stay until a later vacuum" in forced
+    assert "release 1 is deleted, although pinned by export of main as npz" in forced
+    assert "files younger than 24 hours are kept until a later vacuum" in forced
     with np.load(tmp_path / "one" / "main.npz") as arrays:
         assert len(arrays["train_images"]) == 10
 
@@ -91,8 +91,9 @@ def test_vacuum_as_json_and_force_alone(lake: Path, run: Run) -> None:
     assert run("vacuum", lake, "--keep-last", 0).exit_code == 2
 
 
-def test_help_keeps_its_lines(run: Run) -> None:
+def test_help_lists_every_form_on_a_line_of_its_own(run: Run) -> None:
     lines = run("export", "--help").stdout.splitlines()
+    assert [form for form in FORMS if not any(line.startswith(f"  {form} ") for line in lines)] == []
     assert "  webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes" in lines
     assert "  imagelake vacuum data/demo --keep-last 3 --dry-run" in run("vacuum", "--help").stdout.splitlines()
 
@@ -107,8 +108,11 @@ def test_an_export_that_is_not_pinned_says_so(
     with writing(str(lake)):
         done = run("export", lake, "main", tmp_path / "out", "--to", "npz", "--workers", 1)
     assert done.exit_code == 0
-    assert "is whole; waiting for whoever writes to" in done.stderr
-    assert "release 3 is not pinned (waiting for the lake's writer was ended): the export is whole" in done.stderr
+    assert "is complete; waiting for another writer of" in done.stderr
+    assert (
+        "release 3 is not pinned (interrupted while waiting for another writer of the lake): the export is complete"
+        in done.stderr
+    )
     assert run("export", lake, "main", tmp_path / "quiet", "--to", "npz", "--no-pin", "--workers", 1).stderr == ""
 
 
@@ -116,7 +120,9 @@ def test_older_releases_are_looked_at_by_one_option(lake: Path, run: Run, tmp_pa
     page = tmp_path / "old.html"
     assert run("report", lake, "--release", 1, "-o", page).stdout == f"{page}\n"
     assert '<meta name="imagelake-release" content="1">' in page.read_text()
-    with pytest.raises(LakeError, match="is of the newest release: name another file for that of release 2"):
+    with pytest.raises(
+        LakeError, match="is always of the newest release. Choose another file: .* --release 2 --out FILE"
+    ):
         run("report", lake, "--release", 2)
     text = run("status", lake, "--release", 2).stdout
     assert text.startswith(f"{lake}: release 2\n")

@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline import cli
-from pipeline.cli.say import say
 from pipeline.cli.show import show_frame, show_json
+from pipeline.cli.terminal import print_line
 from pipeline.progress import Progress, plain
 
 PIPELINE = Path(cli.__file__).parents[1]
@@ -26,7 +26,7 @@ ANYTHING = st.text(CHARACTERS) | st.sampled_from(NAMES)
 PLACES = (ast.Name, ast.Attribute)
 PRINTS = r"print|warn|(click\.)?s?echo|click\.echo_via_pager|error\.show|(sys\.)?(stdout|stderr)|tqdm\.write"
 MAY_PRINT = {
-    "cli/say.py": {"click.echo", "sys.stdout", "sys.stderr"},
+    "cli/terminal.py": {"click.echo", "sys.stdout", "sys.stderr"},
     "cli/show.py": {"click.echo"},
     # The pipe that nobody reads any more is closed.
     "cli/__init__.py": {"sys.stderr"},
@@ -54,7 +54,7 @@ def test_whatever_is_said_is_one_line_of_utf_8(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("click.echo", lambda line, **_: said.append(line))
-        say(text)
+        print_line(text)
     assert [HARM.findall(line) for line in said] == [[]]
     said[0].encode()
 
@@ -79,7 +79,7 @@ def test_frames_and_json_hold_any_text(texts: list[str]) -> None:
 
 
 def test_a_terminal_that_knows_no_umlauts_gets_escapes() -> None:
-    code = "from pipeline.cli.say import say; say('aäb漢\\x1b')"
+    code = "from pipeline.cli.terminal import print_line; print_line('aäb漢\\x1b')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
     assert done.stdout == b"a\\xe4b\\u6f22\\x1b\n"
@@ -93,7 +93,7 @@ def test_the_bar_is_plain_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_nothing_else_prints() -> None:
-    """A new command cannot forget: only `say`, `show_json` and the bar write to where people look."""
+    """A new command cannot forget: only `print_line`, `show_json` and the bar write to where people look."""
     found = {str(file.relative_to(PIPELINE)): printing(file) for file in PIPELINE.rglob("*.py")}
     assert {file: words for file, words in found.items() if words - MAY_PRINT.get(file, set())} == {}
 

@@ -1,11 +1,11 @@
-"""`imagelake build --repair` tells what was found, what was brought back, and what was not."""
+"""`imagelake build --repair` prints what it found, what it restored, and what stays damaged."""
 
 import json
 import shutil
 
 import pytest
 from commands import Run
-from hurting import Case
+from damaged_lakes import Case
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -37,12 +37,12 @@ def test_the_command_tells_what_stays_and_exits_with_1(case: Case, run: Run) -> 
     shutil.move(case.base / "test", case.base / "away")
     toml = case.base / "recipe.toml"
     toml.write_text(RECIPE)
-    assert "prune after" in run("build", toml, "--repair", "--prune").output
+    assert "then prune" in run("build", toml, "--repair", "--prune").output
     ran = run("build", toml, "--repair", "--workers", 1)
     assert ran.exit_code == 1
     assert "2 faults found" in ran.stdout
-    assert "20 images stay damaged, as its source test is gone" in ran.stdout
-    assert "clusters of cosine:0.95: cannot be made again before the images are back" in ran.stdout
+    assert "20 images stay damaged, because its source test is gone" in ran.stdout
+    assert "clusters of cosine:0.95: cannot be made again before the images are repaired" in ran.stdout
     shutil.move(case.base / "away", case.base / "test")
     ran = run("build", toml, "--repair", "--workers", 1, "--json")
     assert (ran.exit_code, json.loads(ran.stdout)["damaged"], json.loads(ran.stdout)["stays"]) == (0, 2, [])

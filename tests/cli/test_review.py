@@ -120,12 +120,12 @@ def test_clusters_are_listed_with_their_chains(root: str, run: Run) -> None:
     assert len(data["shown"][0]["cluster_id"]) == 32
     assert "1 cluster, " in run("overlap", root, "--rule", "exact", "--clusters").stdout
     none = run("overlap", root, "--rule", RULE, "--clusters", "--between").stdout
-    assert none == "cosine:0.95: none of 1 cluster is asked for.\n"
+    assert none == "cosine:0.95: none of 1 cluster matches.\n"
 
 
-def test_rules_decided_by_keys_say_so(root: str, run: Run) -> None:
+def test_rules_that_compare_keys_are_noted(root: str, run: Run) -> None:
     text = run("overlap", root, "--rule", "exact").stdout
-    assert "exact is decided by keys alone: its pairs were made of its clusters, every score is 1." in text
+    assert "exact compares keys only: its pairs are made from its clusters, and every score is 1." in text
     assert "gnp.png" in text
 
 
@@ -146,8 +146,8 @@ def test_an_unknown_rule_names_the_nearest(root: str) -> None:
         (("--html", "x.html"), "--html needs --rule RULE."),
         (("--min-score", "0"), "--min-score needs --rule RULE."),
         (("--rule", RULE, "--min-score", "1.1"), "1.1 is not in the range"),
-        (("--rule", RULE, "--clusters", "--html", "x.html"), "--html is about pairs: leave out --clusters."),
-        (("--rule", RULE, "--clusters", "--best", "test"), "--best is about pairs: leave out --clusters."),
+        (("--rule", RULE, "--clusters", "--html", "x.html"), "--html is for pairs: leave out --clusters."),
+        (("--rule", RULE, "--clusters", "--best", "test"), "--best is for pairs: leave out --clusters."),
         (("--rule", RULE, "--top", "0"), "0 is not in the range"),
     ],
 )
@@ -210,7 +210,10 @@ def test_scores_of_rules_decided_by_keys_are_all_1(root: str, run: Run) -> None:
             ("--rule", RULE, "--min-score", 0.9),
             "a score of 0.9 is below the threshold of cosine:0.95: its pairs have a",
         ),
-        (("--rule", "cosine:0.98", "--min-score", 0.96), "Ask for 0.98 or more, or for the pairs of cosine:0.95."),
+        (
+            ("--rule", "cosine:0.98", "--min-score", 0.96),
+            "Use a minimum score of 0.98 or more, or the rule cosine:0.95.",
+        ),
         (("--rule", "cosine:0.94"), "did you mean 'cosine:0.95'? Only pairs with a score of 0.95 or more are stored"),
         (("--rule", "phash"), "did you mean 'hamming:6'? To compare by hamming:6, put it into dedup.rules"),
         (("--rule", "md5"), "no rule 'md5'; did you mean 'exact'? Rules: cosine:0.95, exact."),

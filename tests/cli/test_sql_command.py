@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from commands import Run
-from hurting import Case
+from damaged_lakes import Case
 
 from pipeline.cli.table import wide
 from pipeline.errors import LakeError, QueryError
@@ -245,7 +245,7 @@ def test_a_query_that_fails_leaves_the_file_as_it_was(small_lake: Lake, run: Run
         ("{folder}/none/x.parquet", "No such file or directory"),
         ("{folder}", "is a folder"),
         ("/dev/null", "is a device or pipe"),
-        ("s3://bucket/x.parquet", "not to a bucket"),
+        ("s3://bucket/x.parquet", "cannot be written to a bucket"),
     ],
 )
 def test_nothing_of_a_lake_is_written_over(case: Case, run: Run, tmp_path: Path, place: str, message: str) -> None:

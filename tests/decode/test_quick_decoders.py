@@ -13,9 +13,9 @@ from making import encoded, pictures, png_chunk
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from pipeline.decode.fast_decoders import quick_decoder
-from pipeline.decode.files import fits
-from pipeline.decode.picture import Unfit, convert, decode, strict_pillow
+from pipeline.decode.fast_decoders import fast_decoder
+from pipeline.decode.files import needs_no_conversion
+from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.recipe import DecodePart
 
 Pixels = NDArray[np.uint8]
@@ -40,20 +40,20 @@ def judged(data: bytes, spec: DecodePart) -> Pixels | str:
     with strict_pillow():
         try:
             return decode(data, spec)[0]
-        except Unfit as unfit:
+        except Rejected as unfit:
             return unfit.reason
 
 
 def agrees(data: bytes, spec: DecodePart) -> bool:
     """Hold the quick decoder against Pillow; tell whether it took the file."""
-    pixels = quick_decoder(spec)(data)
+    pixels = fast_decoder(spec)(data)
     if pixels is None:
         return False
     assert pixels.dtype == np.uint8
     wanted = judged(data, spec)
     try:
-        found: Pixels | str = pixels if fits(pixels.shape, spec) else convert(pixels, spec)[0]
-    except Unfit as unfit:
+        found: Pixels | str = pixels if needs_no_conversion(pixels.shape, spec) else convert(pixels, spec)[0]
+    except Rejected as unfit:
         found = unfit.reason
     assert np.array_equal(found, wanted), f"{getattr(found, 'shape', found)} is not {getattr(wanted, 'shape', wanted)}"
     return True
@@ -136,7 +136,7 @@ def test_what_is_common_is_taken(shape: tuple[int, int, int]) -> None:
     for spec in (GRAY, COLOUR):
         assert agrees(encoded(pixels), spec)
         assert agrees(encoded(pixels, "JPEG"), spec)
-    found = quick_decoder(GRAY)(encoded(pixels))
+    found = fast_decoder(GRAY)(encoded(pixels))
     assert found is not None
     assert np.array_equal(found.reshape(pixels.shape), pixels)
 
@@ -181,7 +181,7 @@ LEFT_TO_PILLOW = {
 
 @pytest.mark.parametrize("name", LEFT_TO_PILLOW)
 def test_what_asks_for_a_decision_is_left_to_pillow(name: str) -> None:
-    assert quick_decoder(COLOUR)(LEFT_TO_PILLOW[name]) is None
+    assert fast_decoder(COLOUR)(LEFT_TO_PILLOW[name]) is None
 
 
 def test_a_jpeg_with_a_colour_profile_or_a_comment_is_taken() -> None:
@@ -191,11 +191,11 @@ def test_a_jpeg_with_a_colour_profile_or_a_comment_is_taken() -> None:
 
 def test_limits_of_the_recipe_hold() -> None:
     file = encoded(pictures(1)[0])
-    assert quick_decoder(DecodePart(mode="L", max_pixels=28 * 28))(file) is not None
-    assert quick_decoder(DecodePart(max_pixels=28 * 28 - 1))(file) is None
-    assert quick_decoder(DecodePart(max_bytes=len(file) - 1))(file) is None
+    assert fast_decoder(DecodePart(mode="L", max_pixels=28 * 28))(file) is not None
+    assert fast_decoder(DecodePart(max_pixels=28 * 28 - 1))(file) is None
+    assert fast_decoder(DecodePart(max_bytes=len(file) - 1))(file) is None
     jpeg = encoded(pictures(1)[0], "JPEG")
-    assert quick_decoder(DecodePart(max_pixels=28 * 28 - 1))(jpeg) is None
+    assert fast_decoder(DecodePart(max_pixels=28 * 28 - 1))(jpeg) is None
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])

@@ -1,4 +1,4 @@
-"""The rule cosine:t against whole numbers: no pair at t is missed, and none below it is found."""
+"""Rule cosine:t against integer arithmetic: every pair that reaches t is found, and none below it."""
 
 from fractions import Fraction
 from itertools import product
@@ -53,7 +53,7 @@ def sums(left: Pixels, right: Pixels) -> tuple[Any, Any, Any]:
 
 
 def reached(left: Pixels, right: Pixels, threshold: str) -> NDArray[np.bool_]:
-    """Which of all with all reach a threshold as it is written, in decimals: no float is asked."""
+    """Which of all with all reach a threshold as it is written, in decimals: without floats."""
     t, (across, x, y) = Fraction(threshold), sums(left, right)
     near = (across >= 0) & (across**2 * t.denominator**2 >= t.numerator**2 * x[:, None] * y)
     return np.asarray(near & (x != 0)[:, None] & (y != 0), bool)
@@ -96,7 +96,7 @@ def places(near: NDArray[np.bool_]) -> Pairs:
 
 @settings(max_examples=120)
 @given(SEEDS, st.integers(0, 30), st.integers(0, 20), st.sampled_from(CASES))
-def test_pairs_are_those_of_whole_numbers(seed: int, n: int, m: int, case: tuple[tuple[int, int, int], str]) -> None:
+def test_pairs_equal_integer_arithmetic(seed: int, n: int, m: int, case: tuple[tuple[int, int, int], str]) -> None:
     shape, threshold = case
     everything, rule = pictures(np.random.default_rng(seed), n + m, shape), rule_of(threshold)
     left, right = everything[:n], everything[n:]
@@ -161,7 +161,7 @@ def test_pairs_that_happen_to_score_the_threshold_exactly_are_found(times: int, 
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 1), (28, 28, 1), (400, 500, 3)], ids=str)
-def test_scores_are_exact_where_contrast_is_least(shape: tuple[int, int, int]) -> None:
+def test_scores_are_exact_for_the_lowest_contrast(shape: tuple[int, int, int]) -> None:
     """One pixel or two that differ by 1 or 2 from a bright ground."""
     rows = np.full((9, prod(shape)), 250, np.uint8)
     rows[np.arange(9), [0, 0, 0, 1, 1, 1, 2, 2, 2]] += np.array([1, 2, 5] * 3, np.uint8)
@@ -175,7 +175,7 @@ def test_scores_are_exact_where_contrast_is_least(shape: tuple[int, int, int]) -
     assert matched(rule_of("1"), pixels) == {(0, 1), (3, 4), (6, 7), (6, 8), (7, 8)}
 
 
-def test_a_constant_picture_scores_nothing_and_is_in_no_pair() -> None:
+def test_a_constant_image_scores_zero_and_is_in_no_pair() -> None:
     gray = np.repeat(np.array([0, 0, 7, 255], np.uint8), 20).reshape(4, 4, 5, 1)
     almost = gray.copy()
     almost[:, 2, 2] ^= 1
@@ -209,7 +209,7 @@ def shaded(rng: np.random.Generator, n: int, shape: tuple[int, int, int]) -> Pix
     SEEDS, st.one_of(st.sampled_from(WIDE), st.tuples(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3])))
 )
 @example(0, (330, 470, 3))
-def test_what_the_index_holds_bounds_the_score_from_above(seed: int, shape: tuple[int, int, int]) -> None:
+def test_index_vectors_bound_the_score_from_above(seed: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(seed)
     pixels = np.concatenate([shaded(rng, 6, shape), pictures(rng, 6, shape)])
     vectors, most = describe(pixels).astype(np.float64), slack(shape_key(shape))
@@ -232,13 +232,16 @@ def test_a_score_does_not_depend_on_the_batch_or_the_side(
     whole = correlations(left, right)
     assert np.array_equal(correlations(right, left), whole)
     assert np.isin(whole[:3], [0, 1]).all()
-    with patch.multiple(cosine, _CACHED=cached, _FITS=fits), patch.object(hashing, "_CACHED", cached):
+    with (
+        patch.multiple(cosine, _SCORED_BYTES=cached, _PRODUCTS_IN_32_BITS=fits),
+        patch.object(hashing, "_BLOCK_BYTES", cached),
+    ):
         assert np.array_equal(correlations(left, right), whole)
         assert [correlations(left[k : k + 1], right[k : k + 1])[0] for k in range(9)] == whole.tolist()
     assert np.abs(whole - np.diag(scores(left, right))).max() < 1e-7
 
 
 @pytest.mark.parametrize("written", ["0.79", "1.01", "nan", "inf", "", "x", "-1"])
-def test_thresholds_that_are_none(written: str) -> None:
+def test_invalid_thresholds_are_errors(written: str) -> None:
     with pytest.raises(ValueError, match="0.80 to 1; write cosine:0.95"):
         cosine.rule(written)

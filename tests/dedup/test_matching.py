@@ -1,4 +1,4 @@
-"""From blocks of the index to pairs: each once, in order, whatever the memory, and no more pixels than are needed."""
+"""Matching returns each pair once and in order, with any memory limit, and reads only the pixels of candidates."""
 
 from collections import Counter
 from math import prod
@@ -16,10 +16,9 @@ import schemas
 from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup import matching
 from pipeline.dedup.index import entries_of, table_of
-from pipeline.dedup.joins import vectors
+from pipeline.dedup.joins import inner_product
 from pipeline.dedup.matching import Block, match
-from pipeline.dedup.rules import Comparison, Entries, parse_rule
-from pipeline.dedup.rules import cosine as lowpass
+from pipeline.dedup.rules import Comparison, Entries, cosine, parse_rule
 from pipeline.dedup.rules.comparison import FromPixels
 from pipeline.dedup.rules.cosine import Cosine, shape_key
 
@@ -109,16 +108,16 @@ def test_blocks_against_blocks_are_their_union(seed: int, counts: tuple[int, int
 
 @settings(max_examples=40)
 @given(SEEDS, st.integers(2, 60), RULES, st.sampled_from([1, 8, 2**20]), st.integers(1, 400))
-def test_however_little_memory_there_is(seed: int, n: int, name: str, gathered: int, held: int) -> None:
-    """Pictures of 36 bytes; four at least are held."""
+def test_pairs_do_not_depend_on_the_memory_limit(seed: int, n: int, name: str, gathered: int, held: int) -> None:
+    """Images have 36 bytes; at least four are held."""
     rule = comparison(name)
     images = Images(seed, {SHAPES[0]: n, SHAPES[1]: n // 2})
     places = np.arange(n + n // 2)
     half = np.array_split(places, 2)
     whole, across = images.pairs(rule, places), images.pairs(rule, *half)
     images.reads.clear()
-    small = patch.multiple(vectors, _STRIPE=6, _ROWS=6, _COLUMNS=8)
-    with patch.multiple(matching, _GATHERED=gathered, _PIXEL_BYTES=held * 10), small:
+    small = patch.multiple(inner_product, _STRIPE=6, _BLOCK_ROWS=6, _BLOCK_COLUMNS=8)
+    with patch.multiple(matching, _CANDIDATES=gathered, _PIXEL_BYTES=held * 10), small:
         assert images.pairs(rule, places) == whole
         assert images.pairs(rule, *half) == across
     assert all(len(ids) <= max(4, held * 10 // 36) for ids in images.reads)
@@ -136,18 +135,18 @@ def test_only_the_pixels_of_candidates_are_read(seed: int, n: int, name: str) ->
     expected |= {b.image_ids[j].tobytes() for part in found for j in part.right}
     images.pairs(rule, left, right)
     assert {name for ids in images.reads for name in ids} == expected
-    # Once, but for the first of each shape, whose size is asked for.
+    # Once, except the first of each shape, which is also read for its size.
     times = Counter(name for ids in images.reads for name in ids)
     assert sum(times.values()) - len(times) <= 2
 
 
-def test_rules_whose_words_decide_read_no_pixel() -> None:
+def test_rules_that_compare_hashes_read_no_pixels() -> None:
     images = Images(1, {SHAPES[0]: 60})
     assert len(images.pairs(comparison("hamming:6"), np.arange(60))) > 100
     assert images.reads == []
 
 
-def test_pictures_of_unlike_shape_are_no_candidates() -> None:
+def test_images_of_different_shapes_are_no_candidates() -> None:
     shapes = [(4, 6, 1), (6, 4, 1), (4, 2, 3), (1, 24, 1)]
     rule = Cosine(0.8)
     blocks = [rule.index(np.arange(24, dtype=np.uint8).reshape(1, *shape)) for shape in shapes]
@@ -159,14 +158,14 @@ def test_pictures_of_unlike_shape_are_no_candidates() -> None:
 
 @settings(max_examples=30)
 @given(SEEDS, st.sampled_from(GRIDS), st.sampled_from([1, 3, 4]), RULES)
-def test_the_index_of_a_picture_is_its_own_bit_for_bit(
+def test_the_index_entry_of_an_image_does_not_depend_on_the_batch(
     seed: int, shape: tuple[int, int, int], threads: int, name: str
 ) -> None:
     rule = comparison(name)
     assert isinstance(rule, FromPixels)
     pixels = similar(np.random.default_rng(seed), 9, shape)
     whole = rule.index(pixels)
-    with threadpool_limits(threads, "blas"), patch.object(lowpass, "_CACHED", 3 * prod(shape)):
+    with threadpool_limits(threads, "blas"), patch.object(cosine, "_DESCRIBED_VALUES", 3 * prod(shape)):
         ways = [rule.index(pixels), rule.index(np.asfortranarray(pixels))]
         alone = [rule.index(pixels[k : k + 1]) for k in range(9)]
     ways.append(Entries(*(np.concatenate(part) for part in zip(*alone, strict=True))))
@@ -178,7 +177,7 @@ def test_the_index_of_a_picture_is_its_own_bit_for_bit(
 
 @pytest.mark.parametrize("name", ["exact", "sign", "hamming:6", "cosine:0.9"])
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_the_index_table_gives_back_what_was_written(name: str, count: int) -> None:
+def test_entries_read_from_the_index_table_equal_those_written(name: str, count: int) -> None:
     pixels = similar(np.random.default_rng(2), count, (6, 6, 1))
     entries = parse_rule(name).index(pixels)
     ids = np.arange(16 * count, dtype=np.uint8).reshape(count, 16)

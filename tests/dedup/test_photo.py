@@ -1,4 +1,4 @@
-"""What rule photo sees of a picture: exact thumbnails, and descriptors that do not depend on the rest of the batch."""
+"""Rule photo: exact thumbnails, and descriptors and verification that do not depend on the rest of the batch."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedup.photo.descriptor import COMPONENTS, VIEWS, Basis, describe, fit
 from pipeline.dedup.photo.thumbnails import SIDE, thumbnails
-from pipeline.dedup.photo.verify_pair import look
+from pipeline.dedup.photo.verify_pair import shared_structure
 from pipeline.dedup.rules import parse_rule
 from pipeline.dedup.rules.photo import Photo
 from pipeline.errors import RecipeError
@@ -54,7 +54,7 @@ def test_a_thumbnail_is_the_mean_over_areas_rounded_half_up(
             assert np.array_equal(seen[:, :, channel], wanted)
 
 
-def test_halves_are_rounded_up_and_the_brightest_white_stays() -> None:
+def test_halves_are_rounded_up_and_white_stays_white() -> None:
     columns = np.tile(np.array([[0, 1], [254, 255]], np.uint8), (SIDE, SIDE))
     made = thumbnails(columns[None, :, :, None])
     assert (made == 128).all()
@@ -75,7 +75,7 @@ def test_one_thumbnail_equals_that_of_a_batch(seed: int, h: int, w: int, n: int)
 def test_a_batch_of_several_pieces_equals_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 40, 41, 3), dtype=np.uint8)
     whole = thumbnails(pixels)
-    monkeypatch.setattr("pipeline.dedup.photo.thumbnails._CACHED", 2 * 40 * 41)
+    monkeypatch.setattr("pipeline.dedup.photo.thumbnails._BLOCK_PIXELS", 2 * 40 * 41)
     assert np.array_equal(thumbnails(pixels), whole)
 
 
@@ -121,14 +121,14 @@ def near_constants() -> Pixels:
 
 
 @pytest.mark.parametrize("basis", [BASIS, fit(near_constants()), fit(np.zeros((3, SIDE, SIDE, 3), np.uint8))])
-def test_next_to_no_contrast_is_no_nan(basis: Basis) -> None:
+def test_low_contrast_gives_no_nan(basis: Basis) -> None:
     pictures = near_constants()
     made = describe(pictures, basis)
     length = np.linalg.norm(made.astype(np.float64), axis=2)
     assert np.isfinite(made).all()
     assert ((length == 0) | (np.abs(length - 1) < 1e-6)).all()
     start = np.zeros((len(pictures), 4), np.float32)
-    seen = look(pictures, pictures[::-1].copy(), start, np.arange(len(pictures)) % 2 == 0)
+    seen = shared_structure(pictures, pictures[::-1].copy(), start, np.arange(len(pictures)) % 2 == 0)
     assert ((seen >= 0) & (seen <= 1)).all()
 
 
@@ -148,7 +148,7 @@ def test_a_basis_of_few_pictures_works_and_reads_as_it_was_written(n: int) -> No
     assert np.isfinite(made).all()
 
 
-def test_components_are_of_variance_one_and_strangers_to_one_another() -> None:
+def test_components_have_variance_one_and_are_uncorrelated() -> None:
     sample = textured(4, 1500)
     x = sample.astype(np.float64)
     rows = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
@@ -165,17 +165,17 @@ def test_components_are_of_variance_one_and_strangers_to_one_another() -> None:
 
 @settings(max_examples=5)
 @given(SEEDS)
-def test_a_second_look_does_not_depend_on_the_other_pairs(seed: int) -> None:
+def test_verification_does_not_depend_on_the_other_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     left, right = textured(seed, 40), textured(seed + 1, 40)
     right[::2] = np.roll(left[::2], 1, axis=2)
     start = rng.normal(size=(40, 4)).astype(np.float32) * np.array([1, 1, 0.1, 0.1], np.float32)
     mirrored = rng.random(40) < 0.3
-    many, order = look(left, right, start, mirrored), rng.permutation(40)
-    assert np.array_equal(look(left[order], right[order], start[order], mirrored[order]), many[order])
+    many, order = shared_structure(left, right, start, mirrored), rng.permutation(40)
+    assert np.array_equal(shared_structure(left[order], right[order], start[order], mirrored[order]), many[order])
     for k in range(0, 40, 7):
         part = slice(k, k + 1)
-        assert np.array_equal(look(left[part], right[part], start[part], mirrored[part]), many[part])
+        assert np.array_equal(shared_structure(left[part], right[part], start[part], mirrored[part]), many[part])
     assert ((many >= 0) & (many <= 1)).all()
 
 
@@ -191,6 +191,6 @@ def test_the_index_holds_thumbnails_and_equal_ones_share_key_and_signature() -> 
 
 
 @pytest.mark.parametrize("name", ["photo", "photo:", "photo:0", "photo:-1", "photo:1.01", "photo:nan", "photo:near"])
-def test_a_least_score_that_is_none_is_an_error(name: str) -> None:
+def test_an_invalid_least_score_is_an_error(name: str) -> None:
     with pytest.raises(RecipeError, match="it takes the least score, above 0 and up to 1; write photo:0.5"):
         parse_rule(name)

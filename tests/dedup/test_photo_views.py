@@ -1,4 +1,4 @@
-"""Rule photo: copies of photographs are found however they were handled, whichever comes first; strangers are not."""
+"""Rule photo finds edited copies of photographs, in either order, and does not match unrelated images."""
 
 import io
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from pipeline.dedup.joins import vectors as views
-from pipeline.dedup.joins.vectors import best_products, near_by_views, rounding
+from pipeline.dedup.joins import inner_product
+from pipeline.dedup.joins.inner_product import best_products, best_view_join, rounding_error
 from pipeline.dedup.rules import Entries, parse_rule
 from pipeline.dedup.rules.photo import Photo
 
@@ -26,8 +26,8 @@ Pairs = dict[tuple[int, int], bytes]
 
 SEEDS = st.integers(0, 2**32 - 1)
 # So small that a few dozen vectors make many stripes and blocks; and as they are.
-SMALL: dict[str, Any] = {"_ROWS": 3, "_COLUMNS": 5, "_STRIPE": 7}
-LARGE: dict[str, Any] = {name: getattr(views, name) for name in SMALL}
+SMALL: dict[str, Any] = {"_BLOCK_ROWS": 3, "_BLOCK_COLUMNS": 5, "_STRIPE": 7}
+LARGE: dict[str, Any] = {name: getattr(inner_product, name) for name in SMALL}
 
 
 class Crop(NamedTuple):
@@ -137,11 +137,11 @@ def brute(left: Floats, right: Floats) -> NDArray[np.float64]:
 
 
 def joined(left: Floats, right: Floats | None, threshold: float) -> set[tuple[int, int]]:
-    parts = list(near_by_views(left, right, threshold))
+    parts = list(best_view_join(left, right, threshold))
     found = [(i, j) for part in parts for i, j in zip(part[0].tolist(), part[1].tolist(), strict=True)]
     assert len(set(found)) == len(found), "a pair twice"
     assert right is not None or all(i < j for i, j in found)
-    stripes = [i // views._STRIPE for i, _ in found]  # noqa: SLF001 - the order that is promised is by stripes
+    stripes = [i // inner_product._STRIPE for i, _ in found]  # noqa: SLF001 - the documented order is by stripes
     assert stripes == sorted(stripes)
     return set(found)
 
@@ -158,13 +158,13 @@ def test_no_pair_is_missed_and_none_is_far_below(seed: int, n: int, d: int, seen
         # At a pair's own product, where every rounding counts, and anywhere.
         own = best[np.isfinite(best) & (best > 0.05)]
         for threshold in [float(rng.uniform(0.1, 1)), *(rng.choice(own, 2).tolist() if len(own) else [])]:
-            with patch.multiple(views, **sizes):
+            with patch.multiple(inner_product, **sizes):
                 found = joined(left, other, threshold)
             assert not {(int(i), int(j)) for i, j in np.argwhere(best >= threshold)} - found
-            assert all(best[pair] >= threshold - 2 * rounding(d) - 1e-12 for pair in found)
+            assert all(best[pair] >= threshold - 2 * rounding_error(d) - 1e-12 for pair in found)
 
 
-def test_several_stripes_and_blocks_as_they_are() -> None:
+def test_several_stripes_and_blocks_with_default_sizes() -> None:
     rng = np.random.default_rng(3)
     left, right = described(rng, 2100, 8, 3), described(rng, 1100, 8, 3)
     near = {(int(i), int(j)) for i, j in np.argwhere(np.triu(brute(left, left), 1) >= 0.999)}
@@ -192,7 +192,7 @@ def test_the_best_product_is_that_of_the_view_it_names_and_of_either_order(seed:
 
 
 @pytest.mark.parametrize("handled", HANDLED)
-def test_handled_copies_are_found_and_rank_above_strangers(handled: str) -> None:
+def test_edited_copies_are_found_and_score_higher_than_unrelated_images(handled: str) -> None:
     crops = unlike_crops()
     assert len(crops) > 15
     copies = fitted().index(np.stack([HANDLED[handled](crop) for crop in crops]))
@@ -221,7 +221,7 @@ def test_the_order_of_two_sides_changes_no_score() -> None:
     assert pairs_of(rule, right, left) == {(j, i): score for (i, j), score in found.items()}
 
 
-def test_what_else_is_compared_and_in_which_order_changes_no_score() -> None:
+def test_a_score_does_not_depend_on_other_images_or_on_the_order() -> None:
     rule, (left, right) = fitted(0.05), originals_and_copies()
     found, n = pairs_of(rule, left, right), len(left.key)
     key, signature = np.concatenate([left.key, right.key]), np.concatenate([left.signature, right.signature])

@@ -7,7 +7,7 @@ import pytest
 from making import as_folder, as_tar, files_of, source_of
 
 from pipeline.builder.ingest import ingest_remotely, with_cached_content
-from pipeline.builder.worker import Job, Load
+from pipeline.builder.worker import Job, ShardInput
 from pipeline.errors import LakeError, SourceError
 from pipeline.lake.parquet_writer import Writer
 from pipeline.recipe import DecodePart
@@ -15,9 +15,9 @@ from pipeline.shard import Blobs, Files, Made
 from pipeline.sources import Source, read
 
 
-def load_of(source: Source) -> Load:
+def load_of(source: Source) -> ShardInput:
     (shard,) = read(source)
-    return Load("d", "train", source.uri, shard)
+    return ShardInput("d", "train", source.uri, shard)
 
 
 def job_at(root: Path) -> Job:
@@ -39,7 +39,7 @@ def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_node_without_the_lake_is_an_error(tmp_path: Path) -> None:
     load = load_of(source_of(as_folder(tmp_path / "in", files_of(5))))
-    with pytest.raises(LakeError, match="does not see the lake.*every node sees"):
+    with pytest.raises(LakeError, match="cannot find the lake.*every node has"):
         ingest_remotely(job_at(tmp_path / "lake"), load)
     assert not (tmp_path / "lake").exists()
     (tmp_path / "lake").mkdir()
@@ -54,5 +54,5 @@ def test_a_node_without_the_source_is_an_error_and_rejects_nothing(tmp_path: Pat
     assert isinstance(load.shard.contents, Files if form == "folder" else Made)
     (tmp_path / "lake").mkdir()
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(SourceError, match=r"d/train \(in.*does not see .*in.*every node sees"):
+    with pytest.raises(SourceError, match=r"d/train \(in.*cannot find .*in.*every node has"):
         ingest_remotely(job_at(tmp_path / "lake"), load)

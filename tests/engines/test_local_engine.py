@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines.local import LocalEngine
+from pipeline.engines.local import LocalEngine, start_server
 from pipeline.errors import EngineError, SourceError
 
 
@@ -22,6 +22,10 @@ def fail_at_three(value: int) -> int:
     if value == 3:
         raise SourceError("three is no image")
     return value
+
+
+def cache_and_threads(_: int) -> tuple[str | None, str | None]:
+    return os.environ.get("IMAGELAKE_CACHE"), os.environ.get("OPENBLAS_NUM_THREADS")
 
 
 def die(value: int) -> int:
@@ -51,6 +55,18 @@ def test_few_items_are_in_flight(workers: int) -> None:
         assert taken - done <= max(workers, 2)
 
 
+def test_workers_may_be_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no fork server."""
+    monkeypatch.setenv("IMAGELAKE_CACHE", "here")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    asked = LocalEngine(2, start_method="spawn")
+    assert list(asked.map(cache_and_threads, range(3))) == [("here", "1")] * 3
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    context = start_server(2, ["numpy"])
+    assert context is not None
+    assert context.get_start_method() == "spawn"
+
+
 def test_an_error_comes_out_as_it_was_raised() -> None:
     with pytest.raises(SourceError, match="three is no image"):
         list(LocalEngine(2).map(fail_at_three, range(10)))
@@ -63,7 +79,7 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
 
 DRIVER = """
 import sys, time
-from pipeline.engines.local import LocalEngine
+from pipeline.engines.local import LocalEngine, start_server
 if __name__ == "__main__":
     for _ in LocalEngine(2).map(time.sleep, [0.01, 0.01] + [60] * 8):
         print("started", flush=True)
@@ -87,7 +103,7 @@ def test_ctrl_c_is_quick_and_quiet(tmp_path: Path, delay: float) -> None:
         said = build.stderr.read()
         build.wait(timeout=60)
     assert build.returncode == 130, said
-    assert "imagelake: stopped. The lake reads as of its last release" in said
+    assert "imagelake: stopped. The lake is as of its last release" in said
     assert "KeyboardInterrupt" not in said
 
 
@@ -134,15 +150,15 @@ def _alive(session: int) -> list[int]:
     return found
 
 
-def who_asks(_: int) -> str | None:
+def access_key(_: int) -> str | None:
     return os.environ.get("AWS_ACCESS_KEY_ID")
 
 
-def test_workers_know_who_asks_the_bucket_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_have_the_current_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server that starts workers may be older than the variable."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
-    assert list(LocalEngine(2).map(who_asks, range(3))) == [None] * 3
+    assert list(LocalEngine(2).map(access_key, range(3))) == [None] * 3
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    assert list(LocalEngine(2).map(who_asks, range(3))) == ["somebody"] * 3
+    assert list(LocalEngine(2).map(access_key, range(3))) == ["somebody"] * 3
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert list(LocalEngine(2).map(who_asks, range(3))) == [None] * 3
+    assert list(LocalEngine(2).map(access_key, range(3))) == [None] * 3

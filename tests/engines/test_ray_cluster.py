@@ -17,7 +17,10 @@ from pipeline.demo import synth
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed"),
+]
 
 BIN = Path(sys.executable).parent
 TABLES = ("images", "rejects", "shards", "index", "pairs", "clusters", "splits")
@@ -241,7 +244,7 @@ def test_ctrl_c_ends_the_work_of_other_nodes(tmp_path: Path, cluster: Cluster) -
         build.send_signal(signal.SIGINT)
         out, said = build.communicate(timeout=120)
     assert (build.returncode, out) == (130, ""), said
-    assert said.strip() == "imagelake: stopped. The lake reads as of its last release; build again to go on."
+    assert said.strip() == "imagelake: stopped. The lake is as of its last release; build again to continue."
     assert not list(tmp_path.glob("lake/*/**/*.parquet"))
     with built(recipe_at(tmp_path, "lake"), "--engine", "ray", "--ray-address", cluster.address) as build:
         out, said = build.communicate(timeout=600)

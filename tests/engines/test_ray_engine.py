@@ -13,12 +13,14 @@ import pytest
 
 from pipeline.engines import Engine
 from pipeline.engines import ray as ray_engine
-from pipeline.engines import ray as task
 from pipeline.engines.ray import RayEngine
 from pipeline.errors import DiskFullError, EngineError, MissingExtraError, SourceError, StorageError
 
 # Workers import this file, and nothing else of the tests.
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed"),
+]
 
 COMMAND = str(Path(sys.executable).with_name("imagelake"))
 GLYPHS = (
@@ -126,28 +128,30 @@ def test_an_error_comes_out_as_it_was_raised_with_the_place_where(ray_here: Engi
     assert "in fail_at_three" in str(caught.value.__cause__)
 
 
-def test_an_error_that_cannot_travel_is_told(ray_here: Engine) -> None:
+def test_an_error_that_cannot_be_pickled_becomes_a_runtime_error(ray_here: Engine) -> None:
     with pytest.raises(RuntimeError, match="Odd: 1 and 1") as caught:
         list(ray_here.map(fail_oddly, [1]))
     assert "in fail_oddly" in str(caught.value.__cause__)
 
 
-def test_what_may_pass_is_tried_again(
+def test_transient_errors_are_retried(
     ray_here: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ray_engine, "_WAITS", (0, 0, 0))
+    monkeypatch.setattr(ray_engine, "_RETRY_WAITS", (0, 0, 0))
     assert list(ray_here.map(fail_twice, [tmp_path])) == [7]
-    assert "the bucket did not answer: tried again" in capsys.readouterr().err
+    assert "the bucket did not answer: trying again in 0 s" in capsys.readouterr().err
 
 
-def test_what_may_pass_is_not_tried_for_ever(ray_here: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "_WAITS", (0,))
+def test_transient_errors_are_not_retried_forever(
+    ray_here: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_RETRY_WAITS", (0,))
     with pytest.raises(StorageError, match="the bucket did not answer"):
         list(ray_here.map(fail_twice, [tmp_path]))
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_will_not_pass_is_not_tried_again(ray_here: Engine, tmp_path: Path) -> None:
+def test_other_errors_are_not_retried(ray_here: Engine, tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match="no space is left"):
         list(ray_here.map(full_disk, [tmp_path]))
     assert len(list(tmp_path.iterdir())) == 1
@@ -173,13 +177,13 @@ def test_work_that_a_worker_cannot_load_is_an_error_that_says_what_to_do(ray_her
 
 
 def test_a_worker_of_another_version_refuses(monkeypatch: pytest.MonkeyPatch, ray_here: Engine) -> None:
-    monkeypatch.setattr(ray_engine, "installed", lambda: "0.0.1")
+    monkeypatch.setattr(ray_engine, "installed_version", lambda: "0.0.1")
     with pytest.raises(EngineError, match="this build 0.0.1"):
         list(ray_here.map(square, [1]))
-    task.check_version(task.installed())
+    ray_engine.check_version(ray_engine.installed_version())
 
 
-def test_what_workers_say_comes_out_once_and_on_stderr(ray_here: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_workers_is_printed_once_and_on_stderr(ray_here: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(ray_here.map(speak, range(6))) == list(range(6))
     said = capsys.readouterr()
     assert said.out == ""

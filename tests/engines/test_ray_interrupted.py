@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed"),
+]
 
 COMMAND = str(Path(sys.executable).with_name("imagelake"))
 GLYPHS = (
@@ -33,7 +36,7 @@ def test_ctrl_c_is_quiet_and_leaves_no_process(tmp_path: Path) -> None:
         os.killpg(build.pid, signal.SIGINT)
         out, said = build.communicate(timeout=120)
     assert build.returncode == 130, said
-    assert said.strip() == "imagelake: stopped. The lake reads as of its last release; build again to go on."
+    assert said.strip() == "imagelake: stopped. The lake is as of its last release; build again to continue."
     assert out == ""
     gone(build.pid)
     assert not list(tmp_path.glob("lake/images/**/*.parquet"))

@@ -62,11 +62,11 @@ def test_how_work_is_cut_shows_in_no_table(tmp_path: Path, ray_here: Engine, bet
         return build(recipe(tmp_path, *wanted, lake={"root": root}, **parts), engine=engine).root
 
     whole = make("whole", LocalEngine(1))
-    with patch.object(pair, "_BLOCK", 50), patch.object(compare, "_GROUP", 100):
+    with patch.object(pair, "_BLOCK_IMAGES", 50), patch.object(compare, "_GROUP_PAIRS", 100):
         assert_same(whole, make("blocks", LocalEngine(1)))
-        with patch.object(cluster, "_ROWS_A_PIECE", 40):
+        with patch.object(cluster, "_ROWS_PER_TASK", 40):
             assert_same(whole, make("tasks", ray_here))
-    with patch.object(cluster, "_ROWS_A_PIECE", 40):
+    with patch.object(cluster, "_ROWS_PER_TASK", 40):
         assert_same(whole, make("few", ray_here))
         make("grown", ray_here, count=4)
         make("grown", ray_here)

@@ -104,11 +104,11 @@ def test_a_bucket_that_stays_away_is_an_error_in_the_end(
     place = f"s3://{lake_bucket.name}/lake"
     made(base, place)
     as_folder(base / "in", {"A/new.png": files_of(1, seed=9)["A/00000.png"]})
-    monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01, 0.01))
-    monkeypatch.setattr("pipeline.storage.client.TRIES", 1)
-    monkeypatch.setattr("pipeline.storage.objects.TRIES", 1)
+    monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.01))
+    monkeypatch.setattr("pipeline.storage.client.RETRIES", 1)
+    monkeypatch.setattr("pipeline.storage.objects.RETRIES", 1)
     proxy.use(always(fault, methods=("PUT",)))
-    with pytest.raises(StorageError, match=r"It was tried several times. Check AWS_ENDPOINT_URL \(now http"):
+    with pytest.raises(StorageError, match=r"did not answer after several tries. Check AWS_ENDPOINT_URL \(now http"):
         made(base, place)
     proxy.quiet()
     assert Lake(place).release == 1

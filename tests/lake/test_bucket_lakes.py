@@ -127,9 +127,9 @@ def test_no_object_is_left_that_no_commit_names(base: Path, lake_bucket: Bucket)
     with pytest.raises(ValueError, match="damaged or cut short"):
         build(asked(base, place), engine=LocalEngine(1))
     named = {name.removeprefix(f"{place}/") for name in _files_of(Lake(place))}
-    found = {path for path in storage.below(place) if path.endswith(".parquet")}
+    found = {path for path in storage.list_files(place) if path.endswith(".parquet")}
     assert found == named
-    assert not [path for path in storage.below(place) if path.startswith(".writers")]
+    assert not [path for path in storage.list_files(place) if path.startswith(".writers")]
 
 
 def _files_of(lake: Lake) -> list[str]:
@@ -141,12 +141,12 @@ def _files_of(lake: Lake) -> list[str]:
 def test_faults_are_one_clear_error(base: Path, lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoReleaseError, match="holds no finished build"):
         Lake(f"s3://{lake_bucket.name}/none")
-    with pytest.raises(StorageError, match="There is no such bucket: make it first"):
+    with pytest.raises(StorageError, match="There is no such bucket. Check the name, or create"):
         build(asked(base, "s3://no-such-bucket-here/lake"), engine=LocalEngine(1))
-    with pytest.raises(ValueError, match="in a folder or at s3://bucket/prefix, not at gs://b/lake"):
+    with pytest.raises(ValueError, match="a lake is a folder or s3://bucket/prefix, not gs://b/lake"):
         asked(base, "gs://b/lake")
-    monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01,))
-    monkeypatch.setattr("pipeline.storage.client.TRIES", 1)
+    monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr("pipeline.storage.client.RETRIES", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for attempt in (lambda: Lake("s3://b/lake"), lambda: build(asked(base, "s3://b/lake"), engine=LocalEngine(1))):
         with pytest.raises((StorageError, LakeError), match=r"Check AWS_ENDPOINT_URL \(now http://127.0.0.1:9\)"):

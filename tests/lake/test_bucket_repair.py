@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hurting import tables_of
+from damaged_lakes import tables_of
 from lakes import files
 from making import as_folder, files_of, recipe
 from s3 import Bucket
@@ -29,6 +29,6 @@ def test_a_lake_in_a_bucket_is_checked_and_repaired(tmp_path: Path, lake_bucket:
             storage.write(place, storage.read(place)[:-40]) if table == "images" else storage.delete([place])
     named = {fault.table: fault.kind for check in verify(asked.root) for fault in check.faults if fault.table}
     assert named == {"images": "unreadable", "rejects": "missing", "shards": "missing", "releases": "missing"}
-    assert repair(asked, engine=LocalEngine(1)).stays == ()
+    assert repair(asked, engine=LocalEngine(1)).still_damaged == ()
     assert [check for check in verify(asked.root) if check.faults] == []
     assert all(rows.equals(before[name]) for name, rows in tables_of(asked.root).items())

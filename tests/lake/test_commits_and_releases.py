@@ -119,7 +119,7 @@ def test_a_release_that_is_not_there(root: str) -> None:
 def test_an_unknown_table_names_the_nearest(root: str) -> None:
     put(root, "exact", b"1")
     publish(root, "digest", "", {})
-    with pytest.raises(LakeError, match="did you mean 'clusters'"):
+    with pytest.raises(LakeError, match="Did you mean 'clusters'"):
         Lake(root).scan("cluster")
 
 

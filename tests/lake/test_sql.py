@@ -43,7 +43,7 @@ def test_duckdb_and_polars_agree(small_lake: Lake) -> None:
         "",
     ],
 )
-def test_what_is_not_one_select_is_refused_in_one_line(small_lake: Lake, text: str, tmp_path: Path) -> None:
+def test_anything_but_one_select_is_refused_in_one_line(small_lake: Lake, text: str, tmp_path: Path) -> None:
     with pytest.raises(QueryError) as caught:
         first_rows(small_lake, text, most=100)
     assert "\n" not in str(caught.value)
@@ -84,7 +84,7 @@ def test_an_older_release_is_queried_as_it_was(small_lake: Lake) -> None:
         (r"select '\xff'::blob as x", "ff"),
     ],
 )
-def test_whatever_sql_returns_is_json(small_lake: Lake, text: str, shown: object) -> None:
+def test_every_sql_value_is_printed_as_json(small_lake: Lake, text: str, shown: object) -> None:
     result = CliRunner().invoke(sql_command, [small_lake.root, text, "--json"])
     assert json.loads(result.stdout) == [{"x": shown}]
 
@@ -97,10 +97,10 @@ def test_every_column_can_be_named_without_quotes(small_lake: Lake, table: str) 
 
 def test_the_queries_of_the_docs_run(small_lake: Lake) -> None:
     root = Path(__file__).parents[2]
-    told = (root / "docs" / "scores.md").read_text(encoding="utf-8").split("\n    select")[1:]
+    queries = (root / "docs" / "reference" / "scores.md").read_text(encoding="utf-8").split("\n    select")[1:]
     recipes = [file.read_text(encoding="utf-8") for file in (root / "data").glob("*.toml")]
-    recipes.append((root / "docs" / "sql.md").read_text(encoding="utf-8"))
-    told += [query for text in recipes for query in re.findall(r'imagelake sql \S+ "select([^"]*)"', text)]
-    assert len(told) >= 2
-    for query in told:
+    recipes.append((root / "docs" / "how-to" / "sql.md").read_text(encoding="utf-8"))
+    queries += [query for text in recipes for query in re.findall(r'imagelake sql \S+ "select([^"]*)"', text)]
+    assert len(queries) >= 2
+    for query in queries:
         small_lake.sql("select" + query.replace("#", " ").split("\n\n")[0], ids="hex").fetchall()

@@ -1,4 +1,4 @@
-"""SQL of strangers: it reads the tables of the lake and nothing else, and writes nothing at all."""
+"""Hostile SQL reads only the tables of the lake and writes nothing."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from pipeline.lake_handle import Lake
 
 COMMAND = Path(sys.executable).with_name("imagelake")
 HIDDEN = "not of the lake"
-# What reads a file, by its path.
+# Queries that read a file by its path.
 READERS = (
     "from read_text('{}')",
     "from read_blob('{}')",
@@ -44,7 +44,7 @@ READERS = (
     "from json_execute_serialized_sql(json_serialize_sql('from read_text(''{}'')'))",
     "select * from read_duckdb('{}', table_name := 't')",
 )
-# Where it could lie: {base} holds the secret and the lake, which is the current folder.
+# Places of the file: {base} contains the secret and the lake, which is the current folder.
 PLACES = (
     "{base}/secret.csv",
     "{lake}/../secret.csv",
@@ -55,7 +55,7 @@ PLACES = (
     "{lake}/images/_delta_log/../../../secret.csv",
     "file://{base}/secret.csv",
     "/proc/self/cwd/../secret.csv",
-    # Not of its tables, though in its folder.
+    # In the lake's folder, but not in a table.
     "{lake}/left.csv",
     "left.csv",
     "{lake}/.tmp/aside.csv",
@@ -117,7 +117,7 @@ WRITERS = (
 
 @pytest.fixture(scope="module")
 def lake(small_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """A lake with a secret beside it, links to that in it, and files in its folder that are of no table."""
+    """A lake with a secret beside it, links to the secret, and files in its folder that belong to no table."""
     base = tmp_path_factory.mktemp("hostile")
     root = base / "lake"
     shutil.copytree(small_lake.root, root)
@@ -131,7 +131,7 @@ def lake(small_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 @pytest.fixture(autouse=True)
 def _inside(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever asks stands in the lake; nothing that is asked changes anything."""
+    """Run every query in the lake's folder; check that no file changes."""
     monkeypatch.chdir(lake.root)
     before = listing(Path(lake.root).parent)
     yield
@@ -144,15 +144,15 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in found}
 
 
-def refused(ask: Callable[[str], duckdb.DuckDBPyRelation], text: str) -> None:
+def assert_refused(run: Callable[[str], duckdb.DuckDBPyRelation], text: str) -> None:
     """Run a query that must be refused, in one line."""
     with pytest.raises(QueryError) as caught:
-        pytest.fail(f"it ran: {ask(text).limit(3).pl().rows()}")
+        pytest.fail(f"it ran: {run(text).limit(3).pl().rows()}")
     assert "\n" not in str(caught.value)
     assert HIDDEN not in str(caught.value)
 
 
-def spelled(lake: Lake, text: str) -> str:
+def filled(lake: Lake, text: str) -> str:
     places = {"lake": lake.root, "base": str(Path(lake.root).parent)}
     places["file"] = str(next(Path(lake.root).glob("images/**/*.parquet")))
     query = WRITERS[0].format(**places)
@@ -162,20 +162,20 @@ def spelled(lake: Lake, text: str) -> str:
 
 @pytest.mark.parametrize("ids", ["bytes", "hex"])
 @pytest.mark.parametrize("place", [*PLACES, *FAR])
-def test_no_function_reads_a_file_that_is_of_no_table(lake: Lake, place: str, ids: Literal["bytes", "hex"]) -> None:
+def test_no_function_reads_a_file_outside_the_tables(lake: Lake, place: str, ids: Literal["bytes", "hex"]) -> None:
     connection = connect(Snapshot(lake.root), ids=ids)
     for reader in READERS:
-        text = reader.format(spelled(lake, place))
-        refused(partial(query, connection), text)
-        # Nor where nobody looks through the query first.
+        text = reader.format(filled(lake, place))
+        assert_refused(partial(query, connection), text)
+        # DuckDB's settings alone refuse it too.
         with pytest.raises(duckdb.Error):
             pytest.fail(f"it ran: {connection.sql(text).limit(3).fetchall()}")
 
 
 @pytest.mark.parametrize("text", [*STATEMENTS, *WRITERS])
 def test_nothing_but_one_select_that_only_reads(lake: Lake, text: str) -> None:
-    refused(lake.sql, spelled(lake, text))
-    refused(partial(lake.sql, ids="hex"), spelled(lake, text))
+    assert_refused(lake.sql, filled(lake, text))
+    assert_refused(partial(lake.sql, ids="hex"), filled(lake, text))
 
 
 @pytest.mark.parametrize("root", ["{lake}/", ".", "../lake", "{base}/out"])
@@ -184,31 +184,31 @@ def test_however_the_root_is_given(lake: Lake, root: str, tmp_path: Path) -> Non
     spelling = root.format(lake=lake.root, base=tmp_path)
     opened = Lake(spelling)
     assert opened.sql("select count(*) from images").fetchall() == [(lake.scan("images").collect().height,)]
-    ask = partial(query, connect(Snapshot(opened.root)))
+    run = partial(query, connect(Snapshot(opened.root)))
     for place in (*PLACES, *FAR):
-        refused(ask, f"from '{spelled(lake, place)}'")
+        assert_refused(run, f"from '{filled(lake, place)}'")
 
 
-def test_variables_of_python_are_no_tables(lake: Lake) -> None:
+def test_python_variables_cannot_be_queried(lake: Lake) -> None:
     found = rows = pa.table({"a": [HIDDEN]})
-    refused(lake.sql, "from found")
-    ask = partial(query, connect(Snapshot(lake.root)))
+    assert_refused(lake.sql, "from found")
+    run = partial(query, connect(Snapshot(lake.root)))
     for name in ("found", "rows", "lake", "root", "connection", "text", "name", "PLACES", "environ", "_define"):
-        refused(ask, f"from {name}")
-        refused(ask, f"from query_table('{name}')")
+        assert_refused(run, f"from {name}")
+        assert_refused(run, f"from query_table('{name}')")
     assert found is rows
 
 
 def test_the_environment_and_extensions_are_out_of_reach(lake: Lake) -> None:
     for text in ("select getenv('HOME')", "from which_secret('s3://b/k', 's3')", "from sqlite_scan('a', 'b')"):
-        refused(lake.sql, text)
+        assert_refused(lake.sql, text)
 
 
 def test_no_credentials_of_the_machine_are_listed(lake: Lake) -> None:
     assert lake.sql("from duckdb_secrets()").fetchall() == []
 
 
-def test_what_does_not_fit_memory_goes_to_the_temporary_folder(lake: Lake) -> None:
+def test_temporary_files_go_to_the_temporary_folder(lake: Lake) -> None:
     (aside,) = lake.sql("select current_setting('temp_directory')").fetchall()[0]
     assert Path(aside).parent == Path(tempfile.gettempdir())
     assert lake.sql("select current_setting('lock_configuration')").fetchall() == [(True,)]
@@ -235,13 +235,13 @@ def test_what_does_not_fit_memory_goes_to_the_temporary_folder(lake: Lake) -> No
         " + ".join(["1"] * 200).join(("select ", "")),
     ],
 )
-def test_whatever_only_reads_runs(lake: Lake, text: str) -> None:
+def test_queries_that_only_read_run(lake: Lake, text: str) -> None:
     lake.sql(text).pl()
     lake.sql(text, ids="hex").pl()
 
 
 def test_a_query_nested_too_deeply_is_refused_in_one_line(lake: Lake) -> None:
-    refused(lake.sql, "select " + " + ".join(["1"] * 900))
+    assert_refused(lake.sql, "select " + " + ".join(["1"] * 900))
 
 
 def test_the_command_refuses_in_one_line_and_exits_with_1(lake: Lake) -> None:

@@ -1,4 +1,4 @@
-"""`build --repair` brings every table back as a fresh build would make it, or says what it cannot."""
+"""`build --repair` restores every table to what a fresh build makes, or lists what it cannot restore."""
 
 import os
 import random
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hurting import HANDS, Case, cut, values_of
+from damaged_lakes import DAMAGES, Case, cut, values_of
 from lakes import files
 from making import files_of
 
@@ -23,16 +23,16 @@ from pipeline.maintenance import history
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
-def test_a_whole_lake_is_told_so_and_nothing_is_committed(case: Case) -> None:
+def test_an_undamaged_lake_has_no_new_commit(case: Case) -> None:
     assert case.faults() == []
     before = sorted(case.base.glob("lake/*/_delta_log/*"))
     built = case.repair()
-    assert (built.damaged, built.done, built.stays, built.release) == (0, (), (), 1)
+    assert (built.damaged, built.done, built.still_damaged, built.release) == (0, (), (), 1)
     assert sorted(case.base.glob("lake/*/_delta_log/*")) == before
 
 
 @pytest.mark.parametrize("table", [name for name in schemas.TABLES if name not in ("releases", "exports")])
-def test_a_missing_file_is_named_and_brought_back(case: Case, table: str) -> None:
+def test_a_missing_file_is_named_and_restored(case: Case, table: str) -> None:
     file = case.file(table)
     part = next(part for part in files(case.root, table) if Path(case.root, table, part.path) == file)
     file.unlink()
@@ -42,22 +42,22 @@ def test_a_missing_file_is_named_and_brought_back(case: Case, table: str) -> Non
     if table in ("images", "index"):
         assert fault.source in ("train.tar.gz", "test", "more")
     built = case.repair()
-    assert (built.damaged, built.stays, built.release) == (1, (), 2)
+    assert (built.damaged, built.still_damaged, built.release) == (1, (), 2)
     assert built.done
     assert case.faults() == []
     assert case.differing() == []
-    # A release keeps its files: the older one stays hurt.
+    # The older release still names the missing file.
     assert not file.exists()
     assert case.repair().done == ()
 
 
-def hurt_at_random(case: Case, chance: random.Random) -> tuple[str, Path, bool]:
-    """Hurt a file of any table; tells how, which, and whether its values are others, or can no longer be read."""
+def damage_at_random(case: Case, chance: random.Random) -> tuple[str, Path, bool]:
+    """Damage a random file; return how, which, and whether its values changed or cannot be read."""
     table = chance.choice([name for name in schemas.TABLES if name not in ("releases", "exports")])
     file = Path(case.root, table, chance.choice([part.path for part in files(case.root, table)]))
     before = values_of(file)
-    how = chance.choice(list(HANDS))
-    HANDS[how](chance, file)
+    how = chance.choice(list(DAMAGES))
+    DAMAGES[how](chance, file)
     after = values_of(file) if file.exists() else None
     assert before is not None
     return how, file, after is None or not after.equals(before)
@@ -65,31 +65,31 @@ def hurt_at_random(case: Case, chance: random.Random) -> tuple[str, Path, bool]:
 
 @pytest.mark.parametrize("count", [12, pytest.param(400, marks=pytest.mark.stress)])
 def test_random_faults_are_found_and_repaired(case: Case, count: int) -> None:
-    chance, told, keep = random.Random(count), Counter[str](), case.base.with_name("keep")
+    chance, counts, keep = random.Random(count), Counter[str](), case.base.with_name("keep")
     shutil.copytree(case.base, keep)
     for _ in range(count):
-        how, file, hurt = hurt_at_random(case, chance)
+        how, file, changed = damage_at_random(case, chance)
         found = case.faults()
-        told.update([f"{how}: injected", f"{how}: {'found' if found else 'not found, as it changes no value'}"])
-        assert found or not hurt, f"{how} {file}"
+        counts.update([f"{how}: injected", f"{how}: {'found' if found else 'not found, as it changes no value'}"])
+        assert found or not changed, f"{how} {file}"
         built = case.repair()
-        assert built.stays == ()
+        assert built.still_damaged == ()
         assert case.faults() == [], f"{how} {file}"
         assert case.differing() == [], f"{how} {file}"
-        told.update([f"{how}: repaired"] if found else [])
+        counts.update([f"{how}: repaired"] if found else [])
         shutil.rmtree(case.base)
         shutil.copytree(keep, case.base)
-    sys.stdout.write("\n".join(f"{name} {number}" for name, number in sorted(told.items())) + "\n")
+    sys.stdout.write("\n".join(f"{name} {number}" for name, number in sorted(counts.items())) + "\n")
 
 
 def test_several_faults_at_once(case: Case) -> None:
     for table in ("shards", "images", "clusters", "splits", "misses", "rejects", "bases"):
         case.file(table).unlink()
     built = case.repair()
-    assert (built.stays, case.faults(), case.differing()) == ((), [], [])
+    assert (built.still_damaged, case.faults(), case.differing()) == ((), [], [])
 
 
-def test_rows_of_releases_are_made_again_from_their_commits(case: Case) -> None:
+def test_rows_of_releases_are_restored_from_their_commits(case: Case) -> None:
     case.file("images").unlink()
     case.repair()
     before = history(case.root).drop("note", "created_at")
@@ -102,21 +102,21 @@ def test_rows_of_releases_are_made_again_from_their_commits(case: Case) -> None:
     assert Lake(case.root, 1).versions["images"] < Lake(case.root, 2).versions["images"]
 
 
-def test_lost_exports_are_told_and_lose_nothing_else(case: Case) -> None:
+def test_lost_exports_are_listed_and_nothing_else_is_lost(case: Case) -> None:
     case.file("exports").unlink()
-    (told,) = case.repair().stays
-    assert told.startswith("exports: 1 of its files (written")
+    (line,) = case.repair().still_damaged
+    assert line.startswith("exports: 1 of its files (written")
     assert case.faults() == []
-    assert case.repair().stays == ()
+    assert case.repair().still_damaged == ()
 
 
-def test_what_needs_a_source_that_is_gone_stays_and_is_named(case: Case) -> None:
+def test_damage_of_a_missing_source_stays_and_is_listed(case: Case) -> None:
     lost, back = case.file("images", "shard=test"), case.file("images", "split=train")
     lost.unlink()
     cut(back, 100)
     shutil.move(case.base / "test", case.base / "away")
     built = case.repair()
-    (stays,) = built.stays
+    (stays,) = built.still_damaged
     assert "20 images stay damaged" in stays
     assert "source test is gone" in stays
     assert [item.unit for item in built.done if item.stage == "repair"] == [
@@ -124,14 +124,14 @@ def test_what_needs_a_source_that_is_gone_stays_and_is_named(case: Case) -> None
     ] or built.done
     assert [fault.file for fault in case.faults()] == [str(lost)]
     shutil.move(case.base / "away", case.base / "test")
-    assert (case.repair().stays, case.faults(), case.differing()) == ((), [], [])
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
 
 
-def test_a_source_that_is_gone_does_not_matter_where_nothing_of_it_is_hurt_but_is_told(case: Case) -> None:
+def test_a_missing_source_without_damage_is_only_listed(case: Case) -> None:
     case.file("clusters").unlink()
     shutil.move(case.base / "test", case.base / "away")
-    (told,) = case.repair().stays
-    assert told.startswith("source test: nothing was read of it")
+    (line,) = case.repair().still_damaged
+    assert line.startswith("source test: was not read")
     assert (case.faults(), case.differing()) == ([], [])
     with pytest.raises(SourceError):
         case.repair()
@@ -143,7 +143,7 @@ def test_a_shard_that_its_source_no_longer_has_is_not_dropped(case: Case) -> Non
     lost.unlink()
     shutil.rmtree(case.base / "more")
     (case.base / "more").mkdir()
-    (stays,) = case.repair().stays
+    (stays,) = case.repair().still_damaged
     assert "6 images stay damaged" in stays
     assert [fault.file for fault in case.faults()] == [str(lost)]
 
@@ -152,37 +152,37 @@ def test_a_changed_source_is_read_as_it_is_now(case: Case) -> None:
     case.file("images", "shard=test").unlink()
     (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
     built = case.repair()
-    assert (built.stays, case.faults(), built.images) == ((), [], 67)
+    assert (built.still_damaged, case.faults(), built.images) == ((), [], 67)
 
 
-def test_rejects_of_a_source_that_is_gone_stay_where_they_are(case: Case) -> None:
+def test_rejects_of_a_missing_source_stay(case: Case) -> None:
     file = case.file("rejects", "split=test")
     cut(file, 10)
     shutil.move(case.base / "more", case.base / "away")
-    assert any("its rejects stay damaged" in line for line in case.repair().stays)
+    assert any("its rejects stay damaged" in line for line in case.repair().still_damaged)
     assert str(file) in [fault.file for fault in case.faults()]
     shutil.move(case.base / "away", case.base / "more")
-    assert (case.repair().stays, case.faults(), case.differing()) == ((), [], [])
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
 
 
-def test_a_source_that_rotted_unseen_makes_everything_anew(case: Case) -> None:
-    """Same names, sizes and times, other pixels: what was made of the old ones is not kept."""
+def test_a_source_that_changed_unnoticed_makes_everything_again(case: Case) -> None:
+    """A file with the same name, size and time has other pixels: nothing made of the old ones is kept."""
     case.file("images", "shard=test").unlink()
     one, other = (case.base / "test" / "A" / name for name in ("00000.png", "copy0.png"))
     size, time = one.stat().st_size, one.stat().st_mtime_ns
     one.write_bytes(other.read_bytes()[:size].ljust(size, b"\0"))
     os.utime(one, ns=(time, time))
-    assert (case.repair().stays, case.faults()) == ((), [])
+    assert (case.repair().still_damaged, case.faults()) == ((), [])
 
 
-def test_a_shards_table_that_cannot_be_told_again_has_all_sources_read(case: Case) -> None:
+def test_a_shards_table_that_cannot_be_restored_makes_the_build_read_all_sources(case: Case) -> None:
     case.file("shards").unlink()
     (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
     built = case.repair()
-    assert (built.stays, case.faults(), built.images, built.read) == ((), [], 67, 71)
+    assert (built.still_damaged, case.faults(), built.images, built.read) == ((), [], 67, 71)
 
 
-def test_scores_are_read_back_from_an_older_version(case: Case) -> None:
+def test_scores_are_restored_from_an_older_version(case: Case) -> None:
     before = Lake(case.root).scan("scores").collect()
     grown = case.recipe.model_copy(
         update={"baseline": (*case.recipe.baseline, case.recipe.baseline[0].model_copy(update={"seed": 5}))}
@@ -190,7 +190,7 @@ def test_scores_are_read_back_from_an_older_version(case: Case) -> None:
     build(grown)
     case.file("scores").unlink()
     built = case.repair()
-    assert "read back from an older version" in " ".join(item.reason for item in built.done)
+    assert "restored from an older version" in " ".join(item.reason for item in built.done)
     assert before.join(
         Lake(case.root).scan("scores").collect(), on=before.columns, how="anti", nulls_equal=True
     ).is_empty()
@@ -198,13 +198,13 @@ def test_scores_are_read_back_from_an_older_version(case: Case) -> None:
 
 
 def test_a_split_with_groups_goes_on_from_an_older_release(case: Case) -> None:
-    # Its time is new, so that all that is made of it is made again, and comes out as it was.
+    # The file has a new time, so everything made of it is made again, with equal results.
     (case.base / "train.tar.gz").touch()
     build(case.recipe, engine=LocalEngine(1))
     file = case.file("splits", "grouped")
     rows = pl.read_parquet(file, hive_partitioning=False)
     file.unlink()
     reason = next(item.reason for item in case.repair().done if item.unit == "grouped")
-    assert "gone on from release 1" in reason
-    assert "its rows are those of release 2" in reason
+    assert "continued from release 1" in reason
+    assert "its rows are equal to those of release 2" in reason
     assert pl.read_parquet(case.file("splits", "grouped"), hive_partitioning=False).equals(rows)

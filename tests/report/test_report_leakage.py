@@ -1,4 +1,4 @@
-"""What leakage does, in the dict and on the page."""
+"""The effect of leakage, in the summary and on the page."""
 
 import re
 from typing import Any
@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.report.accuracy import accuracy_curves
 from pipeline.report.charts import accuracy_chart, leakage_chart
+from pipeline.report.formatting import ends, points
 from pipeline.report.html import render_html
 from pipeline.report.summary import summarize
-from pipeline.report.wording import ends, points
 from schemas import TABLES
 
 RUN = {"run_id": "0123456789", "model": "logistic", "split_name": "main", "seconds": 1.0, "release": 4}
@@ -89,13 +89,13 @@ def test_sizes_come_largest_first() -> None:
     assert [measured["train_size"] for measured in curve["leakage"]] == [900, 50]
 
 
-def test_the_page_tells_the_leak_with_its_interval() -> None:
+def test_the_page_shows_the_leak_with_its_interval() -> None:
     html = page(rows_of())
-    assert "<h3>What leakage does <small>logistic, split main, 100 training images, 2 seeds</small></h3>" in html
+    assert "<h3>Effect of leakage <small>logistic, split main, 100 training images, 2 seeds</small></h3>" in html
     assert '<b>+10.00</b><small class="ends">\N{MINUS SIGN}4.00 to 24.00</small>' in html
     assert '90.0 %<small class="ends">88.0 to 92.0</small><small class="ends test">85.0 to 95.0</small>' in html
     assert "first over seeds (Student" in html
-    assert "run 012345; trained on the original train role, 7 images that sanitizing drops among it" in html
+    assert "run 012345; trained on the original train role, including 7 images that sanitizing drops" in html
     assert "Other train sizes" not in html
     assert "Other train sizes <small>1</small>" in page(rows_of() + rows_of(train_size=50))
 
@@ -109,7 +109,7 @@ def test_one_seed_says_that_its_intervals_are_of_the_test_images() -> None:
 
 def test_without_any_overlap_one_line_says_so() -> None:
     html = page(rows_of(seen=0))
-    assert "Nothing: by no rule is a test image in one cluster with" in html
+    assert "None: under no rule is a test image in the same cluster as" in html
     assert 'class="leaks"' not in html
 
 

@@ -1,4 +1,4 @@
-"""Misses: which are shown, in what order, beside what."""
+"""Misclassified images: which are shown, in what order, next to which training images."""
 
 import json
 import re
@@ -10,8 +10,8 @@ from pages import Page
 from scored import Rows, accuracy, confusion, curve, frames_of, ident, miss, row, summary_of
 
 from pipeline.report import render_html
+from pipeline.report.formatting import certainty, duration, figure, mebibytes
 from pipeline.report.misses import MOST, TWIN
-from pipeline.report.wording import certainty, duration, figure, mebibytes
 
 Frames = dict[str, pl.DataFrame]
 
@@ -36,7 +36,7 @@ def test_the_clearest_mistakes_come_first_then_the_nearest_then_by_id() -> None:
     (run,) = summary_of(frames(rows))["misses"]
     assert shown(run) == [5, 4, 7, 6, 3]
     assert run["others"]["shown"][-1]["nearest"] is None
-    assert (run["wrong"], run["of"], run["sure"], run["nearest"]) == (5, 8, True, {"own": 4, "said": 0, "third": 0})
+    assert (run["wrong"], run["of"], run["nearest"]) == (5, 8, {"own": 4, "predicted": 0, "third": 0})
 
 
 def test_twins_with_another_label_stand_apart() -> None:
@@ -44,18 +44,18 @@ def test_twins_with_another_label_stand_apart() -> None:
     rows += [miss(3, distance=0.0)]
     (run,) = summary_of(frames(rows))["misses"]
     assert (shown(run, "twins"), run["twins"]["total"], shown(run)) == ([1], 1, [3, 2])
-    assert (run["dropped"], run["nearest"]) == (1, {"own": 1, "said": 1, "third": 1})
+    assert (run["dropped"], run["nearest"]) == (1, {"own": 1, "predicted": 1, "third": 1})
     (twin,) = run["twins"]["shown"]
     assert (twin["kept"], twin["picture"]["dropped_by"], twin["picture"]["path"]) == (False, "sign", "a/1.png")
     assert (twin["nearest"]["path"], twin["nearest_label"], twin["distance"]) == ("a/0.png", "c", TWIN)
 
 
-def test_of_a_question_of_two_classes_the_nearest_counts_as_one_of_them() -> None:
+def test_for_a_run_that_detects_one_class_the_nearest_image_has_its_class_or_the_other() -> None:
     asked = {"label": "not 5", "predicted": "5"}
     rows = [miss(1, **asked, nearest_label="1", distance=0.0), miss(2, **asked, nearest_label="5", distance=0.0)]
     rows += [miss(3, label="5", predicted="not 5", nearest_label="7")]
     (run,) = summary_of(frames(rows))["misses"]
-    assert (shown(run, "twins"), run["nearest"]) == ([2], {"own": 1, "said": 2, "third": 0})
+    assert (shown(run, "twins"), run["nearest"]) == ([2], {"own": 1, "predicted": 2, "third": 0})
     assert [one["nearest_label"] for one in run["others"]["shown"]] == ["1", "7"]
 
 
@@ -75,14 +75,14 @@ def test_twins_leave_room_for_the_others() -> None:
     assert (len(run["twins"]["shown"]), len(run["others"]["shown"])) == (MOST // 2, MOST // 2)
 
 
-def test_an_image_that_is_gone_has_no_picture() -> None:
+def test_an_image_no_longer_in_the_lake_has_no_picture() -> None:
     given = frames([miss(500, nearest_id=ident(501))])
     (run,) = summary_of(given)["misses"]
     assert (run["others"]["shown"][0]["picture"], run["others"]["shown"][0]["nearest"]) == (None, None)
     assert "no longer in the lake" in page(given)
 
 
-def test_nothing_missed_is_told_and_what_was_not_measured_is_not() -> None:
+def test_a_run_without_misses_is_shown_and_an_unmeasured_run_is_not() -> None:
     (run,) = summary_of(frames([]))["misses"]
     assert (run["wrong"], run["of"], run["nearest"]) == (0, 8, None)
     assert "none of 8 wrong" in page(frames([]))
@@ -99,10 +99,10 @@ def test_order_of_rows_does_not_matter_and_the_summary_is_json() -> None:
     assert summary_of(shuffled) == told
 
 
-def test_the_page_says_what_was_said() -> None:
+def test_the_page_shows_predictions() -> None:
     html = page(frames([miss(1, kept=False, probability=0.999), miss(2, nearest_label="b")]))
     assert "2 of 8 wrong (25.0 %)" in html
-    assert "label for 1 of them, the label that was said for 1." in html
+    assert "label for 1 of them, the predicted label for 1." in html
     assert "&gt; 99 % sure" in html
     assert 'title="by sanitizing, rule sign">dropped</span>' in html
 
@@ -129,11 +129,11 @@ def test_labels_stay_text_everywhere(text: str) -> None:
         assert f'href="#{anchor}"' in html
 
 
-def test_many_classes_are_told_in_lists() -> None:
+def test_many_classes_are_shown_as_lists() -> None:
     counts = {(f"{n:03}", f"{n + 1:03}"): n + 1 for n in range(40)}
     html = page(frames([], accuracy() + confusion(counts)))
     assert "Most frequent mistakes <small>test; 20 of 40 pairs</small>" in html
-    assert "Classes with the least F1 <small>test; 20 of 41</small>" in html
+    assert "Classes with the lowest F1 <small>test; 20 of 41</small>" in html
     assert 'class="confusion"' not in html
 
 
@@ -156,7 +156,7 @@ def test_amounts_are_written_for_people() -> None:
     assert [certainty(value) for value in (1.0, 0.9999, 0.974)] == ["100 %", "> 99 %", "97 %"]
 
 
-def test_a_run_says_which_class_it_asks_about_and_what_it_was_trained_on() -> None:
+def test_a_run_shows_the_class_it_detects_and_what_it_was_trained_on() -> None:
     settings = json.dumps({"positive": "5", "train_on": "original"})
     given = frames_of([], [{**one, "settings": settings} for one in [*accuracy(), row("train_dropped", 0)]])
     summary = summary_of(given)

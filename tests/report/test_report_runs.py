@@ -1,4 +1,4 @@
-"""What a run tells beyond accuracy: classes, epochs, folds, thresholds, and what its fits took."""
+"""Details of a run beyond accuracy: classes, epochs, folds, thresholds, time and memory."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def test_only_the_first_fit_of_the_largest_size_and_the_whole_test_role_are_told
     assert (run["confusion"]["images"], run["seed"]) == (8, 5)
 
 
-def test_an_older_lake_tells_nothing_more() -> None:
+def test_an_older_lake_has_no_details() -> None:
     blank = dict.fromkeys(("role", "memory"))
     (run,) = describe([{**one, **blank} for one in accuracy()])
     assert (run["detailed"], run["confusion"], run["folds"], run["epochs"], run["thresholds"]) == (
@@ -103,7 +103,7 @@ def test_without_a_valid_role_the_loss_is_drawn_alone() -> None:
     assert "valid" not in svg
 
 
-def test_folds_are_told_with_what_they_say_together() -> None:
+def test_folds_are_described_with_their_confusion() -> None:
     where = {"role": "train", "eval_on": "cross-validated"}
     rows = accuracy() + confusion(COUNTS) + confusion({("a", "a"): 6}, **where)
     rows += [row("fold_accuracy", 0.5 + n / 10, point=n, **where) for n in (1, 2, 3)] + [row("accuracy", 0.7, **where)]
@@ -113,7 +113,7 @@ def test_folds_are_told_with_what_they_say_together() -> None:
     assert (folds["mean"], folds["confusion"]["images"], run["confusion"]["images"]) == (0.7, 6, 8)
 
 
-def test_thresholds_are_told_place_by_place() -> None:
+def test_thresholds_are_described_place_by_place() -> None:
     folds: dict[str, Any] = {"role": "train", "eval_on": "cross-validated"}
     (run,) = describe(accuracy() + curve(0.8) + curve(0.7, role="valid") + curve(0.6, **folds))
     told = run["thresholds"]

@@ -169,7 +169,7 @@ def test_a_rule_without_clusters_is_still_reported() -> None:
     assert (last["rule"], last["clusters"], last["redundant"]) == ("maxpool:2", 0, 0)
 
 
-def test_splits_tell_what_was_dropped(summary: dict[str, Any]) -> None:
+def test_splits_count_what_was_dropped(summary: dict[str, Any]) -> None:
     (split,) = summary["splits"]
     assert [(r["role"], r["images"], r["kept"], r["dropped"]) for r in split["roles"]] == [
         ("train", 4, 4, 0),
@@ -179,7 +179,7 @@ def test_splits_tell_what_was_dropped(summary: dict[str, Any]) -> None:
     assert split["dropped_by"] == [{"rule": "sign", "images": 4}]
 
 
-def test_split_matrix_counts_images_with_a_twin_in_the_other_role(summary: dict[str, Any]) -> None:
+def test_split_matrix_counts_images_with_a_duplicate_in_the_other_role(summary: dict[str, Any]) -> None:
     (split,) = summary["overlap"]["splits"]
     exact, sign = split["rules"]
     assert split["roles"] == ["train", "valid", "test"]
@@ -196,7 +196,7 @@ def test_source_matrix_is_there_with_and_without_splits(summary: dict[str, Any])
         assert [row["cells"] for row in sources["rules"]] == [[[0, 2], [2, 2]], [[0, 3], [4, 4]]]
 
 
-def test_clusters_that_cross_roles_stand_beside_their_twins(summary: dict[str, Any]) -> None:
+def test_clusters_that_cross_roles_show_both_sides(summary: dict[str, Any]) -> None:
     exact, sign = summary["crossing"]
     assert (exact["rule"], exact["split_name"], exact["total"]) == ("exact", "main", 2)
     largest = sign["shown"][0]
@@ -226,7 +226,7 @@ def test_conflicts_are_clusters_with_several_labels(summary: dict[str, Any]) -> 
     assert [side["pictures"][0]["path"] for side in conflict["sides"]] == ["a/1.png", "b/7.png"]
 
 
-def test_headline_speaks_of_the_rule_that_sanitized(summary: dict[str, Any]) -> None:
+def test_headline_is_of_the_rule_that_sanitized(summary: dict[str, Any]) -> None:
     headline = summary["headline"]
     assert (headline["images"], headline["rejects"], headline["rule"]) == (10, 7, "sign")
     assert (headline["redundant"], headline["conflicts"], headline["accuracy"]) == (5, 2, None)

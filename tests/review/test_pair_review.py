@@ -1,4 +1,4 @@
-"""What a person is given to look at: equal to brute force over all pairs, whatever is asked for."""
+"""Reviews equal a brute-force search over all pairs, for every query."""
 
 import re
 import shutil
@@ -16,16 +16,16 @@ from pipeline.errors import LakeError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from pipeline.review import Question, review_clusters, review_pairs, write_review
+from pipeline.review import ReviewQuery, review_clusters, review_pairs, write_review
 from schemas import TABLES
 
 RULE = "cosine:0.95"
 LOOSE = "cosine:0.5"
-# Decided by keys alone: it writes clusters and no pairs.
+# Compares keys only: it has clusters and no pairs.
 KEYS = "maxpool:2"
 Row = dict[str, Any]
 
-QUESTIONS: list[dict[str, Any]] = [
+QUERIES: list[dict[str, Any]] = [
     {**filters, **role, "split": split}
     for split in (None, "main")
     for filters in ({}, {"between": True}, {"conflicts": True}, {"between": True, "conflicts": True})
@@ -64,7 +64,7 @@ def random_clusters(images: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def root(small_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The small lake, with pairs and clusters of two rules more, and the split `main` short of a few images."""
+    """Copy the small lake, add pairs and clusters of two rules, and remove a few images from the split `main`."""
     copy = str(shutil.copytree(small_lake.root, tmp_path_factory.mktemp("review") / "lake"))
     images = small_lake.scan("images").select("image_id", "label", "dataset", "split").sort("image_id").collect()
     # A third label, and a missing one.
@@ -111,7 +111,7 @@ def facts(root: str, split: str | None) -> dict[bytes, Row]:
     }
 
 
-def asked_for(known: Mapping[bytes, Row], *, between: bool, conflicts: bool) -> Callable[[bytes, bytes], bool]:
+def matches(known: Mapping[bytes, Row], *, between: bool, conflicts: bool) -> Callable[[bytes, bytes], bool]:
     def differ(name: str, left: bytes, right: bytes) -> bool:
         both = {known[left][name], known[right][name]}
         return len(both) == 2 and None not in both
@@ -121,15 +121,15 @@ def asked_for(known: Mapping[bytes, Row], *, between: bool, conflicts: bool) -> 
     )
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=str)
+@pytest.mark.parametrize("query", QUERIES, ids=str)
 @pytest.mark.parametrize("top", [1, 7, 10_000])
-def test_pairs_are_those_of_brute_force(root: str, question: dict[str, Any], top: int) -> None:
-    best = question.get("best")
-    known = facts(root, question["split"])
-    wanted = asked_for(
+def test_pairs_are_those_of_brute_force(root: str, query: dict[str, Any], top: int) -> None:
+    best = query.get("best")
+    known = facts(root, query["split"])
+    wanted = matches(
         known,
-        between=question.get("between", False) or best is not None,
-        conflicts=question.get("conflicts", False),
+        between=query.get("between", False) or best is not None,
+        conflicts=query.get("conflicts", False),
     )
     pairs = Lake(root).scan("pairs").filter(rule=RULE).select("left_id", "right_id", "score").collect().rows()
     kept = [(score, left, right) for left, right, score in pairs if wanted(left, right)]
@@ -139,7 +139,7 @@ def test_pairs_are_those_of_brute_force(root: str, question: dict[str, Any], top
         ]
         kept = list({a: (s, a, b) for s, a, b in sorted(turned, key=lambda t: (t[0], [-x for x in t[2]]))}.values())
     kept.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
-    review = review_pairs(Lake(root), Question(RULE, top=top, **question))
+    review = review_pairs(Lake(root), ReviewQuery(RULE, top=top, **query))
     assert review.shown.select("score", "left_id", "right_id").rows() == kept[:top]
     assert (review.pairs, review.matching, review.from_clusters) == (len(pairs), len(kept), False)
     clusters = dict(Lake(root).scan("clusters").filter(rule=RULE).select("image_id", "cluster_id").collect().rows())
@@ -152,17 +152,15 @@ def test_pairs_are_those_of_brute_force(root: str, question: dict[str, Any], top
         assert row["cluster_id"] == (ours if ours == clusters.get(row["right_id"]) else None)
 
 
-@pytest.mark.parametrize("question", [asked for asked in QUESTIONS if len(asked) > 1], ids=str)
-def test_a_rule_of_keys_shows_every_image_that_has_such_a_pair_in_its_cluster(
-    root: str, question: dict[str, Any]
-) -> None:
-    best = question.get("best")
-    known = facts(root, question["split"])
-    between = question.get("between", False) or best is not None
-    wanted = asked_for(known, between=between, conflicts=question.get("conflicts", False))
+@pytest.mark.parametrize("query", [asked for asked in QUERIES if len(asked) > 1], ids=str)
+def test_a_rule_of_keys_shows_every_image_that_has_such_a_pair_in_its_cluster(root: str, query: dict[str, Any]) -> None:
+    best = query.get("best")
+    known = facts(root, query["split"])
+    between = query.get("between", False) or best is not None
+    wanted = matches(known, between=between, conflicts=query.get("conflicts", False))
     clusters = Lake(root).scan("clusters").filter(rule=KEYS).collect().group_by("cluster_id").agg("image_id")
     every = {pair for ids in clusters["image_id"] for pair in combinations(sorted(ids), 2) if wanted(*pair)}
-    review = review_pairs(Lake(root), Question(KEYS, top=100_000, **question))
+    review = review_pairs(Lake(root), ReviewQuery(KEYS, top=100_000, **query))
     shown = set(review.shown.select("left_id", "right_id").rows())
     assert {tuple(sorted(pair)) for pair in shown} <= every
     involved = {one for pair in every for one in pair}
@@ -176,7 +174,7 @@ def test_a_rule_of_keys_shows_every_image_that_has_such_a_pair_in_its_cluster(
 
 
 def test_a_rule_of_keys_shows_the_first_of_a_cluster_with_each(root: str) -> None:
-    review = review_pairs(Lake(root), Question(KEYS, top=100_000))
+    review = review_pairs(Lake(root), ReviewQuery(KEYS, top=100_000))
     rows = Lake(root).scan("clusters").filter(rule=KEYS).select("cluster_id", "image_id").collect().rows()
     assert review.shown.select("left_id", "right_id").rows() == sorted(row for row in rows if row[0] != row[1])
     assert review.pairs == review.matching == len(review.shown)
@@ -184,41 +182,43 @@ def test_a_rule_of_keys_shows_the_first_of_a_cluster_with_each(root: str) -> Non
 
 
 def test_the_pairs_of_a_built_rule_are_shown_without_a_pairs_table(small_lake: Lake) -> None:
-    review = review_pairs(small_lake, Question("exact", split="main", best="test"))
+    review = review_pairs(small_lake, ReviewQuery("exact", split="main", best="test"))
     assert review.matching == 10
     assert {path.split("/")[-1][:4] for path in review.shown["left_path"]} == {"copy"}
     assert set(review.shown["right_role"]) == {"train"}
 
 
 def test_a_rule_that_found_nothing_is_no_unknown_rule(root: str) -> None:
-    review = review_pairs(Lake(root), Question(LOOSE, between=True))
+    review = review_pairs(Lake(root), ReviewQuery(LOOSE, between=True))
     assert (review.pairs, review.matching, len(review.shown)) == (0, 0, 0)
     assert review.headline == "No pairs between roles by cosine:0.5."
-    shapes = review_clusters(Lake(root), Question(LOOSE))
+    shapes = review_clusters(Lake(root), ReviewQuery(LOOSE))
     assert (shapes.clusters, shapes.largest, shapes.diameter, len(shapes.shown)) == (0, 0, None, 0)
 
 
 @pytest.mark.parametrize("look", [review_pairs, review_clusters])
-def test_what_the_lake_does_not_have_is_named_with_the_nearest(root: str, look: Callable[[str, Question], Any]) -> None:
+def test_what_the_lake_does_not_have_is_named_with_the_nearest(
+    root: str, look: Callable[[Lake, ReviewQuery], Any]
+) -> None:
     with pytest.raises(LakeError, match=re.escape("no rule 'cosin:0.95'; did you mean 'cosine:0.95'?")):
-        look(Lake(root), Question("cosin:0.95"))
+        look(Lake(root), ReviewQuery("cosin:0.95"))
     with pytest.raises(LakeError, match=re.escape("no split 'mian'; did you mean 'main'? Splits: main.")):
-        look(Lake(root), Question(RULE, split="mian"))
+        look(Lake(root), ReviewQuery(RULE, split="mian"))
     with pytest.raises(LakeError, match=re.escape("no role 'tset'; did you mean 'test'? Roles: test, train.")):
-        look(Lake(root), Question(RULE, split="main", best="tset"))
+        look(Lake(root), ReviewQuery(RULE, split="main", best="tset"))
 
 
 def test_headlines_say_what_is_shown_out_of_how_many(root: str) -> None:
-    few = review_pairs(Lake(root), Question(RULE, top=3, split="main", between=True, conflicts=True))
+    few = review_pairs(Lake(root), ReviewQuery(RULE, top=3, split="main", between=True, conflicts=True))
     assert few.headline == (
         f"3 of {few.matching:,} pairs between roles of split main with different labels by cosine:0.95, closest first;"
         f" {few.pairs:,} pairs in all."
     )
     assert (
-        review_pairs(Lake(root), Question(RULE, top=9999)).headline
+        review_pairs(Lake(root), ReviewQuery(RULE, top=9999)).headline
         == f"All {few.pairs:,} pairs by cosine:0.95, closest first."
     )
-    best = review_pairs(Lake(root), Question(RULE, top=2, best="d/test"))
+    best = review_pairs(Lake(root), ReviewQuery(RULE, top=2, best="d/test"))
     assert best.headline == (
         f"2 of {best.matching:,} images of d/test that have a pair with another role by cosine:0.95,"
         " each with its closest, best first."
@@ -226,7 +226,7 @@ def test_headlines_say_what_is_shown_out_of_how_many(root: str) -> None:
 
 
 def test_clusters_are_measured_and_described(root: str) -> None:
-    shapes = review_clusters(Lake(root), Question(RULE, split="main", top=4))
+    shapes = review_clusters(Lake(root), ReviewQuery(RULE, split="main", top=4))
     known = facts(root, "main")
     members = Lake(root).scan("clusters").filter(rule=RULE).select("cluster_id", "image_id").sort("image_id").collect()
     by_cluster = {
@@ -246,7 +246,7 @@ def test_clusters_are_measured_and_described(root: str) -> None:
 
 @pytest.mark.parametrize(("asked", "name"), [({"between": True}, "role"), ({"conflicts": True}, "label")])
 def test_clusters_of_one_role_or_label_are_left_out(root: str, asked: dict[str, Any], name: str) -> None:
-    shapes = review_clusters(Lake(root), Question(KEYS, split="main", top=1000, **asked))
+    shapes = review_clusters(Lake(root), ReviewQuery(KEYS, split="main", top=1000, **asked))
     known = facts(root, "main")
     values: dict[bytes, set[Any]] = {}
     for cluster, image in (
@@ -258,13 +258,13 @@ def test_clusters_of_one_role_or_label_are_left_out(root: str, asked: dict[str, 
 
 
 def test_every_two_images_of_a_cluster_by_keys_are_a_pair(small_lake: Lake) -> None:
-    shapes = review_clusters(small_lake, Question("exact"))
+    shapes = review_clusters(small_lake, ReviewQuery("exact"))
     assert (shapes.clusters, shapes.diameter, shapes.exact) == (10, 1, True)
     assert shapes.shown.select("images", "pairs", "diameter", "lowest").unique().rows() == [(2, 1, 1, 1.0)]
 
 
 def test_the_page_has_the_pictures_of_the_pairs_and_no_draft_is_left(root: str, tmp_path: Path) -> None:
-    review = review_pairs(Lake(root), Question(RULE, top=3))
+    review = review_pairs(Lake(root), ReviewQuery(RULE, top=3))
     html = write_review(Lake(root), review, tmp_path / "look.html").read_text(encoding="utf-8")
     assert html.count("<article") == 3
     assert html.count("<img") == 9

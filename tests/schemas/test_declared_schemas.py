@@ -5,7 +5,7 @@ import schemas
 
 
 @pytest.mark.parametrize("table", schemas.TABLES.values(), ids=lambda table: table.name)
-def test_every_column_says_what_it_is(table: schemas.Table) -> None:
+def test_every_column_is_documented(table: schemas.Table) -> None:
     assert table.doc
     assert all(field.metadata[b"doc"] for field in table.schema)
 
@@ -23,6 +23,6 @@ def test_partition_columns_are_plain_text_at_the_end(table: schemas.Table) -> No
     assert all(pa.types.is_string(field.type) for field in tail)
 
 
-def test_the_tables() -> None:
+def test_all_tables_are_registered() -> None:
     names = "images rejects shards index bases pairs clusters splits scores misses releases exports"
     assert list(schemas.TABLES) == names.split()

@@ -5,7 +5,7 @@ import os
 import random
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from making import as_folder, as_tar, as_zip, files_of, handed_out, recipe, source_of
 
 from pipeline.errors import RecipeError, SourceError
+from pipeline.recipe import Format
 from pipeline.sources import detect, read, resolve, survey
 from pipeline.sources.forms import FORMS
 
@@ -69,7 +70,7 @@ def test_the_form_is_told_by_content_whatever_the_name(tmp_path: Path, form: str
 def test_an_unknown_form_is_an_error_that_says_what_to_do(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(
-        SourceError, match='x: of no form .*name it with format = "...".*check that it is whole'
+        SourceError, match='x: its form is not recognised.*set format = "...".*check that it is complete'
     ) as caught:
         detect(tmp_path / "x")
     assert "\n" not in str(caught.value)
@@ -87,6 +88,10 @@ def test_any_bytes_have_a_form_or_none(tmp_path_factory: pytest.TempPathFactory,
     except SourceError:
         return
     assert form in FORMS
+
+
+def test_every_format_of_a_recipe_is_a_form() -> None:
+    assert sorted(FORMS) == sorted(get_args(Format))
 
 
 def test_format_overrides_what_the_content_says(tmp_path: Path) -> None:

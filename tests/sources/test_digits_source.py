@@ -49,6 +49,6 @@ def test_the_shard_is_known_beforehand(tmp_path: Path) -> None:
 
 
 def test_keys_of_other_forms_are_errors_and_no_split_is_train(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="rows, seed says nothing of a source of format digits"):
+    with pytest.raises(RecipeError, match="rows, seed does not apply to a source of format digits"):
         digits(tmp_path, rows=5, seed=1)
     assert digits(tmp_path, split=None).split == "train"

@@ -104,12 +104,12 @@ def test_a_file_of_no_rows_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none.npy", "none.parquet"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    fails(part(name), tmp_path, f"{tmp_path / name} is not there. Mend its path.")
+    fails(part(name), tmp_path, f"{tmp_path / name} does not exist. Correct its path.")
 
 
 def test_a_missing_list_of_paths_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", some())
-    fails(part("v.npy", paths="none.txt"), tmp_path, f"{tmp_path / 'none.txt'} is not there. Mend its path.")
+    fails(part("v.npy", paths="none.txt"), tmp_path, f"{tmp_path / 'none.txt'} does not exist. Correct its path.")
 
 
 class Trap:
@@ -134,7 +134,7 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path: Path) -> None:
 def test_an_array_of_another_form_says_which_is_wanted(tmp_path: Path, array: Any) -> None:
     np.save(tmp_path / "v.npy", array)
     shape = str(np.shape(array))
-    fails(part("v.npy"), tmp_path, str(tmp_path / "v.npy"), str(array.dtype), shape, "it takes (n, d) floats")
+    fails(part("v.npy"), tmp_path, str(tmp_path / "v.npy"), str(array.dtype), shape, "(n, d) floats are needed")
 
 
 def test_what_is_no_array_and_no_parquet_is_named(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("vectors", [[[1.0], [1.0, 2.0], [3.0]], [[1.0], None, [2.0]]])
 def test_vectors_of_unlike_length_or_missing_ones_are_an_error(tmp_path: Path, vectors: Any) -> None:
     file = write(tmp_path / "v.parquet", vectors, path=PATHS)
-    fails(part("v.parquet"), tmp_path, str(file), "column embedding are missing or of unlike length")
+    fails(part("v.parquet"), tmp_path, str(file), "column embedding are missing or differ in length")
     if None in vectors:
         write(file, pa.array(vectors, pa.list_(pa.float32(), 1)), path=PATHS)
-        fails(part("v.parquet"), tmp_path, str(file), "column embedding are missing or of unlike length")
+        fails(part("v.parquet"), tmp_path, str(file), "column embedding are missing or differ in length")
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0, 3.0], ["a", "b", "c"], [["a"], ["b"], ["c"]], [{"x": 1.0}] * 3])
@@ -189,12 +189,12 @@ def test_a_value_that_is_no_number_is_named_by_its_row(tmp_path: Path, form: str
         np.save(file, vectors)
     else:
         write(file, list(vectors), path=PATHS)
-    fails(part(file.name), tmp_path, f"{file} row 1 has a value that is no number. Mend it.")
+    fails(part(file.name), tmp_path, f"{file} row 1 has a value that is not a finite number. Correct it.")
 
 
 def test_a_gap_in_a_vector_is_no_number(tmp_path: Path) -> None:
     file = write(tmp_path / "v.parquet", [[1.0, 2.0], [1.0, 1.0], [None, 2.0]], path=PATHS)
-    fails(part("v.parquet"), tmp_path, f"{file} row 2 has a value that is no number. Mend it.")
+    fails(part("v.parquet"), tmp_path, f"{file} row 2 has a value that is not a finite number. Correct it.")
 
 
 @pytest.mark.parametrize("form", ["npy", "parquet"])

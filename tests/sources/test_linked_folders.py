@@ -93,7 +93,7 @@ def test_links_that_double_at_every_step_are_an_error_that_comes_soon(tmp_path: 
     folder = as_folder(tmp_path / "set", {"a/1.png": b"1"})
     (folder / "start").symlink_to("../steps/0")
     with pytest.raises(
-        SourceError, match="links lead to the folder at .* in more than 1000 ways. Take some of the links"
+        SourceError, match="links lead to the folder .* by more than 1000 paths. Remove some of the links"
     ):
         rows(folder)
 

@@ -147,7 +147,7 @@ def test_splits_that_make_no_sense_are_errors(tmp_path: Path, faulty: dict[str, 
 
 def test_splits_are_of_folders_and_archives_alone(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("label,pixel0,pixel1,pixel2,pixel3\n1,2,3,4,5\n")
-    with pytest.raises(RecipeError, match="splits says nothing"):
+    with pytest.raises(RecipeError, match="splits does not apply"):
         resolve(recipe(tmp_path, {"uri": "x.csv", "split": None, "splits": {"train": "a"}}))
 
 

@@ -61,5 +61,5 @@ def test_a_byte_size_is_compared_and_both_are_named(tmp_path: Path) -> None:
 def test_what_is_no_file_has_neither_size_nor_digest(tmp_path: Path, check: dict[str, Any]) -> None:
     (glyphs,) = resolve(recipe(tmp_path, {"uri": "glyphs", "format": "glyphs", **check}))
     for source in (asked(tmp_path, **check), glyphs):
-        with pytest.raises(CheckError, match="bytes and digest are of one file, which this is not. Take them out"):
+        with pytest.raises(CheckError, match="bytes and digest can only be checked for a single file. Remove them"):
             check_file(source)

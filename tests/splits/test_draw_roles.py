@@ -135,7 +135,7 @@ def test_class_names_sort_by_value_where_they_are_numbers() -> None:
     assert class_names(pl.Series(["b", "10", "9"])) == ["10", "9", "b"]
 
 
-def test_drawing_is_fixed_forever() -> None:
+def test_the_draw_has_a_golden_value() -> None:
     rows = draw_roles(split(train={"from": "train", "size": 3}), POOL)
     assert [row.hex()[:8] for row in rows["image_id"]] == ["b9d16bbe", "99e4b895", "3b977772"]
     assert np.array_equal(rows["label_index"], [0, 1, 2])

@@ -1,4 +1,4 @@
-"""Splits of whole groups: what never happens, and how close to what was asked they come."""
+"""Splits of whole groups: they never leak, and their sizes are close to what the recipe requests."""
 
 from itertools import product
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ def draw(spec: SplitPart, images: list[Image]) -> Drawn:
 
 
 def try_draw(keys: dict[str, Any], images: list[Image]) -> tuple[SplitPart, Drawn]:
-    """Draw, or give the example up where it asks for what cannot be."""
+    """Draw, or skip the example if its request is impossible."""
     spec = spec_of(**keys)
     try:
         return spec, draw(spec, images)
@@ -132,7 +132,7 @@ def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, 
 
 
 @given(SPECS, IMAGES)
-def test_rows_are_drawn_from_their_source_and_every_dropped_one_says_why(
+def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
     keys: dict[str, Any], images: list[Image]
 ) -> None:
     spec, drawn = try_draw(keys, images)
@@ -180,7 +180,7 @@ def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: in
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from("AAB")), min_size=10, max_size=40), st.integers(0, 99))
-def test_groups_of_one_label_miss_what_was_asked_by_half_the_largest_at_most(
+def test_groups_of_one_label_differ_from_the_request_by_at_most_half_the_largest(
     groups: list[tuple[int, str]], seed: int
 ) -> None:
     images = [Image(label, exact=n + 1) for n, (size, label) in enumerate(groups) for _ in range(size)]
@@ -225,7 +225,7 @@ def test_a_group_of_two_sources_goes_to_the_first_role_that_keeps(keep: tuple[st
     ]
 
 
-def test_sanitizing_goes_on_from_what_groups_left() -> None:
+def test_sanitizing_starts_from_the_rows_that_groups_kept() -> None:
     images = [Image(split="train", exact=1), Image(split="test", exact=1), Image(sign=2), Image(split="test", sign=2)]
     spec = spec_of(groups="exact", sanitize="sign", train={"from": "train"}, test={"from": "test"})
     rows, clusters = frames(images)
@@ -244,6 +244,6 @@ def test_sanitizing_goes_on_from_what_groups_left() -> None:
         ({"train": {"from": "train", "size": 2}}, "train gets nothing: no group .* largest has 10 images"),
     ],
 )
-def test_what_cannot_be_is_an_error(roles: dict[str, Any], said: str) -> None:
+def test_an_impossible_request_is_an_error(roles: dict[str, Any], said: str) -> None:
     with pytest.raises(SplitError, match=said):
         draw(spec_of(**roles), [Image(exact=1)] * 10)

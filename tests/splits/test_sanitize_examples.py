@@ -1,4 +1,4 @@
-"""Policies by example, and words of a split that would have no effect."""
+"""Policies by example, and settings of a split that would have no effect."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def test_a_row_alone_in_the_role_that_keeps_it_stays_under_within_none() -> None
     assert result["dropped_for"].to_list() == [None, name(0), name(0), name(4), name(3)]
 
 
-def test_what_was_dropped_before_stays_dropped_and_counts_no_more() -> None:
+def test_rows_dropped_before_stay_dropped_and_are_ignored() -> None:
     before = frame(("train", "A"), ("test", "A")).with_columns(
         kept=pl.Series([False, True]),
         dropped_by=pl.Series(["sign", None]),
@@ -67,7 +67,7 @@ def test_without_a_rule_everything_is_kept() -> None:
         ({"conflicts": "trusted", "trusted": ["a/t", "a/x"]}, "trusts 'a/x', but no role draws from it"),
     ],
 )
-def test_a_word_without_effect_is_an_error(keys: dict[str, Any], said: str) -> None:
+def test_a_setting_without_effect_is_an_error(keys: dict[str, Any], said: str) -> None:
     images = pl.DataFrame({"image_id": [name(1)], "label": "A", "dataset": "a", "split": "t"})
     with pytest.raises(SplitError, match=said):
         draw_roles(spec_of(**keys), images)

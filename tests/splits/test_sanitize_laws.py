@@ -169,7 +169,7 @@ def clusters_of(rows: list[Row], result: pl.DataFrame, rule: str) -> dict[int, l
 
 
 @given(SPECS, ROWS)
-def test_policies_say_what_their_docstrings_say(spec: SplitPart, rows: list[Row]) -> None:
+def test_policies_do_what_their_docstrings_say(spec: SplitPart, rows: list[Row]) -> None:
     expected = sanitized(spec, rows)
     columns = ("kept", "dropped_by", "dropped_for", "reason")
     for i, found in enumerate(apply(spec, rows).select(columns).rows()):

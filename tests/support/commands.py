@@ -1,4 +1,4 @@
-"""The command line as tests run it: in this process."""
+"""Run the command line in the test process."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from pipeline import cli
 Run = Callable[..., Result]
 
 
-def run_command(*words: object) -> Result:
-    """Run `imagelake` with these words; what is no error of the user's is raised."""
-    result = CliRunner().invoke(cli._imagelake, [str(word) for word in words])  # noqa: SLF001 - the group itself
+def run_command(*arguments: object) -> Result:
+    """Run `imagelake` with arguments; raises exceptions that are bugs."""
+    result = CliRunner().invoke(cli._imagelake, [str(argument) for argument in arguments])  # noqa: SLF001 - the group itself
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -1,4 +1,4 @@
-"""What tests of exports share: the rows that an export must have, the slow way, and one call to export them."""
+"""Helpers for tests of exports: the rows that an export must have, and a function that exports them."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ from pipeline.lake_handle import Lake
 
 
 def rows_of(lake: Lake, role: str, *, sanitized: bool = True, split: str = "main") -> pl.DataFrame:
-    """Join splits and images of a split, pixels and all: one row an image, in the order of ranks."""
+    """Join splits and images, with pixels: one row an image, in the order of ranks."""
     rows = lake.scan("splits").filter(split_name=split, role=role).filter(pl.col("kept") | (not sanitized))
     return rows.join(lake.scan("images"), on="image_id").sort("rank").collect()
 
 
 def pictures_of(rows: pl.DataFrame) -> list[NDArray[np.uint8]]:
-    """See the pixels of rows as pictures."""
+    """Return the pixels of rows as arrays, (height, width) or (height, width, channels)."""
     sizes = rows.select("height", "width", "channels").rows()
     return [
         np.frombuffer(pixels, np.uint8).reshape((height, width) if channels == 1 else (height, width, channels))
@@ -29,16 +29,16 @@ def pictures_of(rows: pl.DataFrame) -> list[NDArray[np.uint8]]:
 
 
 def labels_of(rows: pl.DataFrame) -> list[int]:
-    """List label numbers, -1 for none."""
+    """Return label numbers; -1 without a label."""
     return rows["label_index"].fill_null(-1).to_list()
 
 
 def export_main(lake: Lake, target: Path, form: str, *, split: str = "main", **options: Any) -> dict[str, Any]:
-    """Export a split in this process and leave the lake as it is; return what export.json says."""
+    """Export a split in this process without pinning; return the values of export.json."""
     options = {"engine": LocalEngine(1), "pinned": False, **options}
     export(lake.root, split, target, form, **options)
-    told: dict[str, Any] = json.loads((target / "export.json").read_text(encoding="utf-8"))
-    return told
+    description: dict[str, Any] = json.loads((target / "export.json").read_text(encoding="utf-8"))
+    return description
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

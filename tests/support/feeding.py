@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.arrays.batches import Batch
+from pipeline.arrays.epoch import Batch, Plan
 from pipeline.arrays.feed import Feed, Images
-from pipeline.arrays.windows import Plan
 from pipeline.pixels import locate
 
 SHAPE = (4, 3, 1)

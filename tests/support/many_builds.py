@@ -154,7 +154,7 @@ def summed(root: str, wrote: list[dict[str, int]], read: list[dict[str, Any]], v
     seen = {number: {told["seen"].get(str(number)) for told in read} - {None} for number in releases}
     for number, digests in seen.items():
         assert digests <= {digest(Lake(root, number))}, f"release {number} has changed"
-    commits = sum("/_delta_log/0" in path and path.endswith(".json") for path in storage.below(root))
+    commits = sum("/_delta_log/0" in path and path.endswith(".json") for path in storage.list_files(root))
     outcomes = sum((Counter(counts) for counts in wrote), Counter[str]())
     return Told(len(releases), commits, sum(told["reads"] for told in read), vacuums, outcomes)
 

@@ -32,7 +32,7 @@ STAGES = {
     "report": ("pipeline.builder.build", "write_report"),
     "vacuum": ("pipeline.maintenance", "delete_unneeded_files"),
     "give up": ("pipeline.maintenance", "give_up"),
-    "pin": ("pipeline.export", "pin"),
+    "pin": ("pipeline.export", "_pin_release"),
 }
 COMMITS = ("images", "index", "rejects", "shards", "pairs", "clusters", "splits", "misses", "scores", "releases")
 # Taking the lock or waiting for it; committing what was decoded; the same where sources are dropped.

@@ -117,7 +117,7 @@ def differing(left: str, right: str) -> list[str]:
 def left_over(root: str) -> list[str]:
     """List what lies in a lake and belongs to no version of any table, as the tables' own logs tell."""
     named = {"report.html", ".lock"}
-    there = set(storage.below(root))
+    there = set(storage.list_files(root))
     for name in schemas.TABLES:
         logs = {path for path in there if path.startswith(f"{name}/") and _LOG.fullmatch(path.removeprefix(f"{name}/"))}
         named |= logs

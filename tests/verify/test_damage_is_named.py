@@ -1,4 +1,4 @@
-"""Damage to files is found where it is: file, row group, column, images; and damage to a log is no crash."""
+"""Faults name the damaged file, row group, column and images; a damaged log does not crash verify."""
 
 import random
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from hurting import Case, cut, end_of, flip, values_of
+from damaged_lakes import Case, cut, end_of, flip, values_of
 from lakes import files
 
 import schemas
 from pipeline.errors import LakeError
 from pipeline.verify import Fault, verify
-from pipeline.verify.parquet_file import Named, read_through
+from pipeline.verify.parquet_file import TableFile, read_row_groups
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
-def test_hurt_images_are_named(case: Case) -> None:
+def test_damaged_images_are_named(case: Case) -> None:
     file = case.file("images", "split=train")
     paths = pl.read_parquet(file, columns=["path"], hive_partitioning=False)["path"].to_list()
     flip(file, end_of(file, "pixels"))
@@ -28,21 +28,21 @@ def test_hurt_images_are_named(case: Case) -> None:
     assert f"{paths[4]} and {len(paths) - 5} more" in str(fault)
 
 
-def test_what_has_a_fitting_checksum_is_named_by_image(case: Case) -> None:
-    """Pixels that changed before they were written, and labels, which nothing but the index knows."""
+def test_wrong_values_with_a_right_checksum_are_named_by_image(case: Case) -> None:
+    """Pixels that changed before they were written, and labels, of which only the index has a copy."""
     file = case.file("images", "split=train")
     rows = pl.read_parquet(file, hive_partitioning=False)
     pixels, labels = rows["pixels"].to_list(), rows["label"].to_list()
     pixels[3] = bytes([pixels[3][0] ^ 4]) + pixels[3][1:]
-    harmed = {
+    damaged = {
         "pixels do not match": rows.with_columns(pl.Series("pixels", pixels, dtype=pl.Binary)),
         "labels are not those of the index": rows.with_columns(pl.Series("label", ["?", *labels[1:]])),
     }
-    for (text, changed), at in zip(harmed.items(), (3, 0), strict=True):
+    for (text, changed), at in zip(damaged.items(), (3, 0), strict=True):
         pq.write_table(changed.to_arrow().cast(schemas.TABLES["images"].file_schema), file)
         named = [fault for fault in case.faults() if text in fault.text]
         assert {(fault.rows, *fault.images) for fault in named} == {(1, rows["path"][at])}
-    assert (case.repair().stays, case.faults(), case.differing()) == ((), [], [])
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 1.0])
@@ -51,7 +51,7 @@ def test_a_cut_file_is_named(case: Case, share: float) -> None:
     cut(file, min(int(file.stat().st_size * share), file.stat().st_size - 1))
     (fault,) = case.faults()
     assert (fault.kind, fault.file) == ("unreadable", str(file))
-    assert "its commit says" in str(fault)
+    assert "its commit records" in str(fault)
 
 
 @pytest.mark.parametrize("table", schemas.TABLES)
@@ -62,7 +62,7 @@ def test_a_flipped_bit_in_any_column_is_named_by_column(case: Case, table: str) 
     for column in (field.name for field in schemas.TABLES[table].file_schema if field.name != "versions"):
         flip(file, end_of(file, column))
         faults: list[Fault] = []
-        assert [len(rows) for rows in read_through(Named(case.root, table, part), faults)] in ([], [part.rows])
+        assert [len(rows) for rows in read_row_groups(TableFile(case.root, table, part), faults)] in ([], [part.rows])
         assert [fault.text for fault in faults if f"column {column}:" in fault.text], column
         file.write_bytes(whole)
 
@@ -76,19 +76,19 @@ def test_a_flip_in_a_footer_is_found_or_changes_no_value(case: Case, table: str)
     for _ in range(60):
         flip(file, chance.randrange(start, len(whole)), chance.randrange(8))
         faults: list[Fault] = []
-        rows = list(read_through(Named(case.root, table, part), faults))
+        rows = list(read_row_groups(TableFile(case.root, table, part), faults))
         assert faults or (before is not None and before.equals(values_of(file)) and rows[0].equals(before))
         file.write_bytes(whole)
 
 
 @pytest.mark.parametrize("table", ["images", "clusters", "releases"])
-@pytest.mark.parametrize("harm", ["gone", "cut", "garbled"])
-def test_a_hurt_log_is_named_and_stops_a_repair(case: Case, table: str, harm: str) -> None:
+@pytest.mark.parametrize("damage", ["gone", "cut", "garbled"])
+def test_a_damaged_log_is_named_and_stops_a_repair(case: Case, table: str, damage: str) -> None:
     log = Path(case.root, table, "_delta_log", f"{1:020}.json")
-    if harm == "gone":
+    if damage == "gone":
         log.with_name(f"{2:020}.json").write_bytes(log.read_bytes())
         log.unlink()
-    elif harm == "cut":
+    elif damage == "cut":
         cut(log, 300)
     else:
         flip(log, log.read_bytes().index(b'"add"') + 1)

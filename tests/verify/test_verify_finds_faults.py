@@ -1,4 +1,4 @@
-"""Every check of `verify` finds the fault it is there for: damage a copy of a good lake, and look."""
+"""Every check of `verify` finds its faults in a damaged copy of a lake."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def lake(small_lake: Lake, tmp_path: Path) -> Lake:
 
 
 def damage(lake: Lake, table: str, change: Change) -> None:
-    """Rewrite the first file of a table in place, as a failing disk or a careless hand would."""
+    """Rewrite the first file of a table in place."""
     name = file_names(lake.root, table, lake.versions[table])[0]
     rows = change(pl.read_parquet(name, hive_partitioning=False))
     pq.write_table(rows.to_arrow().cast(schemas.TABLES[table].file_schema), name)
@@ -111,7 +111,7 @@ def test_all_engines_find_the_same(lake: Lake, engine: Engine, monkeypatch: pyte
     assert verify(lake.root, engine=engine) == verify(lake.root)
 
 
-def test_the_command_tells_faults_as_data(lake: Lake, run: Run) -> None:
+def test_the_command_prints_faults_as_json(lake: Lake, run: Run) -> None:
     name = file_names(lake.root, "images", lake.versions["images"])[0]
     Path(name).unlink()
     ran = run("verify", lake.root, "--json", "--workers", 1)

@@ -1,18 +1,18 @@
-"""Roles of a split -> files that other tools read: a file a form, the choice a dict.
+"""Export the roles of a split to files for other tools: one module per form, and the registry `FORMS`.
 
-Every form has the rows in the order of their ranks, holds a bounded part of the pixels at a time, and writes the same
-bytes for the same release, whatever the number of workers, as long as the versions of the libraries are the same.
+Every form writes the rows in the order of their ranks, keeps a limited part of the pixels in memory, and writes the
+same bytes for the same release with any number of workers, as long as the library versions are the same.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.arrays.exports import huggingface, imagefolder, notebook, numpy_files, parquet, webdataset
-from pipeline.arrays.exports.selection import Role, Selection, Work, digest_rows, place
+from pipeline.arrays.exports.selection import ExportContext, Role, Selection, digest_rows, locate_role
 
-Form = Callable[[Path, Selection, Work], None]
+Form = Callable[[Path, Selection, ExportContext], None]
 
-# By the names that `--to` takes.
+# By name; `imagelake export --to` takes these names.
 FORMS: dict[str, Form] = {
     "npz": numpy_files.write_npz,
     "npy": numpy_files.write_npy,
@@ -23,4 +23,4 @@ FORMS: dict[str, Form] = {
     "notebook": notebook.write,
 }
 
-__all__ = ["FORMS", "Form", "Role", "Selection", "Work", "digest_rows", "place"]
+__all__ = ["FORMS", "ExportContext", "Form", "Role", "Selection", "digest_rows", "locate_role"]

@@ -1,4 +1,4 @@
-"""huggingface: Parquet files that `datasets.load_dataset` reads as Image and ClassLabel."""
+"""huggingface: Parquet files that `datasets.load_dataset` reads as Image and ClassLabel features."""
 
 import json
 from collections.abc import Iterator
@@ -8,28 +8,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.arrays.exports.parquet import file_ends
-from pipeline.arrays.exports.png import encoded
-from pipeline.arrays.exports.selection import PIECE_BYTES, Role, Selection, Work
+from pipeline.arrays.exports.png import encode_role
+from pipeline.arrays.exports.selection import CHUNK_BYTES, ExportContext, Role, Selection
 
-# As Hugging Face names its splits.
+# The names that Hugging Face gives to splits.
 _SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
-def write(folder: Path, selection: Selection, work: Work) -> None:
-    """Write data/train-00000-of-00001.parquet and so on, with the features that `datasets` reads from the schema.
+def write(folder: Path, selection: Selection, context: ExportContext) -> None:
+    """Write data/train-00000-of-00001.parquet and so on, with features that `datasets` reads from the schema.
 
-    Columns: `image` (PNG), `label` (a ClassLabel; -1 where an image has none, as is the custom there; no such column
-    where no image of the split has one) and `image_id`. Any shapes.
+    Columns are `image` (PNG), `label` (a ClassLabel; -1 for an image without a label, as is usual there; no such
+    column if the split has no labels) and `image_id`. Images may have any shapes.
     """
     schema = _schema(selection)
     (folder / "data").mkdir()
     for role in selection.roles:
-        ends = file_ends(role, PIECE_BYTES)
-        tables = _tables(role, schema, work)
+        ends = file_ends(role, CHUNK_BYTES)
+        tables = _tables(role, schema, context)
         for number, end in enumerate(ends):
             name = f"{_SPLITS[role.name]}-{number:05d}-of-{len(ends):05d}.parquet"
-            # PNG does not shrink further.
+            # PNG is compressed already.
             with pq.ParquetWriter(folder / "data" / name, schema, compression="none") as file:
                 for stop, table in tables:
                     file.write_table(table, row_group_size=len(table))
@@ -48,9 +48,9 @@ def _schema(selection: Selection) -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _tables(role: Role, schema: pa.Schema, work: Work) -> Iterator[tuple[int, pa.Table]]:
+def _tables(role: Role, schema: pa.Schema, context: ExportContext) -> Iterator[tuple[int, pa.Table]]:
     start = 0
-    for files in encoded(role, work):
+    for files in encode_role(role, context):
         rows = role.rows[start : start + len(files)]
         names = rows["image_id"].bin.encode("hex")
         image = pa.StructArray.from_arrays(
@@ -58,5 +58,5 @@ def _tables(role: Role, schema: pa.Schema, work: Work) -> Iterator[tuple[int, pa
         )
         columns = {"image": image, "label": rows["label_index"].to_arrow(), "image_id": names.to_arrow()}
         start += len(files)
-        made = [columns[name].cast(schema.field(name).type) for name in schema.names]
-        yield start, pa.Table.from_arrays(made, schema=schema)
+        arrays = [columns[name].cast(schema.field(name).type) for name in schema.names]
+        yield start, pa.Table.from_arrays(arrays, schema=schema)

@@ -1,8 +1,6 @@
-"""Write arrays in numpy's format to any stream, block by block.
+"""npz and npy: arrays in numpy's format, written to a stream block by block.
 
-npz: one file of arrays, which numpy.load reads.
-
-npy: plain arrays that can be mapped into memory, with an index of their rows.
+npz is one file of arrays for `numpy.load`; npy is plain arrays to memory-map, with an index of their rows.
 """
 
 import zipfile
@@ -15,7 +13,80 @@ import numpy as np
 import polars as pl
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.arrays.exports.selection import ROW_GROUP_BYTES, Role, Selection, Work, pieces
+from pipeline.arrays.exports.selection import ROW_GROUP_BYTES, ExportContext, Role, Selection, read_chunks
+
+# The earliest date of the zip format: a constant, so that the same release gives the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+_INDEX = ("rank", "image_id", "label_index", "label", "path", "dataset", "split", "kept", "content_hash")
+
+
+def write_npz(folder: Path, selection: Selection, context: ExportContext) -> None:
+    """Write SPLIT.npz.
+
+    For every role it has `ROLE_images` (n, height, width[, 3]) uint8, `ROLE_labels` (n,) int64 and `ROLE_ids` (n, 16)
+    uint8; and `classes`, text: row i names label i. Label -1 is an image without a label.
+
+    Raises:
+        LakeError: the images of a role have several shapes.
+    """
+    check_shapes(selection.roles)
+    with npz_file(folder / f"{selection.split}.npz") as archive:
+        for role in selection.roles:
+            with member(archive, f"{role.name}_images") as stream:
+                write_header(stream, pixels_shape(role), np.uint8)
+                write_pixels(stream, role, context.advance)
+            for name, array in (("labels", role.labels), ("ids", role.ids)):
+                with member(archive, f"{role.name}_{name}") as stream:
+                    write_array(stream, array)
+        with member(archive, "classes") as stream:
+            write_array(stream, class_array(selection))
+
+
+def write_npy(folder: Path, selection: Selection, context: ExportContext) -> None:
+    """Write classes.npy and, for every role, ROLE_images.npy, ROLE_labels.npy, ROLE_ids.npy and ROLE_index.parquet.
+
+    Images are (n, height, width[, 3]) uint8, labels (n,) int64, ids (n, 16) uint8. Row i of each, and of the index, is
+    the same image. Classes are text: row i names label i. Label -1 is an image without a label.
+
+    Raises:
+        LakeError: the images of a role have several shapes.
+    """
+    check_shapes(selection.roles)
+    with (folder / "classes.npy").open("wb") as stream:
+        write_array(stream, class_array(selection))
+    for role in selection.roles:
+        # Written, not mapped: on a full disk a write raises an error, but a mapped page kills the process.
+        with (folder / f"{role.name}_images.npy").open("wb") as stream:
+            write_header(stream, pixels_shape(role), np.uint8)
+            write_pixels(stream, role, context.advance)
+        for name, array in (("labels", role.labels), ("ids", role.ids)):
+            with (folder / f"{role.name}_{name}.npy").open("wb") as stream:
+                write_array(stream, array)
+        index_of(role).write_parquet(folder / f"{role.name}_index.parquet", compression="zstd")
+
+
+def index_of(role: Role) -> pl.DataFrame:
+    """List which image each row of the arrays is."""
+    return role.rows.select(_INDEX)
+
+
+@contextmanager
+def npz_file(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an npz for writing.
+
+    Members are not compressed: compressing pixels takes about ten times as long as writing them, reading is slower by
+    as much, and it saves a third of the bytes. The Parquet export is compressed.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        yield archive
+
+
+@contextmanager
+def member(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
+    """Open an array of an npz for writing, of any size."""
+    with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as stream:
+        yield stream
 
 
 def write_array(stream: IO[bytes], array: NDArray[Any]) -> None:
@@ -24,7 +95,7 @@ def write_array(stream: IO[bytes], array: NDArray[Any]) -> None:
 
 
 def write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Write what stands in front of an array's bytes in C order."""
+    """Write the header that precedes the bytes of an array in C order."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
 
@@ -35,17 +106,17 @@ def write_pixels(
     advance: Callable[[int], None],
     convert: Callable[[NDArray[np.uint8]], NDArray[Any]] = np.asarray,
 ) -> None:
-    """Write the pixels of a role, one after the other, without a header.
+    """Write the pixels of a role, one image after the other, without a header.
 
     Args:
-        stream: where to.
-        role: whose; of one shape.
-        advance: told how many images were written.
-        convert: makes of uint8 values what is written.
+        stream: where to write.
+        role: its images have one shape.
+        advance: takes the number of images written since its last call.
+        convert: turns uint8 values into the values to write.
     """
-    for piece in pieces(role, ROW_GROUP_BYTES):
-        stream.write(np.ascontiguousarray(convert(piece.pixels)).view(np.uint8).data)
-        advance(len(piece.shapes))
+    for chunk in read_chunks(role, ROW_GROUP_BYTES):
+        stream.write(np.ascontiguousarray(convert(chunk.pixels)).view(np.uint8).data)
+        advance(len(chunk.shapes))
 
 
 def class_array(selection: Selection) -> NDArray[np.str_]:
@@ -54,7 +125,7 @@ def class_array(selection: Selection) -> NDArray[np.str_]:
 
 
 def pixels_shape(role: Role) -> tuple[int, ...]:
-    """Shape of the array of all pixels: (n, height, width) or (n, height, width, 3).
+    """Return the shape of the array of all pixels: (n, height, width) or (n, height, width, 3).
 
     Raises:
         LakeError: the images have several shapes.
@@ -63,85 +134,10 @@ def pixels_shape(role: Role) -> tuple[int, ...]:
 
 
 def check_shapes(roles: Iterable[Role]) -> None:
-    """Refuse roles of several shapes before anything is written.
+    """Check that each role has one shape, before anything is written.
 
     Raises:
         LakeError: the images of a role have several shapes.
     """
     for role in roles:
         pixels_shape(role)
-
-
-# The oldest date that a zip archive knows: the same release gives the same bytes.
-_DATE = (1980, 1, 1, 0, 0, 0)
-
-
-def write_npz(folder: Path, selection: Selection, work: Work) -> None:
-    """Write SPLIT.npz.
-
-    For every role `ROLE_images` (n, height, width[, 3]) uint8, `ROLE_labels` (n,) int64, `ROLE_ids` (n, 16) uint8;
-    and `classes`, text: row i names label i; -1 is no label.
-
-    Raises:
-        LakeError: the images of a role have several shapes.
-    """
-    check_shapes(selection.roles)
-    with npz_file(folder / f"{selection.split}.npz") as archive:
-        for role in selection.roles:
-            with member(archive, f"{role.name}_images") as stream:
-                write_header(stream, pixels_shape(role), np.uint8)
-                write_pixels(stream, role, work.advance)
-            for name, array in (("labels", role.labels), ("ids", role.ids)):
-                with member(archive, f"{role.name}_{name}") as stream:
-                    write_array(stream, array)
-        with member(archive, "classes") as stream:
-            write_array(stream, class_array(selection))
-
-
-@contextmanager
-def npz_file(file: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an npz for writing.
-
-    Members are stored as they are: deflating pixels takes some ten times as long as writing them, and as long again
-    at every reading, for a third of the bytes. Who wants small files exports to parquet.
-    """
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        yield archive
-
-
-@contextmanager
-def member(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
-    """Open an array of an npz for writing, whatever its size will be."""
-    with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as stream:
-        yield stream
-
-
-_INDEX = ("rank", "image_id", "label_index", "label", "path", "dataset", "split", "kept", "content_hash")
-
-
-def write_npy(folder: Path, selection: Selection, work: Work) -> None:
-    """Write classes.npy and, for every role, ROLE_images.npy, ROLE_labels.npy, ROLE_ids.npy and ROLE_index.parquet.
-
-    Images are (n, height, width[, 3]) uint8, labels (n,) int64, ids (n, 16) uint8; row i of each, and of the index, is
-    the same image. Classes are text: row i names label i; -1 is no label.
-
-    Raises:
-        LakeError: the images of a role have several shapes.
-    """
-    check_shapes(selection.roles)
-    with (folder / "classes.npy").open("wb") as stream:
-        write_array(stream, class_array(selection))
-    for role in selection.roles:
-        # Written, not mapped: on a full disk a write fails with an error, a map with a signal that ends the process.
-        with (folder / f"{role.name}_images.npy").open("wb") as stream:
-            write_header(stream, pixels_shape(role), np.uint8)
-            write_pixels(stream, role, work.advance)
-        for name, array in (("labels", role.labels), ("ids", role.ids)):
-            with (folder / f"{role.name}_{name}.npy").open("wb") as stream:
-                write_array(stream, array)
-        index_of(role).write_parquet(folder / f"{role.name}_index.parquet", compression="zstd")
-
-
-def index_of(role: Role) -> pl.DataFrame:
-    """Tell of every row of the arrays which image it is."""
-    return role.rows.select(_INDEX)

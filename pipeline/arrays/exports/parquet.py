@@ -1,4 +1,4 @@
-"""parquet: plain Parquet files with the raw pixels, for Polars, DuckDB, Spark and the like."""
+"""parquet: plain Parquet files with raw pixels, for Polars, DuckDB, Spark and similar tools."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.arrays.exports.selection import ROW_GROUP_BYTES, Piece, Role, Selection, Work, cuts, pieces
+from pipeline.arrays.exports.selection import (
+    ROW_GROUP_BYTES,
+    Chunk,
+    ExportContext,
+    Role,
+    Selection,
+    read_chunks,
+    run_edges,
+)
 
 FILE_BYTES = 2**29
 
@@ -26,15 +34,15 @@ _SCHEMA = pa.schema(
 )
 
 
-def write(folder: Path, selection: Selection, work: Work) -> None:
-    """Write, for every role, ROLE-00000.parquet and so on: 512 MiB of pixels a file, 16 MiB a row group, zstd.
+def write(folder: Path, selection: Selection, context: ExportContext) -> None:
+    """Write ROLE-00000.parquet and so on for every role: 512 MiB of pixels per file, 16 MiB per row group, zstd.
 
-    `pixels` are height * width * channels bytes of uint8, row by row, channels last; `label_index` is -1 where an image
-    has no label. Any shapes.
+    `pixels` are height * width * channels bytes of uint8, row by row, channels last. `label_index` is -1 for an image
+    without a label. Images may have any shapes.
     """
     for role in selection.roles:
         ends = file_ends(role, ROW_GROUP_BYTES)
-        groups = _row_groups(role, work)
+        groups = _row_groups(role, context)
         for number, end in enumerate(ends):
             with pq.ParquetWriter(
                 folder / f"{role.name}-{number:05d}.parquet", _SCHEMA, compression="zstd", use_dictionary=["label"]
@@ -46,23 +54,27 @@ def write(folder: Path, selection: Selection, work: Work) -> None:
 
 
 def file_ends(role: Role, group_bytes: int) -> list[int]:
-    """Cut a role into files of 512 MiB of pixels, between row groups of `group_bytes`: behind which image each ends."""
-    edges = cuts(role.sizes, group_bytes)
-    inside = np.add.reduceat(role.sizes, edges[:-1])
-    return [int(edges[number]) for number in cuts(inside, FILE_BYTES)[1:]]
+    """Cut a role into files of 512 MiB of pixels, between row groups of `group_bytes`.
+
+    Returns:
+        For each file, the position in the role after its last image.
+    """
+    edges = run_edges(role.sizes, group_bytes)
+    group_sizes = np.add.reduceat(role.sizes, edges[:-1])
+    return [int(edges[number]) for number in run_edges(group_sizes, FILE_BYTES)[1:]]
 
 
-def _row_groups(role: Role, work: Work) -> Iterator[tuple[int, pa.Table]]:
-    for piece in pieces(role, ROW_GROUP_BYTES):
-        work.advance(len(piece.shapes))
-        yield piece.stop, _table(role, piece)
+def _row_groups(role: Role, context: ExportContext) -> Iterator[tuple[int, pa.Table]]:
+    for chunk in read_chunks(role, ROW_GROUP_BYTES):
+        context.advance(len(chunk.shapes))
+        yield chunk.stop, _table(role, chunk)
 
 
-def _table(role: Role, piece: Piece) -> pa.Table:
-    rows = role.rows[piece.start : piece.stop].select(name for name in _SCHEMA.names if name != "pixels")
+def _table(role: Role, chunk: Chunk) -> pa.Table:
+    rows = role.rows[chunk.start : chunk.stop].select(name for name in _SCHEMA.names if name != "pixels")
     columns = rows.to_arrow().cast(pa.schema([field for field in _SCHEMA if field.name != "pixels"]))
-    # int32 offsets: a row group is 16 MiB, or one picture.
-    offsets = pa.py_buffer(piece.edges.astype(np.int32))
-    pixels = pa.BinaryArray.from_buffers(pa.binary(), len(rows), [None, offsets, pa.py_buffer(piece.pixels)])
+    # int32 offsets are enough: a row group has 16 MiB, or one picture.
+    offsets = pa.py_buffer(chunk.edges.astype(np.int32))
+    pixels = pa.BinaryArray.from_buffers(pa.binary(), len(rows), [None, offsets, pa.py_buffer(chunk.pixels)])
     at = _SCHEMA.get_field_index("pixels")
     return columns.add_column(at, _SCHEMA.field(at), pixels)

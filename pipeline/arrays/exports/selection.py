@@ -1,6 +1,6 @@
-"""What is exported: the rows of each role, where their pixels lie, and a digest of them.
+"""The images to export: the rows of each role, the location of their pixels, and a digest of the rows.
 
-Cut a role into pieces of pixels: read in large blocks, handed out in small pieces, always cut alike.
+`read_chunks` reads a role in large blocks and returns it in small chunks, which are cut the same way every time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,9 +24,9 @@ class Role:
 
     Attributes:
         name: train, valid or test.
-        rows: one row an image in the order of ranks: columns rank, image_id, label_index (-1: none), label, path,
+        rows: one row per image in the order of ranks: columns rank, image_id, label_index (-1: no label), label, path,
             dataset, split, kept, height, width, channels, content_hash.
-        where: where their pixels lie; `Scattered` where they have several shapes.
+        where: location of their pixels; `Scattered` if they have several shapes.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Role:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """(height, width) for gray, (height, width, 3) for RGB; None where there are several."""
+        """(height, width) for gray, (height, width, 3) for RGB; None if the images have several shapes."""
         if isinstance(self.where, Scattered):
             return None
         height, width, channels = self.where.shape
@@ -57,20 +57,20 @@ class Role:
 
     @property
     def ids(self) -> NDArray[np.uint8]:
-        """The ids: (n, 16) uint8."""
+        """The image ids: (n, 16) uint8."""
         return np.frombuffer(b"".join(self.rows["image_id"].to_list()), dtype=np.uint8).reshape(-1, 16)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Positions among the class names, -1 where an image has no label: (n,) int64."""
+        """Positions in the class names, -1 for an image without a label: (n,) int64."""
         return self.rows["label_index"].to_numpy()
 
     @property
     def one_shape(self) -> tuple[int, ...]:
-        """The shape that one array of all images needs.
+        """The shape of every image, as `shape`.
 
         Raises:
-            LakeError: they have several.
+            LakeError: the images have several shapes.
         """
         if self.shape is None:
             shapes = self.rows.select(_SHAPE).unique().sort(_SHAPE)
@@ -84,7 +84,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is exported.
+    """The images to export.
 
     Attributes:
         split: name of the split.
@@ -97,20 +97,20 @@ class Selection:
     classes: tuple[str, ...]
 
 
-class Work(NamedTuple):
-    """What a form is given to work with.
+class ExportContext(NamedTuple):
+    """What a form uses to run work and to report progress.
 
     Attributes:
-        map: runs a picklable function over items, in their order; an engine's.
-        advance: told how many images were written since it was told last.
+        map: an engine's `map`: runs a picklable function over items and yields the results in order.
+        advance: takes the number of images written since its last call.
     """
 
     map: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
     advance: Callable[[int], None]
 
 
-def place(name: str, rows: pl.DataFrame, files: Sequence[str]) -> Role:
-    """Find where the pixels of a role lie.
+def locate_role(name: str, rows: pl.DataFrame, files: Sequence[str]) -> Role:
+    """Find the pixels of a role.
 
     Args:
         name: of the role.
@@ -125,7 +125,7 @@ def place(name: str, rows: pl.DataFrame, files: Sequence[str]) -> Role:
 
 
 def digest_rows(roles: Sequence[Role]) -> str:
-    """Digest who is in which role, in which order, with which label.
+    """Digest which images are in which role, in which order, with which label.
 
     Returns:
         xxh3-128 over, for every role: its name in UTF-8, a zero byte, the number of images (8 bytes), their ids, their
@@ -139,20 +139,21 @@ def digest_rows(roles: Sequence[Role]) -> str:
     return digest.hexdigest()
 
 
-# A block is gathered from all over the images table, so every block may read all of it: the larger, the fewer readings.
+# The images of a block can lie anywhere in the images table, so each block may read all of it: large blocks mean few
+# readings.
 BLOCK_BYTES = 2**28
-# What a worker is sent, and what a row group holds.
-PIECE_BYTES = 2**22
+# Pixels sent to a worker at a time, and pixels of a row group.
+CHUNK_BYTES = 2**22
 ROW_GROUP_BYTES = 2**24
 
 
-class Piece(NamedTuple):
-    """Some images that follow one another in a role.
+class Chunk(NamedTuple):
+    """Consecutive images of a role.
 
     Attributes:
         start: position of the first in the role.
         shapes: (n, 3) int64: height, width and channels of each.
-        pixels: their pixels one after the other, uint8.
+        pixels: (bytes,) uint8: the pixels of one image after the other.
     """
 
     start: int
@@ -161,65 +162,65 @@ class Piece(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """Position behind the last in the role."""
+        """Position after the last in the role."""
         return self.start + len(self.shapes)
 
     @property
     def edges(self) -> NDArray[np.int64]:
-        """Where each image begins in `pixels`, and where the last one ends: (n + 1,) int64."""
+        """Where each image starts in `pixels`, and where the last one ends: (n + 1,) int64."""
         return np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1))])
 
     def pictures(self) -> Iterator[NDArray[np.uint8]]:
-        """See the images one by one, for an encoder: (height, width) for gray, (height, width, 3) for RGB."""
+        """View the images one by one: (height, width) for gray, (height, width, 3) for RGB."""
         edges = self.edges.tolist()
         for n, (height, width, channels) in enumerate(self.shapes.tolist()):
             shape = (height, width) if channels == 1 else (height, width, channels)
             yield self.pixels[edges[n] : edges[n + 1]].reshape(shape)
 
 
-def pieces(role: Role, most: int) -> Iterator[Piece]:
-    """Read a role piece by piece, in the order of ranks.
+def read_chunks(role: Role, max_bytes: int) -> Iterator[Chunk]:
+    """Read a role chunk by chunk, in the order of ranks.
 
-    A block is held, of `BLOCK_BYTES` of pixels or one piece if that is larger; and, while the next one is read, the one
-    before, of which pieces may still be at work.
+    One block is in memory: `BLOCK_BYTES` of pixels, or one chunk if that is larger. While the next block is read, the
+    one before it stays in memory too, because its chunks may still be in use.
 
     Args:
-        role: what to read.
-        most: bytes of pixels in a piece, one image at least.
+        role: the role to read.
+        max_bytes: bytes of pixels in a chunk. A larger image is a chunk of its own.
     """
     shapes, sizes = role.shapes, role.sizes
-    edges = cuts(sizes, most)
-    inside = np.add.reduceat(sizes, edges[:-1]) if len(sizes) else sizes
-    blocks = cuts(inside, BLOCK_BYTES)
+    edges = run_edges(sizes, max_bytes)
+    chunk_sizes = np.add.reduceat(sizes, edges[:-1]) if len(sizes) else sizes
+    blocks = run_edges(chunk_sizes, BLOCK_BYTES)
     for first, last in zip(blocks[:-1].tolist(), blocks[1:].tolist(), strict=True):
         start = int(edges[first])
-        held = _read(role, start, int(edges[last]))
+        block = _read_pixels(role, start, int(edges[last]))
         at = 0
         for low, high in zip(edges[first:last].tolist(), edges[first + 1 : last + 1].tolist(), strict=True):
             size = int(sizes[low:high].sum())
-            yield Piece(low, shapes[low:high], held[at : at + size])
+            yield Chunk(low, shapes[low:high], block[at : at + size])
             at += size
 
 
-def cuts(sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Cut a row of things into runs of at most `most`, as long as can be, one thing at least.
+def run_edges(sizes: NDArray[np.int64], max_size: int) -> NDArray[np.int64]:
+    """Cut a sequence into runs, each as long as possible.
 
     Args:
-        sizes: (n,) int64.
-        most: sum of the sizes in a run.
+        sizes: (n,) int64: sizes of the items.
+        max_size: the largest sum of sizes in a run. A larger item is a run of its own.
 
     Returns:
-        Edges of the runs: ascending, from 0 to n.
+        Edges of the runs: int64, ascending, from 0 to n.
     """
     ends = np.cumsum(sizes)
     edges = [0]
     while edges[-1] < len(sizes):
         before = ends[edges[-1] - 1] if edges[-1] else 0
-        edges.append(max(edges[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
+        edges.append(max(edges[-1] + 1, int(np.searchsorted(ends, before + max_size, side="right"))))
     return np.array(edges, dtype=np.int64)
 
 
-def _read(role: Role, start: int, stop: int) -> NDArray[np.uint8]:
+def _read_pixels(role: Role, start: int, stop: int) -> NDArray[np.uint8]:
     if isinstance(role.where, Scattered):
         return gather_scattered(role.where, start, stop)
     return gather(role.where.take(np.arange(start, stop))).reshape(-1)

@@ -1,16 +1,17 @@
-"""The registry: by the name in the recipe, how a model is fitted. One file a model.
+"""The registry of models: by the name in the recipe, the function that fits it. One module per model.
 
-A fit takes the recipe's `[[baseline]]`, whose `seed` is that of this fit, and a `Task`; it gives a `Model`. Equal
-inputs give equal models on one machine.
+A fit takes the recipe's part of that model, whose `seed` is that of this fit, and a `Task`; it returns a `Model`. The
+same inputs give the same model on one machine.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.baselines.model import Model, Task
 from pipeline.baselines.models import dense, lenet, logistic, never, sgd_binary, softmax_sgd, svm_linear
-from pipeline.recipe import BaselinePart
 
-Fit = Callable[[BaselinePart, Task], Model]
+# Each model has its own type of part: the one in `pipeline.recipe.baselines.PARTS` under the same name.
+Fit = Callable[[Any, Task], Model]
 
 MODELS: dict[str, Fit] = {
     "logistic": logistic.fit,

@@ -1,1 +1,1 @@
-"""Joins that find all pairs of pictures under a rule, and none twice."""
+"""Similarity joins: each finds all similar pairs in one or two sets, exactly once, without comparing every pair."""

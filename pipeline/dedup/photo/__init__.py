@@ -1,1 +1,1 @@
-"""What rule photo sees of a picture: a thumbnail, a decorrelated descriptor of it, and a second look at pairs."""
+"""Image analysis for rule photo: thumbnails, decorrelated descriptors of them, and the verification of pairs."""

@@ -1,4 +1,4 @@
-"""exact: equal pixels and shape."""
+"""exact: equal pixels and equal shape."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,16 @@ from pipeline.hashing import content_hashes
 
 
 def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """Make the rule; its key is the content_hash.
+    """Make the rule; its key is the content hash.
+
+    Args:
+        parameter: None.
+
+    Returns:
+        A function from (n, height, width, channels) uint8 to keys, (n, 16) uint8.
 
     Raises:
-        ValueError: a parameter is given; it takes none.
+        ValueError: there is a parameter.
     """
     if parameter is not None:
         raise ValueError("it takes no parameter; write exact")

@@ -1,6 +1,7 @@
 """maxpool:k: equal maxima of all k x k blocks.
 
-A picture whose sides are no multiple of k has smaller blocks at its right and lower edge, as if padded with zeros.
+If a side of the image is not a multiple of k, the blocks at its right and lower edge are smaller, as if the image were
+padded with zeros.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,14 @@ from pipeline.hashing import flat, hash_rows, with_shape
 def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """Make the rule; its key is the hash of the shape and of the block maxima.
 
+    Args:
+        parameter: side of a block in pixels, such as "4".
+
+    Returns:
+        A function from (n, height, width, channels) uint8 to keys, (n, 16) uint8.
+
     Raises:
-        ValueError: the parameter is no whole number of 2 or more.
+        ValueError: the parameter is not an integer of 2 or more.
     """
     if parameter is None or not parameter.isdecimal() or int(parameter) < 2 or parameter != str(int(parameter)):  # noqa: PLR2004
         raise ValueError("it takes the block size, a whole number of 2 or more; write maxpool:4")
@@ -24,10 +31,10 @@ def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint
 
 
 def block_maxima(k: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reduce every k x k block to its maximum.
+    """Compute the maximum of every k x k block.
 
     Args:
-        k: block side, in pixels.
+        k: side of a block in pixels.
         pixels: (n, height, width, channels) uint8.
 
     Returns:
@@ -37,13 +44,13 @@ def block_maxima(k: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _run_maxima(k: int, pixels: NDArray[np.uint8], axis: int) -> NDArray[np.uint8]:
-    """Reduce runs of k along an axis: k passes over whole arrays, ten times faster than `reduceat`."""
+    """Compute the maxima of runs of k along an axis: k passes over whole arrays, ten times faster than `reduceat`."""
     moved = np.moveaxis(pixels, axis, 0)
     out = np.ascontiguousarray(pixels[(slice(None),) * axis + (slice(None, None, k),)])
-    along = np.moveaxis(out, axis, 0)
+    maxima = np.moveaxis(out, axis, 0)
     for step in range(1, k):
         part = moved[step::k]
-        np.maximum(along[: len(part)], part, out=along[: len(part)])
+        np.maximum(maxima[: len(part)], part, out=maxima[: len(part)])
     return out
 
 

@@ -1,9 +1,9 @@
-"""sign: every pixel lies on the same side of middle gray.
+"""sign: every pixel lies on the same side of middle gray, 127.5.
 
-This is what the dense formula of the notMNIST notebooks tests. They scale pixels to x = (p - 127.5) / 255 and call
-two pictures the same where `inner(X, Y) / inner(|X|, |Y|) >= 1`. No x is zero, and the ratio's numerator and
-denominator are sums of the same products but for their signs: the ratio is 1 where every product is positive, that is
-where every pixel pair agrees in sign, and below 1 elsewhere. x is positive where p >= 128.
+This equals a formula of the notMNIST notebooks. They scale pixels to x = (p - 127.5) / 255 and treat two images as
+duplicates if `inner(X, Y) / inner(|X|, |Y|) >= 1`. No x is zero. Numerator and denominator are sums of the same
+products except for their signs, so the ratio is 1 if all pixels agree in sign, and below 1 otherwise. x is positive if
+p >= 128.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,16 @@ _MIDDLE = 128
 
 
 def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """Make the rule; its key is the hash of the shape and of `pixel >= 128`, packed to bits.
+    """Make the rule; its key is the hash of the shape and of the bits `pixel >= 128`.
+
+    Args:
+        parameter: None.
+
+    Returns:
+        A function from (n, height, width, channels) uint8 to keys, (n, 16) uint8.
 
     Raises:
-        ValueError: a parameter is given; it takes none.
+        ValueError: there is a parameter.
     """
     if parameter is not None:
         raise ValueError("it takes no parameter; write sign")

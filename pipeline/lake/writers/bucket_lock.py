@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from pipeline import storage
 from pipeline.errors import LakeError, StorageError
-from pipeline.storage import Found
+from pipeline.storage import ObjectInfo
 
 # Seconds after which a holder that wrote nothing is taken for dead, and between two writes of a holder.
 LEASE_SECONDS, _RENEW_SECONDS = 60.0, 10.0
@@ -84,7 +84,7 @@ class Lease:
             # Where this fails, the next writer waits until the lease ends.
             with suppress(StorageError):
                 if not self._lost:
-                    storage.write_if(self._name, _content("", self._count), self._tag)
+                    storage.write_if_unchanged(self._name, _content("", self._count), self._tag)
 
     def _renew_regularly(self) -> None:
         while not self._over.wait(_RENEW_SECONDS):
@@ -96,7 +96,7 @@ class Lease:
 
     def _renew(self) -> None:
         began = now()
-        written = storage.write_if(self._name, _content(self._holder, self._count), self._tag)
+        written = storage.write_if_unchanged(self._name, _content(self._holder, self._count), self._tag)
         if written is not None and now() - began < LEASE_SECONDS / 2:
             self._tag, self._renewed_at = written.tag, began
         elif own := self._own_object():
@@ -105,9 +105,9 @@ class Lease:
         else:
             self._lost = True
 
-    def _own_object(self) -> Found | None:
+    def _own_object(self) -> ObjectInfo | None:
         """Look up the object; None where another holder wrote it last."""
-        found = storage.look(self._name)
+        found = storage.head(self._name)
         return found if found is not None and _holder(self._name) == self._holder else None
 
 
@@ -118,11 +118,11 @@ def now() -> float:
 
 def _take(name: str) -> Lease | None:
     holder = uuid.uuid4().hex
-    found = storage.look(name)
+    found = storage.head(name)
     if found is not None and not _is_free(name, found.tag):
         return None
     began = now()
-    written = storage.write_if(name, _content(holder, 0), found.tag if found else None)
+    written = storage.write_if_unchanged(name, _content(holder, 0), found.tag if found else None)
     _seen.pop(name, None)
     # After half a lease another writer may have taken it over: then it is waited for like any other lock.
     return Lease(name, written.tag, holder, began) if written and now() - began < LEASE_SECONDS / 2 else None

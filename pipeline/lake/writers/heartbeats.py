@@ -107,7 +107,7 @@ def _delete_files_of_dead_writers(place: str) -> None:
 
 def _heartbeats(place: str) -> set[str]:
     if storage.is_bucket(place):
-        return set(storage.below(f"{place}/{_FOLDER}"))
+        return set(storage.list_files(f"{place}/{_FOLDER}"))
     folder = Path(place) / _FOLDER
     return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
 
@@ -117,7 +117,7 @@ def _is_dead(place: str, name: str, held: ExitStack) -> bool:
     file = f"{place}/{_FOLDER}/{name}"
     if storage.is_bucket(place):
         # The lock was written just now: its time is the time of the bucket's clock.
-        found, lock = storage.look(file), storage.look(f"{place}/.lock")
+        found, lock = storage.head(file), storage.head(f"{place}/.lock")
         return bool(found and lock and lock.time - found.time > timedelta(seconds=_DEAD_SECONDS))
     try:
         handle = os.open(file, os.O_RDWR)
@@ -160,7 +160,7 @@ def _make_locked(file: Path) -> int:
 def _bucket_heartbeat(writer: Writer) -> Iterator[threading.Event]:
     """Keep a heartbeat in a bucket. Yields an event; where it is set, the heartbeat stays."""
     file, over, stays = f"{writer.place}/{_FOLDER}/{writer.name}", threading.Event(), threading.Event()
-    written = storage.write_if(file, uuid.uuid4().bytes, None)
+    written = storage.write_if_unchanged(file, uuid.uuid4().bytes, None)
 
     def beat() -> None:
         nonlocal written
@@ -168,7 +168,7 @@ def _bucket_heartbeat(writer: Writer) -> Iterator[threading.Event]:
             # Not where it is gone: then the files of this writer may be gone too. Where it only has another tag, the
             # reply to the write before was lost.
             with suppress(StorageError):
-                written = storage.write_if(file, uuid.uuid4().bytes, written.tag) or storage.look(file)
+                written = storage.write_if_unchanged(file, uuid.uuid4().bytes, written.tag) or storage.head(file)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -73,7 +73,7 @@ def write_errors(place: str) -> Iterator[None]:
         LakeError: the place cannot be written to.
     """
     try:
-        with storage.full_disk_named(place):
+        with storage.disk_full_errors(place):
             yield
     except DiskFullError:
         raise

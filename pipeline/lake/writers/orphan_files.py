@@ -42,13 +42,13 @@ def unfinished_commits(place: str, table: str) -> list[str]:
     """List the files of commits that were never finished, relative to the lake's place. No reader needs them."""
     if storage.is_bucket(place):
         return []
-    names = storage.below(DeltaLog(place, table).folder)
+    names = storage.list_files(DeltaLog(place, table).folder)
     return [f"{table}/_delta_log/{name}" for name in names if _UNFINISHED.fullmatch(name)]
 
 
 def _orphans(place: str, table: str, writers: Collection[str] | None) -> Iterator[str]:
     pattern = re.compile("/".join([*(f"{key}=[^/]*" for key in schemas.TABLES[table].partition_by), _PART]))
-    found = [(path, name) for path in storage.below(f"{place}/{table}") if (name := pattern.fullmatch(path))]
+    found = [(path, name) for path in storage.list_files(f"{place}/{table}") if (name := pattern.fullmatch(path))]
     written = [path for path, name in found if writers is None or name[1][:WRITER_LETTERS] in writers]
     if written and (committed := DeltaLog(place, table).files_ever_added()) is not None:
         yield from (path for path in written if path not in committed)

@@ -1,11 +1,8 @@
-"""The members of a tar archive, at the speed of what unpacks it.
+"""Read the headers of a tar archive as fast as it is decompressed.
 
-The plain headers of regular files, nearly all there are in archives of images, are read here by the thousand: a loop
-goes from size to size, and numpy checks what it met. Every other header (folders, links, long names, sparse files, odd
-numbers) is left to the standard library's `tarfile`, the judge of what a header says. Both find the same:
-tests/sources/test_tar_walk.py.
-
-A stream seen through a buffer that moves forward, in the positions of what is streamed.
+Plain headers of regular files, which are nearly all headers in archives of images, are read in runs of thousands: a
+loop follows their sizes, and NumPy checks them together. All other headers (folders, links, long names, sparse files,
+unusual numbers) are read by the standard library's `tarfile`. tests/sources/archives/test_tar_walk.py compares both.
 """
 
 import io
@@ -19,55 +16,55 @@ from numpy.typing import NDArray
 
 from pipeline.sources.source import DAMAGED, readable_name
 
-# Read at a time: large enough for the decompressor and the walk, small enough to stay in the processor's cache.
+# Bytes read at a time: large enough for the decompressor, small enough for the processor's cache.
 CHUNK = 2**20
-# Read in pieces: where a stream is damaged, what is behind the last whole piece is lost.
-_PIECE = 2**16
-# What is skipped in a file that can be sought is not read where it is longer than this.
-_WORTH_SEEKING = 2**20
+# Bytes of one read: if a stream is damaged, the bytes after the last complete read are lost.
+_READ_BYTES = 2**16
+# Longer gaps in a seekable file are skipped by seeking, not by reading.
+_SEEK_BYTES = 2**20
 
 
-class Window(io.RawIOBase):
-    """The part of a stream that is in memory; also a file object that reads forward, for `tarfile`.
+class StreamBuffer(io.RawIOBase):
+    """A moving part of a stream in memory; also a file object for `tarfile` that only reads forward.
 
     Args:
         stream: a binary stream.
-        check: called with the number of bytes read so far, each time more are read.
-        longest: most bytes that `read` hands out at once: a header that lies must not take all memory.
+        check: called with the number of bytes read so far, after every read.
+        max_read: most bytes of one `read`: a wrong size in a header must not take all memory.
 
     Attributes:
         data: bytes of the stream from `start` on.
-        start: position of the first of them.
+        start: position of the first byte of `data`.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, check: Callable[[int], None], longest: int) -> None:
+    def __init__(self, stream: io.BufferedIOBase, check: Callable[[int], None], max_read: int) -> None:
         self.data = b""
         self.start = 0
-        self._stream, self._check, self._longest = stream, check, longest
-        self._at = 0
+        self._stream, self._check, self._max_read = stream, check, max_read
+        self._position = 0
         self._failure: Exception | None = None
 
-    def reach(self, start: int, stop: int) -> bool:
-        """Bring a range into memory, and let go of what is before it.
+    def load(self, start: int, stop: int) -> bool:
+        """Load a range into memory, and drop the bytes before it.
 
         Args:
             start: not before `self.start`.
-            stop: behind the range's last byte.
+            stop: position after the last byte of the range.
 
         Returns:
-            Whether the stream goes as far as `stop`.
+            Whether the stream reaches `stop`.
 
         Raises:
-            OSError: or any other of DAMAGED, where the stream is damaged before `stop`.
+            OSError: or another of DAMAGED: the stream is damaged before `stop`.
         """
         if start < self.start:
-            raise ValueError(f"position {start} is gone: the window starts at {self.start}")
+            raise ValueError(f"position {start} is no longer in the buffer, which starts at {self.start}")
         if stop <= self.start + len(self.data):
             return True
         self._drop(start)
         pieces, held = [self.data], len(self.data)
         enough = max(stop - self.start, CHUNK)
-        while held < enough and (piece := self._next(_PIECE)):
+        while held < enough and (piece := self._read(_READ_BYTES)):
             pieces.append(piece)
             held += len(piece)
         self._check(self.start + held)
@@ -76,11 +73,11 @@ class Window(io.RawIOBase):
             raise self._failure
         return self.start + held >= stop
 
-    def _next(self, size: int) -> bytes:
-        """Read on; nothing at the stream's end. A damaged stream is at its end until somebody asks for what is lost."""
+    def _read(self, size: int) -> bytes:
+        """Read more bytes; none at the end of the stream. `load` raises the error of a damaged stream if needed."""
         if self._failure is None:
             try:
-                # Not `read`, which would lose what it has read where it trips.
+                # Not `read`, which loses the bytes before the damage.
                 return self._stream.read1(size)
             except DAMAGED as error:
                 self._failure = error
@@ -93,164 +90,167 @@ class Window(io.RawIOBase):
             self.start = start
             return
         self.start, self.data = self.start + len(self.data), b""
-        if gap > _WORTH_SEEKING and isinstance(self._stream, io.BufferedReader) and self._stream.seekable():
-            # Behind the end of a file nothing is found, as behind the end of a stream.
+        if gap > _SEEK_BYTES and isinstance(self._stream, io.BufferedReader) and self._stream.seekable():
+            # Reading after the end of a file returns nothing, as with a stream.
             self._stream.seek(gap, io.SEEK_CUR)
             self.start = start
             return
-        while self.start < start and (piece := self._next(min(_PIECE, start - self.start))):
+        while self.start < start and (piece := self._read(min(_READ_BYTES, start - self.start))):
             self.start += len(piece)
             self._check(self.start)
-        # Where the stream ended before, nothing more will come.
+        # If the stream has ended, later reads return nothing.
         self.start = start
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be sought, forward."""
+        """Return True: seeking forward works."""
         return True
 
     def tell(self) -> int:
-        """Position of the next `read`."""
-        return self._at
+        """Return the position of the next `read`."""
+        return self._position
 
     def seek(self, at: int, whence: int = io.SEEK_SET) -> int:
         """Set the position of the next `read`, from the start of the stream."""
         if whence != io.SEEK_SET:
             raise io.UnsupportedOperation("only from the start")
-        self._at = at
+        self._position = at
         return at
 
     def read(self, size: int = -1) -> bytes:
-        """Read from the position; fewer bytes only where the stream ends.
+        """Read from the position; fewer bytes only at the end of the stream.
 
         Raises:
-            OSError: more is asked for than is read at once.
+            OSError: `size` is larger than `max_read`.
         """
-        if not 0 <= size <= self._longest:
+        if not 0 <= size <= self._max_read:
             raise OSError(f"a header of {size} bytes")
-        self.reach(self._at, self._at + size)
-        begin = self._at - self.start
+        self.load(self._position, self._position + size)
+        begin = self._position - self.start
         found = self.data[begin : begin + size]
-        self._at += len(found)
+        self._position += len(found)
         return found
 
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _PAX = ord("x")
-# What the eleven octal digits of a size are worth.
-_PLACES = 8.0 ** np.arange(10, -1, -1)
-# A PAX header that says only when a file was touched, as tar and Python write one before every file.
-_TIMES = re.compile(rb"(\d+) [mac]time=-?[0-9.]+\n")
+# Values of the eleven octal digits of a size.
+_OCTAL_WEIGHTS = 8.0 ** np.arange(10, -1, -1)
+# A PAX record of a time; some tools write a PAX header with only times before every file.
+_TIME_RECORD = re.compile(rb"(\d+) [mac]time=-?[0-9.]+\n")
 # The usual form of the checksum: six octal digits and a NUL.
-_SUM_DIGITS = np.arange(15, -1, -3, dtype=np.uint32)
+_CHECKSUM_SHIFTS = np.arange(15, -1, -3, dtype=np.uint32)
 
 
 FOLDER, HARD_LINK = "folder", "hard link"
 
 
 class Header(NamedTuple):
-    """A member by itself.
+    """A single member.
 
     Attributes:
-        name: as the archive spells it; bytes that are no UTF-8 are surrogate escapes, as in a run.
+        name: as in the archive; bytes that are not UTF-8 are surrogate escapes.
         size: bytes of content.
-        content: position of its first byte of content.
-        following: position of the next header.
-        kind: empty for a regular file; FOLDER; HARD_LINK; else what it is instead.
-        target: what a hard link leads to, as the archive spells it.
+        content: position of the first byte of content.
+        next_header: position of the next header.
+        kind: empty for a regular file; FOLDER; HARD_LINK; else a description for a reject.
+        target: name of the target of a hard link, as in the archive.
     """
 
     name: str
     size: int
     content: int
-    following: int
+    next_header: int
     kind: str
     target: str = ""
 
 
 class Run(NamedTuple):
-    """Regular files that follow one another: name, bytes of content and position of the first of them."""
+    """Consecutive regular files: name, bytes of content, and position of the first byte of content of each."""
 
     names: list[str]
     sizes: list[int]
     contents: list[int]
 
 
-def walk(window: Window, *, content: bool) -> Iterator[Run | Header]:
-    """Go from header to header, from the window's start to the archive's end mark.
+def walk_headers(buffer: StreamBuffer, *, content: bool) -> Iterator[Run | Header]:
+    """Yield the headers of an archive, from the start of the buffer to the end mark.
 
     Args:
-        window: the archive.
-        content: whether the content of a run is in the window when the run is handed out; that of a single header is
-            to be fetched by whoever wants it.
+        buffer: the archive.
+        content: whether the content of a run is in the buffer when the run is yielded. The content of a single header
+            is loaded by the caller.
 
     Raises:
-        tarfile.TarError: a header is broken or missing, or the archive goes on behind its end mark.
+        tarfile.TarError: a header is damaged or missing, or the archive continues after its end mark.
     """
     at = 0
-    shared: dict[str, str] = {}
+    global_records: dict[str, str] = {}
     while True:
-        if not window.reach(at, at + _BLOCK):
-            found = "truncated header" if window.data else "empty header"
+        if not buffer.load(at, at + _BLOCK):
+            found = "truncated header" if buffer.data else "empty header"
             raise tarfile.ReadError(f"{found} where the next file or the end mark should be")
-        run, following = _run(window, at, content=content)
+        run, next_header = _read_run(buffer, at, content=content)
         if run.names:
             yield run
-        elif following == at:
-            begin = at - window.start
-            if window.data[begin : begin + _BLOCK] == _ZEROS:
+        elif next_header == at:
+            begin = at - buffer.start
+            if buffer.data[begin : begin + _BLOCK] == _ZEROS:
                 break
-            header = _special(window, at, shared)
-            following = header.following
+            header = _read_with_tarfile(buffer, at, global_records)
+            next_header = header.next_header
             yield header
-        at = following
-    _check_rest(window, at)
+        at = next_header
+    _check_end(buffer, at)
 
 
-def _run(window: Window, at: int, *, content: bool) -> tuple[Run, int]:
-    """Read the plain headers from a position on, as far as they are in the window.
+def _read_run(buffer: StreamBuffer, at: int, *, content: bool) -> tuple[Run, int]:
+    """Read the plain headers in the buffer, from a position on.
 
     Returns:
-        The run, empty where the first header is not plain, and the position behind it.
+        The run, empty if the first header is not plain, and the position after it.
     """
-    data, start = window.data, window.start
+    data, start = buffer.data, buffer.start
     if start % _BLOCK:
         return Run([], [], []), at
     blocks = np.frombuffer(data, np.uint8, len(data) // _BLOCK * _BLOCK).reshape(-1, _BLOCK)
     first = (at - start) // _BLOCK
-    met, sizes, following = _chain(blocks[first:], len(data) - first * _BLOCK if content else None)
+    met, sizes, next_header = _follow_sizes(blocks[first:], len(data) - first * _BLOCK if content else None)
     if not met:
         return Run([], [], []), at
     headers = blocks[first:][met]
-    good = _whole(headers)
+    good = _are_valid(headers)
     if not good.all():
         keep = int(good.argmin())
-        following, headers, sizes, met = met[keep], headers[:keep], sizes[:keep], met[:keep]
+        next_header, headers, sizes, met = met[keep], headers[:keep], sizes[:keep], met[:keep]
     files = headers[:, 156] != _PAX
-    if len(files) and not files[-1]:  # the PAX header of a file that is not of the run
-        following = met[-1]
+    if len(files) and not files[-1]:  # the PAX header of a file that is not in the run
+        next_header = met[-1]
     contents = at + (np.array(met)[files] + 1) * _BLOCK
-    return Run(_names(headers[files]), sizes[files].tolist(), contents.tolist()), at + following * _BLOCK
+    return Run(_decode_names(headers[files]), sizes[files].tolist(), contents.tolist()), at + next_header * _BLOCK
 
 
-def _chain(blocks: NDArray[np.uint8], end: int | None) -> tuple[list[int], NDArray[np.int64], int]:
-    """Go from size to size: the headers met and their sizes, and the block behind the last.
+def _follow_sizes(blocks: NDArray[np.uint8], end: int | None) -> tuple[list[int], NDArray[np.int64], int]:
+    """Follow the sizes from header to header.
 
-    Every block is read as if it were a header, all at once, so that a step is no more than a look into a list. Stops
-    before the first header that is neither a regular file's nor a PAX header of times.
+    All blocks are parsed as headers at once, so that each step is a look-up in a list. The walk stops before the first
+    header that is neither of a regular file nor a PAX header with only times.
 
     Args:
-        blocks: (n, 512) uint8, the first of them a header.
-        end: where content has to end; None where it may lie anywhere.
+        blocks: (n, 512) uint8; the first block is a header.
+        end: bytes within which content must end; None for no limit.
+
+    Returns:
+        Indices of the header blocks, their sizes, and the index of the block after the last file.
     """
     digits = blocks[:, 124:135] - np.uint8(ord("0"))
     numbers = digits.max(axis=1) < 8  # noqa: PLR2004 - octal; what is below "0" wraps around to more
     # Exact: eleven octal digits are far below 2**53.
-    sizes = (digits.astype(np.float64) @ _PLACES).astype(np.int64)
+    sizes = (digits.astype(np.float64) @ _OCTAL_WEIGHTS).astype(np.int64)
     here = np.arange(len(blocks))
     if end is not None:
         numbers &= (here + 1) * _BLOCK + sizes <= end
@@ -260,27 +260,27 @@ def _chain(blocks: NDArray[np.uint8], end: int | None) -> tuple[list[int], NDArr
     behind = (here + 1 + (sizes + _BLOCK - 1) // _BLOCK).tolist()
     met: list[int] = []
     at = 0
-    while at < len(blocks) and (plain[at] or (times[at] and _only_times(blocks[at + 1 :], sizes[at]))):
+    while at < len(blocks) and (plain[at] or (times[at] and _has_only_times(blocks[at + 1 :], sizes[at]))):
         met.append(at)
         at = behind[at]
     return met, sizes[met], at
 
 
-def _only_times(blocks: NDArray[np.uint8], length: int) -> bool:
+def _has_only_times(blocks: NDArray[np.uint8], length: int) -> bool:
     records = blocks[: -(-length // _BLOCK)].tobytes()[:length]
-    found = list(_TIMES.finditer(records))
+    found = list(_TIME_RECORD.finditer(records))
     return sum(len(m[0]) for m in found) == length > 0 and all(int(m[1]) == len(m[0]) for m in found)
 
 
-def _whole(headers: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Tell which headers have the right checksum, and nothing in their name or size that only tarfile understands."""
+def _are_valid(headers: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which headers have a right checksum, and no name or size that only tarfile can read."""
     field = headers[:, 148:156]
-    # The checksum adds all bytes, its own eight as spaces.
+    # The checksum is the sum of all bytes, with its own eight bytes as spaces.
     added = headers.sum(axis=1, dtype=np.uint32) - field.sum(axis=1, dtype=np.uint32) + np.uint32(8 * ord(" "))
-    digits = ((added[:, None] >> _SUM_DIGITS) & 7) + ord("0")
+    digits = ((added[:, None] >> _CHECKSUM_SHIFTS) & 7) + ord("0")
     right = (digits == field[:, :6]).all(axis=1) & (field[:, 6] == 0)
     ended = (headers[:, 135] == 0) | (headers[:, 135] == ord(" "))
-    # In a header that is not POSIX's the prefix may be something else.
+    # Only POSIX headers have a prefix of the name.
     posix = (headers[:, 257:263] == np.frombuffer(b"ustar\0", np.uint8)).all(axis=1)
     last = np.count_nonzero(headers[:, :100], axis=1) - 1
     folder = headers[np.arange(len(headers)), last] == ord("/")
@@ -288,7 +288,7 @@ def _whole(headers: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return good
 
 
-def _names(headers: NDArray[np.uint8]) -> list[str]:
+def _decode_names(headers: NDArray[np.uint8]) -> list[str]:
     names: list[bytes] = np.ascontiguousarray(headers[:, :100]).view("S100").ravel().tolist()
     for row in np.flatnonzero(headers[:, 345]).tolist():
         names[row] = headers[row, 345:500].tobytes().partition(b"\0")[0] + b"/" + names[row]
@@ -300,21 +300,23 @@ def _names(headers: NDArray[np.uint8]) -> list[str]:
         text = joined.decode().split("\n")
     except UnicodeDecodeError:
         text = []
-    # Where a name is no UTF-8, or holds a line feed, each for itself.
+    # Decode each by itself if one is not UTF-8 or contains a line feed.
     return text if len(text) == len(names) else [name.decode("utf-8", "surrogateescape") for name in names]
 
 
-def _special(window: Window, at: int, shared: dict[str, str]) -> Header:
-    """Have tarfile read a member, with all headers that belong to it.
+def _read_with_tarfile(buffer: StreamBuffer, at: int, global_records: dict[str, str]) -> Header:
+    """Read a member, with all its headers, with tarfile.
 
     Args:
-        window: the archive.
+        buffer: the archive.
         at: position of its first header.
-        shared: PAX records that hold for all members to come; added to.
+        global_records: PAX records for all following members; updated.
     """
-    window.seek(at)
+    buffer.seek(at)
     reader: Any = tarfile.TarFile
-    archive = reader(fileobj=window, mode="r", tarinfo=_StrictHeader, errors="surrogateescape", pax_headers=shared)
+    archive = reader(
+        fileobj=buffer, mode="r", tarinfo=_StrictHeader, errors="surrogateescape", pax_headers=global_records
+    )
     info = archive.firstmember
     if archive.offset <= at or info.size < 0:
         raise tarfile.ReadError(f"the member at byte {at} has a size below nothing")
@@ -323,7 +325,7 @@ def _special(window: Window, at: int, shared: dict[str, str]) -> Header:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header that must be there: tarfile takes a missing or broken one for the archive's end."""
+    """A header that must exist: tarfile takes a missing or damaged one for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
@@ -333,7 +335,7 @@ class _StrictHeader(tarfile.TarInfo):
             raise _READ_ERROR(f"{error} where the next file or the end mark should be") from error
 
 
-# The argument of `fromtarfile` is called like the module.
+# The argument of `fromtarfile` has the name of the module.
 _BAD_HEADER, _READ_ERROR = tarfile.HeaderError, tarfile.ReadError
 
 
@@ -350,14 +352,14 @@ def _kind(info: tarfile.TarInfo) -> str:
 
 
 def symbolic_link(target: str) -> str:
-    """Say why a symbolic link of an archive is not read."""
+    """Return why a symbolic link of an archive is not read."""
     return f"a symbolic link to {target}: links of an archive are not followed"
 
 
-def _check_rest(window: Window, at: int) -> None:
-    """Read what follows the end mark: padding, and the checksum of a compressed archive."""
-    while window.reach(at, at + 1):
-        rest = window.data[at - window.start :]
+def _check_end(buffer: StreamBuffer, at: int) -> None:
+    """Check that only zeros follow the end mark; this also reads the checksum of a compressed archive."""
+    while buffer.load(at, at + 1):
+        rest = buffer.data[at - buffer.start :]
         if rest.strip(b"\0"):
             raise tarfile.ReadError("it goes on behind its end mark: two archives in one file?")
         at += len(rest)

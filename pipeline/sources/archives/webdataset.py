@@ -1,22 +1,21 @@
-"""WebDataset: tars in which the files of a sample lie together and share a name up to its first dot.
+"""WebDataset: a tar in which the files of a sample are adjacent and share their name up to the first dot.
 
-A sample is one row of the lake for each of its pictures: `0001.jpg`, `0001.cls`, `0001.json`. Its other files belong to
-these rows and are none of their own. Pictures are told by the ending, or, where the recipe's `images` names an ending
-("jpg", "left.png"), only those that have it.
+Each image of a sample is one row of the lake: `0001.jpg`, with `0001.cls` and `0001.json`. The other files of the
+sample are no rows. Images are recognised by their ending; if the recipe's `images` names an ending ("jpg", "left.png"),
+only files with this ending are images.
 
-The label is what `.cls` (or `.label`, `.class`, `.target`, ...) says, or else "label", "cls", "class" or the like of
-`.json`; `samples` has the order, and what names with several dots mean. The recipe's `labels` names another ending or
-another key, and `labels = ""` none.
+The label is the content of `.cls` (or `.label`, `.class`, `.target`, ...), else the value of "label", "cls", "class" or
+the like in `.json`; `samples` has the order, and the rules for names with several dots. The recipe's `labels` names
+another ending or key, and `labels = ""` reads no labels.
 
-Where a picture has none of these, a `.txt` counts. The first files of the archive tell what it is: where each `.txt` is
-one word they are labels, where one has six words or more they are captions, which are not read. Where neither holds the
-recipe has to say `labels = "txt"` or `labels = ""`.
+Without any of these, a `.txt` may be the label. The first files of the archive decide: if each `.txt` is one word, they
+are labels; if one has six words or more, they are captions, which are not read. In other cases the recipe has to set
+`labels = "txt"` or `labels = ""`.
 
-A picture whose label cannot be read is a reject; so is every file of a sample without a picture, and a file with a
-label that is that of no picture.
+Rejects are: an image whose label cannot be read, every file of a sample without an image, and a file with a label that
+no image takes.
 
-In a tar that `imagelake export` wrote, `.cls` files hold numbers, and a member in front of them names the classes (see
-`exported`).
+In a tar from `imagelake export`, `.cls` files contain numbers, and the first member names the classes (see `exported`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.shard import Blobs, Encoded, Refused, Survey
 from pipeline.sources.archives import tar as archive
-from pipeline.sources.archives.members import Reading, first_members, of_source, tar_members
+from pipeline.sources.archives.archive import ReadProgress, select_members, with_archive_errors
 from pipeline.sources.archives.samples import (
     Carrier,
     Member,
@@ -42,10 +41,10 @@ from pipeline.sources.archives.samples import (
     may_hold_label,
     member_of,
     pictures_of,
+    separable_files,
     text_kind,
-    whole_samples,
 )
-from pipeline.sources.archives.tar import guarded
+from pipeline.sources.archives.tar import first_members, tar_members
 from pipeline.sources.exported import with_class_names
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
@@ -57,16 +56,16 @@ from pipeline.sources.source import (
 )
 from pipeline.sources.system_files import system_file
 
-# A sample has a handful of files: with more, names are not meant as WebDataset means them.
-_MOST = 1_000
-# To tell the form, so many files are looked at, none that begins behind so many bytes, and no label that is larger.
-_PEEK = 16
-_FARTHEST_PEEK = 64 * 2**20
-_LARGEST_PEEK = 2**16
+# Most files of a sample. With more files, the names do not follow the WebDataset format.
+_MAX_FILES = 1_000
+# To recognise the form: number of files that are read, bytes after which no file is read, largest label file.
+_PEEK_FILES = 16
+_PEEK_BYTES = 64 * 2**20
+_PEEK_FILE_BYTES = 2**16
 
 
 class _Row(NamedTuple):
-    """A picture of a sample, or a file that is a row of the rejects."""
+    """An image of a sample, or a reject."""
 
     path: str
     label: str | None
@@ -74,8 +73,8 @@ class _Row(NamedTuple):
     refused: Refused | None = None
 
 
-class _Texts:
-    """What the `.txt` files of an archive are.
+class _TextFiles:
+    """The meaning of the `.txt` files of an archive.
 
     Args:
         source: a WebDataset.
@@ -86,14 +85,16 @@ class _Texts:
 
     @cached_property
     def kind(self) -> TextKind:
-        """Look into the first files of the archive.
+        """Labels or captions, from the first files of the archive.
 
         Raises:
-            SourceError: they may be labels or captions, and nothing else there is a label.
+            SourceError: they may be labels or captions, and there is no other label.
         """
         texts: list[str] = []
         labelled = False
-        for pictures, carriers in (_parts(None, None, sample) for sample in _peeked(self._source.path)):
+        for pictures, carriers in (
+            _pictures_and_carriers(None, None, sample) for sample in _first_samples(self._source.path)
+        ):
             beside = [carrier.member.data for carrier in carriers if carrier.kind == "text" and pictures]
             texts += [data.decode("utf-8", "replace") for data in beside]
             labelled |= has_label(pictures, [carrier for carrier in carriers if carrier.kind != "text"])
@@ -108,14 +109,14 @@ class _Texts:
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Tell a tar whose first files are pictures with a `.cls`, or another file that holds a label, of the same name."""
+    """Recognise a tar whose first files are images with label files of the same name; see `pipeline.sources`."""
     if path.is_dir() or not head:
         return False
-    return any(has_label(*_parts(None, None, sample)) for sample in _peeked(path))
+    return any(has_label(*_pictures_and_carriers(None, None, sample)) for sample in _first_samples(path))
 
 
 def splits_within(source: Source) -> dict[str, tuple[str, ...]]:
-    """Tell which folders belong to which split; see `pipeline.sources.forms`."""
+    """Find the folders of each split; see `pipeline.sources.forms`."""
     return archive.splits_within(source)
 
 
@@ -125,11 +126,11 @@ def survey(source: Source) -> Survey:
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Cut the archive into shards while it streams past; see `pipeline.sources`."""
+    """Read the archive as a stream and cut it into shards; see `pipeline.sources`."""
     fingerprint = survey(source).fingerprint
-    reading = Reading()
+    progress = ReadProgress()
     number = 0
-    for number, batch in enumerate(_batches(source, reading), start=1):
+    for number, batch in enumerate(_batches(source, progress), start=1):
         key = shard_key(source, number - 1)
         if wanted is None or key in wanted:
             good = [row for row in batch if row.refused is None]
@@ -140,17 +141,17 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
                 labels=tuple(row.label for row in good),
                 contents=Blobs(tuple(row.data for row in good)),
                 refused=tuple(row.refused for row in batch if row.refused is not None),
-                done=reading.done,
+                done=progress.done,
             )
-    if not number and not source.rest:
+    if not number and not source.is_remainder:
         raise SourceError(f"{source.title}: the archive {source.path} holds no files. Check that it is the right one.")
 
 
-def _batches(source: Source, reading: Reading) -> Iterator[list[_Row]]:
+def _batches(source: Source, progress: ReadProgress) -> Iterator[list[_Row]]:
     batch: list[_Row] = []
     room = BYTES_PER_SHARD
-    texts = _Texts(source)
-    for sample in _samples(source, reading):
+    texts = _TextFiles(source)
+    for sample in _samples(source, progress):
         for row in _rows(source, sample, texts):
             batch.append(row)
             room -= len(row.data)
@@ -161,51 +162,53 @@ def _batches(source: Source, reading: Reading) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _samples(source: Source, reading: Reading) -> Iterator[list[Member]]:
-    """Gather what lies together under one name; what an operating system left in between parts nothing."""
+def _samples(source: Source, progress: ReadProgress) -> Iterator[list[Member]]:
+    """Group adjacent files by sample; system files between them are ignored."""
     images, labels = source.part.images, source.part.labels
     sample: list[Member] = []
-    for member in with_class_names(_members(source, reading)):
+    for member in with_class_names(_members(source, progress)):
         if member.refused is not None and member.refused.reason == "system_file":
             yield [member]
             continue
-        # The mark of a cut archive stays with the last sample, which may have lost its label there.
-        if sample and member.key != sample[0].key and not _is_cut(member):
+        # The reject for the lost end of an archive stays with the last sample: its label may be lost.
+        if sample and member.key != sample[0].key and not _is_cut_short(member):
             yield sample
             sample = []
         sample.append(member if _is_needed(images, labels, member) else member._replace(data=b""))
-        if len(sample) > _MOST:
-            whole = whole_samples(labels, sample, _parts(images, labels, sample)[0])
-            if not whole:
+        if len(sample) > _MAX_FILES:
+            count = separable_files(labels, sample, _pictures_and_carriers(images, labels, sample)[0])
+            if not count:
                 raise SourceError(
-                    f"{source.title}: more than {_MOST} files of {source.path} share the name "
-                    f"{member.key} up to its first dot, and not each picture has a label of its own. If it is "
-                    'no WebDataset, say format = "tar".'
+                    f"{source.title}: more than {_MAX_FILES} files of {source.path} share the name "
+                    f"{member.key} up to its first dot, and not every image has its own label. If it is "
+                    'not a WebDataset, set format = "tar".'
                 )
-            yield sample[:whole]
-            sample = sample[whole:]
+            yield sample[:count]
+            sample = sample[count:]
     if sample:
         yield sample
 
 
-def _members(source: Source, reading: Reading) -> Iterator[Member]:
-    for found in of_source(source, guarded(source, tar_members(source, reading=reading, links=False))):
+def _members(source: Source, progress: ReadProgress) -> Iterator[Member]:
+    for found in select_members(
+        source, with_archive_errors(source, tar_members(source, progress=progress, links=False))
+    ):
         if isinstance(found, Refused):
             yield member_of(found.path, b"", found.file_size, found)
         else:
             yield from map(member_of, found.paths, found.data, found.sizes)
 
 
-def _rows(source: Source, sample: Sequence[Member], texts: _Texts) -> Iterator[_Row]:
+def _rows(source: Source, sample: Sequence[Member], texts: _TextFiles) -> Iterator[_Row]:
     labels = source.part.labels
-    pictures, carriers = _parts(source.part.images, labels, sample)
+    pictures, carriers = _pictures_and_carriers(source.part.images, labels, sample)
     if not pictures:
         for member in sample:
             alone = Refused(member.path, None, "not_an_image", "no picture has its name", member.size)
             yield _Row(member.path, None, b"", member.refused._replace(label=None) if member.refused else alone)
         return
     found, lost = labels_in(labels, pictures, carriers, lambda: texts.kind)
-    cut = [member for member in sample if _is_cut(member)]
+    cut = [member for member in sample if _is_cut_short(member)]
     for picture, label, fault in found:
         refused = picture.refused
         if refused is None and fault:
@@ -223,8 +226,10 @@ def _rows(source: Source, sample: Sequence[Member], texts: _Texts) -> Iterator[_
             yield _Row(member.path, None, b"", member.refused._replace(label=None))
 
 
-def _parts(images: str | None, labels: str | None, sample: Sequence[Member]) -> tuple[list[Member], list[Carrier]]:
-    """Find the pictures of a sample, and its files that may hold a label."""
+def _pictures_and_carriers(
+    images: str | None, labels: str | None, sample: Sequence[Member]
+) -> tuple[list[Member], list[Carrier]]:
+    """Find the images of a sample, and its files that may hold a label."""
     pictures = [member for member in sample if _may_be_picture(images, member)]
     carriers = carriers_of(labels, sample, pictures)
     if images:
@@ -247,17 +252,17 @@ def _is_needed(images: str | None, labels: str | None, member: Member) -> bool:
     return _may_be_picture(images, member) or may_hold_label(labels, member)
 
 
-def _is_cut(member: Member) -> bool:
+def _is_cut_short(member: Member) -> bool:
     return member.refused is not None and member.refused.reason == "truncated"
 
 
-def _peeked(path: Path) -> list[list[Member]]:
-    """Read the first files of a tar, sample by sample, and what is in those that may hold a label."""
-    return [list(sample) for _, sample in groupby(_peek(path), key=attrgetter("key"))]
+def _first_samples(path: Path) -> list[list[Member]]:
+    """Read the first files of a tar, by sample, with the content of small files."""
+    return [list(sample) for _, sample in groupby(_first_files(path), key=attrgetter("key"))]
 
 
-def _peek(path: Path) -> Iterator[Member]:
-    for name, size, data in islice(first_members(path, _FARTHEST_PEEK, _LARGEST_PEEK), _PEEK):
+def _first_files(path: Path) -> Iterator[Member]:
+    for name, size, data in islice(first_members(path, _PEEK_BYTES, _PEEK_FILE_BYTES), _PEEK_FILES):
         member = member_of(name, data, size)
         if member.ending and not system_file(name):
             yield member

@@ -1,15 +1,13 @@
-"""Generated glyphs: letters A to J with planted copies, near copies, label conflicts and bad files.
+"""Generate glyphs: letters A to J with planted copies, near copies, label conflicts and bad files.
 
-A set is named by (rows, seed): `plan_glyphs` says what every file is, `blocks` cuts a part into work,
-`render` makes a block's files in any process, `write_folders` and `write_tar` put them on disk, `truth` tells
-what was planted:
+A glyph set is determined by (rows, seed). `plan_glyphs` plans every file, `blocks` divides a part into blocks, `render`
+draws a block in any process, `write_folders` and `write_tar` write the files, `truth` lists what was planted:
 
     plan_glyphs -> blocks -> render (in parallel) -> write_folders | write_tar
                 -> truth
 
-Inside, from below: `chance` (random numbers), `plan`, `names`, `faces` (fonts), `draw` (pixels), `alter`
-(near copies and bad files), `blocks`, `truth`, `write`. Pillow and matplotlib are imported only when
-something is drawn.
+Modules, from low to high: `random` (random numbers), `plan` (kinds, names and the truth), `draw` (pixels, near copies
+and bad files), `blocks` (rendering and writing). Pillow and matplotlib are only imported for drawing.
 """
 
 from pipeline.sources.glyphs.blocks import GlyphBlock, RenderedBlock, blocks, render, write_folders, write_tar

@@ -1,12 +1,7 @@
-"""The set cut into blocks of files that any process can make, in any order.
+"""Render a glyph set in blocks of files, in any process and order, and write the blocks to disk.
 
-A block is five small values. Whoever renders it makes the plan again, once per process: nothing large
-travels.
-
-Rendered blocks on disk: class folders or one tar.gz.
-
-Both stream: a block is dropped once it is written. Both write under a temporary name and rename at the end,
-so a run that is killed leaves nothing under the final name.
+A block is five small values; the process that renders it makes the plan again, once, so nothing large is sent.
+Blocks are written one by one as class folders or one tar.gz, under a temporary name that is renamed at the end.
 """
 
 import gzip
@@ -22,19 +17,19 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.sources.glyphs.draw import NEAR, SIDE, Pictures, draw_letters, spoil, stamp
+from pipeline.sources.glyphs.draw import NEAR, SIDE, Pictures, damage, draw_letters, stamp
 from pipeline.sources.glyphs.plan import SPLITS, GlyphPlan, Kind, labels, paths, plan_glyphs
 from pipeline.sources.glyphs.random import Index
 
 _BAD = (Kind.EMPTY, Kind.TRUNCATED, Kind.NOT_AN_IMAGE)
-_NOT_STAMPED_ANEW = (Kind.EXACT_COPY, Kind.CROSS_COPY, Kind.CONFLICT)
+_STAMPED_LIKE_ORIGINAL = (Kind.EXACT_COPY, Kind.CROSS_COPY, Kind.CONFLICT)
 
 _plan = lru_cache(maxsize=2)(plan_glyphs)
 
 
 @dataclass(frozen=True)
 class GlyphBlock:
-    """A run of files of one part.
+    """Consecutive files of one part.
 
     Attributes:
         rows: files in the train part of the whole set.
@@ -67,7 +62,7 @@ class RenderedBlock:
 
 
 def blocks(plan: GlyphPlan, split: str, size: int = 8192) -> list[GlyphBlock]:
-    """Cut a part into blocks. Their size changes memory and speed, never a byte of a file.
+    """Divide a part into blocks. The block size changes memory and speed, but no file.
 
     Args:
         plan: the plan of the set.
@@ -78,20 +73,20 @@ def blocks(plan: GlyphPlan, split: str, size: int = 8192) -> list[GlyphBlock]:
         Blocks that cover the part once, in the order of the files.
 
     Raises:
-        SourceError: there is no such part.
+        SourceError: there is no such part of the set.
     """
     if split not in SPLITS:
-        raise SourceError(f"a glyph set has no part {split!r}; ask for one of: {', '.join(SPLITS)}")
+        raise SourceError(f"a glyph set has no part {split!r}. Parts: {', '.join(SPLITS)}")
     part = plan.span(split)
     starts = range(part.start, part.stop, size)
     return [GlyphBlock(plan.rows, plan.seed, split, start, min(start + size, part.stop)) for start in starts]
 
 
 def render(block: GlyphBlock) -> RenderedBlock:
-    """Make a block's files. Deterministic: the same block gives the same bytes in any process.
+    """Render the files of a block. Deterministic: the same block gives the same bytes in any process.
 
     Args:
-        block: which files.
+        block: the files to render.
 
     Returns:
         Their paths, labels and bytes.
@@ -101,21 +96,21 @@ def render(block: GlyphBlock) -> RenderedBlock:
     data = [_encode(picture) for picture in draw_files(plan, index)]
     for at in np.flatnonzero(np.isin(plan.kinds[index], _BAD)).tolist():
         file = int(index[at])
-        data[at] = spoil(data[at], Kind(plan.kinds[file]), file, plan.seed)
+        data[at] = damage(data[at], Kind(plan.kinds[file]), file, plan.seed)
     return RenderedBlock(tuple(paths(plan, index)), tuple(labels(plan, index)), tuple(data))
 
 
 def draw_files(plan: GlyphPlan, index: Index) -> Pictures:
-    """Draw what files show; a bad file as if nothing had happened to it.
+    """Draw the image of each file; that of a bad file before it is damaged.
 
-    A copy is drawn from its original's index, so the original need not be at hand.
+    A copy is drawn from the index of its original, so the original is not needed.
 
     Args:
         plan: the plan of the set.
         index: (n,) int64 indices of files.
 
     Returns:
-        (n, 28, 28) uint8, stamped: two rows are equal where one copies the other, or both a third.
+        (n, 28, 28) uint8, stamped: two images are only equal if one is a copy of the other, or both of a third.
     """
     kinds, of = plan.kinds[index], plan.of[index]
     drawn_from = np.where(of < 0, index, of)
@@ -123,7 +118,7 @@ def draw_files(plan: GlyphPlan, index: Index) -> Pictures:
     for kind, alter in NEAR.items():
         at = np.flatnonzero(kinds == kind)
         pictures[at] = alter(pictures[at], index[at], plan.seed)
-    return stamp(pictures, np.where(np.isin(kinds, _NOT_STAMPED_ANEW), drawn_from, index), plan.seed)
+    return stamp(pictures, np.where(np.isin(kinds, _STAMPED_LIKE_ORIGINAL), drawn_from, index), plan.seed)
 
 
 def _encode(picture: Pictures) -> bytes:
@@ -142,18 +137,18 @@ def write_folders(directory: Path, rendered: Iterable[RenderedBlock]) -> int:
     """Write class folders: `directory/label/name.png`.
 
     Args:
-        directory: where to; must not exist, or be empty. Its parents are made.
-        rendered: blocks in any order; taken one by one.
+        directory: a folder that does not exist or is empty; its parents are made.
+        rendered: blocks in any order; written one by one.
 
     Returns:
-        Files written.
+        Number of files.
 
     Raises:
-        SourceError: `directory` holds something already.
+        SourceError: `directory` is not empty.
     """
-    directory = directory.resolve()  # "." has no name to put beside
+    directory = directory.resolve()  # "." has no name for the temporary folder
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise SourceError(f"{directory} exists already; remove it or name another folder for the glyphs")
+        raise SourceError(f"{directory} is not empty. Delete it or name another folder for the glyphs")
     partial = _partial(directory)
     if partial.exists():
         shutil.rmtree(partial)
@@ -168,7 +163,7 @@ def write_folders(directory: Path, rendered: Iterable[RenderedBlock]) -> int:
             (partial / path).write_bytes(data)
         count += len(block.paths)
     if directory.exists():
-        directory.rmdir()  # empty; not every system renames onto a folder
+        directory.rmdir()  # empty; not every system can rename to an existing folder
     partial.rename(directory)
     return count
 
@@ -180,11 +175,11 @@ def write_tar(file: Path, rendered: Iterable[RenderedBlock], prefix: str) -> int
 
     Args:
         file: the archive; replaced if it exists. Its parents are made.
-        rendered: blocks in order; taken one by one.
+        rendered: blocks in order; written one by one.
         prefix: top folder inside the archive.
 
     Returns:
-        Files written.
+        Number of files.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(file)
@@ -199,7 +194,7 @@ def write_tar(file: Path, rendered: Iterable[RenderedBlock], prefix: str) -> int
 
 
 def _write_members(out: BinaryIO, rendered: Iterable[RenderedBlock], prefix: str) -> int:
-    """Write a tar stream member by member: `TarFile` would keep a record of each in memory."""
+    """Write a tar stream member by member; `TarFile` would keep every header in memory."""
     size = 0
     count = 0
     for block in rendered:

@@ -1,18 +1,13 @@
-"""From indices to pixels: letters turned, stretched, shifted and made noisy, then stamped with their index.
+"""Draw the images of a glyph set: letters in many fonts, stamped with their index; near copies and bad files.
 
-No two originals are equal, by construction and not by luck: the last step writes the file's index, scrambled
-by a bijection, into the lowest bit of 64 fixed pixels of the border, so files with unequal indices differ in
-one of them whatever they show. Near copies carry their own index and are therefore equal to nothing. Only the
-lowest bit changes: 127 never becomes 128, so a stamp changes no sign of any pixel.
+Letters are rotated, scaled, shifted and made noisy. The last step writes the index of the file, scrambled by a
+bijection, into the lowest bit of 64 fixed pixels of the border. So no two originals are equal, by construction, and a
+near copy is equal to nothing. A stamp changes the sign of no pixel: only the lowest bit changes, so 127 never becomes
+128.
 
-The same seed gives the same pixels on any processor: sines are rounded and all later arithmetic is on
-integers or on fractions so short that float64 holds every intermediate result exactly.
-
-The faces that letters are drawn in, and one large drawing of every letter in each.
-
-All come from the fonts inside matplotlib, so a set looks the same on every machine with the same Pillow.
-
-How planted files depart from their originals: near copies on pixels, bad files on bytes.
+The same seed gives the same pixels on every processor: sines are rounded, and all later arithmetic uses integers, or
+fractions that float64 stores exactly. The fonts are those in matplotlib, so a set is the same on every machine with the
+same Pillow.
 """
 
 import math
@@ -31,9 +26,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-LONGEST = 64  # longer side of a drawn letter, in pixels of its template
+LETTER_SIDE = 64  # longer side of a letter in its template, in pixels
 CANVAS = 96  # side of a template
-_TRIAL = 256  # font size at which a letter's proportions are measured
+_MEASURE_SIZE = 256  # font size at which the proportions of a letter are measured
 STROKES = (0, 1, 2)  # weights: pixels put around the letter's outline
 
 
@@ -83,18 +78,18 @@ def template(face: int, letter: int, weight: int) -> "Image.Image":
         weight: position in `STROKES`.
 
     Returns:
-        (CANVAS, CANVAS) gray image, white on black: the letter in the middle, `LONGEST` pixels long (to one
-        or two) before its stroke is put on.
+        (CANVAS, CANVAS) gray image, white on black: the letter in the middle, about `LETTER_SIDE` pixels long without
+        its stroke.
     """
     text = chr(FACES[face].first + letter)
-    box = _ink(face, text, _TRIAL, 0).size
-    inked = _ink(face, text, round(_TRIAL * LONGEST / max(box)), STROKES[weight])
+    box = _draw_cropped(face, text, _MEASURE_SIZE, 0).size
+    inked = _draw_cropped(face, text, round(_MEASURE_SIZE * LETTER_SIDE / max(box)), STROKES[weight])
     left, top = (inked.width - CANVAS) // 2, (inked.height - CANVAS) // 2
-    return inked.crop((left, top, left + CANVAS, top + CANVAS))  # beyond the picture there is black
+    return inked.crop((left, top, left + CANVAS, top + CANVAS))  # outside the image there is black
 
 
-def _ink(face: int, text: str, size: int, stroke: int) -> "Image.Image":
-    """Draw a letter and cut out its ink: a font's own boxes count the space around a letter as well."""
+def _draw_cropped(face: int, text: str, size: int, stroke: int) -> "Image.Image":
+    """Draw a letter and crop it to its ink; the boxes of fonts include space around a letter."""
     from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only drawing needs Pillow
 
     font = ImageFont.truetype(_folder() / FACES[face].file, size, layout_engine=ImageFont.Layout.BASIC)
@@ -111,7 +106,7 @@ def _folder() -> Path:
 
 
 SIDE = 28
-_OVER = 2  # letters are sampled at twice the size and averaged down: smooth edges at half a bicubic's cost
+_OVER = 2  # letters are sampled at twice the size and averaged: smooth edges at half the cost of bicubic sampling
 _STEPS = 4096  # coefficients are multiples of 1 / 4096
 _TURNS = 60  # in quarter degrees, either way
 
@@ -127,7 +122,7 @@ def draw_letters(letters: NDArray[np.uint8], index: Index, seed: int) -> Picture
 
     Args:
         letters: (n,) uint8, 0 for A to 9 for J.
-        index: (n,) int64, the index that fixes the looks of each.
+        index: (n,) int64, the index that determines the appearance of each.
         seed: the set's seed.
 
     Returns:
@@ -148,9 +143,9 @@ def add_noise(pictures: Pictures, strength: Index, index: Index, seed: int, chan
     Args:
         pictures: (n, 28, 28) uint8.
         strength: (n,) int64, largest change of a pixel, 0 to 127.
-        index: (n,) int64, the index that fixes the noise of each picture.
+        index: (n,) int64, the index that determines the noise of each image.
         seed: the set's seed.
-        channel: what the noise is for.
+        channel: name of the noise.
 
     Returns:
         (n, 28, 28) uint8.
@@ -190,7 +185,7 @@ def _affine(index: Index, seed: int) -> NDArray[np.float64]:
     """Place the letters: (n, 6) float64, from a sampled pixel back to its template, as Pillow has it."""
     longest = between(draws(seed, "size", index), 18 * 16, 24 * 16) / 16  # pixels of the picture
     width = between(draws(seed, "width", index), 54, 74) / 64
-    down = LONGEST / (longest * _OVER)
+    down = LETTER_SIDE / (longest * _OVER)
     across = down / width
     angles = between(draws(seed, "angle", index), 0, 2 * _TURNS)
     sines, cosines = _SINES[angles], _COSINES[angles]
@@ -225,7 +220,7 @@ _LENGTH = slice(33, 37)
 
 
 def shifted(pictures: Pictures, index: Index, seed: int) -> Pictures:
-    """Move every picture by one pixel, up, down, left or right; what moves in is black.
+    """Shift every image by one pixel up, down, left or right, and fill with black.
 
     Args:
         pictures: (n, 28, 28) uint8.
@@ -258,7 +253,7 @@ def brightness(pictures: Pictures, index: Index, seed: int) -> Pictures:
 
 
 def rethresholded(pictures: Pictures, _index: Index, _seed: int) -> Pictures:
-    """Make every pixel black or white, cut at 128: the sign rule sees no difference to the original.
+    """Make every pixel black or white, with threshold 128: for the sign rule, the copy equals the original.
 
     Args:
         pictures: (n, 28, 28) uint8.
@@ -291,8 +286,8 @@ NEAR: dict[Kind, Callable[[Pictures, Index, int], Pictures]] = {
 }
 
 
-def spoil(png: bytes, kind: Kind, index: int, seed: int) -> bytes:
-    """Turn a good file into a bad one.
+def damage(png: bytes, kind: Kind, index: int, seed: int) -> bytes:
+    """Damage a file.
 
     Args:
         png: a PNG as Pillow writes it, all its image data in one chunk.
@@ -301,7 +296,7 @@ def spoil(png: bytes, kind: Kind, index: int, seed: int) -> bytes:
         seed: the set's seed.
 
     Returns:
-        No bytes; the PNG up to 20 to 80 % of its image data; or a line of text with the index in it.
+        No bytes; or the PNG with the first 20 to 80 % of its image data; or a line of text with the index.
     """
     if kind == Kind.EMPTY:
         return b""

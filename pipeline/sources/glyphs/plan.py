@@ -1,11 +1,7 @@
-"""Which file is what: labels, kinds and originals of a whole glyph set, before a single glyph is drawn.
+"""Plan a glyph set: label, kind, original and name of every file, before any glyph is drawn.
 
-Files are counted through both parts: 0 to rows - 1 are train, the test files follow. The plan and the seed
-fix every byte of every file.
-
-What the files are called: names that are unique and tell nothing about what was planted.
-
-The truth about a glyph set: what every file is and what it was made from, as a table.
+Files are numbered through both parts: 0 to rows - 1 are train, the test files follow. The plan and the seed determine
+every byte of every file. Names are unique and do not reveal what was planted; `truth` lists it as a table.
 """
 
 from dataclasses import dataclass
@@ -24,12 +20,12 @@ LABELS = tuple("ABCDEFGHIJ")
 SPLITS = ("train", "test")
 FULL_ROWS = 529_114  # notMNIST_large
 FULL_TEST_ROWS = 18_726  # notMNIST_small
-LEAST_ROWS = 100
-_LEAST_TEST_ROWS = 20  # one planted file of each of ten kinds, and an original of every label
+MIN_ROWS = 100
+_MIN_TEST_ROWS = 20  # one planted file of each of ten kinds, and an original of every label
 
 
 class Kind(IntEnum):
-    """What a file is. The truth spells it in lower case."""
+    """The kinds of files."""
 
     ORIGINAL = 0
     EXACT_COPY = 1  # bytes of an original of the same split and label
@@ -44,8 +40,8 @@ class Kind(IntEnum):
     NOT_AN_IMAGE = 10  # text
 
     @property
-    def spelled(self) -> str:
-        """The kind as the truth spells it."""
+    def truth_name(self) -> str:
+        """The name of the kind in the truth: lower case."""
         return self.name.lower()
 
 
@@ -102,12 +98,12 @@ def plan_glyphs(rows: int, seed: int) -> GlyphPlan:
     Raises:
         SourceError: `rows` is too small to plant every kind.
     """
-    if rows < LEAST_ROWS:
+    if rows < MIN_ROWS:
         raise SourceError(
-            f"a glyph set of {rows} train files cannot hold every kind of planted file; "
-            f"ask for {LEAST_ROWS} rows or more"
+            f"a glyph set of {rows} train files is too small for every kind of planted file. "
+            f"Set rows to {MIN_ROWS} or more"
         )
-    tests = max(_LEAST_TEST_ROWS, round(rows * FULL_TEST_ROWS / FULL_ROWS))
+    tests = max(_MIN_TEST_ROWS, round(rows * FULL_TEST_ROWS / FULL_ROWS))
     labels = np.concatenate([np.arange(n) * len(LABELS) // n for n in (rows, tests)]).astype(np.uint8)
     parts = (np.arange(rows), np.arange(rows, rows + tests))
     kinds = np.full(rows + tests, Kind.ORIGINAL, dtype=np.uint8)
@@ -123,7 +119,7 @@ def plan_glyphs(rows: int, seed: int) -> GlyphPlan:
 def planted_counts(plan: GlyphPlan) -> dict[str, int]:
     """Count the files of every kind over both parts, originals included.
 
-    The counts are fixed fractions of each part, at least one, whatever the seed.
+    The counts are fixed fractions of each part, at least one, for any seed.
 
     Args:
         plan: the plan of a glyph set.
@@ -133,8 +129,8 @@ def planted_counts(plan: GlyphPlan) -> dict[str, int]:
     """
     test_rows = len(plan.labels) - plan.rows
     parts = (_counts(plan.rows, 0), _counts(test_rows, 1))
-    planted = {kind.spelled: sum(part.get(kind, 0) for part in parts) for kind in _PER_10_000}
-    return {Kind.ORIGINAL.spelled: len(plan.labels) - sum(planted.values()), **planted}
+    planted = {kind.truth_name: sum(part.get(kind, 0) for part in parts) for kind in _PER_10_000}
+    return {Kind.ORIGINAL.truth_name: len(plan.labels) - sum(planted.values()), **planted}
 
 
 def _counts(rows: int, which: int) -> dict[Kind, int]:
@@ -143,7 +139,7 @@ def _counts(rows: int, which: int) -> dict[Kind, int]:
 
 
 def _shuffled(part: Index, labels: NDArray[np.uint8], seed: int) -> Index:
-    """Order a part at random, with one file of every label at the end: it stays an original to copy from."""
+    """Shuffle a part, with one file of every label at the end: these stay originals that can be copied."""
     order = part[np.argsort(draws(seed, "kind", part), kind="stable")]
     _, kept = np.unique(labels[order], return_index=True)
     return np.concatenate([np.delete(order, kept), order[kept]])
@@ -170,14 +166,14 @@ def _pick(pool: Index, pool_labels: NDArray[np.uint8], wanted: Index, words: Wor
 
 
 def paths(plan: GlyphPlan, index: Index) -> list[str]:
-    """Name files by their scrambled index, below the folder of their label.
+    """Return the paths of files: a scrambled index in the folder of the label.
 
     Args:
         plan: the plan of the set.
         index: (n,) int64 indices of files.
 
     Returns:
-        `label/name.png` for every index, in their order. Unique: the name is a bijection of the index.
+        `label/name.png` for every index, in their order; unique, because the name is a bijection of the index.
     """
     digits = draws(plan.seed, "name", index).astype(">u8").tobytes().hex()
     folders = plan.labels[index].tolist()
@@ -185,7 +181,7 @@ def paths(plan: GlyphPlan, index: Index) -> list[str]:
 
 
 def labels(plan: GlyphPlan, index: Index) -> list[str]:
-    """Spell the labels of files: the name of the folder each is in."""
+    """Return the labels of files: the names of their folders."""
     return [LABELS[folder] for folder in plan.labels[np.asarray(index)].tolist()]
 
 
@@ -194,7 +190,7 @@ TRUTH = pa.schema(
         column("split", pa.string(), "part the file is in: train or test"),
         column("path", pa.string(), "path inside the part, '/'-separated; unique in the whole set"),
         column("label", pa.string(), "class name, as the file's folder says"),
-        column("kind", pa.string(), f"what was planted: {', '.join(kind.spelled for kind in Kind)}"),
+        column("kind", pa.string(), f"what was planted: {', '.join(kind.truth_name for kind in Kind)}"),
         column("of_split", pa.string(), "part of the original that a copy or near copy was made from", null=True),
         column("of_path", pa.string(), "path of that original; null for originals and bad files", null=True),
     ]
@@ -202,11 +198,10 @@ TRUTH = pa.schema(
 
 
 def truth(plan: GlyphPlan) -> pa.Table:
-    """Tell what every file is.
+    """List what every file is.
 
-    The files that show exactly the same pixels are an original and the rows of kind exact_copy, cross_copy
-    and conflict that name it in (of_split, of_path). No other two files are equal, except that all empty ones
-    are.
+    Files with the same pixels are an original and its copies: the rows of kind exact_copy, cross_copy and conflict with
+    the original in (of_split, of_path). No other files are equal, except for the empty ones.
 
     Args:
         plan: the plan of the set.
@@ -216,14 +211,14 @@ def truth(plan: GlyphPlan) -> pa.Table:
     """
     index = np.arange(len(plan.labels))
     all_paths = np.array(paths(plan, index), dtype=object)
-    spelled = np.array([kind.spelled for kind in Kind], dtype=object)
+    names = np.array([kind.truth_name for kind in Kind], dtype=object)
     splits = np.array(SPLITS, dtype=object)
     copied = plan.of >= 0
     columns = [
         pa.array(splits[(index >= plan.rows).astype(int)], pa.string()),
         pa.array(all_paths, pa.string()),
         pa.array(labels(plan, index), pa.string()),
-        pa.array(spelled[plan.kinds], pa.string()),
+        pa.array(names[plan.kinds], pa.string()),
         pa.array(splits[(plan.of >= plan.rows).astype(int)], pa.string(), mask=~copied),
         pa.array(all_paths[plan.of], pa.string(), mask=~copied),
     ]

@@ -1,7 +1,6 @@
-"""Random numbers with random access: every file gets its own, from (seed, channel, index) and nothing else.
+"""Random numbers with random access: a function of (seed, channel, index), without a sequence.
 
-A sequential generator would tie file i to the files before it. These numbers do not, so blocks of files can
-be made in any order on any number of processes.
+So blocks of files can be made in any order, in any number of processes.
 """
 
 import numpy as np
@@ -12,15 +11,15 @@ from pipeline.stable_order import Words, mix64
 
 Index = NDArray[np.int64]
 
-_STEP = np.uint64(0xD1342543DE82EF95)  # odd, so that no two words of one item start from the same state
+_STEP = np.uint64(0xD1342543DE82EF95)  # odd, so that all words of one item start from different states
 
 
 def draws(seed: int, channel: str, index: Index) -> Words:
-    """Give every item a random number.
+    """Return a random number for every item.
 
     Args:
         seed: any integer.
-        channel: what the number is for; numbers of different channels are independent.
+        channel: name of the random quantity; numbers of different channels are independent.
         index: (n,) int64, 0 or more.
 
     Returns:
@@ -31,7 +30,7 @@ def draws(seed: int, channel: str, index: Index) -> Words:
 
 
 def draw_bytes(seed: int, channel: str, index: Index, count: int) -> NDArray[np.uint8]:
-    """Give every item a row of random bytes.
+    """Return a row of random bytes for every item.
 
     Args:
         seed: any integer.
@@ -48,7 +47,7 @@ def draw_bytes(seed: int, channel: str, index: Index, count: int) -> NDArray[np.
 
 
 def below(words: Words, bound: int | Index) -> Index:
-    """Turn random words into random integers.
+    """Convert random words to random integers.
 
     Args:
         words: (n,) uint64.
@@ -61,5 +60,5 @@ def below(words: Words, bound: int | Index) -> Index:
 
 
 def between(words: Words, low: int, high: int) -> Index:
-    """Turn random words into random integers from `low` to `high`, both included: (n,) int64."""
+    """Convert random words to random integers from `low` to `high`, both included: (n,) int64."""
     return below(words, high - low + 1) + low

@@ -1,1 +1,1 @@
-"""Sources at addresses, in buckets and by patterns: resolved to local files in the cache."""
+"""Sources at addresses and in buckets, and sources named by a pattern."""

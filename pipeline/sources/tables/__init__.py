@@ -1,1 +1,1 @@
-"""Tables of images: CSV of pixels, lists of files, and Parquet."""
+"""Tables of images: CSV of pixels, lists of image files, and Parquet."""

@@ -1,36 +1,36 @@
-"""CSV with one picture a row: `label,pixel0,...,pixel783` (the digit-recognizer form), the label optional.
+"""Read a CSV with one image a row: `label,pixel0,...,pixel783` (the digit-recognizer form), the label optional.
 
-Fields are separated by commas, semicolons, tabs or `|`, and may be quoted. A first line that holds no numbers, or
-numbers that count its columns, is a header.
+Fields are separated by commas, semicolons, tabs or `|`, and may be quoted. The first line is a header unless it holds
+numbers that do not count its columns.
 
 With a header:
 
-- Pixels are columns with numbers in their names that make a picture: `pixel0, pixel1, ...`, `px1, px2, ...`, `0, 1,
-  ...`, `V1, V2, ...`, or row and column as `1x1, 1x2, ...`, `r0c0, r0c1, ...`, `x0y0, x1y0, ...`. They are put in the
-  order of their numbers. Names without "pixel" or "px" count from 64 columns on, or where they make decode.size.
+- Pixels are columns with numbers in their names that make an image: `pixel0, pixel1, ...`, `px1, px2, ...`, `0, 1,
+  ...`, `V1, V2, ...`, or row and column as `1x1, 1x2, ...`, `r0c0, r0c1, ...`, `x0y0, x1y0, ...`. Their numbers give
+  the order. Names without "pixel" or "px" count from 64 columns on, or if they make decode.size.
 - The label is the column with a usual name (`label`, `class`, `category`, `target`, `y`, `digit`, `character`, `cls`
-  and the like, see `label_names`), wherever it stands.
-- Columns called like an index or a file name (`id`, `index`, `Unnamed: 0`, no name, `ImageId`, `row_id`, ...) are left
-  out. Any other column is an error that names it.
+  and the like, see `sources.labels`), at any position.
+- Columns called like an index or a file name (`id`, `index`, `Unnamed: 0`, no name, `ImageId`, `row_id`, ...) are
+  ignored. Any other column is an error that names it.
 
 Without a header:
 
-- Every column is a pixel, or every one but the label at one end of the row, as the number of columns tells: a picture
-  of decode.size first, then any square from 64 values on.
-- The label is the end whose values are no pixels (text, or numbers above 255). Where both ends could be pixels, the
-  first 10,000 rows (or 64 MiB) decide, if there are 30: one end must look like classes (few small numbers, none in more
-  than 60 of 100 rows), and both the column beside it and the other end like corners of a picture (one value in 90 of
-  100 rows, or numbers with large gaps). Otherwise it is an error that names the key.
+- Every column is a pixel, or every one but the label at one end of the row. The number of columns decides: an image of
+  decode.size first, then any square from 64 values on.
+- The label is the end whose values are not pixels (text, or numbers above 255). If both ends could be pixels, the
+  first 10,000 rows (or 64 MiB) decide, if there are at least 30: one end must look like classes (few small numbers,
+  none in more than 60 of 100 rows), and both the column next to it and the other end like corners of an image (one
+  value in 90 of 100 rows, or numbers with large gaps). Otherwise it is an error that names the key.
 
 The recipe's `labels` is the name of the label's column in the header, or `"first"`, `"last"` or a position from 0;
-`labels = ""` says that there is no label. With either, other columns are left out. The recipe's `images` is what the
-names of all pixel columns begin with, or their first and last position from 0, as in `images = "1-784"`.
+`labels = ""` means no label. With `labels`, other columns are ignored. The recipe's `images` is the beginning of the
+names of all pixel columns, or their first and last position from 0, as in `images = "1-784"`.
 
-The values of a colour picture lie as (height, width, 3). Pixels are whole numbers from 0 to 255, and may be written as
-255.0 or 2.55e+02. An empty label or NaN is no label.
+The values of a colour image are in the order (height, width, 3). Pixels are whole numbers from 0 to 255, and may be
+written as 255.0 or 2.55e+02. An empty label or NaN means no label.
 
-A row with a wrong number of values or a value that is no pixel is a reject, not an error. Blank lines are no rows, but
-keep their number: the path of a row is its line, counted from 0 behind the header.
+A row with a wrong number of values or a value that is not a pixel is a reject, not an error. Blank lines are skipped
+but counted: the path of a row is its line number below the header, from 0.
 """
 
 import csv
@@ -44,92 +44,94 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
 from pipeline.shard import Encoded, Pixels, Refused, Survey
 from pipeline.sources.labels import usual_labels
-from pipeline.sources.source import DAMAGED, IMAGES_PER_SHARD, Source, files_fingerprint, one_line, opened, shard_key
-from pipeline.sources.tables.csv_columns import LARGEST, Layout, choose_layout, is_pixel, no_pixels
+from pipeline.sources.source import DAMAGED, IMAGES_PER_SHARD, Source, files_fingerprint, opened, shard_key
+from pipeline.sources.tables.csv_columns import MAX_PIXEL, Layout, choose_layout, is_pixel, not_pixels_error
 from pipeline.sources.tables.delimited import (
     BOM,
-    NO_VALUE,
+    MISSING_VALUES,
     SEPARATORS,
     check_encoding,
-    fields_of,
     first_line,
     is_utf16,
     separators_of,
+    split_fields,
 )
 
-_AROUND = ' \t\r\n"'
-# No row is longer: a file without line ends would be read whole.
-_LONGEST = 2**26
-# Rows that the layout is chosen by.
+_BLANKS_AND_QUOTES = ' \t\r\n"'
+# A longer row is cut, so that a file without line ends is not read whole.
+_MAX_ROW_BYTES = 2**26
+# The layout is chosen from the first rows.
 _SAMPLE_ROWS, _SAMPLE_BYTES = 10_000, 2**26
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Tell a table by its first line: three fields or more, or two of which one is called like a label."""
+    """Recognise a table by its first line: three or more fields, or two of which one is called like a label."""
     if path.is_dir():
         return False
     if is_utf16(head):
         return any(separator.encode() in head for separator in SEPARATORS)
     line = first_line(head)
-    names = fields_of(line, separators_of(line)[0])
+    names = split_fields(line, separators_of(line)[0])
     enough = len(names) > 2 or (len(names) == 2 and bool(usual_labels(names)))  # noqa: PLR2004 - see above
     return enough and line.replace("\ufffd", "").replace("\t", "").isprintable()
 
 
 def survey(source: Source) -> Survey:
-    """Fingerprint the file by size and time; see `pipeline.sources`."""
+    """Fingerprint the file by size and time, and the keys of the recipe; see `FormModule`."""
     fingerprint = files_fingerprint(source, source.path)
     keys = [source.part.images, source.part.labels]
     return Survey(fingerprint if keys == [None, None] else digest_of([fingerprint, *keys]))
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Cut the file into runs of rows while it streams past; see `pipeline.sources`."""
+    """Yield shards of consecutive rows while the file streams; see `FormModule`."""
     fingerprint = survey(source).fingerprint
     found = False
     with opened(source, source.path) as stream:
         lines = _lines(source, stream)
         sample = _sample(lines)
         check_encoding(source, b"".join(sample[:1]))
-        at = next((at for at, line in enumerate(sample) if line.strip()), None)
-        if at is None:
-            raise _without_rows(source)
-        layout = choose_layout(source, sample[at:])
-        rows = chain(sample[at + 1 :] if layout.header else sample, lines)
+        begin = next((number for number, line in enumerate(sample) if line.strip()), None)
+        if begin is None:
+            raise _no_rows_error(source)
+        layout = choose_layout(source, sample[begin:])
+        rows = chain(sample[begin + 1 :] if layout.header else sample, lines)
         start = 0
         for number, chunk in enumerate(_chunks(rows)):
             key = shard_key(source, number)
-            blank = not any(map(bytes.strip, chunk))
-            if not blank and (wanted is None or key in wanted):
-                shard = _encode(key, fingerprint, start, chunk, layout)
-                if not found and not shard.paths and not layout.sure:
-                    raise no_pixels(source, fields_of(first_line(sample[at]), layout.separator), _no_row(shard))
+            is_blank = not any(map(bytes.strip, chunk))
+            if not is_blank and (wanted is None or key in wanted):
+                shard = _make_shard(key, fingerprint, start, chunk, layout)
+                if not found and not shard.paths and not layout.is_certain:
+                    raise not_pixels_error(
+                        source, split_fields(first_line(sample[begin]), layout.separator), _first_reject(shard)
+                    )
                 yield shard
-            found = found or not blank
+            found = found or not is_blank
             start += len(chunk)
     if not found:
-        raise _without_rows(source)
+        raise _no_rows_error(source)
 
 
-def _without_rows(source: Source) -> SourceError:
+def _no_rows_error(source: Source) -> SourceError:
     return SourceError(f"{source.title}: {source.path} holds no rows. Check that it is the right file.")
 
 
-def _no_row(shard: Encoded) -> str:
+def _first_reject(shard: Encoded) -> str:
     first = shard.refused[0]
     return f"none of its first {len(shard.refused)} rows holds pixels; in row {first.path}, {first.detail}"
 
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        line = stream.readline(_LONGEST).removeprefix(BOM)
+        line = stream.readline(_MAX_ROW_BYTES).removeprefix(BOM)
         while line:
             yield line
-            line = stream.readline(_LONGEST)
+            line = stream.readline(_MAX_ROW_BYTES)
     except DAMAGED as error:
         raise SourceError(
             f"{source.title}: {source.path} is damaged or cut short ({one_line(error)}). Fetch it again."
@@ -151,10 +153,10 @@ def _chunks(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield chunk
 
 
-def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: Layout) -> Encoded:
-    values, labels, good = _parse(lines, layout)
-    rows = np.flatnonzero(good)
-    bad = [row for row in np.flatnonzero(~good).tolist() if lines[row].strip()]
+def _make_shard(key: str, fingerprint: str, start: int, lines: list[bytes], layout: Layout) -> Encoded:
+    values, labels, valid = _parse(lines, layout)
+    rows = np.flatnonzero(valid)
+    rejected = [row for row in np.flatnonzero(~valid).tolist() if lines[row].strip()]
     return Encoded(
         shard=key,
         fingerprint=fingerprint,
@@ -162,53 +164,66 @@ def _encode(key: str, fingerprint: str, start: int, lines: list[bytes], layout: 
         labels=tuple(labels),
         contents=Pixels(values.reshape(len(rows), *layout.shape)),
         refused=tuple(
-            Refused(str(start + row), None, "bad_row", _fault(lines[row], layout), len(lines[row])) for row in bad
+            Refused(str(start + row), None, "bad_row", _reject_detail(lines[row], layout), len(lines[row]))
+            for row in rejected
         ),
     )
 
 
 def _parse(lines: list[bytes], layout: Layout) -> tuple[NDArray[np.uint8], list[str | None], NDArray[np.bool_]]:
-    """Read rows as text first and numbers after, so that a bad value is one null and not the end of the file."""
+    """Parse rows as text first and as numbers after, so that an invalid value costs one row and not the file.
+
+    Returns:
+        Pixels of the valid rows, (valid rows, pixels); their labels; whether each of `lines` is valid.
+    """
     plain, quoted = _unquote(lines, layout)
     separator = layout.separator.encode()
     counts = np.fromiter((line.count(separator) for line in plain), dtype=np.int64, count=len(plain))
-    whole = (counts == layout.columns - 1) & _is_text(lines)
-    frame = _frame(b"".join(line for line, ok in zip(plain, whole.tolist(), strict=True) if ok), layout)
-    numbers = _numbers(frame.select(pl.nth(list(layout.pixels))))
-    read = numbers.select(ok=pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
-    good = whole.copy()
-    good[whole] = read
-    labels: list[str | None] = [None] * int(read.sum())
+    complete = (counts == layout.columns - 1) & _are_utf8(lines)
+    frame = _text_columns(b"".join(line for line, ok in zip(plain, complete.tolist(), strict=True) if ok), layout)
+    numbers = _to_pixels(frame.select(pl.nth(list(layout.pixels))))
+    parsed = numbers.select(ok=pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    valid = complete.copy()
+    valid[complete] = parsed
+    labels: list[str | None] = [None] * int(parsed.sum())
     if layout.label is not None:
-        labels = _labels(frame.to_series(layout.label).filter(read))
+        labels = _to_labels(frame.to_series(layout.label).filter(parsed))
     if quoted:
-        labels = [quoted.get(row, label) for row, label in zip(np.flatnonzero(good).tolist(), labels, strict=True)]
-    return np.ascontiguousarray(numbers.filter(read).to_numpy()), labels, good
+        labels = [quoted.get(row, label) for row, label in zip(np.flatnonzero(valid).tolist(), labels, strict=True)]
+    return np.ascontiguousarray(numbers.filter(parsed).to_numpy()), labels, valid
 
 
-def _numbers(texts: pl.DataFrame) -> pl.DataFrame:
-    """Read pixels; null where a text is none."""
+def _to_pixels(texts: pl.DataFrame) -> pl.DataFrame:
+    """Parse pixels; null if a text is not a pixel."""
     numbers = texts.select(pl.all().cast(pl.UInt8, strict=False))
-    odd = [text.name for text in texts if numbers[text.name].null_count() > text.null_count()]
-    if not odd:
+    failed = [text.name for text in texts if numbers[text.name].null_count() > text.null_count()]
+    if not failed:
         return numbers
-    # With a decimal point: 255.0, or 2.55e+02 as numpy writes it. Columns that need it are few, or the file is all so.
-    value = pl.col(odd).cast(pl.Float64, strict=False)
-    is_whole = pl.col(odd).str.contains(".", literal=True) & (value == value.floor()) & value.is_between(0, LARGEST)
-    with_point = pl.when(is_whole).then(value).cast(pl.UInt8)
-    return numbers.with_columns(texts.select(pl.col(odd).cast(pl.UInt8, strict=False).fill_null(with_point)))
+    # With a decimal point: 255.0, or 2.55e+02 as NumPy writes it. Few columns need it, or all.
+    value = pl.col(failed).cast(pl.Float64, strict=False)
+    is_whole = (
+        pl.col(failed).str.contains(".", literal=True) & (value == value.floor()) & value.is_between(0, MAX_PIXEL)
+    )
+    decimals = pl.when(is_whole).then(value).cast(pl.UInt8)
+    return numbers.with_columns(texts.select(pl.col(failed).cast(pl.UInt8, strict=False).fill_null(decimals)))
 
 
-def _labels(texts: pl.Series) -> list[str | None]:
-    """Read labels: none where there is no value, and whole numbers that numpy wrote as 7.000e+00 as such."""
-    texts = texts.set(texts.is_in(NO_VALUE), None)
+def _to_labels(texts: pl.Series) -> list[str | None]:
+    """Parse labels: None for a missing value; 7.000e+00, as NumPy writes whole numbers, becomes 7."""
+    texts = texts.set(texts.is_in(MISSING_VALUES), None)
     numbers = texts.filter(texts.str.contains(r"^-?\d\.\d+[eE][+-]\d+$")).unique()
-    whole = {text: str(int(float(text))) for text in numbers if float(text).is_integer()}
-    return texts.replace(whole).to_list()
+    shorter = {text: str(int(float(text))) for text in numbers if float(text).is_integer()}
+    return texts.replace(shorter).to_list()
 
 
 def _unquote(lines: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int, str | None]]:
-    """Take quotes away, and all but the pixels with them, which alone can hold a separator: few rows have quotes."""
+    """Remove quotes, and empty all fields but the pixels, because quoted text can hold a separator.
+
+    Few rows have quotes.
+
+    Returns:
+        The rows, and the labels of those that had quotes by row.
+    """
     rows = [row for row, line in enumerate(lines) if b'"' in line]
     if not rows:
         return lines, {}
@@ -219,9 +234,9 @@ def _unquote(lines: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int,
         if len(fields) == layout.columns:
             if layout.label is not None:
                 text = fields[layout.label].strip()
-                labels[row] = None if text in NO_VALUE else text
-            for at in others:
-                fields[at] = ""
+                labels[row] = None if text in MISSING_VALUES else text
+            for position in others:
+                fields[position] = ""
         plain[row] = layout.separator.join(fields).encode("utf-8", "surrogateescape") + b"\n"
     return plain, labels
 
@@ -230,12 +245,12 @@ def _fields(line: bytes, layout: Layout) -> list[str]:
     text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
     try:
         return next(csv.reader([text], delimiter=layout.separator), [])
-    except csv.Error:  # a lone carriage return, say
+    except csv.Error:  # for example a lone carriage return
         return text.split(layout.separator)
 
 
-def _is_text(lines: Sequence[bytes]) -> NDArray[np.bool_]:
-    """Tell which rows are UTF-8: read as anything else, two labels could become one."""
+def _are_utf8(lines: Sequence[bytes]) -> NDArray[np.bool_]:
+    """Return which rows are UTF-8. In another encoding two labels could become the same text."""
     try:
         b"".join(lines).decode()
     except UnicodeDecodeError:
@@ -251,20 +266,20 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _frame(data: bytes, layout: Layout) -> pl.DataFrame:
+def _text_columns(data: bytes, layout: Layout) -> pl.DataFrame:
     schema = {f"column_{position}": pl.String for position in range(layout.columns)}
     if not data:
         return pl.DataFrame(schema=schema)
     frame = pl.read_csv(data, separator=layout.separator, has_header=False, schema=schema, quote_char=None)
-    return frame.select(pl.all().str.strip_chars(_AROUND).replace("", None))
+    return frame.select(pl.all().str.strip_chars(_BLANKS_AND_QUOTES).replace("", None))
 
 
-def _fault(line: bytes, layout: Layout) -> str:
+def _reject_detail(line: bytes, layout: Layout) -> str:
     if not _is_utf8(line):
         return "the row is no UTF-8 text: save the file as UTF-8"
     values = _fields(line, layout)
     if len(values) != layout.columns:
         return f"{len(values)} values where the file has {layout.columns} columns"
-    pixels = ((position, values[position].strip(_AROUND)) for position in layout.pixels)
+    pixels = ((position, values[position].strip(_BLANKS_AND_QUOTES)) for position in layout.pixels)
     position, value = next(((p, v) for p, v in pixels if not is_pixel(v)), (0, ""))
     return f"column {position} holds {value[:20]!r}, no whole number from 0 to 255"

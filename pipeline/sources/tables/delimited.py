@@ -1,4 +1,4 @@
-"""Delimited text: separators, fields and columns, for CSV of pixels and lists of files."""
+"""Split delimited text into fields: separators, quotes, encodings and columns, for CSV of pixels and lists of files."""
 
 import csv
 import re
@@ -9,17 +9,16 @@ from pipeline.sources.source import Source
 
 BOM = b"\xef\xbb\xbf"
 BLANKS = " \t\r\n"
-# In the order in which they are preferred where two give as many fields.
+# In order of preference: the first one is taken if two give the same number of fields.
 SEPARATORS = ("\t", ",", ";", "|")
-# What pandas and numpy write where there is no value.
-NO_VALUE = ("", "nan", "NaN", "<NA>")
-# No first line is longer; so many columns are named in messages.
-_LONGEST = 2**26
-_NAMED = 12
+# What pandas and NumPy write for a missing value.
+MISSING_VALUES = ("", "nan", "NaN", "<NA>")
+_MAX_LINE_BYTES = 2**26
+_MAX_COLUMNS_SHOWN = 12
 
 
 def is_utf16(head: bytes) -> bool:
-    """Tell by its first bytes whether a file is UTF-16 text, with a byte-order mark or of plain letters without one."""
+    """Return whether a file is UTF-16 text, by its first bytes: a byte-order mark, or ASCII letters as UTF-16."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     even, odd = head[:64:2], head[1:64:2]
@@ -39,39 +38,39 @@ def check_encoding(source: Source, head: bytes) -> None:
 
 
 def first_line(data: bytes) -> str:
-    """Read the first line that is not blank, without byte-order mark and line end."""
+    """Return the first line that is not blank, without byte-order mark and line end."""
     start = len(BOM) if data.startswith(BOM) else 0
     while data[start : start + 1] in (b"\r", b"\n"):
         start += 1
-    end = data.find(b"\n", start, start + _LONGEST)
-    line = data[start : end if end >= 0 else start + _LONGEST]
+    end = data.find(b"\n", start, start + _MAX_LINE_BYTES)
+    line = data[start : end if end >= 0 else start + _MAX_LINE_BYTES]
     return line.decode("utf-8", "replace").removesuffix("\r")
 
 
-def fields_of(line: str, separator: str) -> list[str]:
-    """Split a line at a separator, as CSV has it: quotes are taken away, and blanks around the fields."""
+def split_fields(line: str, separator: str) -> list[str]:
+    """Split a line of CSV into fields, without quotes and without blanks around them."""
     try:
-        return [
-            field.strip(BLANKS) for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
-        ]
-    except csv.Error:  # a lone carriage return or a field of more than 128 KiB
+        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:  # for example a lone carriage return, or a field of more than 128 KiB
         return [field.strip(BLANKS + '"') for field in line.split(separator)]
+    return [field.strip(BLANKS) for field in fields]
 
 
 def separators_of(line: str) -> list[str]:
-    """List the separators that a line has, those that give the most fields first; a comma where it has none."""
-    counts = {separator: len(fields_of(line, separator)) for separator in SEPARATORS if separator in line}
+    """List the separators in a line, the one that gives most fields first; a comma if there are none."""
+    counts = {separator: len(split_fields(line, separator)) for separator in SEPARATORS if separator in line}
     return sorted(counts, key=lambda separator: -counts[separator]) or [","]
 
 
 def position_of(name: str, columns: int) -> int | None:
-    """Read the position of a column: "first", "last", or a number counted from 0; None for anything else."""
+    """Parse the position of a column: "first", "last", or a number from 0; None for anything else."""
     if name in ("first", "last"):
         return 0 if name == "first" else columns - 1
     return int(name) if re.fullmatch(r"\d{1,9}", name) and int(name) < columns else None
 
 
-def listed(names: Sequence[str]) -> str:
-    """Write the first columns of a table for a message."""
-    shown = ", ".join(name[:40] or '""' for name in names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+def describe_columns(names: Sequence[str]) -> str:
+    """List the names of the first 12 columns for a message, and the number of the others."""
+    shown = ", ".join(name[:40] or '""' for name in names[:_MAX_COLUMNS_SHOWN])
+    more = len(names) - _MAX_COLUMNS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,14 +1,11 @@
-"""Parquet with a column of encoded images: binary, or a struct with `bytes` in it, as Hugging Face publishes them.
+"""Read Parquet with a column of encoded images: binary, or a struct with `bytes`, as Hugging Face publishes them.
 
-The recipe's `images` and `labels` name the columns; `labels = ""` says that there are none. Otherwise Hugging Face's
-own notes in the file tell, or the type, or a usual name (see `columns`). The path of an image is its row, from 0.
+`parquet_columns` chooses the columns. The path of an image is its row number, from 0. A column of raw pixels with
+columns of their sizes is read too: `export --to parquet` and the images table of a lake have one.
 
-A shard is a run of row groups that lie together, or a slice of a large one. Here only labels and the file's directory
-are read: workers read the images of their shard, some at a time. A row without an image is a reject; where the file's
-statistics tell of such rows, or do not say, they are looked for here.
-
-A column of pixels themselves, with columns of their sizes, is read too: `export --to parquet` and the images table of a
-lake have one (see `raw_pixels`).
+A shard is several consecutive row groups, or a slice of a large one. This process reads only labels and metadata;
+workers read the images of their shard. A row without an image is a reject. The image column is read here only if the
+file's statistics report such rows or have no count.
 """
 
 import math
@@ -25,40 +22,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
 from pipeline.shard import Blobs, Encoded, Made, Pixels, Refused, Survey
-from pipeline.sources.source import BYTES_PER_SHARD, IMAGES_PER_SHARD, Source, files_fingerprint, one_line, shard_key
+from pipeline.sources.source import BYTES_PER_SHARD, IMAGES_PER_SHARD, Source, files_fingerprint, shard_key
 from pipeline.sources.tables.parquet_columns import (
     Columns,
-    are_pixels,
-    are_sizes,
-    bytes_of,
+    are_valid_sizes,
     choose_columns,
-    encoded_of,
-    faults_of,
-    labels_of,
-    pictures_of,
-    say_sizes,
+    describe_sizes,
+    encoded_images,
+    images_from_pixels,
+    label_texts,
+    missing_image_details,
+    sizes_fit_bytes,
     sizes_table,
+    to_large_binary,
 )
 
 _MAGIC = b"PAR1"
 _BATCH = 1024
-# Rows of a column of which only the values tell whether it may hold labels, or pixels.
-_PEEKED = 16
-# A column is read in pieces of this size, or page by page: a whole row group may be larger than memory.
-_PIECE = 2**20
+# Rows that are read if only the values show whether a column holds labels or pixels.
+_SAMPLE_ROWS = 16
+# Bytes read at once, or one page: a row group may be larger than memory.
+_BUFFER_BYTES = 2**20
 
 
-class _Run(NamedTuple):
-    """Rows of one shard.
+class _RowRange(NamedTuple):
+    """The rows of one shard.
 
     Attributes:
         groups: the row groups that hold them.
-        first: row of the file at which these begin.
+        first: first row of these row groups.
         start: first row of the shard.
-        stop: row behind its last.
+        stop: row after its last.
     """
 
     groups: tuple[int, ...]
@@ -69,24 +66,24 @@ class _Run(NamedTuple):
 
 class _Group(NamedTuple):
     rows: int
-    size: int  # bytes of images, unpacked
-    nulls: int | None  # rows without an image, if the file says
+    size: int  # bytes of the images, uncompressed
+    nulls: int | None  # rows without an image, or None if the file has no count
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Tell a Parquet file by its first bytes; see `pipeline.sources`."""
+    """Recognise a Parquet file by its first bytes; see `FormModule`."""
     return head.startswith(_MAGIC) and not path.is_dir()
 
 
 def survey(source: Source) -> Survey:
-    """Fingerprint the file by size and time; see `pipeline.sources`."""
+    """Fingerprint the file by size and time, and the keys of the recipe; see `FormModule`."""
     return Survey(digest_of([files_fingerprint(source, source.path), source.part.images, source.part.labels]))
 
 
 def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
-    """Cut the file into runs of rows for workers to read; see `pipeline.sources`."""
+    """Yield shards of consecutive rows whose images workers read; see `FormModule`."""
     fingerprint = survey(source).fingerprint
-    with _opened(source) as file:
+    with _open_file(source) as file:
         columns = choose_columns(source, file.schema_arrow, partial(_first_rows, file))
         if columns.sides and not _holds_pixels(file, columns):
             columns = columns._replace(sides=())
@@ -97,13 +94,13 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
         if rows == sum(group.nulls or 0 for group in groups):
             raise SourceError(
                 f"{source.title}: column '{columns.image}' of {source.path} holds no images. If its rows name files "
-                "instead, save it with the images in it, or list the files in a CSV of path and label."
+                "instead, save the images in it, or list the files in a CSV of path and label."
             )
-        for number, run in enumerate(_runs(groups)):
+        for number, run in enumerate(_row_ranges(groups)):
             key = shard_key(source, number)
             if wanted is None or key in wanted:
                 sparse = any(groups[group].nulls != 0 for group in run.groups)
-                shard = _encode(source, file, columns, run, sparse=sparse)
+                shard = _make_shard(source, file, columns, run, sparse=sparse)
                 made = Made(partial(_read_images, source, fingerprint, columns, run, len(shard.paths)))
                 yield replace(shard, shard=key, fingerprint=fingerprint, contents=made, done=run.stop / rows)
 
@@ -116,19 +113,19 @@ def _groups(metadata: pq.FileMetaData, columns: Columns) -> list[_Group]:
         image = next((part for part in parts if part.path_in_schema == columns.leaf), None)
         if image is None:
             raise OSError(f"row group {number} has no column {columns.leaf}")
-        told = image.is_stats_set and image.statistics.has_null_count
-        nulls = image.statistics.null_count if told else None
+        has_count = image.is_stats_set and image.statistics.has_null_count
+        nulls = image.statistics.null_count if has_count else None
         found.append(_Group(group.num_rows, image.total_uncompressed_size, nulls))
     return found
 
 
-def _runs(groups: list[_Group]) -> Iterator[_Run]:
-    """Merge row groups that are small and cut those that are large."""
+def _row_ranges(groups: list[_Group]) -> Iterator[_RowRange]:
+    """Join small row groups and cut large ones."""
     held: list[int] = []
     first = at = size = 0
     for number, group in enumerate(groups):
         if held and (at - first + group.rows > IMAGES_PER_SHARD or size + group.size > BYTES_PER_SHARD):
-            yield _Run(tuple(held), first, first, at)
+            yield _RowRange(tuple(held), first, first, at)
             held = []
         if not held:
             first, size = at, 0
@@ -136,80 +133,92 @@ def _runs(groups: list[_Group]) -> Iterator[_Run]:
         if pieces > 1:
             step = math.ceil(group.rows / math.ceil(pieces))
             for start in range(0, group.rows, step):
-                yield _Run((number,), at, at + start, at + min(start + step, group.rows))
+                yield _RowRange((number,), at, at + start, at + min(start + step, group.rows))
         elif group.rows:
             held.append(number)
             size += group.size
         at += group.rows
     if held:
-        yield _Run(tuple(held), first, first, at)
+        yield _RowRange(tuple(held), first, first, at)
 
 
-def _encode(source: Source, file: pq.ParquetFile, columns: Columns, run: _Run, *, sparse: bool) -> Encoded:
-    """Tell paths, labels and refusals of a run; only where it may be `sparse` are its images looked at."""
+def _make_shard(source: Source, file: pq.ParquetFile, columns: Columns, run: _RowRange, *, sparse: bool) -> Encoded:
+    """Read paths, labels and rejects of a shard; its images are read only if some may be missing (`sparse`)."""
     count = run.stop - run.start
     paths = pa.array(np.arange(run.start, run.stop)).cast(pa.string())
     labels = (
-        labels_of(source, columns, _rows(file, run, columns.label), run.start)
+        label_texts(source, columns, _rows(file, run, columns.label), run.start)
         if columns.label
         else pa.nulls(count, pa.string())
     )
     refused: tuple[Refused, ...] = ()
-    there = None
+    present = None
     if sparse:
         images = _rows(file, run, columns.image)
-        there = encoded_of(images).is_valid()
-        gone = pc.invert(there)
-        lost = (paths.filter(gone).to_pylist(), labels.filter(gone).to_pylist(), faults_of(images.filter(gone)))
-        refused = tuple(Refused(path, label, "empty", why, 0) for path, label, why in zip(*lost, strict=True))
+        present = encoded_images(images).is_valid()
+        absent = pc.invert(present)
+        columns_of_rejects = (
+            paths.filter(absent).to_pylist(),
+            labels.filter(absent).to_pylist(),
+            missing_image_details(images.filter(absent)),
+        )
+        refused = tuple(
+            Refused(path, label, "empty", why, 0) for path, label, why in zip(*columns_of_rejects, strict=True)
+        )
     if columns.sides:
         sides = _sides(file, run, columns)
-        sized = are_sizes(sides)
-        odd = pc.invert(sized) if there is None else pc.and_(there, pc.invert(sized))
-        lost = (paths.filter(odd).to_pylist(), labels.filter(odd).to_pylist(), say_sizes(sides.filter(odd)))
-        refused += tuple(Refused(path, label, "corrupt", why, 0) for path, label, why in zip(*lost, strict=True))
-        there = sized if there is None else pc.and_(there, sized)
-    if there is not None:
-        paths, labels = paths.filter(there), labels.filter(there)
+        valid = are_valid_sizes(sides)
+        invalid = pc.invert(valid) if present is None else pc.and_(present, pc.invert(valid))
+        columns_of_rejects = (
+            paths.filter(invalid).to_pylist(),
+            labels.filter(invalid).to_pylist(),
+            describe_sizes(sides.filter(invalid)),
+        )
+        refused += tuple(
+            Refused(path, label, "corrupt", why, 0) for path, label, why in zip(*columns_of_rejects, strict=True)
+        )
+        present = valid if present is None else pc.and_(present, valid)
+    if present is not None:
+        paths, labels = paths.filter(present), labels.filter(present)
     return Encoded("", "", tuple(paths.to_pylist()), tuple(labels.to_pylist()), Blobs(()), refused)
 
 
-def _read_images(source: Source, fingerprint: str, columns: Columns, run: _Run, count: int) -> Blobs | Pixels:
-    """Read the images of a run, in a worker."""
+def _read_images(source: Source, fingerprint: str, columns: Columns, run: _RowRange, count: int) -> Blobs | Pixels:
+    """Read the images of a shard, in a worker."""
     if survey(source).fingerprint != fingerprint:
-        raise SourceError(f"{source.title}: {source.path} changed while it was read. Build again.")
-    with _opened(source) as file:
-        images = encoded_of(_rows(file, run, columns.image, columns.leaf))
+        raise SourceError(f"{source.title}: {source.path} changed while it was read. Run the build again.")
+    with _open_file(source) as file:
+        images = encoded_images(_rows(file, run, columns.image, columns.leaf))
         sides = _sides(file, run, columns) if columns.sides else None
         if sides is not None:
-            there = pc.and_(images.is_valid(), are_sizes(sides))
-            images, sides = bytes_of(images).filter(there), sides.filter(there)
+            present = pc.and_(images.is_valid(), are_valid_sizes(sides))
+            images, sides = to_large_binary(images).filter(present), sides.filter(present)
         images = images.drop_null()
         if len(images) != count:
-            raise OSError(f"its statistics tell of {count} images from row {run.start} on, and there are {len(images)}")
-        return Blobs(tuple(images.to_pylist())) if sides is None else pictures_of(images, sides)
+            raise OSError(f"its statistics count {count} images from row {run.start}, but it has {len(images)}")
+        return Blobs(tuple(images.to_pylist())) if sides is None else images_from_pixels(images, sides)
 
 
-def _sides(file: pq.ParquetFile, run: _Run, columns: Columns) -> pa.Table:
+def _sides(file: pq.ParquetFile, run: _RowRange, columns: Columns) -> pa.Table:
     return sizes_table([_rows(file, run, name) for name in columns.sides])
 
 
 def _holds_pixels(file: pq.ParquetFile, columns: Columns) -> bool:
-    """Look at the first rows: do the numbers of bytes fit the sizes?"""
+    """Return whether the number of bytes fits the sizes in the first rows."""
     names = [columns.image, *columns.sides]
-    batch = next(file.iter_batches(_PEEKED, columns=names, use_threads=False), None)
+    batch = next(file.iter_batches(_SAMPLE_ROWS, columns=names, use_threads=False), None)
     if batch is None:
         return False
-    return are_pixels(bytes_of(batch[columns.image]), sizes_table([batch[name] for name in columns.sides]))
+    return sizes_fit_bytes(to_large_binary(batch[columns.image]), sizes_table([batch[name] for name in columns.sides]))
 
 
-def _rows(file: pq.ParquetFile, run: _Run, column: str, leaf: str = "") -> pa.ChunkedArray:
-    """Read a run's rows of a column, or of one leaf of it."""
+def _rows(file: pq.ParquetFile, run: _RowRange, column: str, leaf: str = "") -> pa.ChunkedArray:
+    """Read the rows of a shard of a column, or of one leaf of it."""
     skip, stop = run.start - run.first, run.stop - run.first
     chunks = []
     at = 0
     size = min(_BATCH, stop - skip)
-    # Here and in workers there is something else to do for every core.
+    # No threads: other work keeps every core busy, here and in workers.
     for batch in file.iter_batches(size, list(run.groups), [leaf or column], use_threads=False):
         if at + len(batch) > skip:
             chunks.append(batch[column][max(0, skip - at) : stop - at])
@@ -217,23 +226,25 @@ def _rows(file: pq.ParquetFile, run: _Run, column: str, leaf: str = "") -> pa.Ch
         if at >= stop:
             break
     if at < stop:
-        raise OSError(f"column '{column}' has {at} rows where {stop} should be")
+        raise OSError(f"column '{column}' has {at} rows instead of {stop}")
     return pa.chunked_array(chunks)
 
 
 def _first_rows(file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
-    """Read a few rows of a column, which may hold images."""
-    batch = next(file.iter_batches(_PEEKED, columns=[column], use_threads=False), None)
+    """Read the first rows of a column, which may hold images."""
+    batch = next(file.iter_batches(_SAMPLE_ROWS, columns=[column], use_threads=False), None)
     return pa.chunked_array([], pa.null()) if batch is None else pa.chunked_array([batch[column]])
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[pq.ParquetFile]:
+def _open_file(source: Source) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(source.path, pre_buffer=False, buffer_size=_PIECE, page_checksum_verification=True) as file:
+        with pq.ParquetFile(
+            source.path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        ) as file:
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            f"{source.title}: {source.path} cannot be read as Parquet ({one_line(error)}). It is damaged, or packed: "
-            "fetch it again, or unpack it."
+            f"{source.title}: {source.path} cannot be read as Parquet ({one_line(error)}). It is damaged or "
+            "compressed: fetch it again, or unpack it."
         ) from error

@@ -1,5 +1,5 @@
-"""images, clusters -> a split that cannot leak: what is linked goes to one role as a whole.
+"""Draw a split without leaks: images that clusters link form groups, and each group goes to one role as a whole.
 
-link (images -> groups), pool (who may go where), targets (how many are asked for), stay (who had a role before), assign
-(large, then fill: groups -> roles), rows (groups -> rows of the split), account (what came of it).
+`pool` collects the groups and how many images each role requests; `assign` gives every group a role; `draw` turns that
+into the rows of the split.
 """

@@ -1,137 +1,361 @@
-"""groups -> roles: whoever had a role keeps it, the others fill what is missing.
-
-Fill a role with whole groups, in the order of the seed, until every label has what it asks for or nothing fits.
-
-Place large groups before all others: what is left for the end may fit nowhere.
-"""
+"""Give every group a role: carry over the roles of the previous split, place large groups, then fill up with others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.recipe import SplitPart
-from pipeline.splits.groups.pool import (
-    NONE,
-    UNCOUNTED,
-    Before,
-    Counts,
-    Mask,
-    Pool,
-    Roles,
-    asks_for_less,
-    groups_before,
-    roles_before,
-    still_holds,
-    targets,
-)
+from pipeline.recipe import RolePart, SplitPart
+from pipeline.splits.groups.pool import UNCOUNTED, Counts, Mask, Pool, requested_counts
 
-Order = NDArray[np.int64]
+Roles = NDArray[np.int8]
+
+NO_ROLE = -1
+# A group is large if it has more than this part of the images that a role still lacks of a label.
+_LARGE = 1 / 20
+
+# By group, its images of each label: (label, number of images).
+_CountsByGroup = dict[int, list[tuple[int, int]]]
+
+
+class PreviousSplit(NamedTuple):
+    """A split of an earlier release.
+
+    Attributes:
+        spec: its `[[split]]` in the recipe.
+        rows: columns image_id, role, dropped_by, reason: its rows of the splits table, in any order.
+    """
+
+    spec: SplitPart
+    rows: pl.DataFrame
+
+
+class Assigned(NamedTuple):
+    """The roles of groups, and how they came about.
+
+    Attributes:
+        role: (G,) int8, number of every group's role, or NO_ROLE.
+        requested: by number of a role with a size or a share, (L,) int64 images.
+        previous: (n,) int8, the previous role of every image, or NO_ROLE; None if the split is drawn anew.
+        freed: (G,) bool, groups that lost their role because the recipe requests less.
+    """
+
+    role: Roles
+    requested: dict[int, Counts]
+    previous: Roles | None
+    freed: Mask
 
 
 @dataclass(frozen=True)
-class Entries:
-    """What every group would bring to a role: one entry a group and label, by label and then by order of the seed.
+class _GroupCounts:
+    """How many images a role could draw from every group: one entry per group and label.
+
+    Entries are ordered by label, then by the random order of the groups.
 
     Attributes:
         group: (e,) int64.
         label: (e,) int64, ascending.
-        count: (e,) int64, 1 or more: images.
-        labels: how many labels there are.
+        count: (e,) int64, number of images, 1 or more.
+        labels: number of labels.
     """
 
-    group: Order
-    label: Order
-    count: Order
+    group: Counts
+    label: Counts
+    count: Counts
     labels: int
 
-    def only(self, chosen: Mask | Order) -> "Entries":
-        """Keep the entries that are chosen, (e,) bool, or pick them by position, in the order given."""
-        return Entries(self.group[chosen], self.label[chosen], self.count[chosen], self.labels)
+    def select(self, chosen: Mask | Counts) -> "_GroupCounts":
+        """Keep the entries of a mask, (e,) bool, or take them by position, in the given order."""
+        return _GroupCounts(self.group[chosen], self.label[chosen], self.count[chosen], self.labels)
 
     def total(self, groups: Mask) -> Counts:
-        """Count the images, (L,) int64, of some groups, (G,) bool."""
+        """Count the images of some groups, (G,) bool, by label: (L,) int64."""
         chosen = groups[self.group]
         return np.bincount(self.label[chosen], self.count[chosen], self.labels).astype(np.int64)
 
 
-def entries_of(pool: Pool, role: int, asked: Counts | None) -> Entries:
-    """Count what every group would bring to a role; labels that are not counted there have no entries."""
-    groups = len(pool.order)
-    may = pool.drawable[role]
-    if asked is not None:
-        may = may & (asked != UNCOUNTED)[pool.label]
-    keys, count = np.unique(pool.label[may].astype(np.int64) * groups + pool.order[pool.group[may]], return_counts=True)
-    by_order = np.argsort(pool.order, kind="stable")
-    return Entries(by_order[keys % groups], keys // groups, count.astype(np.int64), len(pool.names))
+def assign(spec: SplitPart, pool: Pool, previous: PreviousSplit | None) -> Assigned:
+    """Give every group a role, or none.
 
+    Roles with a size or a share are filled in the order of `keep`, each in the random order of the seed. Roles that
+    take all get the groups that are left. So a group that several roles may draw goes to the first of them in `keep`
+    that needs it. A role that takes all always needs it: roles after it in `keep` take none of its groups, unless they
+    draw from the same images.
 
-def take(entries: Entries, free: Mask, missing: Counts) -> Mask:
-    """Choose free groups for a role.
-
-    Groups are taken in the order of the seed; one that would bring too much of any label is passed over. Where a label
-    then still misses some, one more group is taken if that brings it nearer to what it asks for. So with groups of one
-    label each, and enough of them, a label ends at most half of its largest group away from what it asks for, and
-    hits it where there are single images enough.
+    Groups keep the role that they had in the previous split. If the recipe now requests less for a role, the groups at
+    the end of the random order lose it and are free for other roles.
 
     Args:
-        entries: what every group would bring.
+        spec: the recipe's `[[split]]`.
+        pool: what the split can draw from.
+        previous: the split of the previous release, if there is one.
+
+    Returns:
+        The roles of all groups.
+
+    Raises:
+        SplitError: the roles of one source request more images than it has.
+    """
+    requested = requested_counts(spec, pool)
+    counts = {role: _count_groups(pool, role, wanted) for role, wanted in requested.items()}
+    role = np.full(len(pool.order), NO_ROLE, dtype=np.int8)
+    freed = np.zeros(len(pool.order), dtype=np.bool_)
+    previous_roles = None
+    if previous is not None and _identity(previous.spec) == _identity(spec):
+        previous_roles = _previous_image_roles(pool, previous)
+        role = _previous_group_roles(pool, previous_roles)
+        for number, wanted in requested.items():
+            name = pool.roles[number]
+            if _requests_less(spec.roles[name], previous.spec.roles[name]):
+                freed |= (role == number) & ~_take(counts[number], role == number, wanted)
+        role[freed] = NO_ROLE
+    _fill_roles(pool, role, requested, counts)
+    return Assigned(role, requested, previous_roles, freed)
+
+
+def _identity(spec: SplitPart) -> object:
+    """The settings that must be equal to carry over roles: with another seed, rules or sources it is another split."""
+    return spec.name, spec.seed, sorted(spec.groups), {role: part.source_split for role, part in spec.roles.items()}
+
+
+def _previous_image_roles(pool: Pool, previous: PreviousSplit) -> Roles:
+    """Look up the previous role of every image of the pool.
+
+    Returns:
+        (n,) int8, number of the role; NO_ROLE if the image had none, or was left out when its group went elsewhere.
+    """
+    left_out = (pl.col("reason") == "overlap") & pl.col("dropped_by").is_in(list(previous.spec.groups))
+    numbers = pl.DataFrame({"role": pool.roles, "number": range(len(pool.roles))}, schema_overrides={"number": pl.Int8})
+    drawn = previous.rows.filter(~left_out.fill_null(value=False))
+    with_role = drawn.select("image_id", "role").join(numbers, on="role")
+    found = pool.images.select("image_id").join(with_role, on="image_id", how="left", maintain_order="left")
+    roles: Roles = found["number"].fill_null(NO_ROLE).to_numpy()
+    return roles
+
+
+def _previous_group_roles(pool: Pool, image_roles: Roles) -> Roles:
+    """Give every group the previous role of its images; if there are several, the first allowed one in `keep`.
+
+    Returns:
+        (G,) int8, number of the role, or NO_ROLE.
+    """
+    roles = np.full(len(pool.order), NO_ROLE, dtype=np.int8)
+    for number in reversed(range(len(pool.roles))):
+        had_role = np.zeros(len(pool.order), dtype=np.bool_)
+        had_role[pool.group[image_roles == number]] = True
+        roles[had_role & pool.allowed[number]] = number
+    return roles
+
+
+def _requests_less(now: RolePart, before: RolePart) -> bool:
+    """Whether a role requests fewer images than before, or in another way."""
+    if now.share is not None and before.share is not None:
+        return now.share < before.share
+    if now.share is None and before.share is None and now.size != "all" and before.size != "all":
+        return now.size < before.size
+    return (now.share, now.size) not in ((before.share, before.size), (None, "all"))
+
+
+def _fill_roles(pool: Pool, role: Roles, requested: dict[int, Counts], counts: dict[int, _GroupCounts]) -> None:
+    """Give free groups a role; `role` is updated in place."""
+    unlimited = [number for number in range(len(pool.roles)) if number not in requested]
+    for_unlimited: Mask = np.any(pool.allowed[unlimited], axis=0)
+    free = {
+        number: pool.allowed[number] & ~_reserved(pool, number, unlimited) & (role == NO_ROLE)
+        for number in sorted(requested)
+    }
+    missing = {number: requested[number] - counts[number].total(role == number) for number in free}
+    large = _place_large(pool, {number: counts[number] for number in free}, free, missing, for_unlimited)
+    for number, groups in large.items():
+        role[groups] = number
+        missing[number] = missing[number] - counts[number].total(groups)
+    for number, groups in free.items():
+        role[_take(counts[number], groups & (role == NO_ROLE), missing[number])] = number
+    for number in unlimited:
+        role[pool.allowed[number] & (role == NO_ROLE)] = number
+
+
+def _reserved(pool: Pool, number: int, unlimited: list[int]) -> Mask:
+    """Find groups that a role must not take: an earlier role in `keep` takes all, and draws from other images."""
+    reserved = np.zeros(len(pool.order), dtype=np.bool_)
+    for other in unlimited:
+        if other < number and not (pool.drawable[other] & pool.drawable[number]).any():
+            reserved |= pool.allowed[other]
+    return reserved
+
+
+def _count_groups(pool: Pool, role: int, requested: Counts) -> _GroupCounts:
+    """Count the images that a role could draw from every group, without the labels that are not counted there."""
+    groups = len(pool.order)
+    countable = pool.drawable[role] & (requested != UNCOUNTED)[pool.label]
+    positions = pool.order[pool.group[countable]]
+    keys, count = np.unique(pool.label[countable].astype(np.int64) * groups + positions, return_counts=True)
+    by_order = np.argsort(pool.order, kind="stable")
+    return _GroupCounts(by_order[keys % groups], keys // groups, count.astype(np.int64), len(pool.names))
+
+
+def _place_large(
+    pool: Pool,
+    counts: Mapping[int, _GroupCounts],
+    free: Mapping[int, Mask],
+    missing: Mapping[int, Counts],
+    for_unlimited: Mask,
+) -> dict[int, Mask]:
+    """Choose a role for every large free group, the largest first, because what is left for the end may fit nowhere.
+
+    The random number of a group decides. The roles divide the range of numbers by the part of the label's free images
+    that each still lacks. So a large group is as likely to be in a role as a small one; if the roles request only a
+    part of all images, it is as likely to be in none. If it does not fit into its role, it goes to the role with the
+    most room. If it fits nowhere, it is left for the next steps.
+
+    Args:
+        pool: what the split can draw from.
+        counts: by role with a request, the images of every group.
+        free: by role with a request, (G,) bool: the free groups that it may take.
+        missing: by role with a request, (L,) int64: the images that it lacks.
+        for_unlimited: (G,) bool, groups that a role without a request takes if no other role does.
+
+    Returns:
+        By role with a request, (G,) bool: the groups that it gets.
+    """
+    placed = {role: np.zeros(len(pool.order), dtype=np.bool_) for role in counts}
+    large = _large_groups(pool, counts, free, missing)
+    if not len(large):
+        return placed
+    is_large = np.zeros(len(pool.order), dtype=np.bool_)
+    is_large[large] = True
+    by_group = {role: _by_group(counts[role].select((is_large & free[role])[counts[role].group])) for role in counts}
+    lacking = {role: _lacking_parts(counts[role], free[role], missing[role]) for role in counts}
+    room = {role: missing[role].tolist() for role in counts}
+    numbers = (pool.key[large] / 2.0**64).tolist()
+    for group, number, has_unlimited in zip(large.tolist(), numbers, for_unlimited[large].tolist(), strict=True):
+        spare = {
+            role: min(room[role][label] - count for label, count in groups[group])
+            for role, groups in by_group.items()
+            if group in groups
+        }
+        drawn = _draw_role(group, number, by_group, lacking)
+        if drawn is None or (spare[drawn] < 0 and has_unlimited):
+            continue
+        role = drawn if spare[drawn] >= 0 else max(spare, key=spare.__getitem__)
+        if spare[role] >= 0:
+            placed[role][group] = True
+            for label, count in by_group[role][group]:
+                room[role][label] -= count
+    return placed
+
+
+def _large_groups(
+    pool: Pool, counts: Mapping[int, _GroupCounts], free: Mapping[int, Mask], missing: Mapping[int, Counts]
+) -> Counts:
+    """List the groups that are large for a role into which they may fit, the largest first."""
+    size = np.zeros(len(pool.order), dtype=np.int64)
+    for role, offered in counts.items():
+        lacks = missing[role][offered.label]
+        is_large = (
+            free[role][offered.group] & (offered.count > np.maximum(_LARGE * lacks, 1)) & (offered.count <= lacks)
+        )
+        np.maximum.at(size, offered.group[is_large], offered.count[is_large])
+    groups = np.flatnonzero(size)
+    by_size: Counts = groups[np.lexsort((pool.order[groups], -size[groups]))]
+    return by_size
+
+
+def _by_group(counts: _GroupCounts) -> _CountsByGroup:
+    found: _CountsByGroup = {}
+    for group, label, count in zip(counts.group.tolist(), counts.label.tolist(), counts.count.tolist(), strict=True):
+        found.setdefault(group, []).append((label, count))
+    return found
+
+
+def _lacking_parts(counts: _GroupCounts, free: Mask, missing: Counts) -> list[float]:
+    """Compute, for every label, the part of the free images that the role still lacks."""
+    parts: list[float] = (np.maximum(missing, 0) / np.maximum(counts.total(free), 1)).tolist()
+    return parts
+
+
+def _draw_role(
+    group: int, number: float, by_group: Mapping[int, _CountsByGroup], lacking: Mapping[int, list[float]]
+) -> int | None:
+    """Find the role in whose part of the range 0 to 1 the group's random number lies; None if in no role's."""
+    end = 0.0
+    for role, groups in by_group.items():
+        if group in groups:
+            label, _ = max(groups[group], key=lambda entry: (entry[1], -entry[0]))
+            end += lacking[role][label]
+            if number < end:
+                return role
+    return None
+
+
+def _take(counts: _GroupCounts, free: Mask, missing: Counts) -> Mask:
+    """Choose free groups for a role.
+
+    Groups are taken in random order; a group with too many images of any label is skipped. If a label then still lacks
+    images, one more group is taken if that brings it closer to its request. So, if groups have one label each and there
+    are enough of them, a label ends at most half of its largest group away from its request, and meets it exactly if
+    there are enough single images.
+
+    Args:
+        counts: the images of every group.
         free: (G,) bool, groups that may be taken.
-        missing: (L,) int64, images that the role lacks; negative where it has too many already.
+        missing: (L,) int64, images that the role lacks; negative if it has too many already.
 
     Returns:
         (G,) bool, the groups taken.
     """
     taken = np.zeros(len(free), dtype=np.bool_)
     left = missing.copy()
-    offered = entries.only(free[entries.group])
-    _fitting(offered, taken, left)
-    offered = offered.only(~taken[offered.group])
-    several = np.bincount(offered.group, minlength=len(free))[offered.group] > 1
-    _nearest(offered.only(~several), taken, left)
-    _nearest(offered.only(several), taken, left)
+    offered = counts.select(free[counts.group])
+    _take_fitting(offered, taken, left)
+    offered = offered.select(~taken[offered.group])
+    several_labels = np.bincount(offered.group, minlength=len(free))[offered.group] > 1
+    _take_nearest(offered.select(~several_labels), taken, left)
+    _take_nearest(offered.select(several_labels), taken, left)
     return taken
 
 
-def _fitting(offered: Entries, taken: Mask, left: Counts) -> None:
-    """Take what fits, a prefix of every label at a time; `taken` and `left` are brought up to date in place.
+def _take_fitting(offered: _GroupCounts, taken: Mask, left: Counts) -> None:
+    """Take groups that fit, a prefix of every label at a time; `taken` and `left` are updated in place.
 
-    Every round takes at least the first group of all that fit. As `left` only falls, what does not fit never will.
+    Every round takes at least the first of all groups that fit. `left` only decreases, so a group that does not fit now
+    will never fit.
     """
     while len(offered.group):
         fits = np.ones(len(taken), dtype=np.bool_)
         fits[offered.group[offered.count > left[offered.label]]] = False
-        offered = offered.only(fits[offered.group])
+        offered = offered.select(fits[offered.group])
         now = _prefix(offered, left, len(taken))
         left -= offered.total(now)
         taken |= now
-        offered = offered.only(~now[offered.group])
+        offered = offered.select(~now[offered.group])
 
 
-def _nearest(offered: Entries, taken: Mask, left: Counts) -> None:
-    """Take groups that bring the labels nearer to what they ask for, the best first; both are changed in place.
+def _take_nearest(offered: _GroupCounts, taken: Mask, left: Counts) -> None:
+    """Take groups that bring labels closer to their request, the best first; both arrays are updated in place.
 
-    Groups that fill a label up while they add to another that is full are taken many at a time, as long as they do not
-    fill it beyond what it lacks: so far each is worth what it is worth alone. Where there are none, the best group of
+    Groups that fill one label while they add to another that is full are taken many at a time, as long as they do not
+    overfill the first: until then each is worth as much as it is alone. If there are no such groups, the best group of
     every label is taken, and the label is full. So there are not many more rounds than labels.
     """
     while len(offered.group):
         gap = left[offered.label]
         gains = np.bincount(offered.group, np.abs(gap) - np.abs(gap - offered.count), len(taken))
-        offered = offered.only(gains[offered.group] > 0)
-        offered = offered.only(np.lexsort((-gains[offered.group], offered.label)))
+        offered = offered.select(gains[offered.group] > 0)
+        offered = offered.select(np.lexsort((-gains[offered.group], offered.label)))
         now = _prefix(offered, np.where(left > 0, left, np.iinfo(np.int64).max), len(taken))
         if not now.any():
-            now = _leading(offered, len(taken))
+            now = _first_of_labels(offered, len(taken))
         left -= offered.total(now)
         taken |= now
-        offered = offered.only(~now[offered.group])
+        offered = offered.select(~now[offered.group])
 
 
-def _prefix(offered: Entries, room: Counts, groups: int) -> Mask:
-    """Choose the groups that lie, in every label they have, before the place where its room is used up."""
+def _prefix(offered: _GroupCounts, room: Counts, groups: int) -> Mask:
+    """Choose the groups that come, in every label they have, before the label's room is used up."""
     sums = np.cumsum(offered.count)
     starts = np.searchsorted(offered.label, np.arange(offered.labels))
     before = np.concatenate([[0], sums])[starts]
@@ -141,169 +365,9 @@ def _prefix(offered: Entries, room: Counts, groups: int) -> Mask:
     return chosen
 
 
-def _leading(offered: Entries, groups: int) -> Mask:
+def _first_of_labels(offered: _GroupCounts, groups: int) -> Mask:
     """Choose the groups that come first in every label they have."""
     _, first = np.unique(offered.label, return_index=True)
     leads = np.bincount(offered.group[first], minlength=groups)
     mask: Mask = (leads > 0) & (leads == np.bincount(offered.group, minlength=groups))
     return mask
-
-
-# A group is large where it brings more than this part of what a role still misses of a label.
-_LARGE = 1 / 20
-
-_Brings = dict[int, list[tuple[int, int]]]
-
-
-def place_large(
-    pool: Pool, entries: Mapping[int, Entries], may: Mapping[int, Mask], missing: Mapping[int, Counts], taken: Mask
-) -> dict[int, Mask]:
-    """Choose a role for every large group that is free, the largest first.
-
-    A group's random number decides: the roles divide the numbers up by the part of the label's free images that each
-    still misses, so a large group is as likely in a role as a small one, and where the roles ask for a part of all
-    images only, as likely in none. Where it does not fit there, it goes where there is most room; where it fits
-    nowhere, it is left for those that follow.
-
-    Args:
-        pool: what the split may draw from.
-        entries: by role with a target, what every group would bring.
-        may: by role with a target, (G,) bool: the free groups that it may take.
-        missing: by role with a target, (L,) int64: the images that it lacks.
-        taken: (G,) bool, groups that a role without a target takes if no other does.
-
-    Returns:
-        By role with a target, (G,) bool: the groups that it gets.
-    """
-    placed = {role: np.zeros(len(pool.order), dtype=np.bool_) for role in entries}
-    large = _large(pool, entries, may, missing)
-    if not len(large):
-        return placed
-    chosen = np.zeros(len(pool.order), dtype=np.bool_)
-    chosen[large] = True
-    brings = {role: _brings(entries[role].only((chosen & may[role])[entries[role].group])) for role in entries}
-    parts = {role: _parts(entries[role], may[role], missing[role]) for role in entries}
-    room = {role: missing[role].tolist() for role in entries}
-    numbers = (pool.place[large] / 2.0**64).tolist()
-    for group, number, spare in zip(large.tolist(), numbers, taken[large].tolist(), strict=True):
-        fits = {
-            role: min(room[role][label] - count for label, count in found[group])
-            for role, found in brings.items()
-            if group in found
-        }
-        wish = _wish(group, number, brings, parts)
-        if wish is None or (fits[wish] < 0 and spare):
-            continue
-        role = wish if fits[wish] >= 0 else max(fits, key=fits.__getitem__)
-        if fits[role] >= 0:
-            placed[role][group] = True
-            for label, count in brings[role][group]:
-                room[role][label] -= count
-    return placed
-
-
-def _large(pool: Pool, entries: Mapping[int, Entries], may: Mapping[int, Mask], missing: Mapping[int, Counts]) -> Order:
-    """List the groups that are large for a role into which they may fit, the largest first."""
-    size = np.zeros(len(pool.order), dtype=np.int64)
-    for role, found in entries.items():
-        lacks = missing[role][found.label]
-        large = may[role][found.group] & (found.count > np.maximum(_LARGE * lacks, 1)) & (found.count <= lacks)
-        np.maximum.at(size, found.group[large], found.count[large])
-    groups = np.flatnonzero(size)
-    by_size: Order = groups[np.lexsort((pool.order[groups], -size[groups]))]
-    return by_size
-
-
-def _brings(entries: Entries) -> _Brings:
-    found: _Brings = {}
-    for group, label, count in zip(entries.group.tolist(), entries.label.tolist(), entries.count.tolist(), strict=True):
-        found.setdefault(group, []).append((label, count))
-    return found
-
-
-def _parts(entries: Entries, may: Mask, missing: Counts) -> list[float]:
-    """Tell of every label which part of the free images the role still misses."""
-    parts: list[float] = (np.maximum(missing, 0) / np.maximum(entries.total(may), 1)).tolist()
-    return parts
-
-
-def _wish(group: int, number: float, brings: Mapping[int, _Brings], parts: Mapping[int, list[float]]) -> int | None:
-    reach = 0.0
-    for role, found in brings.items():
-        if group in found:
-            label, _ = max(found[group], key=lambda entry: (entry[1], -entry[0]))
-            reach += parts[role][label]
-            if number < reach:
-                return role
-    return None
-
-
-class Assigned(NamedTuple):
-    """Who goes where.
-
-    Attributes:
-        role: (G,) int8, number of every group's role, or NONE.
-        asked: by number of a role with a size or a share, (L,) int64.
-        had: (n,) int8, the role of every image before, or NONE; None where the split is drawn anew.
-        freed: (G,) bool, groups that lost their role because the recipe asks for less.
-    """
-
-    role: Roles
-    asked: dict[int, Counts]
-    had: Roles | None
-    freed: Mask
-
-
-def assign(spec: SplitPart, pool: Pool, before: Before | None) -> Assigned:
-    """Give every group a role, or none.
-
-    Roles with a size or a share are filled in the order of `keep`, each in the order of the seed; roles that take all
-    get what these leave. So a group that several roles may draw from goes to the first in `keep` with need of it. A
-    role that takes all is in need always, so those behind it in `keep` take no group of its, unless they draw from its
-    images.
-
-    Groups that had a role keep it. If the recipe asks for less than before, those at the end of the seed's order lose
-    theirs and are free for others.
-
-    Raises:
-        SplitError: the roles of one source ask for more than it has.
-    """
-    asked = targets(spec, pool)
-    entries = {role: entries_of(pool, role, counts) for role, counts in asked.items()}
-    role = np.full(len(pool.order), NONE, dtype=np.int8)
-    freed = np.zeros(len(pool.order), dtype=np.bool_)
-    had = None
-    if before is not None and still_holds(spec, before):
-        had = roles_before(pool, before)
-        role = groups_before(pool, had)
-        for number, counts in asked.items():
-            name = pool.roles[number]
-            if asks_for_less(spec.roles[name], before.spec.roles[name]):
-                freed |= (role == number) & ~take(entries[number], role == number, counts)
-        role[freed] = NONE
-    _fill(pool, role, asked, entries)
-    return Assigned(role, asked, had, freed)
-
-
-def _fill(pool: Pool, role: Roles, asked: dict[int, Counts], entries: dict[int, Entries]) -> None:
-    """Give free groups a role; `role` is brought up to date in place."""
-    rest = [number for number in range(len(pool.roles)) if number not in asked]
-    spare: Mask = np.any(pool.allowed[rest], axis=0)
-    may = {number: pool.allowed[number] & ~_reserved(pool, number, rest) & (role == NONE) for number in sorted(asked)}
-    missing = {number: asked[number] - entries[number].total(role == number) for number in may}
-    for number, large in place_large(pool, {n: entries[n] for n in may}, may, missing, spare).items():
-        role[large] = number
-        missing[number] = missing[number] - entries[number].total(large)
-    for number, free in may.items():
-        role[take(entries[number], free & (role == NONE), missing[number])] = number
-    for number in rest:
-        role[pool.allowed[number] & (role == NONE)] = number
-
-
-def _reserved(pool: Pool, number: int, rest: list[int]) -> Mask:
-    """Find the groups that a role leaves alone: one before it in `keep` takes all, and draws from other images."""
-    reserved = np.zeros(len(pool.order), dtype=np.bool_)
-    for other in rest:
-        if other < number and not (pool.drawable[other] & pool.drawable[number]).any():
-            reserved |= pool.allowed[other]
-    return reserved

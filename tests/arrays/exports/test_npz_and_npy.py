@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from exported import export_main, labels_of, pictures_of, rows_of
 
-from pipeline.arrays.exports import selection as pieces
+from pipeline.arrays.exports import selection
 from pipeline.errors import LakeError
 from pipeline.lake_handle import Lake
 
@@ -70,7 +70,7 @@ def test_arrays_of_several_shapes_are_refused_with_what_to_do(mixed_lake: Lake, 
 @pytest.mark.parametrize("form", ["npz", "npy", "parquet", "notebook"])
 def test_blocks_leave_no_seams(small_lake: Lake, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     export_main(small_lake, tmp_path / "whole", form)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 28 * 28 * 7)
+    monkeypatch.setattr(selection, "BLOCK_BYTES", 28 * 28 * 7)
     export_main(small_lake, tmp_path / "blocks", form)
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "blocks" / path.name).read_bytes()

@@ -5,8 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from exported import export_main, labels_of, rows_of
 
-from pipeline.arrays.exports import parquet
-from pipeline.arrays.exports import selection as pieces
+from pipeline.arrays.exports import parquet, selection
 from pipeline.lake_handle import Lake
 
 SAME = ["image_id", "path", "label", "height", "width", "channels", "pixels", "content_hash"]
@@ -41,7 +40,7 @@ def test_row_groups_and_files_are_cut_by_pixels(
 ) -> None:
     monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 200)
     monkeypatch.setattr(parquet, "FILE_BYTES", 700)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
+    monkeypatch.setattr(selection, "BLOCK_BYTES", block)
     export_main(mixed_lake, tmp_path / "out", "parquet")
     files = sorted((tmp_path / "out").glob("*.parquet"))
     assert len(files) > 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.arrays.exports import FORMS
-from pipeline.arrays.exports.selection import cuts
+from pipeline.arrays.exports.selection import run_edges
 from pipeline.export import export_engine
 from pipeline.lake_handle import Lake
 
@@ -18,8 +18,8 @@ def test_the_same_release_gives_the_same_bytes_whatever_the_workers(
     small_lake: Lake, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("png", "imagefolder", "webdataset"):
-        # Small pieces, so that there is work for two.
-        monkeypatch.setattr(f"pipeline.arrays.exports.{module}.PIECE_BYTES", 20_000)
+        # Small chunks, so that there is work for two.
+        monkeypatch.setattr(f"pipeline.arrays.exports.{module}.CHUNK_BYTES", 20_000)
     for workers in (1, 2):
         export_main(small_lake, tmp_path / str(workers), form, engine=export_engine(workers))
     export_main(small_lake, tmp_path / "again", form)
@@ -29,8 +29,8 @@ def test_the_same_release_gives_the_same_bytes_whatever_the_workers(
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(0, 100))
-def test_cuts_are_as_long_as_can_be_and_lose_nothing(sizes: list[int], most: int) -> None:
-    edges = cuts(np.array(sizes, np.int64), most).tolist()
+def test_runs_are_as_long_as_can_be_and_lose_nothing(sizes: list[int], most: int) -> None:
+    edges = run_edges(np.array(sizes, np.int64), most).tolist()
     assert edges[0] == 0
     assert edges[-1] == len(sizes)
     for low, high in pairwise(edges):

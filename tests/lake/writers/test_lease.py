@@ -48,7 +48,7 @@ def root(lake_bucket: Bucket) -> str:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage gives up soon, and waiting looks often."""
-    monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.01))
     monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
 
 
@@ -212,14 +212,14 @@ def test_of_two_that_publish_one_is_refused(root: str, releases: int) -> None:
 def slow_answer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[Callable[[], object]]]:
     """Between a conditional writing and the look at what came of it, things may happen: those in this list, once."""
     happen: list[Callable[[], object]] = []
-    real = storage.objects.look
+    real = storage.objects.head
 
     def look(name: str) -> Any:
         if happen and threading.current_thread() is threading.main_thread():
             happen.pop()()
         return real(name)
 
-    monkeypatch.setattr("pipeline.storage.objects.look", look)
+    monkeypatch.setattr("pipeline.storage.objects.head", look)
     yield happen
     assert clock
     assert not happen

@@ -33,9 +33,9 @@ def root(lake_bucket: Bucket) -> str:
 @pytest.fixture
 def proxy(lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """All that is asked of the bucket goes through this; storage is quick to ask again, and to give up."""
-    monkeypatch.setattr("pipeline.storage.client._PAUSES", (0.01, 0.02))
-    monkeypatch.setattr("pipeline.storage.client.TRIES", 2)
-    monkeypatch.setattr("pipeline.storage.objects.TRIES", 2)
+    monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.02))
+    monkeypatch.setattr("pipeline.storage.client.RETRIES", 2)
+    monkeypatch.setattr("pipeline.storage.objects.RETRIES", 2)
     with faulty(lake_bucket.endpoint) as made:
         monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
         yield made
@@ -105,10 +105,10 @@ def test_a_holder_that_never_heard_of_its_sign_of_life_goes_on(root: str, proxy:
         patch.setattr(lease, "_RENEW_SECONDS", 0.05)
         with lease.hold_bucket_lock(root) as check:
             assert check is not None
-            tag = storage.look(f"{root}/.lock")
+            tag = storage.head(f"{root}/.lock")
             proxy.use(always("late_reset", methods=("PUT",), keys=r"\.lock"))
             until(lambda: proxy.injected["late_reset"] > 6)
-            assert storage.look(f"{root}/.lock") != tag, "one took effect, and nobody heard of it"
+            assert storage.head(f"{root}/.lock") != tag, "one took effect, and nobody heard of it"
             proxy.quiet()
             proxy.forget()
             until(lambda: len([item for item in proxy.requests if item.method == "PUT" and item.status == 200]) > 2)
@@ -163,12 +163,12 @@ def test_a_build_taken_for_dead_commits_nothing(root: str, tmp_path: Path, monke
 
 
 def test_a_mark_that_is_not_old_stays_and_an_old_one_goes(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.write_if(f"{root}/.writers/{'0' * 12}", b"", None)
+    storage.write_if_unchanged(f"{root}/.writers/{'0' * 12}", b"", None)
     for dead, stay in ((900.0, ["0" * 12]), (-1.0, [])):
         monkeypatch.setattr(writers, "_DEAD_SECONDS", dead)
         with registered(root):
             pass
-        assert list(storage.below(f"{root}/.writers")) == stay
+        assert list(storage.list_files(f"{root}/.writers")) == stay
 
 
 @pytest.mark.usefixtures("no_report")
@@ -183,9 +183,9 @@ def test_a_commit_that_takes_effect_after_its_build_has_failed(
     before = rows_of(root)
     late = f"{root}/{table}/_delta_log/{2:020}.json"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("SECONDS", "PATIENCE"):
+        for name in ("REQUEST_SECONDS", "RETRY_SECONDS"):
             patch.setattr(f"pipeline.storage.objects.{name}", 1)
-        patch.setattr("pipeline.storage.objects.TRIES", 0)
+        patch.setattr("pipeline.storage.objects.RETRIES", 0)
         proxy.use(always("delay", methods=("PUT",), keys=f"{table}/_delta_log/0*2.json", seconds=8))
         with pytest.raises(StorageError):
             made(asked(tmp_path, root, "b"))

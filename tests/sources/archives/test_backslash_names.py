@@ -213,10 +213,10 @@ def test_two_files_that_get_one_name_are_an_error_that_names_it(
 def test_a_name_keeps_all_its_other_letters(names: list[str]) -> None:
     raw = [name.encode() for name in names]
     alone = not any("/" in name for name in names)
-    encodings = encodings_of(raw, alone=alone)
+    encodings = encodings_of(raw, no_slashes=alone)
     for name in raw:
         for mixed in (False, True):
-            found = with_slashes(name, mixed=mixed, encodings=encodings, alone=alone)
+            found = with_slashes(name, mixed=mixed, encodings=encodings, no_slashes=alone)
             assert found in (name, name.replace(b"\\", b"/"))
             assert b"\\" not in found or (b"/" in name and not mixed)
 

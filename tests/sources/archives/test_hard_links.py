@@ -129,12 +129,12 @@ def test_links_of_a_cut_archive_are_kept_where_the_recipe_says_so(tmp_path: Path
 
 
 def test_links_that_make_far_too_much_of_a_file_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.archives.members._HARMLESS", 2**22)
+    monkeypatch.setattr("pipeline.sources.archives.archive._HARMLESS_BYTES", 2**22)
     entries: list[Entry] = [("a/1", os.urandom(2**10)), *((f"b/{n}", "a/1") for n in range(100))]
     source = source_of(tar_of(tmp_path / "a.tar.xz", entries, "w:xz"))
     assert len(handed_out(source)) == 101
-    monkeypatch.setattr("pipeline.sources.archives.members._HARMLESS", 2**16)
-    monkeypatch.setattr("pipeline.sources.archives.members._LARGEST_RATIO", 1)
+    monkeypatch.setattr("pipeline.sources.archives.archive._HARMLESS_BYTES", 2**16)
+    monkeypatch.setattr("pipeline.sources.archives.archive._MAX_RATIO", 1)
     with pytest.raises(SourceError, match="decompression bomb"):
         handed_out(source)
 
@@ -142,7 +142,7 @@ def test_links_that_make_far_too_much_of_a_file_are_an_error(tmp_path: Path, mon
 def test_links_are_of_the_shards_as_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[Entry] = [*((f"a/{n}", b"x") for n in range(3)), *((f"b/{n}", f"a/{n}") for n in range(3))]
     source = source_of(tar_of(tmp_path / "a.tar", entries))
-    monkeypatch.setattr("pipeline.sources.archives.tar.IMAGES_PER_SHARD", 4)
+    monkeypatch.setattr("pipeline.sources.archives.archive.IMAGES_PER_SHARD", 4)
     shards = list(read(source))
     assert [shard.paths for shard in shards] == [("a/0", "a/1", "a/2", "b/0"), ("b/1", "b/2")]
     assert [shard.paths for shard in read(source, {shards[1].shard})] == [("b/1", "b/2")]

@@ -334,7 +334,7 @@ def test_many_files_of_one_name_without_labels_of_their_own_are_an_error(tmp_pat
     for more in ({"clip.cls": "7"}, {"clip.0001.cls": "7"}):
         file = written(tmp_path, {**more, **frames})
         with pytest.raises(
-            SourceError, match="share the name clip up to its first dot, and not each picture has a label"
+            SourceError, match="share the name clip up to its first dot, and not every image has its own label"
         ):
             labels(file, format="webdataset")
     assert len(labels(file, format="webdataset", labels="")) == 1200

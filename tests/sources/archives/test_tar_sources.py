@@ -48,12 +48,12 @@ def test_every_compression_hands_out_the_same_files_in_order(tmp_path: Path, mod
 def test_shards_are_cut_by_count_and_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"A/{i}": bytes(10) for i in range(10)}
     source = source_of(as_tar(tmp_path / "a.tar", files))
-    monkeypatch.setattr("pipeline.sources.archives.tar.IMAGES_PER_SHARD", 4)
+    monkeypatch.setattr("pipeline.sources.archives.archive.IMAGES_PER_SHARD", 4)
     shards = list(read(source))
     assert [len(shard) for shard in shards] == [4, 4, 2]
     assert {shard.fingerprint for shard in shards} == {survey(source).fingerprint}
     assert [s.shard for s in read(source, {shards[1].shard})] == [shards[1].shard]
-    monkeypatch.setattr("pipeline.sources.archives.tar.BYTES_PER_SHARD", 25)
+    monkeypatch.setattr("pipeline.sources.archives.archive.BYTES_PER_SHARD", 25)
     assert [len(shard) for shard in read(source)] == [3, 3, 3, 1]
 
 

@@ -1,4 +1,4 @@
-"""Law: the walk finds in any archive what `tarfile` finds, member by member, in any window."""
+"""Law: the walk finds in any archive what `tarfile` finds, member by member, in any buffer."""
 
 import gzip
 import io
@@ -17,8 +17,8 @@ from making import as_tar, files_of, handed_out, source_of, turned_away
 
 from pipeline.errors import SourceError
 from pipeline.sources import read
-from pipeline.sources.archives.members import clean_path
-from pipeline.sources.archives.tar_walk import Header, Run, Window, walk
+from pipeline.sources.archives.archive import clean_path
+from pipeline.sources.archives.tar_walk import Header, Run, StreamBuffer, walk_headers
 
 Found = list[tuple[str, bytes | None]]
 _LETTERS = st.sampled_from("ab/.\\ é\udcff\n")
@@ -26,22 +26,22 @@ _NAMES = st.text(_LETTERS, min_size=1, max_size=30) | st.text(st.sampled_from("a
 _KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
 
 
-def window_on(data: bytes) -> Window:
-    return Window(io.BytesIO(data), lambda _: None, 2**20)
+def window_on(data: bytes) -> StreamBuffer:
+    return StreamBuffer(io.BytesIO(data), lambda _: None, 2**20)
 
 
 def walked(data: bytes, *, content: bool) -> Found:
     """Name and content of every member; no content where it is no regular file."""
-    window, rows = window_on(data), Found()
-    for found in walk(window, content=content):
+    buffer, rows = window_on(data), Found()
+    for found in walk_headers(buffer, content=content):
         run = found if isinstance(found, Run) else Run([found.name], [found.size], [found.content])
         for name, size, start in zip(*run, strict=True):
             if isinstance(found, Header) and found.kind:
                 rows.append((name, None))
                 continue
             if content:
-                assert window.reach(start, start + size)
-                assert data[start : start + size] == window.data[start - window.start :][:size]
+                assert buffer.load(start, start + size)
+                assert data[start : start + size] == buffer.data[start - buffer.start :][:size]
             rows.append((name, data[start : start + size]))
     return rows
 
@@ -123,7 +123,7 @@ def test_a_pax_header_of_times_before_every_file_is_no_detour(monkeypatch: pytes
             info.mtime, info.size = 1_700_000_000.5, 3
             archive.addfile(info, io.BytesIO(b"abc"))
     expected = listed((tmp_path / "a.tar").read_bytes())
-    monkeypatch.setattr("pipeline.sources.archives.tar_walk._special", None)
+    monkeypatch.setattr("pipeline.sources.archives.tar_walk._read_with_tarfile", None)
     assert walked((tmp_path / "a.tar").read_bytes(), content=True) == expected
     assert len(expected) == 50
 
@@ -200,7 +200,7 @@ def test_a_plain_archive_is_read_by_workers_from_its_places(tmp_path: Path) -> N
     shards = list(read(source))
     assert handed_out(source) == [(path, path[0], data) for path, data in files.items()]
     (tmp_path / "a.tar").write_bytes(b"")
-    with pytest.raises(SourceError, match="became shorter while it was read"):
+    with pytest.raises(SourceError, match="was truncated during the build"):
         shards[0].contents.make()  # type: ignore[union-attr]
 
 
@@ -218,19 +218,19 @@ def zeros(file: Path) -> Path:
 def test_an_archive_that_unpacks_to_far_too_much_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("pipeline.sources.archives.members._HARMLESS", 2**22)
+    monkeypatch.setattr("pipeline.sources.archives.archive._HARMLESS_BYTES", 2**22)
     source = source_of(zeros(tmp_path / name))
     with pytest.raises(SourceError, match="^[^:]*: the archive .* decompression bomb"):
         handed_out(source)
     if not name.endswith("zip"):
         with pytest.raises(SourceError, match="decompression bomb"):
             handed_out(source_of(tmp_path / name, truncated="keep"))
-    monkeypatch.setattr("pipeline.sources.archives.members._HARMLESS", 2**30)
+    monkeypatch.setattr("pipeline.sources.archives.archive._HARMLESS_BYTES", 2**30)
     assert len(handed_out(source)) == 10
 
 
 def test_padding_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.archives.members._HARMLESS", 2**22)
+    monkeypatch.setattr("pipeline.sources.archives.archive._HARMLESS_BYTES", 2**22)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_of((member("A/x", 1), b"1")) + bytes(2**24)))
     with pytest.raises(SourceError, match="decompression bomb"):
         handed_out(source_of(tmp_path / "a.tar.gz"))

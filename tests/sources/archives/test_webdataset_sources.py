@@ -232,7 +232,7 @@ def test_options_are_part_of_the_fingerprint(tmp_path: Path) -> None:
 
 def test_a_tar_whose_files_all_share_a_name_is_no_webdataset(tmp_path: Path) -> None:
     files = {f"scan.{n}.png": b"" for n in range(1_001)}
-    with pytest.raises(SourceError, match='more than 1000 files of .*a.tar share the name scan .* say format = "tar"'):
+    with pytest.raises(SourceError, match='more than 1000 files of .*a.tar share the name scan .* set format = "tar"'):
         handed_out(source_of(as_tar(tmp_path / "a.tar", files), format="webdataset"))
 
 
@@ -266,7 +266,7 @@ def test_of_a_cut_archive_no_picture_is_kept_without_its_label(
 
 
 def test_keys_of_other_forms_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="rows says nothing of a source of format webdataset"):
+    with pytest.raises(RecipeError, match="rows does not apply to a source of format webdataset"):
         source_of(as_tar(tmp_path / "a.tar", labelled([1])), rows=3)
 
 

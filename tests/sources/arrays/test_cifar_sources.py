@@ -162,7 +162,7 @@ def test_the_published_archive_is_to_be_unpacked(tmp_path: Path, name: str) -> N
         info = tarfile.TarInfo(f"{name}/x")
         info.size = 1
         archive.addfile(info, io.BytesIO(b"x"))
-    assert "is an archive. Unpack CIFAR's binary version and name its folder" in fault(tmp_path / "a.tar.gz")
+    assert "is an archive. Unpack the binary version of CIFAR and name its folder" in fault(tmp_path / "a.tar.gz")
 
 
 def test_a_folder_needs_a_split_that_it_has(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_folder_needs_a_split_that_it_has(tmp_path: Path) -> None:
     assert [source.split for source in resolve(recipe(tmp_path, {"uri": "set", "split": None}))] == ["train"]
     assert "has no records for split 'test'" in fault(folder, split="test")
     (tmp_path / "none").mkdir()
-    assert "holds no CIFAR records. Name a file of records itself" in fault(tmp_path / "none", format="cifar")
+    assert "holds no CIFAR records. Name a file of records instead" in fault(tmp_path / "none", format="cifar")
     for file in hundred(tmp_path / "other").iterdir():
         file.rename(folder / file.name)
     assert "holds both CIFAR-10 and CIFAR-100" in fault(folder)
@@ -184,11 +184,13 @@ def test_a_folder_needs_a_split_that_it_has(tmp_path: Path) -> None:
 def test_what_is_no_whole_records_is_an_error(tmp_path: Path) -> None:
     folder = ten(tmp_path / "set")
     (folder / "data_batch_2.bin").write_bytes(bytes(3072))
-    with pytest.raises(SourceError, match="data_batch_2.bin is cut short: 3072 bytes are no whole number of records"):
+    with pytest.raises(
+        SourceError, match="data_batch_2.bin is cut short: 3072 bytes are not a whole number of records"
+    ):
         handed_out(source_of(folder))
     for data in (b"", bytes(3072), bytes(3073 * 3074)):
         (tmp_path / "x").write_bytes(data)
-        assert "cannot be cut into CIFAR records: 3073 bytes each in CIFAR-10, 3074 in" in fault(
+        assert "cannot be cut into CIFAR records of 3073 bytes (CIFAR-10) or 3074 bytes" in fault(
             tmp_path / "x", format="cifar"
         )
     (tmp_path / "data_batch_1.bin").write_bytes(bytes(3074))
@@ -199,9 +201,9 @@ def test_labels_and_their_names_must_fit(tmp_path: Path) -> None:
     folder = ten(tmp_path / "set")
     file = folder / "test_batch.bin"
     file.write_bytes(records(colour(1), [10]))
-    assert "has a label 10, but there are 10 names of labels beside it. One of them is damaged" in fault(file)
+    assert "has label 10, but its folder has only 10 names of labels. One of the two files is damaged" in fault(file)
     (folder / "batches.meta.txt").write_bytes(b"\xff\n")
-    with pytest.raises(SourceError, match="batches.meta.txt is no UTF-8 text"):
+    with pytest.raises(SourceError, match="batches.meta.txt is not UTF-8 text"):
         handed_out(source_of(file))
 
 
@@ -213,7 +215,7 @@ def test_names_of_labels_are_read_as_windows_writes_them_and_none_may_be_empty(t
     assert [label for _, label, _ in handed_out(source_of(file))] == ["air plane", "auto", "bird"]
     for text, line in (("a\n\nc\n", 2), ("\r\nb\r\nc", 1)):
         (folder / "batches.meta.txt").write_text(text)
-        with pytest.raises(SourceError, match=f"line {line} of .*batches.meta.txt names no class"):
+        with pytest.raises(SourceError, match=f"line {line} of .*batches.meta.txt is blank, so its class has no name"):
             handed_out(source_of(file))
 
 

@@ -115,7 +115,7 @@ def test_labels_and_classes_of_one_length_are_an_error_unless_the_split_tells(tm
 
 
 def test_names_are_held_to_all_labels_before_the_first_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.arrays.array_values.IMAGES_PER_SHARD", 1)
+    monkeypatch.setattr("pipeline.sources.arrays.array_shards.IMAGES_PER_SHARD", 1)
     arrays = {"images": IMAGES, "labels": np.array([0, 1, 2, 3]), "class_names": np.array(WORDS)}
     assert labels(tmp_path, arrays) == ["0", "1", "2", "3"]
     arrays["labels"] = NUMBERS

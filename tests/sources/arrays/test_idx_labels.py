@@ -160,7 +160,9 @@ def test_negative_numbers_stay_and_nan_is_no_label(tmp_path: Path) -> None:
 def test_an_unknown_layout_of_labels_is_an_error_that_names_the_file(tmp_path: Path, values: NDArray[Any]) -> None:
     packed(tmp_path / TRAIN, idx(IMAGES))
     packed(tmp_path / LABELS, idx(values))
-    with pytest.raises(SourceError, match=f'{LABELS} holds .* no labels that are read.* labels = ""'):
+    with pytest.raises(
+        SourceError, match=f'{LABELS} holds .* Labels are one whole number for each image, .* labels = ""'
+    ):
         labels(tmp_path / TRAIN)
     assert labels(tmp_path / TRAIN, labels="") == [None] * COUNT
 
@@ -188,7 +190,7 @@ def test_as_many_labels_as_images_are_needed_in_every_layout(tmp_path: Path) -> 
 def test_labels_of_no_images_are_an_error_that_names_them(tmp_path: Path, beside: str) -> None:
     packed(tmp_path / TRAIN, idx(IMAGES))
     packed(tmp_path / beside, idx(CLASSES.astype(np.uint8)))
-    with pytest.raises(SourceError, match=f'beside it lies {beside}.*labels = "..." .* or say labels = ""'):
+    with pytest.raises(SourceError, match=f'Its folder has: {beside}.*labels = "..." .* or set labels = ""'):
         survey(source_of(tmp_path / TRAIN))
     assert labels(tmp_path / TRAIN, labels="") == [None] * COUNT
     if not beside.endswith("gz"):
@@ -199,7 +201,7 @@ def test_two_labels_files_are_an_error_unless_one_has_mnists_name(tmp_path: Path
     packed(tmp_path / TRAIN, idx(IMAGES))
     packed(tmp_path / "train-labels-idx2-int", idx(qmnist()))
     packed(tmp_path / "train_y.idx", idx(CLASSES.astype(np.uint8)))
-    with pytest.raises(SourceError, match="not clear: beside it lies train-labels-idx2-int, train_y.idx"):
+    with pytest.raises(SourceError, match="not clear .*Its folder has: train-labels-idx2-int, train_y.idx"):
         survey(source_of(tmp_path / TRAIN))
     packed(tmp_path / LABELS, idx((CLASSES + 1).astype(np.uint8)))
     assert labels(tmp_path / TRAIN) == [str(number + 1) for number in CLASSES.tolist()]
@@ -219,7 +221,9 @@ def test_images_without_labels_beside_those_with_are_unlabelled(tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["int8", "int16", "int32", "float32", "float64"])
 def test_images_of_a_wider_type_are_an_error_that_says_so(tmp_path: Path, kind: str) -> None:
     packed(tmp_path / TRAIN, idx(IMAGES.astype(kind)))
-    with pytest.raises(SourceError, match=f"are {kind}: which value is black .* Save them as unsigned bytes"):
+    with pytest.raises(
+        SourceError, match=f"are {kind}, so the values of black and white are unknown. Save them as unsigned bytes"
+    ):
         labels(tmp_path / TRAIN)
 
 

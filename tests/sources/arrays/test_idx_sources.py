@@ -80,7 +80,7 @@ def test_labels_are_found_beside_or_named_or_none(tmp_path: Path) -> None:
     file = write(tmp_path)
     assert {label for _, label, _ in handed_out(source_of(file, labels=""))} == {None}
     (tmp_path / LABELS).rename(tmp_path / "other")
-    with pytest.raises(SourceError, match="beside it lies other. Name an IDX file with labels ="):
+    with pytest.raises(SourceError, match="Its folder has: other. Name an IDX file with labels ="):
         survey(source_of(file))
     assert {label for _, label, _ in handed_out(source_of(file, labels=""))} == {None}
     assert {label for _, label, _ in handed_out(source_of(file, labels="other"))} == set("01234")
@@ -105,19 +105,28 @@ def test_shards_are_cut_by_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"\0\0\x08\2" + bytes(8), "holds no images, which have 3 or 4 dimensions, but 2"),
-        (b"\0\0\x08\0" + bytes(8), "no IDX file .its first bytes say type 0x08, 0 dimensions"),
-        (b"\0\0\x0a\3" + bytes(8), "no IDX file .its first bytes say type 0x0a, 3 dimensions"),
-        (idx(np.zeros((1, 2, 2), np.uint8), kind=0x0D), "are float32: which value is black .* as unsigned bytes"),
-        (idx(np.zeros((1, 2, 2), np.uint8), kind=0x0B), "are int16: which value is black .* as unsigned bytes"),
+        (b"\0\0\x08\2" + bytes(8), "has 2 dimensions. Images have 3 or 4"),
+        (b"\0\0\x08\0" + bytes(8), "not an IDX file .its first bytes give type 0x08 and 0 dimensions"),
+        (b"\0\0\x0a\3" + bytes(8), "not an IDX file .its first bytes give type 0x0a and 3 dimensions"),
+        (
+            idx(np.zeros((1, 2, 2), np.uint8), kind=0x0D),
+            "are float32, so the values of black and white are unknown. .* as unsigned bytes",
+        ),
+        (
+            idx(np.zeros((1, 2, 2), np.uint8), kind=0x0B),
+            "are int16, so the values of black and white are unknown. .* as unsigned bytes",
+        ),
         (idx(np.zeros((0, 2, 2), np.uint8)), "holds no images"),
-        (idx(np.zeros((2, 0, 2), np.uint8)), "damaged, or no images"),
-        (idx(np.zeros((1, 2, 2, 2), np.uint8)), "damaged, or no images"),
-        (struct.pack(">HBBIII", 0, 8, 3, 1, 2**31, 2**31), "damaged, or no images"),
-        (struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 28, 28) + bytes(784), "cut short: 8028160 bytes expected, 784"),
-        (idx(np.zeros((2, 2, 2), np.uint8))[:-1], "cut short: 8 bytes expected, 7 found"),
-        (idx(np.zeros((2, 2, 2), np.uint8))[:9], "cut short: 12 bytes expected, 5 found"),
-        (idx(np.zeros((2, 2, 2), np.uint8)) + b"\0", "goes on behind its 2 entries"),
+        (idx(np.zeros((2, 0, 2), np.uint8)), "damaged, or does not hold images"),
+        (idx(np.zeros((1, 2, 2, 2), np.uint8)), "damaged, or does not hold images"),
+        (struct.pack(">HBBIII", 0, 8, 3, 1, 2**31, 2**31), "damaged, or does not hold images"),
+        (
+            struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 28, 28) + bytes(784),
+            r"damaged or cut short \(8028160 bytes expected, 784",
+        ),
+        (idx(np.zeros((2, 2, 2), np.uint8))[:-1], r"damaged or cut short \(8 bytes expected, 7 found"),
+        (idx(np.zeros((2, 2, 2), np.uint8))[:9], r"damaged or cut short \(12 bytes expected, 5 found"),
+        (idx(np.zeros((2, 2, 2), np.uint8)) + b"\0", "more bytes follow its 2 entries"),
         (gzip.compress(idx(pictures(2)), mtime=0)[:-1], "damaged or cut short"),
         (gzip.compress(idx(pictures(2)), mtime=0)[:200], "damaged or cut short"),
         (gzip.compress(idx(pictures(2)), mtime=0)[:-8] + bytes(8), "CRC check failed"),
@@ -133,8 +142,11 @@ def test_a_damaged_images_file_is_an_error(tmp_path: Path, data: bytes, match: s
     ("data", "match"),
     [
         (idx(np.arange(4, dtype=np.uint8)), "5 images but 4 labels"),
-        (idx(np.arange(5, dtype=np.uint8)) + b"\0", "labels.* goes on behind its 5 entries"),
-        (struct.pack(">HBBI", 0, 8, 1, 2**32 - 1), "labels.* cut short: 4294967295 bytes expected, 0 found"),
+        (idx(np.arange(5, dtype=np.uint8)) + b"\0", "labels.* .more bytes follow its 5 entries"),
+        (
+            struct.pack(">HBBI", 0, 8, 1, 2**32 - 1),
+            r"labels.* damaged or cut short \(4294967295 bytes expected, 0 found",
+        ),
         (gzip.compress(idx(np.arange(5, dtype=np.uint8)), mtime=0)[:-1], "labels.* damaged or cut short"),
     ],
 )
@@ -156,7 +168,7 @@ def test_a_folder_becomes_a_source_a_split(tmp_path: Path) -> None:
     write(tmp_path)
     for name in ("t10k-images.idx3-ubyte", "emnist-letters-test-images-idx3-ubyte", "valid-images-idx3-ubyte"):
         (tmp_path / name).write_bytes(idx(pictures(1)))
-    with pytest.raises(SourceError, match="both images of split 'test'. Name each file by a"):
+    with pytest.raises(SourceError, match="both images of split 'test'. Name each file in its own"):
         resolve(recipe(tmp_path, {"uri": ".", "split": None}))
     (tmp_path / "t10k-images.idx3-ubyte").unlink()
     found = resolve(recipe(tmp_path, {"uri": ".", "split": None}))

@@ -59,12 +59,12 @@ def test_what_scipy_saves_is_read_as_scipy_reads_it(
     arrays = {"images": np.moveaxis(array, 0, -1).astype(dtype), "labels": np.arange(len(pixels)).astype(dtype)}
     savemat(file, {"first": "text", **arrays, "last": {"a": 1}}, do_compression=saved[1], oned_as=saved[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.sources.arrays.array_values.IMAGES_PER_SHARD", per_shard)
+        patch.setattr("pipeline.sources.arrays.array_shards.IMAGES_PER_SHARD", per_shard)
         found, labels = rows(file)
     assert np.array_equal(found, pixels)
-    told = loadmat(file)
-    assert np.array_equal(found.reshape(array.shape), np.moveaxis(told["images"], -1, 0))
-    assert labels == [str(int(label)) for label in told["labels"].ravel()]
+    expected = loadmat(file)
+    assert np.array_equal(found.reshape(array.shape), np.moveaxis(expected["images"], -1, 0))
+    assert labels == [str(int(label)) for label in expected["labels"].ravel()]
 
 
 def test_notmnist_as_published_and_svhn(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_whole_doubles_that_matlab_stores_in_bytes_are_read(tmp_path: Path) -> N
     pixels, _ = rows(file)
     assert np.array_equal(pixels[..., 0], np.arange(96, dtype=np.uint8).reshape(6, 4, 4).swapaxes(1, 2))
     file = written(tmp_path / "a.mat", element(6, (4, 4, 6), "images", 2, bytes(95) + b"\1"))
-    assert "above 1, so 1 may stand for white" in fault(file)
+    assert "above 1, so 1 may mean white" in fault(file)
 
 
 def test_files_of_either_byte_order_are_read(tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ def test_which_arrays_is_part_of_the_fingerprint(tmp_path: Path) -> None:
             r"several arrays .* It has: a \(5, 4, 6\) uint8, b \(5, 4, 6\) uint8. Name one",
         ),
         ({"dataset": {"train": {"images": LABELS}}}, {}, r"no array .* It has: dataset \(1, 1\) struct. Name one"),
-        ({"a": IMAGES}, {"images": "b"}, r"no array 'b' .* Mend images in the recipe"),
+        ({"a": IMAGES}, {"images": "b"}, r"no array 'b' .* Correct images in the recipe"),
         ({"a": IMAGES, "y": LABELS[1:]}, {}, r"6 images but 5 labels: a \(5, 4, 6\) uint8, y \(1, 5\) int64"),
         ({"a": IMAGES, "y": "text"}, {}, r"6 images but 4 labels: .* y \(1, 4\) char"),
-        ({"a": IMAGES / 255}, {}, "no whole number from 0 to 255"),
-        ({"a": IMAGES > 9}, {}, "holds no numbers to take as pixels"),
-        ({"a": IMAGES * 1j}, {}, r"a \(5, 4, 6\) complex .* holds no numbers to take as pixels"),
-        ({"a": np.zeros((6, 5, 4, 2))}, {}, "is no array of images"),
-        ({"a": IMAGES[:, :0]}, {}, "damaged, or no images"),
+        ({"a": IMAGES / 255}, {}, "not a whole number from 0 to 255"),
+        ({"a": IMAGES > 9}, {}, "does not hold numbers that can be pixels"),
+        ({"a": IMAGES * 1j}, {}, r"a \(5, 4, 6\) complex .* does not hold numbers that can be pixels"),
+        ({"a": np.zeros((6, 5, 4, 2))}, {}, "is not an array of images"),
+        ({"a": IMAGES[:, :0]}, {}, "damaged, or does not hold images"),
     ],
 )
 def test_what_is_no_pictures_is_an_error(tmp_path: Path, arrays: Any, part: Any, said: str) -> None:
@@ -173,26 +173,26 @@ def packed(data: bytes) -> bytes:
     ("parts", "said"),
     [
         ([WHOLE[:-1]], "cut short inside variable 'images'"),
-        ([WHOLE[:20]], "cut short: 8 bytes expected, 4 found"),
+        ([WHOLE[:20]], "8 bytes expected, 4 found"),
         ([WHOLE, WHOLE[:3]], "no variable at byte 232"),
         ([WHOLE, bytes(8)], "no variable at byte 232"),
         ([element(9, (4, 4, 3), "images", 2, bytes(32))], "variable 'images' has 32 bytes of type 2 for 48 values"),
         ([element(9, (4, 4, 2), "images", 99, bytes(32))], "variable 'images' has 32 bytes of type 99 for 32 values"),
         ([element(9, (4, -4, 2), "images", 2, bytes(32))], r"variable 'images' has dimensions \[4, -4, 2\]"),
         ([element(9, (4, 4, 2), "i" * 300, 2, bytes(32))], "flags, dimensions or a name of 300 bytes"),
-        ([struct.pack("<II", 14, 48) + WHOLE[8:]], "no variable at byte 184|go on behind its end"),
+        ([struct.pack("<II", 14, 48) + WHOLE[8:]], "no variable at byte 184|continue past the end"),
         ([packed(PACKED[:-1])], "does not end with its values"),
-        ([packed(PACKED[:30])], "cut short"),
+        ([packed(PACKED[:30])], "bytes expected"),
         ([packed(PACKED[:-4] + bytes(4))], "incorrect data check"),
         ([packed(zlib.compress(WHOLE + bytes(8)))], "does not end with its values"),
-        ([packed(zlib.compress(bytes(64)))], "a compressed element that is no variable"),
+        ([packed(zlib.compress(bytes(64)))], "a compressed element that is not a variable"),
         ([packed(b"no zlib stream")], "incorrect header check"),
         ([struct.pack("<IIII", 14, 56, 6, 0) + struct.pack("<HHI", 5, 9, 0) + bytes(40)], "9 bytes in a tag that has"),
     ],
 )
 def test_a_damaged_file_is_an_error(tmp_path: Path, parts: list[bytes], said: str) -> None:
     file = written(tmp_path / "a.mat", *parts)
-    with pytest.raises(SourceError, match=f"damaged, cut short or no MATLAB 5 file .*({said}).*Fetch it again"):
+    with pytest.raises(SourceError, match=f"damaged, cut short or not a MATLAB 5 file .*({said}).*Fetch it again"):
         handed_out(source_of(file, format="mat"))
     fault(file)
 
@@ -202,16 +202,16 @@ def test_the_values_of_a_variable_do_not_reach_into_the_next(tmp_path: Path) -> 
     second = element(9, (1, 1), "y", 2, b"\1")
     lying = element(9, (4, 4, 2), "images", 2, bytes(range(32)))
     lying = struct.pack("<II", 14, len(lying) - 8 - 16) + lying[8 : len(lying) - 16] + second
-    assert "the values of 'images' go on behind its end" in fault(written(tmp_path / "a.mat", lying), labels="")
+    assert "the values of 'images' continue past the end" in fault(written(tmp_path / "a.mat", lying), labels="")
 
 
 def test_other_versions_say_what_to_do(tmp_path: Path) -> None:
     file = written(tmp_path / "a.mat", version=0x0200)
     assert detect(file) == "mat"
-    assert "is of MATLAB 7.3 (HDF5), which is not read. Save it with save(..., '-v7') in MATLAB" in fault(file)
-    assert "its header is of another version" in fault(written(tmp_path / "b.mat", version=0x0300))
+    assert "is a MATLAB 7.3 file (HDF5), which cannot be read. Save it with save(..., '-v7') in MATLAB" in fault(file)
+    assert "its header has another version" in fault(written(tmp_path / "b.mat", version=0x0300))
     savemat(tmp_path / "c.mat", {"images": LABELS}, format="4")
-    assert "no MATLAB 5 file" in fault(tmp_path / "c.mat", format="mat")
+    assert "not a MATLAB 5 file" in fault(tmp_path / "c.mat", format="mat")
 
 
 @given(seed=st.integers(0, 2**32), compressed=st.booleans())

@@ -113,7 +113,7 @@ def test_labels_of_a_kind_that_is_not_read_are_an_error(tmp_path: Path, name: st
     file = saved(tmp_path, images=IMAGES)
     (tmp_path / name).write_text("0\n1\n2\n1\n")
     with pytest.raises(
-        SourceError, match=rf"{name} beside .*images.npy may hold its labels. Name a .npy.*labels = \"\""
+        SourceError, match=rf"{name} in the folder of .*images.npy may hold its labels. Name a .npy.*labels = \"\""
     ):
         labels(file)
     assert labels(file, labels="") == [None] * 4
@@ -123,18 +123,18 @@ def test_labels_of_a_kind_that_is_not_read_are_an_error(tmp_path: Path, name: st
 
 def test_two_files_of_labels_and_another_length_are_errors(tmp_path: Path) -> None:
     file = saved(tmp_path, images=IMAGES, labels=NUMBERS, y=NUMBERS[::-1])
-    with pytest.raises(SourceError, match=r"labels.npy, y.npy beside .* may hold its labels"):
+    with pytest.raises(SourceError, match=r"labels.npy, y.npy in the folder of .* may hold its labels"):
         labels(file)
     assert labels(file, labels="y.npy") == TEXTS[::-1]
     (tmp_path / "y.npy").unlink()
     np.save(tmp_path / "labels.npy", NUMBERS[:3])
     with pytest.raises(
-        SourceError, match=r'4 images but 3 labels: .* belong together, or say labels = "" for no labels'
+        SourceError, match=r'4 images but 3 labels: .* belong together, or set labels = "" for no labels'
     ):
         labels(file)
     np.savez(tmp_path / "labels.npz", NUMBERS, NUMBERS)
     (tmp_path / "labels.npy").unlink()
-    with pytest.raises(SourceError, match=r"labels.npz, which has the labels, must hold one array"):
+    with pytest.raises(SourceError, match=r"labels.npz holds the labels, so it must hold one array"):
         labels(file)
 
 

@@ -54,8 +54,8 @@ def fault(file: Path, **part: Any) -> str:
         ({"data": IMAGES.reshape(6, 20), "y": LABELS}, {}, r"no array .* It has: data \(6, 20\) uint8, y \(6,\) int64"),
         ({}, {"format": "npz"}, "no array .* It has: none. Name"),
         ({f"a{n}": IMAGES for n in range(22)}, {}, r"a19 \(6, 5, 4\) uint8 and 2 more"),
-        ({"x": IMAGES, "y": LABELS}, {"images": "z"}, r"no array 'z' in .* It has: x .* Mend images in the recipe"),
-        ({"x": IMAGES, "y": LABELS}, {"labels": "z"}, "no array 'z' in .* Mend labels in the recipe"),
+        ({"x": IMAGES, "y": LABELS}, {"images": "z"}, r"no array 'z' in .* It has: x .* Correct images in the recipe"),
+        ({"x": IMAGES, "y": LABELS}, {"labels": "z"}, "no array 'z' in .* Correct labels in the recipe"),
         (
             {"x": IMAGES, "fine": LABELS, "coarse": LABELS},
             {},
@@ -63,44 +63,48 @@ def fault(file: Path, **part: Any) -> str:
         ),
         ({"x": IMAGES, "y": LABELS[:5]}, {}, r"6 images but 5 labels: x \(6, 5, 4\) uint8, y \(5,\) int64. Check that"),
         ({"x": IMAGES[:0], "y": LABELS[:0]}, {}, "holds no images"),
-        ({"x": IMAGES[:, :0], "y": LABELS}, {}, "damaged, or no images"),
-        ({"x": np.zeros((6, 5, 4, 4), np.uint8)}, {}, "is no array of images. Save it as"),
+        ({"x": IMAGES[:, :0], "y": LABELS}, {}, "damaged, or does not hold images"),
+        ({"x": np.zeros((6, 5, 4, 4), np.uint8)}, {}, "is not an array of images. Save it as"),
         ({"x": np.zeros((6, 3, 4, 3), np.uint8)}, {}, "may have its channels first or last. Save it as"),
-        ({"x": IMAGES.reshape(6, 20)}, {}, "is no array of images. Save it as .* or name another array with images ="),
-        ({"x": IMAGES / 255}, {}, "holds 0.* no whole number from 0 to 255: .* Save it as uint8"),
-        ({"x": np.full((6, 5, 4), 256)}, {}, "holds 256, no whole number"),
-        ({"x": np.full((6, 5, 4), -1)}, {}, "holds -1, no whole number"),
-        ({"x": IMAGES / 255 - 0.4}, {}, r"holds -?0.* Of other floats only \(k - 127.5\) / 255 is read"),
-        ({"x": spoilt(0.301)}, {}, "holds 0.301, no whole number"),
-        ({"x": spoilt(np.nan)}, {}, "holds nan, no whole number"),
-        ({"x": spoilt(200.0)}, {}, "holds 200.0, no whole number"),
-        ({"x": np.full((6, 5, 4), np.nan)}, {}, "holds nan, no whole number"),
-        ({"x": np.full((6, 5, 4), np.inf)}, {}, "holds inf, no whole number"),
-        ({"x": np.ones((6, 5, 4))}, {}, r"no value of x \(6, 5, 4\) float64 .* above 1, so 1 may stand for white"),
-        ({"x": np.ones((6, 5, 4), int)}, {}, "above 1, so 1 may stand for white"),
-        ({"x": np.ones((6, 5, 4), bool)}, {}, "holds no numbers to take as pixels"),
-        ({"x": np.ones((6, 5, 4), complex)}, {}, "holds no numbers to take as pixels"),
+        (
+            {"x": IMAGES.reshape(6, 20)},
+            {},
+            "is not an array of images. Save it as .* or name another array with images =",
+        ),
+        ({"x": IMAGES / 255}, {}, "holds 0.* which is not a whole number from 0 to 255, .* Save it as uint8"),
+        ({"x": np.full((6, 5, 4), 256)}, {}, "holds 256, which is not a whole number"),
+        ({"x": np.full((6, 5, 4), -1)}, {}, "holds -1, which is not a whole number"),
+        ({"x": IMAGES / 255 - 0.4}, {}, r"holds -?0.* only other floats that are accepted are \(k - 127.5\) / 255"),
+        ({"x": spoilt(0.301)}, {}, "holds 0.301, which is not a whole number"),
+        ({"x": spoilt(np.nan)}, {}, "holds nan, which is not a whole number"),
+        ({"x": spoilt(200.0)}, {}, "holds 200.0, which is not a whole number"),
+        ({"x": np.full((6, 5, 4), np.nan)}, {}, "holds nan, which is not a whole number"),
+        ({"x": np.full((6, 5, 4), np.inf)}, {}, "holds inf, which is not a whole number"),
+        ({"x": np.ones((6, 5, 4))}, {}, r"no value of x \(6, 5, 4\) float64 .* above 1, so 1 may mean white"),
+        ({"x": np.ones((6, 5, 4), int)}, {}, "above 1, so 1 may mean white"),
+        ({"x": np.ones((6, 5, 4), bool)}, {}, "does not hold numbers that can be pixels"),
+        ({"x": np.ones((6, 5, 4), complex)}, {}, "does not hold numbers that can be pixels"),
         ({"x": OBJECTS}, {}, r"x \(6,\) Python objects or records .* never unpickled"),
         ({"x": IMAGES, "y": OBJECTS}, {}, r"y \(6,\) Python objects or records .* never unpickled"),
-        ({"x": IMAGES, "y": LABELS / 4}, {}, 'holds no labels that are read: .* or none with labels = ""'),
-        ({"x": IMAGES, "y": LABELS + np.inf}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.array([np.nan, 1, 2, 3, 4, 0.5])}, {}, "holds no labels that are read"),
+        ({"x": IMAGES, "y": LABELS / 4}, {}, 'does not hold labels: .* or set labels = ""'),
+        ({"x": IMAGES, "y": LABELS + np.inf}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.array([np.nan, 1, 2, 3, 4, 0.5])}, {}, "does not hold labels"),
         (
             {"x": IMAGES, "onehot": np.eye(6)},
             {},
-            r"no array .* is called labels, but onehot \(6, 6\) float64 may be those",
+            r"no array .* is called labels, but onehot \(6, 6\) float64 may be the labels",
         ),
         ({"images": IMAGES, "y_train": LABELS}, {}, r"called labels, but y_train \(6,\) int64 may be .*labels = \"\""),
-        ({"x": IMAGES, "y": LABELS * 1e300}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.ones((6, 2))}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.eye(6) / 2}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.zeros((6, 0))}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.zeros((6, 2, 2))}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.array([["a", "b"]] * 6)}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.array([b"\xff"] * 6)}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": np.array(["\ud800"] * 6)}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": LABELS.astype("M8[s]")}, {}, "holds no labels that are read"),
-        ({"x": IMAGES, "y": LABELS * 1j}, {}, "holds no labels that are read"),
+        ({"x": IMAGES, "y": LABELS * 1e300}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.ones((6, 2))}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.eye(6) / 2}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.zeros((6, 0))}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.zeros((6, 2, 2))}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.array([["a", "b"]] * 6)}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.array([b"\xff"] * 6)}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": np.array(["\ud800"] * 6)}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": LABELS.astype("M8[s]")}, {}, "does not hold labels"),
+        ({"x": IMAGES, "y": LABELS * 1j}, {}, "does not hold labels"),
     ],
 )
 def test_what_is_no_pictures_or_labels_is_an_error(tmp_path: Path, arrays: Any, part: Any, said: str) -> None:
@@ -114,7 +118,7 @@ def test_labels_beside_must_be_one_array_of_one_file(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy"):
         np.save(tmp_path / name, IMAGES)
     np.savez(tmp_path / "y.npz", LABELS, LABELS)
-    with pytest.raises(SourceError, match=r"y.npz, which has the labels, must hold one array. It has: arr_0 \(6,\)"):
+    with pytest.raises(SourceError, match=r"y.npz holds the labels, so it must hold one array. It has: arr_0 \(6,\)"):
         handed_out(source_of(tmp_path / "a.npy", labels="y.npz"))
     np.save(tmp_path / "y.npy", LABELS)
     several = resolve(recipe(tmp_path, {"uri": "[ab].npy", "labels": "y.npy"}))
@@ -124,14 +128,16 @@ def test_labels_beside_must_be_one_array_of_one_file(tmp_path: Path) -> None:
 
 def test_other_forms_keys_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", IMAGES)
-    with pytest.raises(RecipeError, match="transposed says nothing of a source of format npz"):
+    with pytest.raises(RecipeError, match="transposed does not apply to a source of format npz"):
         source_of(tmp_path / "a.npy", transposed=True)
 
 
 def test_a_large_array_in_fortran_order_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", np.asfortranarray(IMAGES))
     monkeypatch.setattr("pipeline.sources.arrays.npz.FORTRAN_BYTES", 119)
-    assert "in Fortran order, which is read whole, and larger than 1 GiB. Save np.ascont" in fault(tmp_path / "a.npy")
+    assert "in Fortran order and larger than 1 GiB. Arrays in Fortran order are read whole. Save np.ascont" in fault(
+        tmp_path / "a.npy"
+    )
 
 
 HEADER = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 2), }"
@@ -144,21 +150,21 @@ def headed(text: bytes, data: bytes = bytes(4)) -> bytes:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (npy(IMAGES)[:-1], "cut short: 120 bytes expected, 119 found"),
-        (npy(IMAGES)[:9], "cut short: 2 bytes expected, 1 found"),
-        (npy(IMAGES) + b"\0", "goes on behind its 6 rows"),
-        (b"\x93NUMPY\x09\0", "version 9.0 of the format is not known"),
+        (npy(IMAGES)[:-1], r"cut short \(120 bytes expected, 119 found"),
+        (npy(IMAGES)[:9], r"cut short \(2 bytes expected, 1 found"),
+        (npy(IMAGES) + b"\0", "more bytes follow its 6 rows"),
+        (b"\x93NUMPY\x09\0", "unknown version 9.0 of the format"),
         (b"\x93NUMPY\2\0\xff\xff\xff\xff", "a header of 4294967295 bytes"),
-        (headed(b"{"), "a header that makes no sense"),
-        (headed(b"{}"), "a header that makes no sense"),
-        (headed(b"[" * 9_000), "a header that makes no sense"),
-        (headed(HEADER.replace(b"(1,", b"(-1,")), "a header that makes no sense"),
-        (headed(HEADER.replace(b"|u1", b"|u7")), "a header that makes no sense"),
-        (headed(HEADER.replace(b"(1, 2, 2)", b"(10000000000, 2, 2)")), "cut short"),
-        (headed(HEADER.replace(b"(1, 2, 2)", b"(1" + b"0" * 40 + b", 2, 2)")), "cut short"),
-        (headed(HEADER.replace(b"(1, 2, 2)", b"(1, 2, 2" + b"0" * 40 + b")")), "damaged, or no images"),
+        (headed(b"{"), "an invalid header"),
+        (headed(b"{}"), "an invalid header"),
+        (headed(b"[" * 9_000), "an invalid header"),
+        (headed(HEADER.replace(b"(1,", b"(-1,")), "an invalid header"),
+        (headed(HEADER.replace(b"|u1", b"|u7")), "an invalid header"),
+        (headed(HEADER.replace(b"(1, 2, 2)", b"(10000000000, 2, 2)")), "bytes expected, 4 found"),
+        (headed(HEADER.replace(b"(1, 2, 2)", b"(1" + b"0" * 40 + b", 2, 2)")), "bytes expected, 4 found"),
+        (headed(HEADER.replace(b"(1, 2, 2)", b"(1, 2, 2" + b"0" * 40 + b")")), "damaged, or does not hold images"),
         (headed(HEADER.replace(b"'|u1'", b"[('a', '|u1')]")), "Python objects or records"),
-        (headed(HEADER.replace(b"(1, 2, 2)", b"()")), "no array of images"),
+        (headed(HEADER.replace(b"(1, 2, 2)", b"()")), "not an array of images"),
         (b"PK\3\4" + bytes(22) + b"\5\0\0\0a.npy", "damaged or cut short .*not a zip file"),
     ],
 )
@@ -184,7 +190,7 @@ def test_a_damaged_archive_is_an_error_that_names_the_array(tmp_path: Path) -> N
             archive.writestr("x.npy", npy(IMAGES))
     assert "two arrays have one name" in fault(file)
     as_zip(file, {"x.npy": b"no array"})
-    assert "a.npz, x.npy, is damaged or cut short (no .npy file: its first bytes are others)" in fault(file)
+    assert "a.npz, x.npy, is damaged or cut short (the magic string is not correct" in fault(file)
 
 
 def test_a_password_is_an_error(tmp_path: Path) -> None:
@@ -194,7 +200,7 @@ def test_a_password_is_an_error(tmp_path: Path) -> None:
     data[data.index(b"PK\1\2") + 8] |= 1
     file.write_bytes(data)
     assert "cannot be unpacked" in fault(file)
-    assert "Save it anew with np.savez" in fault(file)
+    assert "Save it again with np.savez" in fault(file)
 
 
 @given(seed=st.integers(0, 2**32), packed=st.booleans(), plain=st.booleans())

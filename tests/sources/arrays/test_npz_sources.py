@@ -159,7 +159,7 @@ def test_any_layout_of_the_same_pictures_is_the_same(
     save = np.savez_compressed if packed else np.savez
     save(file, labels=np.arange(len(pixels)), images=array.astype(dtype, order=order))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.sources.arrays.array_values.IMAGES_PER_SHARD", per_shard)
+        patch.setattr("pipeline.sources.arrays.array_shards.IMAGES_PER_SHARD", per_shard)
         found, labels = rows(file)
     assert np.array_equal(found, pixels)
     assert labels == [str(n) for n in range(len(pixels))]
@@ -168,11 +168,11 @@ def test_any_layout_of_the_same_pictures_is_the_same(
 def test_shards_are_cut_by_count_and_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(saved(tmp_path, images=IMAGES[:5], labels=LABELS[:5]))
     assert [shard.paths for shard in read(source)] == [tuple("01234")]
-    monkeypatch.setattr("pipeline.sources.arrays.array_values.IMAGES_PER_SHARD", 2)
+    monkeypatch.setattr("pipeline.sources.arrays.array_shards.IMAGES_PER_SHARD", 2)
     shards = list(read(source))
     assert [(shard.paths, shard.labels) for shard in shards] == [(t, t) for t in (("0", "1"), ("2", "3"), ("4",))]
     assert [shard.paths for shard in read(source, {shards[2].shard})] == [("4",)]
-    monkeypatch.setattr("pipeline.sources.arrays.array_values.BYTES_PER_SHARD", 20)
+    monkeypatch.setattr("pipeline.sources.arrays.array_shards.BYTES_PER_SHARD", 20)
     assert [shard.paths for shard in read(source)] == [(n,) for n in "01234"]
 
 

@@ -86,5 +86,5 @@ def test_emnist_labels_and_splits_are_found_by_the_usual_names(tmp_path: Path) -
 
 def test_other_forms_are_not_turned(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("label,a,b,c,d\n1,2,3,4,5\n")
-    with pytest.raises(RecipeError, match="transposed says nothing of a source of format csv"):
+    with pytest.raises(RecipeError, match="transposed does not apply to a source of format csv"):
         source_of(tmp_path / "a.csv", transposed=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources.glyphs import SPLITS, blocks, plan_glyphs, render
 from pipeline.sources.glyphs.blocks import draw_files
-from pipeline.sources.glyphs.draw import FACES, STROKES, spoil, stamp, template
+from pipeline.sources.glyphs.draw import FACES, STROKES, damage, stamp, template
 from pipeline.sources.glyphs.plan import Kind
 from pipeline.sources.glyphs.random import draw_bytes, draws
 
@@ -116,4 +116,4 @@ def test_no_letter_reaches_the_edge_of_its_template() -> None:
 @given(st.integers(0, 2**40))
 def test_a_cut_png_ends_inside_its_image_data(index: int) -> None:
     png = bytes(33) + (500).to_bytes(4, "big") + b"IDAT" + bytes(500 + 16)
-    assert 41 + 100 <= len(spoil(png, Kind.TRUNCATED, index, 1)) <= 41 + 400
+    assert 41 + 100 <= len(damage(png, Kind.TRUNCATED, index, 1)) <= 41 + 400

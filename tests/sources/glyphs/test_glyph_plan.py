@@ -19,7 +19,7 @@ def test_every_kind_is_planted_in_the_known_number(rows: int, seed: int) -> None
     plan = plan_glyphs(rows, seed)
     told = Counter(truth(plan)["kind"].to_pylist())
     assert told == planted_counts(plan)
-    assert set(told) == {kind.spelled for kind in Kind}
+    assert set(told) == {kind.truth_name for kind in Kind}
     assert sum(told.values()) == len(plan.labels)
     assert planted_counts(plan) == planted_counts(plan_glyphs(rows, 99))
 
@@ -73,12 +73,12 @@ def test_the_truth_survives_parquet_with_its_documentation(tmp_path: Path) -> No
 
 
 def test_too_small_a_set_is_refused_with_advice() -> None:
-    with pytest.raises(SourceError, match="ask for 100 rows or more"):
+    with pytest.raises(SourceError, match="Set rows to 100 or more"):
         plan_glyphs(99, seed=1)
 
 
 def test_an_unknown_part_is_refused_with_advice() -> None:
-    with pytest.raises(SourceError, match="ask for one of: train, test"):
+    with pytest.raises(SourceError, match="Parts: train, test"):
         blocks(plan_glyphs(100, seed=1), "valid")
 
 

@@ -79,5 +79,5 @@ def test_a_stopped_run_leaves_nothing_under_the_final_name_and_the_next_one_succ
 
 def test_folders_go_into_an_empty_folder_but_never_over_files(tmp_path: Path) -> None:
     assert write_folders(tmp_path, rendered("test")) == len(PLAN.span("test"))
-    with pytest.raises(SourceError, match="exists already; remove it or name another folder"):
+    with pytest.raises(SourceError, match="is not empty. Delete it or name another folder"):
         write_folders(tmp_path, rendered())

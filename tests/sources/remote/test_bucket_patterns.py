@@ -35,7 +35,7 @@ def test_a_pattern_finds_objects_as_it_finds_files(bucket: Bucket, tmp_path: Pat
         assert {source.group for source in found} == {start + pattern}
     paths = [path for shard in read(found[0]) for path in shard.paths]
     assert paths == ["b.tar/A/00000.png", "b.tar/B/00001.png"]
-    with pytest.raises(RecipeError, match="digest is of one file"):
+    with pytest.raises(RecipeError, match="digest is only valid for one file"):
         resolve(recipe(tmp_path, {"uri": start + "*.tar", "digest": sha(DATA)}))
 
 
@@ -62,7 +62,7 @@ def test_an_object_that_is_really_called_so_comes_first(bucket: Bucket, tmp_path
 
 
 def test_a_bucket_is_named_without_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.remote.buckets.exists", lambda _: False)
+    monkeypatch.setattr("pipeline.storage.exists", lambda _: False)
     with pytest.raises(RecipeError, match="the bucket must be named without"):
         resolve(recipe(tmp_path, {"uri": "s3://buck*/a.tar"}))
 

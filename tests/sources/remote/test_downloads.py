@@ -22,7 +22,7 @@ from pipeline.sources.remote.download import cache_folder, fetch
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pipeline.sources.remote.download._WAITS", (0, 0))
+    monkeypatch.setattr("pipeline.sources.remote.download._RETRY_DELAYS", (0, 0))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with Server() as running:
@@ -180,7 +180,7 @@ def test_a_web_page_instead_of_a_file_is_said_to_be_one_and_not_kept(
     server: Server, page: bytes, kind: str | None
 ) -> None:
     server.files["/a.bin"] = page
-    with pytest.raises(CheckError, match=r"a.bin: the server sent a web page.*may want a login") as caught:
+    with pytest.raises(CheckError, match=r"a.bin: the server sent a web page.*may need a login") as caught:
         fetch(part(server, digest=digest(DATA, kind) if kind else None))
     assert "\n" not in str(caught.value)
     assert server.asked == ["/a.bin"]

@@ -107,7 +107,9 @@ def test_a_file_that_is_really_called_so_comes_first(base: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["*.parquet", "s/*.tar", "**/none", "folder*", "*/"])
 def test_no_match_is_an_error(base: Path, uri: str) -> None:
-    with pytest.raises(SourceError, match="d: no file matches .* a folder of images is named itself. Check the uri"):
+    with pytest.raises(
+        SourceError, match="d: no file matches .* name a folder of images without a pattern. Check the uri"
+    ):
         found(base / "u" if uri == "*/" else base, uri)
 
 
@@ -120,14 +122,14 @@ def test_a_folder_that_cannot_be_listed_is_an_error(base: Path, uri: str) -> Non
 
 @pytest.mark.parametrize("uri", ["*/../a.csv", "a**", "s/**.csv", "***"])
 def test_a_pattern_that_makes_no_sense_is_an_error(base: Path, uri: str) -> None:
-    with pytest.raises(RecipeError, match=r"there can be no '..', and \*\* stands alone"):
+    with pytest.raises(RecipeError, match=r"'..' is not allowed, and \*\* must stand alone"):
         found(base, uri)
 
 
 def test_a_name_that_is_no_utf8_is_an_error(base: Path) -> None:
     with open(os.fsencode(base) + b"/\xff.csv", "wb") as stream:  # noqa: PTH123 - a name in bytes
         stream.write(CSV)
-    with pytest.raises(SourceError, match=r"the name \\xff.csv is no UTF-8. Rename the file"):
+    with pytest.raises(SourceError, match=r"the name \\xff.csv is not UTF-8. Rename the file"):
         found(base, "*.csv")
     assert len(found(base, "a*.csv")) == 2
 
@@ -136,9 +138,9 @@ def test_a_name_that_is_no_utf8_is_an_error(base: Path) -> None:
     "check", [{"bytes": 3}, {"digest": f"md5:{'0' * 32}"}, {"bytes": 3, "digest": f"md5:{'0' * 32}"}]
 )
 def test_what_is_of_one_file_is_not_asked_of_several(base: Path, check: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=f"{', '.join(check)} is of one file, and this names several"):
+    with pytest.raises(RecipeError, match=f"{', '.join(check)} is only valid for one file, and the uri is a pattern"):
         found(base, "*.csv", **check)
-    with pytest.raises(RecipeError, match="is of one file"):
+    with pytest.raises(RecipeError, match="is only valid for one file"):
         found(base, "b*.csv", **check)
 
 

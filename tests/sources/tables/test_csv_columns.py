@@ -220,10 +220,10 @@ def test_positions_name_columns_of_a_file_without_a_header(tmp_path: Path) -> No
     assert read_back(file, images="2-65", labels="last") == ["x"] * 40
     assert read_back(file, images="2-65", labels="") == [None] * 40
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({}, "no CSV of pixels: it has no header, and 67 columns make no picture"),
+        ({}, "not a CSV of pixels: it has no header, and 67 columns make no image"),
         ({"images": "2-65"}, "it is not clear which column is the label"),
         ({"images": "2-67"}, 'images = "2-67" goes beyond the last column, 66'),
-        ({"images": "3-65"}, 'images = "3-65" names 63 columns, which make no picture'),
+        ({"images": "3-65"}, 'images = "3-65" names 63 columns, which make no image'),
         ({"labels": "67"}, "there is no column '67'"),
         ({"labels": "label"}, "there is no column 'label'"),
     ]
@@ -243,8 +243,8 @@ def test_the_recipe_names_columns_of_a_header(tmp_path: Path) -> None:
         ({}, "neither pixels nor a usual name of a label nor .*: breed, feature0, .* and 54 more. Name .*labels = "),
         ({"images": "feature"}, "neither pixels nor a usual name of a label .*: breed, pixel0, .*labels = "),
         ({"labels": "no"}, "there is no column 'no' .* whose columns are breed, pixel0"),
-        ({"images": "no", "labels": ""}, 'no column is called as images = "no" has it'),
-        ({"images": "pixel1", "labels": "breed"}, 'images = "pixel1" names 11 columns, which make no picture'),
+        ({"images": "no", "labels": ""}, 'no column name begins with images = "no"'),
+        ({"images": "pixel1", "labels": "breed"}, 'images = "pixel1" names 11 columns, which make no image'),
     ]
     for options, match in wrong:
         with pytest.raises(SourceError, match=match):
@@ -279,11 +279,11 @@ def test_positions_name_columns_below_a_header_that_does_not_say_pixels(tmp_path
             ["label", *PIXELS[:30], *PIXELS[31:]],
             "pixel0 to pixel63 are not numbered without gaps: number 30 is missing",
         ),
-        (["label", *PIXELS[:50]], "its 50 columns pixel0 to pixel49 make no picture"),
+        (["label", *PIXELS[:50]], "its 50 columns pixel0 to pixel49 make no image"),
         (["label", *(f"p{n}" for n in range(16))], "its 16 columns p0 to p15 are too few to be taken for pixels"),
         (
             ["label", *(f"p{c}_{r}" for r, c in GRID)],
-            "64 columns p0_0 to p7_7 are not the rows and columns of a picture",
+            "64 columns p0_0 to p7_7 are not the rows and columns of an image",
         ),
         (
             ["label", *(f"p{n}" for n in range(64)), *(f"q{n}" for n in range(64))],
@@ -324,7 +324,7 @@ def test_a_table_without_pixels_is_an_error_that_says_what_it_has_and_what_to_do
     columns = ", ".join(lines[0].replace(";", ",").replace("\t", ",").split(",")[:12])
     with pytest.raises(
         SourceError,
-        match=f'x is no CSV of pixels: .* columns: {columns}.*set images = "PREFIX" .*labels = .*format = "list"',
+        match=f'x is not a CSV of pixels: .* columns: {columns}.*set images = "PREFIX" .*labels = .*format = "list"',
     ) as caught:
         handed_out(source_of(tmp_path / "x"))
     assert "\n" not in str(caught.value)
@@ -372,7 +372,7 @@ def test_a_first_row_of_numbers_is_a_header_only_where_it_can_be_nothing_else(
 @pytest.mark.parametrize("lines", [(COUNTED, ["8"] * 64), (["cat", *COUNTED], ["dog", *["8"] * 64])])
 def test_a_first_row_that_may_be_a_header_or_a_picture_is_an_error(tmp_path: Path, lines: Sequence[list[str]]) -> None:
     (tmp_path / "a.csv").write_text("".join(",".join(line) + "\n" for line in lines))
-    with pytest.raises(SourceError, match="counts from 0 to 63: it is a header or a picture"):
+    with pytest.raises(SourceError, match="counts from 0 to 63: it may be a header or an image"):
         handed_out(source_of(tmp_path / "a.csv"))
 
 

@@ -15,7 +15,7 @@ from making import handed_out, pictures, source_of, turned_away
 
 from pipeline.errors import SourceError
 from pipeline.sources import read, survey
-from pipeline.sources.tables.csv import _encode
+from pipeline.sources.tables.csv import _make_shard
 from pipeline.sources.tables.csv_columns import Layout
 
 HEADER = "label,pixel0,pixel1,pixel2,pixel3"
@@ -147,8 +147,8 @@ def test_a_cut_gzip_is_an_error(tmp_path: Path, keep: int) -> None:
 
 @given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=20))
 def test_every_line_is_a_picture_a_reject_or_blank(lines: list[bytes]) -> None:
-    layout = Layout(4, ",", None, (0, 1, 2, 3), (2, 2, 1), header=False, sure=True)
-    shard = _encode("k", "f", 0, [line + b"\n" for line in [b"1,2,3,4", *lines]], layout)
+    layout = Layout(4, ",", None, (0, 1, 2, 3), (2, 2, 1), header=False, is_certain=True)
+    shard = _make_shard("k", "f", 0, [line + b"\n" for line in [b"1,2,3,4", *lines]], layout)
     assert len(shard) == 1 + sum(bool(line.strip()) for line in lines)
     assert len({*shard.paths, *(refused.path for refused in shard.refused)}) == len(shard)
 

@@ -95,7 +95,7 @@ def test_a_list_is_told_by_its_first_line(tmp_path: Path, form: str | None, line
     if form:
         assert detect(tmp_path / "x") == form
     else:
-        with pytest.raises(SourceError, match="of no form"):
+        with pytest.raises(SourceError, match="form is not recognised"):
             detect(tmp_path / "x")
 
 
@@ -139,30 +139,30 @@ def test_an_empty_label_is_none(tmp_path: Path, lines: tuple[str, ...], options:
         (
             ("path,file,label", "a,b,c"),
             {},
-            "not one column but several may be the paths .*'path, file, label'.*images =",
+            "several columns may be the paths .*'path, file, label'.*images =",
         ),
         (("path,label,class", "a,b,c"), {}, "several columns are called like labels .*labels = .* for none"),
         (("path,width", "a/1.png,28"), {}, 'no column is called like labels .* or labels = "" for none'),
         (("a,b,c", "x.png,1,2"), {}, "no column is called like labels .*'a, b, c'.*Name the column with labels"),
-        (("a,b,c", "x,1,2"), {}, "no column is called like paths, or holds them, .*Name the column with images"),
+        (("a,b,c", "x,1,2"), {}, "no column is called like paths or holds image names .*Name the column with images"),
         (("photo,breed", "a/1.png,cat", "b/2.png,dog"), {}, "no column is called like labels .*'photo, breed'"),
         (
             ("a/1.png,cat,train", "b/2.png,dog,test"),
             {},
-            '2 columns beside the paths .* labels = "first", "last" or its pos',
+            '2 columns besides the paths .* labels = "first", "last" or its pos',
         ),
         (
             ("a/1.png,cat,3,4", "b/2.png,dog,3,4"),
             {},
-            '3 columns beside the paths .* labels = "first", "last" or its pos',
+            '3 columns besides the paths .* labels = "first", "last" or its pos',
         ),
-        (("a/1.png,a/2.png", "b/2.png,a/2.png"), {}, "not one column but several may be the paths"),
+        (("a/1.png,a/2.png", "b/2.png,a/2.png"), {}, "several columns may be the paths"),
         (("path,label,label", "a/1.png,cat,1"), {}, "several columns are called like labels"),
         (("path,label,label", "a/1.png,cat,1"), {"labels": "label"}, "2 columns are called 'label'"),
         (("path,kind,kind", "a/1.png,cat,1"), {"labels": "kind"}, "2 columns are called 'kind'"),
         (("path,x,y", "a/1.png,3,4"), {}, "no column is called like labels"),
         (("a/1.png,cat",), {"labels": "2"}, "no column '2'"),
-        (tuple(f"{n},{n}.png" for n in range(25)), {}, "the only column beside the paths counts the rows"),
+        (tuple(f"{n},{n}.png" for n in range(25)), {}, "the only column besides the paths counts the rows"),
         (("path,label", "a/1.png,cat"), {"images": "photo"}, "no column 'photo' .*'path, label'"),
         (("a/1.png,cat",), {"labels": "kind"}, "no column 'kind'"),
         (("path,label",), {}, "lists no files"),
@@ -289,7 +289,7 @@ def test_labels_that_differ_only_in_spelling_are_one_label(tmp_path: Path) -> No
 def test_a_list_from_elsewhere_names_no_files_of_this_machine(tmp_path: Path) -> None:
     file = listed(tmp_path, "path,label", "/etc/passwd,x")
     part = SourcePart(uri="https://host/list.csv", dataset="d", split="train")
-    with pytest.raises(SourceError, match="a list from elsewhere cannot name files of this machine"):
+    with pytest.raises(SourceError, match="a downloaded list cannot name files of this machine"):
         survey(Source(part, file, "train", "list", None, 1_000))
 
 
@@ -337,7 +337,7 @@ def test_no_listed_file_is_opened_here(tmp_path: Path, monkeypatch: pytest.Monke
     source = source_of(file)
     content = file.read_bytes()
     with monkeypatch.context() as held:
-        held.setattr("pipeline.sources.tables.file_list._content", lambda _: content)
+        held.setattr("pipeline.sources.tables.file_list._read_content", lambda _: content)
         for name in ("builtins.open", "io.open", "os.open"):
             held.setattr(name, None)
         found, shards = survey(source), list(read(source))

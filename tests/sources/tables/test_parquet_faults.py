@@ -71,10 +71,10 @@ def test_a_number_without_a_name_is_an_error_and_minus_one_is_no_label(tmp_path:
         ),
         ({"image": PNGS, "label": NUMBERS}, {"images": "no"}, "no column 'no' in .*It has: image .binary., label"),
         ({"image": PNGS, "label": NUMBERS}, {"labels": "no"}, "no column 'no' in .*Name one with labels"),
-        ({"image": PNGS, "label": PNGS}, {"images": "image", "labels": "label"}, "row 0 of column 'label' .*no UTF-8"),
+        ({"image": PNGS, "label": PNGS}, {"images": "image", "labels": "label"}, "row 0 of column 'label' .*not UTF-8"),
         ({"image": PNGS, "label": [[0, 1]] * 12}, {"labels": "label"}, "column 'label' .*neither text nor numbers"),
         ({"image": PNGS}, {"images": "image", "labels": "image"}, "column 'image' .*neither text nor numbers"),
-        ({"image": PNGS, "label": [0.5] * 12}, {}, "column 'label' .* are no whole numbers"),
+        ({"image": PNGS, "label": [0.5] * 12}, {}, "column 'label' .* are not whole numbers"),
         ({"image": PNGS, "label": NUMBERS, "labels": [[0]] * 12}, {}, "one of several columns may be the labels"),
         ({"image": PNGS, "y": NUMBERS, "digit": NUMBERS}, {}, "several columns may be the labels .'y', 'digit'."),
         ({"image": PNGS, "x": NUMBERS, "y": NUMBERS}, {}, "several columns may be the labels, or none, .'x', 'y'."),
@@ -150,16 +150,16 @@ def test_a_column_that_may_hold_labels_is_never_left_out_silently(tmp_path: Path
 @pytest.mark.parametrize(
     ("column", "match"),
     [
-        ([0.0] * 7 + [0.5] + [1.5] * 4, "column 'label' .* are no whole numbers: row 7 has 0.5. .*labels ="),
-        ([0.0] * 11 + [float("inf")], "column 'label' .* are no whole numbers: row 11 has inf"),
-        ([0.0] * 11 + [1e300], "are no whole numbers: row 11 has 1e"),
-        (pa.array(np.array([0] * 9 + [0.5] * 3, np.float16)), "are no whole numbers: row 9 has 0.5"),
-        ([Decimal("1.00")] * 10 + [Decimal("1.25")] * 2, "are no whole numbers: row 10 has 1.25"),
-        (pa.array([0.5, 1.0] * 6).dictionary_encode(), "are no whole numbers: row 0 has 0.5"),
-        ([b"a"] * 5 + [b"\xff\xfe"] * 7, "label in row 5 of column 'label' .* is no UTF-8 text. .*labels ="),
-        (pa.array([b"a"] * 6 + [b"\xe9"] * 6).dictionary_encode(), "label in row 6 of column 'label' .* is no UTF-8"),
-        (pa.array([b"\1\0\0\0", b"\0\0\0\0"] * 6, pa.binary(4)), "label in row 0 of column 'label' .* is no UTF-8"),
-        (pa.array([b"abcd", b"\0\0\0\0"] * 6, pa.binary(4)), "label in row 1 of column 'label' .* is no UTF-8"),
+        ([0.0] * 7 + [0.5] + [1.5] * 4, "column 'label' .* are not whole numbers: row 7 has 0.5. .*labels ="),
+        ([0.0] * 11 + [float("inf")], "column 'label' .* are not whole numbers: row 11 has inf"),
+        ([0.0] * 11 + [1e300], "are not whole numbers: row 11 has 1e"),
+        (pa.array(np.array([0] * 9 + [0.5] * 3, np.float16)), "are not whole numbers: row 9 has 0.5"),
+        ([Decimal("1.00")] * 10 + [Decimal("1.25")] * 2, "are not whole numbers: row 10 has 1.25"),
+        (pa.array([0.5, 1.0] * 6).dictionary_encode(), "are not whole numbers: row 0 has 0.5"),
+        ([b"a"] * 5 + [b"\xff\xfe"] * 7, "label in row 5 of column 'label' .* is not UTF-8 text. .*labels ="),
+        (pa.array([b"a"] * 6 + [b"\xe9"] * 6).dictionary_encode(), "label in row 6 of column 'label' .* is not UTF-8"),
+        (pa.array([b"\1\0\0\0", b"\0\0\0\0"] * 6, pa.binary(4)), "label in row 0 of column 'label' .* is not UTF-8"),
+        (pa.array([b"abcd", b"\0\0\0\0"] * 6, pa.binary(4)), "label in row 1 of column 'label' .* is not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("group", [4, 12])
@@ -245,7 +245,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> Non
     assert isinstance(shard.contents, Made)
     for fewer in ({"image": structs(PNGS[:7])}, {"image": structs([*PNGS[:11], None])}, {"other": PNGS}):
         written(file, fewer)
-        with pytest.raises(SourceError, match="d/train .x.: .* changed while it was read. Build again"):
+        with pytest.raises(SourceError, match="d/train .x.: .* changed while it was read. Run the build again"):
             shard.contents.make()
 
 

@@ -1,0 +1,242 @@
+"""Find all pairs of vectors with a large inner product: plain vectors, or vectors with several views each.
+
+Plain vectors are first compared by an upper bound. Write two vectors in an orthonormal basis and cut the coordinates in
+two: `<x, y> = <a, b> + <rest of x, rest of y>`. By Cauchy-Schwarz the second term is at most `|rest of x| |rest of y|`.
+So `[a, |rest of x|] . [b, |rest of y|]` is an upper bound that is itself an inner product of few dimensions. BLAS
+computes the bounds in blocks that stay in the processor's cache, and only pairs whose bound reaches the threshold are
+computed in full. The basis is made of principal components of a sample: it affects the speed, never the result.
+
+Vectors with views are whitened descriptors without dominant directions, so no prefix gives a useful bound. All their
+products are computed, block by block.
+
+References:
+    Teflioudi, Gemulla, "Exact and approximate maximum inner product search with LEMP", TODS 42(1), 2016 (bounds by a
+    prefix and the length of the rest). Anastasiu, Karypis, "L2AP: fast cosine similarity search with prefix L-2 norm
+    bounds", ICDE 2014.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.dedup.joins.streaming import map_in_order, one_blas_thread
+
+Vectors = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+# A block of products is one megabyte of float32: it is computed and searched without leaving the cache.
+_BLOCK_ROWS, _BLOCK_COLUMNS = 256, 1024
+# Rows of the left side that one thread processes at a time.
+_STRIPE = 1024
+_SAMPLE = 512
+_PREFIXES = (4, 8, 12, 16, 24, 32, 48, 64, 96)
+# Relative cost in nanoseconds: one dimension of a bound, one bound, one inner product in full.
+_DIMENSION_COST, _BOUND_COST, _FULL_COST = 0.016, 0.12, 250.0
+_UNIT_ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Vectors of one side of a join.
+
+    Attributes:
+        full: (n, d) float32.
+        short: (n, k + 1) float32, the first k coordinates in the basis and the length of the rest.
+    """
+
+    full: Vectors
+    short: Vectors
+
+
+def inner_product_join(left: Vectors, right: Vectors | None, threshold: float) -> Iterator[tuple[Positions, Positions]]:
+    """Find every pair of vectors whose inner product reaches a threshold, and possibly some just below it.
+
+    Guarantee: every pair whose exact inner product is at least `threshold` is found. Every pair found has an inner
+    product of at least `threshold - 2 * rounding_error(d)`. Callers that need the exact set filter the result.
+
+    Args:
+        left: (n, d) float32, of length 1 or less (a thousandth more is tolerated).
+        right: (m, d) float32 likewise; None to join the left side with itself.
+        threshold: above 0.
+
+    Yields:
+        Positions i in left and j in right, int64; in a self-join i < j. Every pair once, ordered by stripes of i.
+        Besides the vectors, memory holds one stripe per core and its results.
+    """
+    other = left if right is None else right
+    if not len(left) or not len(other):
+        return
+    cutoff = threshold - rounding_error(left.shape[1])
+    one, two = _project(left, right, cutoff)
+    starts = range(0, len(left), _STRIPE)
+    for i, j in map_in_order(lambda start: _join_stripe(one, two, start, cutoff, self_join=right is None), starts):
+        if len(i):
+            yield i, j
+
+
+def best_view_join(left: Vectors, right: Vectors | None, threshold: float) -> Iterator[tuple[Positions, Positions]]:
+    """Find every pair whose best inner product reaches a threshold, and possibly some just below it.
+
+    The best product is the largest of: left descriptor with right descriptor, each view of the left with the right
+    descriptor, and the left descriptor with each view of the right. It is the same if the sides are exchanged.
+
+    Args:
+        left: (1 + views, n, d) float32, of length 1 or less: the descriptors, then their views.
+        right: (1 + views, m, d) float32 likewise; None to join the left side with itself.
+        threshold: above 0. No pair that reaches it is missed; see `rounding_error`.
+
+    Yields:
+        Positions i in left and j in right, int64; in a self-join i < j. Every pair once, ordered by stripes of i.
+    """
+    other = left if right is None else right
+    if not left.shape[1] or not other.shape[1]:
+        return
+    cutoff = threshold - rounding_error(left.shape[2])
+    starts = range(0, left.shape[1], _STRIPE)
+    yield from map_in_order(
+        lambda start: _join_view_stripe(left, other, start, cutoff, self_join=right is None), starts
+    )
+
+
+def best_products(left: Vectors, right: Vectors) -> tuple[Doubles, Positions]:
+    """Compute the best product of pairs, row by row, in float64.
+
+    Args:
+        left: (1 + views, p, d) float32.
+        right: the same shape.
+
+    Returns:
+        (p,) float64 the best product, and (p,) int64 its origin: 0 for the descriptors, v for view v of the left,
+        views + v for view v of the right; the first of equal ones.
+    """
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    of_left, of_right = np.einsum("vpd,pd->pv", a, b[0]), np.einsum("pd,vpd->pv", a[0], b[1:])
+    products = np.concatenate([of_left, of_right], axis=1)
+    which = products.argmax(axis=1)
+    return products[np.arange(len(products)), which], which
+
+
+def rounding_error(dimensions: int) -> float:
+    """Bound the effect of float32 rounding on a bound or an inner product of vectors no longer than 1.
+
+    Coordinates are rounded once from float64 (u = 2^-24 of the vector's length). A sum of d products, in any order,
+    errs by at most d u / (1 - d u). The length of the rest is rounded up. The factor 2 leaves room for vectors that are
+    slightly longer than 1.
+    """
+    return 2.0 * (dimensions + 4) * _UNIT_ROUNDOFF
+
+
+def _project(left: Vectors, right: Vectors | None, cutoff: float) -> tuple[_Side, _Side]:
+    """Write both sides in a basis chosen from a sample."""
+    with one_blas_thread():
+        basis = _choose_basis(_sample(left), _sample(left if right is None else right), cutoff)
+    one = _Side(left, _shorten(left, basis))
+    return one, one if right is None else _Side(right, _shorten(right, basis))
+
+
+def _sample(rows: Vectors) -> Vectors:
+    return rows[:: -(-len(rows) // _SAMPLE)]
+
+
+def _choose_basis(left: Vectors, right: Vectors, cutoff: float) -> Doubles:
+    """Compute the basis of two samples, with the number of dimensions that is estimated to be cheapest."""
+    samples = [left, right]
+    basis = _principal_components(np.concatenate(samples))
+    turned = [rows.astype(np.float64) @ basis for rows in samples]
+    width = left.shape[1]
+    best, lowest_cost = width, np.inf
+    for k in sorted({k for k in _PREFIXES if k < width} | {width}):
+        a, b = (_with_rest(rows[:, :k], np.einsum("ij,ij->i", rows[:, k:], rows[:, k:])) for rows in turned)
+        cost = _BOUND_COST + _DIMENSION_COST * k + _FULL_COST * float(np.mean(a @ b.T >= cutoff))
+        if cost < lowest_cost:
+            best, lowest_cost = k, cost
+    return basis[:, :best]
+
+
+def _principal_components(rows: Vectors) -> Doubles:
+    """Compute an orthonormal basis, as columns, the directions of largest energy first."""
+    wide = rows.astype(np.float64)
+    basis: Doubles = np.linalg.eigh(wide.T @ wide)[1][:, ::-1]
+    return basis
+
+
+def _shorten(rows: Vectors, basis: Doubles) -> Vectors:
+    """Write vectors in the first columns of a basis, with the length of the rest: in float64, rounded once."""
+
+    def part(start: int) -> Vectors:
+        wide = rows[start : start + _STRIPE].astype(np.float64)
+        first = wide @ basis
+        return _with_rest(first, np.einsum("ij,ij->i", wide, wide) - np.einsum("ij,ij->i", first, first))
+
+    return np.concatenate(list(map_in_order(part, range(0, len(rows), _STRIPE))))
+
+
+def _with_rest(first: Doubles, rest: Doubles) -> Vectors:
+    """Append the length of the other coordinates, given its square, which errs by a few units of float64."""
+    out = np.empty((len(first), first.shape[1] + 1), dtype=np.float32)
+    out[:, :-1] = first
+    # The root of 1e-12 more than the square is at least the true length.
+    out[:, -1] = np.sqrt(np.maximum(rest, 0.0) + 1e-12) * (1 + 2 * _UNIT_ROUNDOFF)
+    return out
+
+
+def _join_stripe(one: _Side, two: _Side, start: int, cutoff: float, *, self_join: bool) -> tuple[Positions, Positions]:
+    """Find the pairs of one stripe of the left side; in a self-join only with later vectors."""
+    stop = min(start + _STRIPE, len(one.short))
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    bounds = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=np.float32)
+    reached = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=bool)
+    for column in range(start if self_join else 0, len(two.short), _BLOCK_COLUMNS):
+        b = two.short[column : column + _BLOCK_COLUMNS].T
+        for row in range(start, stop, _BLOCK_ROWS):
+            a = one.short[row : min(row + _BLOCK_ROWS, stop)]
+            size, shape = len(a) * b.shape[1], (len(a), b.shape[1])
+            block = np.matmul(a, b, out=bounds[:size].reshape(shape))
+            hits = np.flatnonzero(np.greater_equal(block, np.float32(cutoff), out=reached[:size].reshape(shape)))
+            if len(hits):
+                i, j = np.divmod(hits, b.shape[1])
+                i, j = i + row, j + column
+                later = i < j if self_join else slice(None)
+                found.append(_verify(one.full, two.full, i[later], j[later], cutoff))
+    return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+
+def _verify(left: Vectors, right: Vectors, i: Positions, j: Positions, cutoff: float) -> tuple[Positions, Positions]:
+    """Keep the pairs whose full inner product reaches the threshold."""
+    keep = np.empty(len(i), dtype=bool)
+    for start in range(0, len(i), _STRIPE):
+        part = slice(start, start + _STRIPE)
+        keep[part] = np.einsum("ij,ij->i", left[i[part]], right[j[part]]) >= np.float32(cutoff)
+    return i[keep], j[keep]
+
+
+def _join_view_stripe(
+    left: Vectors, right: Vectors, start: int, cutoff: float, *, self_join: bool
+) -> tuple[Positions, Positions]:
+    stop = min(start + _STRIPE, left.shape[1])
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    space = np.empty((2, _BLOCK_ROWS * _BLOCK_COLUMNS), dtype=np.float32)
+    for column in range(start if self_join else 0, right.shape[1], _BLOCK_COLUMNS):
+        b = right[:, column : column + _BLOCK_COLUMNS]
+        for row in range(start, stop, _BLOCK_ROWS):
+            best = _best_of_block(left[:, row : min(row + _BLOCK_ROWS, stop)], b, space)
+            i, j = np.divmod(np.flatnonzero(best >= np.float32(cutoff)), b.shape[1])
+            i, j = i + row, j + column
+            later = i < j if self_join else slice(None)
+            found.append((i[later], j[later]))
+    return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+
+def _best_of_block(a: Vectors, b: Vectors, space: Vectors) -> Vectors:
+    """Compute the best product of each pair of two blocks in the given space: (rows, columns)."""
+    size, shape = a.shape[1] * b.shape[1], (a.shape[1], b.shape[1])
+    best: Vectors = space[0, :size].reshape(shape)
+    product = space[1, :size].reshape(shape)
+    np.matmul(a[0], b[0].T, out=best)
+    for view in range(1, len(a)):
+        np.maximum(best, np.matmul(a[view], b[0].T, out=product), out=best)
+        np.maximum(best, np.matmul(a[0], b[view].T, out=product), out=best)
+    return best

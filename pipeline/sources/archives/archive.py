@@ -1,0 +1,290 @@
+"""What tar and zip share: the files of an archive, which of them are rejected, and how they are cut into shards.
+
+A name in an archive is only ever text in a table: it is never opened or joined to a path.
+"""
+
+import re
+import struct
+import tarfile
+import zipfile
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, compress
+from typing import NamedTuple, TypeVar
+
+from pipeline.errors import SourceError, one_line
+from pipeline.shard import Contents, Encoded, Refused
+from pipeline.sources.source import (
+    BYTES_PER_SHARD,
+    DAMAGED,
+    IMAGES_PER_SHARD,
+    Source,
+    is_picture_folder,
+    label_of,
+)
+from pipeline.sources.system_files import system_file, system_folder
+
+Item = TypeVar("Item")
+
+# What reading a damaged archive raises. Besides TarError and BadZipFile, the standard library raises the others for a
+# damaged header: a name that is not UTF-8, a length that is not a number, a field that is too short.
+ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, ValueError, IndexError, OverflowError, struct.error, *DAMAGED)
+
+# No archive of images expands by a larger ratio. An archive that expands to less than the second number is always read.
+_MAX_RATIO = 200
+_HARMLESS_BYTES = 2**30
+_MAX_SIZE = 2**63 - 1
+# "./A/x", "A//x" and "/A/x" would all unpack to A/x.
+_UNCLEAN = re.compile(r"^/|//|(^|/)\.(/|$)|/$")
+# Every path that the pattern above matches contains one of these, between line feeds: a quick test of many paths.
+_UNCLEAN_MARKS = ("//", "/./", "\n/", "\n./", "/\n", "/.\n", "\n.\n")
+
+
+class Members(NamedTuple):
+    """Consecutive files of an archive.
+
+    Attributes:
+        paths: cleaned paths.
+        data: content of each; empty if only its position was read.
+        starts: position of each content in the uncompressed archive; in a zip, index of each file in the directory.
+        sizes: bytes of each content.
+    """
+
+    paths: list[str]
+    data: list[bytes]
+    starts: list[int]
+    sizes: list[int]
+
+    def select(self, which: Sequence[bool]) -> "Members":
+        """Return the members for which `which` is true."""
+        paths, data = list(compress(self.paths, which)), list(compress(self.data, which))
+        return Members(paths, data, list(compress(self.starts, which)), list(compress(self.sizes, which)))
+
+    def extend(self, others: "Members", which: slice) -> None:
+        """Append a slice of other members."""
+        self.paths.extend(others.paths[which])
+        self.data.extend(others.data[which])
+        self.starts.extend(others.starts[which])
+        self.sizes.extend(others.sizes[which])
+
+
+class ReadProgress:
+    """The progress of reading a source.
+
+    Attributes:
+        done: share of the source that is read, 0 to 1.
+    """
+
+    done = 0.0
+
+
+def unpacked_size_check(source: Source) -> Callable[[int], None]:
+    """Make a check of the number of uncompressed bytes that were read so far.
+
+    The check raises SourceError for a decompression bomb: an archive that expands to far more than images do.
+    """
+    limit = max(_HARMLESS_BYTES, _MAX_RATIO * source.path.stat().st_size)
+
+    def check(unpacked: int) -> None:
+        if unpacked > limit:
+            raise SourceError(
+                f"{source.title}: the archive {source.path} expands to more than {_MAX_RATIO} times its size, "
+                "like a decompression bomb. Nothing was committed. If it is correct, unpack it and name the folder."
+            )
+
+    return check
+
+
+def clean_path(name: str) -> str:
+    """Remove empty and `.` parts from a path, as unpacking the archive would."""
+    if _UNCLEAN.search(name):
+        return "/".join(part for part in name.split("/") if part not in ("", "."))
+    return name
+
+
+def may_need_cleaning(lines: str) -> bool:
+    """Return whether `clean_path` may change one of many paths: a quick test.
+
+    Args:
+        lines: the paths, each with a line feed before and after it.
+    """
+    return any(mark in lines for mark in _UNCLEAN_MARKS)
+
+
+def rejection(source: Source, path: str, size: int, kind: str = "", *, listed: bool = False) -> Refused | None:
+    """Return why a file is not read; None if it is read.
+
+    Args:
+        source: the source with the limit on bytes.
+        path: the cleaned path.
+        size: bytes of content, according to the archive.
+        kind: what it is instead of a regular file; empty for a regular file.
+        listed: whether the source lists every file: then files in hidden folders are read.
+    """
+    # A larger size does not fit into the table, and can only be wrong.
+    size = min(size, _MAX_SIZE)
+    folder = "" if listed else system_folder(path.rpartition("/")[0])
+    # A system folder, or a folder in one, is not a class.
+    label = None if folder else label_of(path)
+    left_behind = system_file(path if not listed else path.rpartition("/")[2])
+    if left_behind and (folder or not kind):
+        return Refused(path, label, "system_file", left_behind, size)
+    if kind:
+        return Refused(path, label, "not_a_file", kind, size)
+    if size > source.max_bytes:
+        detail = f"{size} bytes, more than decode.max_bytes = {source.max_bytes}"
+        return Refused(path, label, "too_large", detail, size)
+    return None
+
+
+def select_members(source: Source, found: Iterator[Members | Refused]) -> Iterator[Members | Refused]:
+    """Select the files of an archive that belong to a source, if several sources share the archive.
+
+    Args:
+        source: the source, with its `folders` and `excluded`.
+        found: all files of the archive.
+    """
+    if not source.is_part:
+        yield from found
+        return
+    for item in found:
+        if isinstance(item, Refused):
+            # The reject for the lost end of a truncated archive belongs to every source.
+            if source.contains([item.path])[0] or item.reason == "truncated":
+                yield item._replace(label=item.label and source.label_of(item.path))
+            elif source.is_outside(item.path):
+                yield item._replace(label=None)
+            continue
+        kept = source.contains(item.paths)
+        if all(kept):
+            yield item
+            continue
+        if any(kept):
+            yield item.select(kept)
+        if source.rejects_outside:
+            rest = zip(item.paths, item.sizes, strict=True)
+            yield from filter(None, (source.outside_reject(path, size) for path, size in rest))
+
+
+def folders_of(found: Iterable[Members | Refused]) -> set[str]:
+    """Return the folders of the files of an archive; "" for the top."""
+    folders: set[str] = set()
+    for item in found:
+        if isinstance(item, Refused):
+            folders |= {item.path.rpartition("/")[0]} if item.reason != "truncated" else set()
+        else:
+            folders |= {path.rpartition("/")[0] for path in item.paths}
+    return folders
+
+
+def with_archive_errors(source: Source, members: Iterator[Item]) -> Iterator[Item | Refused]:
+    """Pass on the files of an archive, and raise the errors of a damaged archive as SourceError.
+
+    With `truncated = "keep"` in the recipe, the files before the damage are kept, and a reject for the archive comes
+    last.
+
+    Raises:
+        SourceError: the archive is damaged, cut short, or needs a password.
+    """
+    try:
+        yield from members
+    except SourceError:  # a ValueError, which ARCHIVE_ERRORS includes
+        raise
+    except ARCHIVE_ERRORS as error:
+        if source.part.truncated == "keep":
+            name, detail = source.path.name, f"damaged or cut short, the rest is lost: {one_line(error)}"
+            yield Refused(name, None, "truncated", detail, source.path.stat().st_size)
+            return
+        keep = ', or keep what comes before with truncated = "keep" in its [[source]]' if source.format != "zip" else ""
+        raise SourceError(
+            f"{source.title}: the archive {source.path} is damaged or cut short ({one_line(error)}). "
+            f"Nothing was committed; fetch it again{keep}."
+        ) from error
+    except RuntimeError as error:  # raised by zipfile for a password or an unknown compression
+        raise SourceError(
+            f"{source.title}: the archive {source.path} cannot be unpacked ({one_line(error)}). "
+            "Nothing was committed; unpack it with another tool and name the folder."
+        ) from error
+
+
+class ShardBuilder:
+    """The files of the next shard.
+
+    Attributes:
+        members: files that are read.
+        refused: rejects.
+    """
+
+    def __init__(self) -> None:
+        self.members = Members([], [], [], [])
+        self.refused: list[Refused] = []
+        self._free_bytes = BYTES_PER_SHARD
+
+    @property
+    def full(self) -> bool:
+        """Whether the shard has its largest number of files or bytes."""
+        return len(self.members.paths) + len(self.refused) >= IMAGES_PER_SHARD or self._free_bytes <= 0
+
+    def take(self, members: Members, begin: int) -> int:
+        """Add members from index `begin` on, as many as fit; return the index after the last one."""
+        stop = begin + IMAGES_PER_SHARD - len(self.members.paths) - len(self.refused)
+        sizes = members.sizes[begin:stop]
+        if sum(sizes) >= self._free_bytes:
+            sizes = sizes[: bisect_left(list(accumulate(sizes)), self._free_bytes) + 1]
+        self._free_bytes -= sum(sizes)
+        stop = begin + len(sizes)
+        self.members.extend(members, slice(begin, stop))
+        return stop
+
+
+def cut_into_shards(source: Source, found: Iterator[Members | Refused]) -> Iterator[ShardBuilder]:
+    """Cut files into shards, in their order.
+
+    Raises:
+        SourceError: there are no files.
+    """
+    batch, none = ShardBuilder(), True
+    for item in found:
+        none = False
+        if isinstance(item, Refused):
+            batch.refused.append(item)
+            if batch.full:
+                yield batch
+                batch = ShardBuilder()
+            continue
+        begin = 0
+        while begin < len(item.paths):
+            begin = batch.take(item, begin)
+            if batch.full:
+                yield batch
+                batch = ShardBuilder()
+    if batch.members.paths or batch.refused:
+        yield batch
+    if none and not source.is_remainder:
+        inside = f" in {', '.join(f'{folder}/' for folder in source.folders)}" if source.folders else ""
+        raise SourceError(
+            f"{source.title}: the archive {source.path} holds no files{inside}. Check that it is the right one."
+        )
+
+
+def make_shard(  # noqa: PLR0913, PLR0917 - what a shard is made of
+    source: Source, key: str, fingerprint: str, batch: ShardBuilder, contents: Contents, done: float
+) -> Encoded:
+    """Make a shard, with the labels of its files.
+
+    Args:
+        source: the archive.
+        key: key of the shard.
+        fingerprint: fingerprint of the archive.
+        batch: the files and rejects of the shard.
+        contents: content of the files.
+        done: share of the archive that is read, 0 to 1.
+    """
+    paths = batch.members.paths
+    # Labels are found once for each folder: there are far fewer folders than files.
+    folders = [path.rpartition("/")[0] for path in paths]
+    names = {folder: source.label_of(f"{folder}/") for folder in set(folders)}
+    labels = tuple(names[folder] for folder in folders)
+    if any(is_picture_folder(label) for label in names.values() if label):
+        labels = tuple(map(source.label_of, paths))
+    return Encoded(key, fingerprint, tuple(paths), labels, contents, tuple(batch.refused), done)

@@ -1,0 +1,150 @@
+"""A small lake with rows in every table, and functions that damage its files."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lakes import files
+from making import as_folder, as_tar, files_of, recipe
+
+import schemas
+from pipeline.builder.build import Built, build
+from pipeline.engines.local import LocalEngine
+from pipeline.export import export
+from pipeline.lake_handle import Lake
+from pipeline.recipe import Recipe
+from pipeline.repair import repair
+from pipeline.verify import Fault, verify
+
+PARTS: dict[str, Any] = {
+    "decode": {"size": [28, 28]},
+    "dedup": {"rules": ["exact", "sign", "cosine:0.95", "photo:0.9"]},
+    "split": [
+        {"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}},
+        {
+            "name": "grouped",
+            "groups": ["exact"],
+            "train": {"from": "train", "share": 0.7},
+            "test": {"from": "train", "share": 0.3},
+        },
+    ],
+    "baseline": [{"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 20}],
+}
+# Columns that differ between equal builds: times, durations, memory and releases.
+_VOLATILE = {"scores": ["seconds", "memory", "release"], "misses": ["release"], "exports": ["created_at"]}
+
+
+class Case(NamedTuple):
+    """A lake with its sources, for one test, and its tables before any damage."""
+
+    base: Path
+    fresh: dict[str, pl.DataFrame]
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe(self.base, *SOURCES, **PARTS)
+
+    @property
+    def root(self) -> str:
+        return self.recipe.root
+
+    def file(self, table: str, *words: str) -> Path:
+        """Return the first file of a table whose name has all the words."""
+        found = [part.path for part in files(self.root, table) if all(word in part.path for word in words)]
+        return Path(self.root, table, found[0])
+
+    def faults(self) -> list[Fault]:
+        """Return the faults that verify finds, without checks that the damage makes impossible."""
+        return [fault for check in verify(self.root) for fault in check.faults if fault.kind != "unchecked"]
+
+    def repair(self) -> Built:
+        return repair(self.recipe, engine=LocalEngine(1))
+
+    def differing(self) -> list[str]:
+        """Return the names of the tables that differ from before the damage."""
+        now = tables_of(self.root)
+        return [name for name, rows in self.fresh.items() if not rows.equals(now[name])]
+
+
+SOURCES = ({"uri": "train.tar.gz"}, {"uri": "test", "split": "test"}, {"uri": "more", "split": "test"})
+
+
+def make_lake(base: Path) -> Case:
+    """Build a lake of three sources with rows in every table; every source has rejects."""
+    base.mkdir()
+    train = files_of(40)
+    copies = {f"A/copy{i}.png": train[f"A/{2 * i:05d}.png"] for i in range(6)}
+    as_tar(base / "train.tar.gz", {**train, "B/empty.png": b"", "A/note.txt": b"no image"})
+    as_folder(base / "test", {**files_of(14, seed=1), **copies, "B/bad.png": b"no image"})
+    as_folder(base / "more", {f"more/{name}": data for name, data in files_of(6, seed=2).items()} | {"B/cut.png": b"?"})
+    made = recipe(base, *SOURCES, **PARTS)
+    build(made, engine=LocalEngine(1))
+    export(made.root, "main", base / "exported", "npz")
+    return Case(base, tables_of(made.root))
+
+
+def copy_of(case: Case, base: Path) -> Case:
+    """Copy a lake and its sources, with their modification times."""
+    shutil.copytree(case.base, base)
+    return Case(base, case.fresh)
+
+
+def tables_of(root: str) -> dict[str, pl.DataFrame]:
+    lake = Lake(root)
+    return {
+        name: lake.scan(name).drop(_VOLATILE.get(name, [])).collect() for name in schemas.TABLES if name != "releases"
+    }
+
+
+def cut(file: Path, length: int) -> None:
+    file.write_bytes(file.read_bytes()[:length])
+
+
+def flip(file: Path, at: int, bit: int = 0) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1 << bit
+    file.write_bytes(data)
+
+
+def end_of(file: Path, column: str) -> int:
+    """Find the last byte of the values of a column in the first row group."""
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    chunks = map(group.column, range(group.num_columns))
+    chunk = next(chunk for chunk in chunks if chunk.path_in_schema == column)
+    start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    return int(start + chunk.total_compressed_size - 1)
+
+
+def values_of(file: Path) -> pa.Table | None:
+    """Read a file without checksums; None if that fails."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            rows = opened.read()
+            rows.validate(full=True)
+            return rows
+    except (OSError, ValueError, pa.ArrowException, MemoryError, RuntimeError):
+        return None
+
+
+def _missing(_: random.Random, file: Path) -> None:
+    file.unlink()
+
+
+def _cut_somewhere(chance: random.Random, file: Path) -> None:
+    cut(file, chance.randrange(file.stat().st_size))
+
+
+def _flip_somewhere(chance: random.Random, file: Path) -> None:
+    flip(file, chance.randrange(file.stat().st_size), chance.randrange(8))
+
+
+DAMAGES: dict[str, Callable[[random.Random, Path], None]] = {
+    "missing": _missing,
+    "cut": _cut_somewhere,
+    "flipped": _flip_somewhere,
+}
