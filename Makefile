@@ -1,16 +1,16 @@
-# Every target does its own set-up: only Python 3.11 or newer and make must be there.
+# Every target does its own set-up. It needs Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # Tests run on every core already: threads of libraries would only be in their way. Compiled modules are kept for the
 # processes that tests start.
-TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not stress"
+TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit wheel stress bench lock clean
+.PHONY: help setup demo test test-servers check docs tutorial audit wheel stress bench lock clean
 
 help:      ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 16
 
 setup: $(READY)  ## make .venv with the pinned dependencies
 
@@ -30,17 +30,35 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)   ## the whole flow on generated glyphs, into data/demo
 	$(BIN)/imagelake demo data/demo
 
-test: $(READY)   ## the tests, without the slow ones
-	$(TESTS)
+test: $(READY)   ## the tests, without slow ones and those that need a Ray cluster or an S3 server
+	$(TESTS) -m "not stress and not ray and not bucket"
 
-check: $(READY) .venv/.torch  ## what CI runs: lint, types, import rule, tests
+test-servers: $(READY)  ## the tests that start a Ray cluster or an S3 server
+	$(TESTS) -m "not stress and (ray or bucket)"
+
+check: $(READY) .venv/.torch  ## lint, types, import rule, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(TESTS)
+	$(TESTS) -m "not stress and not ray and not bucket"
 
-# Beside the environment, not in it: what it needs is no business of imagelake's.
+# Sphinx has an environment of its own, so that the tests do not install it. It reads imagelake and its dependencies from
+# .venv; both locks have the same version of every package that is in both.
+.venv/docs/.ready: .ci/docs.lock $(READY)
+	$(BIN)/python -m venv --clear .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/docs.lock
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv/docs/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/imagelake.pth"
+	@touch .venv/docs/.ready
+
+tutorial: $(READY)  ## run every command of docs/tutorial.md
+	$(BIN)/python docs/run_tutorial.py
+
+docs: .venv/docs/.ready  ## the documentation, into site/; a warning is an error
+	PYTHONPATH=. .venv/docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs site
+	@echo "open site/index.html"
+
+# pip-audit has an environment of its own: imagelake does not need its dependencies.
 .venv/audit/.ready: .ci/audit.lock $(READY)
 	$(BIN)/python -m venv --clear .venv/audit
 	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/audit.lock
@@ -65,9 +83,10 @@ bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alter
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/scale.py --sizes 500000
 
-lock: $(READY)   ## resolve pyproject.toml again into requirements.lock
+lock: $(READY)   ## resolve pyproject.toml again into the locks
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+	$(BIN)/uv pip compile --group docs --constraint requirements.lock --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --upgrade -q -o .ci/docs.lock
 
-clean:     ## remove the environment and the demo lake
-	rm -rf .venv data/demo
+clean:     ## remove the environment, the demo lake and the built documentation
+	rm -rf .venv data/demo site

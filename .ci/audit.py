@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _HERE = Path(__file__).parent
-_LOCKS = (_HERE.parent / "requirements.lock", _HERE / "audit.lock")
+_LOCKS = (_HERE.parent / "requirements.lock", _HERE / "audit.lock", _HERE / "docs.lock")
 # In the order in which they are asked: the second only where the first does not answer.
 _SERVICES = ("osv", "pypi")
 # What pip-audit says when a service cannot be reached, or answers with nothing of use. All else is a fault of ours.

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,16 +30,40 @@ def main() -> int:
         call(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", base / "dist", PROJECT)
         (wheel,) = (base / "dist").glob("*.whl")
         venv.create(base / "env", with_pip=True)
-        call(base / "env" / "bin" / "python", "-m", "pip", "install", wheel)
+        check_files(wheel)
+        python = base / "env" / "bin" / "python"
+        call(python, "-m", "pip", "install", wheel)
         command = base / "env" / "bin" / "imagelake"
         work = base / "work"
         work.mkdir()
+        try_import(python, work)
         for form, make in FORMS.items():
             folder = work / form
             folder.mkdir()
             try_form(command, folder, form, make)
     say(f"{len(FORMS)} forms built by {wheel.name} in a new environment")
     return 0
+
+
+def check_files(wheel: Path) -> None:
+    """Check that the wheel has the licence and the markers of typed packages."""
+    names = zipfile.ZipFile(wheel).namelist()
+    wanted = ["imagelake/py.typed", "pipeline/py.typed", "schemas/py.typed", "imagelake/__init__.py"]
+    missing = [name for name in wanted if name not in names]
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
+        missing.append("LICENSE")
+    if missing:
+        raise SystemExit(f"{wheel.name} lacks {', '.join(missing)}")
+
+
+def try_import(python: Path, work: Path) -> None:
+    """Import the public API in a folder that has a pipeline.py and a schemas.py of its own."""
+    folder = work / "own-modules"
+    folder.mkdir()
+    for name in ("pipeline", "schemas"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n", encoding="utf-8")
+    names = "import imagelake; print([getattr(imagelake, name).__name__ for name in imagelake.__all__])"
+    say(f"{'import':>12}  imagelake: {call(python, '-c', names, cwd=folder).strip()}")
 
 
 def try_form(command: Path, folder: Path, form: str, make: Callable[[Path], tuple[list[str], dict[str, int]]]) -> None:

@@ -1,0 +1,193 @@
+"""The documentation has every command, option, recipe key, column and public name, and its links and commands work."""
+
+import importlib.util
+import re
+import shlex
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+import imagelake
+import schemas
+from pipeline import cli
+from pipeline.recipe import Recipe
+
+PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
+GROUP = next(value for value in vars(cli).values() if isinstance(value, click.Group))
+COMMANDS = GROUP.list_commands(click.Context(GROUP))
+
+
+def load_generator() -> Any:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATED = {f"reference/{name}": make() for name, make in load_generator().PAGES.items()}
+# All that people read: pages of the documentation and the Markdown files beside the code.
+TEXTS = {
+    **{path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))},
+    **GENERATED,
+    **{f"../{name}": (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")},
+}
+
+
+def sections(page: str) -> dict[str, str]:
+    """Split a page at its second-level headings."""
+    parts = re.split(r"^## (.*)$", GENERATED[page], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_in_the_reference(name: str) -> None:
+    text = sections("reference/commands.md")[f"imagelake {name}"]
+    command = GROUP.get_command(click.Context(GROUP), name)
+    assert command is not None
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert re.search(rf"`[^`\n]*{re.escape(option.opts[0])}\b[^`\n]*` \| \S", text), option.opts[0]
+    shown = CliRunner().invoke(GROUP, [name, "--help"]).output
+    listed = set(re.findall(r"(?m)^ {2}(?:-\w, )?(--[a-z-]+)", shown)) - {"--help"}
+    assert listed
+    assert [option for option in listed if option not in text] == []
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from models(inner)
+
+
+def test_every_recipe_key_is_in_the_reference() -> None:
+    found = sections("reference/recipe.md")
+    missing = []
+    for name, field in Recipe.model_fields.items():
+        if field.exclude:
+            continue
+        titles = [title for title in found if re.fullmatch(rf"`\[+{name}\]+`.*", title)]
+        assert titles, name
+        text = "".join(found[title] for title in titles)
+        for model in models(field.annotation):
+            for key, inner in model.model_fields.items():
+                if not inner.exclude and f"| `{inner.alias or key}` |" not in text:
+                    missing.append(f"{name}.{key}")
+                for part in models(inner.annotation):
+                    (role,) = (title for title in found if f"`{key}`" in title)
+                    missing += [
+                        f"{name}.{key}.{deep}"
+                        for deep, deepest in part.model_fields.items()
+                        if f"| `{deepest.alias or deep}` |" not in found[role]
+                    ]
+    assert missing == []
+
+
+def test_every_table_and_column_is_in_the_reference_with_its_meaning() -> None:
+    found = sections("reference/tables.md")
+    assert list(found) == list(schemas.TABLES)
+    for name, table in schemas.TABLES.items():
+        for column in table.schema.names:
+            assert re.search(rf"\| `{column}` \| `.+` \| (yes)? \| \S", found[name]), f"{name}.{column}"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = GENERATED["reference/python.md"]
+    assert [name for name in imagelake.__all__ if f":: imagelake.{name}\n" not in page] == []
+
+
+def test_a_missing_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = GENERATED["reference/commands.md"]
+    monkeypatch.setitem(GENERATED, "reference/commands.md", page.replace("--prune", "--plume"))
+    with pytest.raises(AssertionError):
+        test_every_command_and_option_is_in_the_reference("build")
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_exists() -> None:
+    pages = {name.removesuffix(".md") for name in TEXTS if not name.startswith("../")} - {"README"}
+    listed = {"index"}
+    for name, text in TEXTS.items():
+        for block in re.findall(r"```\{toctree\}\n(.*?)```", text, flags=re.DOTALL):
+            folder = Path(name).parent
+            for entry in [line for line in block.split("\n") if line and not line.startswith(":")]:
+                full = (folder / entry).as_posix()
+                matching = {page for page in pages if Path(page).match(full)} if "*" in entry else {full} & pages
+                assert matching, f"{name} names {entry}"
+                listed |= matching
+    assert pages - listed == set()
+
+
+def test_every_relative_link_leads_to_a_file() -> None:
+    broken = []
+    for name, text in TEXTS.items():
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+            if "://" in target or target.startswith("#"):
+                continue
+            file = (DOCS / name).parent / target.partition("#")[0]
+            generated = file.resolve().relative_to(PROJECT).as_posix().removeprefix("docs/")
+            if not file.exists() and generated not in GENERATED:
+                broken.append(f"{name}: {target}")
+    assert broken == []
+
+
+def lines_of_code(text: str) -> Iterator[str]:
+    """List the lines of code blocks, fenced or indented; a line that ends in a backslash continues."""
+    for block in re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        yield from block.replace("\\\n", " ").split("\n")
+    yield from re.findall(r"(?m)^ {4}(\S.*)$", text)
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    for name, text in TEXTS.items():
+        for line in lines_of_code(text):
+            if re.match(r"(\$ )?imagelake [a-z-]", line):
+                yield name, line.removeprefix("$ ")
+        for line in re.findall(r"`(imagelake [a-z][^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            yield name, line
+
+
+LINES = [pair for pair in command_lines() if "reference/commands" not in pair[0]]
+
+
+def test_there_are_command_lines_to_check() -> None:
+    assert len(LINES) > 80
+    assert {shlex.split(line)[1] for _, line in LINES} >= set(COMMANDS)
+
+
+def test_every_command_line_has_a_known_command_and_known_options() -> None:
+    wrong = []
+    for name, line in LINES:
+        words = shlex.split(re.sub(r"(\s{2,}\S.*| > \S+)$", "", line))
+        command = GROUP.get_command(click.Context(GROUP), words[1])
+        if command is None:
+            wrong.append(f"{name}: {line}: no command {words[1]}")
+            continue
+        known = {option for param in command.params for option in param.opts} | {"--help"}
+        wrong += [f"{name}: {line}: {word}" for word in words if word.startswith("-") and word not in known]
+    assert wrong == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXTS["../README.md"].splitlines()) <= 120
+
+
+def test_every_path_of_the_project_in_a_text_exists() -> None:
+    named = {
+        (name, path)
+        for name, text in TEXTS.items()
+        for path in re.findall(r"`((?:tests|pipeline|schemas|imagelake|docs|data|\.ci|\.github)/[\w./-]*)`", text)
+        # Written by a command that the text shows, and not kept in git.
+        if not path.startswith(("data/demo", "docs/reference"))
+    }
+    assert named
+    assert [pair for pair in sorted(named) if not (PROJECT / pair[1]).exists()] == []
