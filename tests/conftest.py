@@ -18,6 +18,7 @@ from pyarrow.fs import S3FileSystem
 from s3 import KEY, SECRET, Bucket, serving
 
 from pipeline.builder.build import build
+from pipeline.builder.publish import write_report
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
@@ -63,18 +64,18 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return LocalEngine(1 if request.param == "one process" else 2)
 
 
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builds of this test draw no page, which takes longer than all the rest of a small one."""
-    monkeypatch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def no_reports() -> Iterator[None]:
-    """As `no_report`, for lakes that a module builds once. Not for modules that use lakes of the session."""
+    """Builds write no report, which takes twice as long as the rest of a small build; see `reports`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
         yield
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds of this test write their report."""
+    monkeypatch.setattr("pipeline.builder.build.write_report", write_report)
 
 
 @pytest.fixture
@@ -111,9 +112,7 @@ def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture(scope="session")
 def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A lake of three sources in which every table has rows. Read only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
-        return make_lake(tmp_path_factory.mktemp("damaged") / "base")
+    return make_lake(tmp_path_factory.mktemp("damaged") / "base")
 
 
 @pytest.fixture

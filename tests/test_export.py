@@ -26,8 +26,6 @@ from pipeline.maintenance import vacuum_releases
 from pipeline.recipe import Recipe
 from pipeline.storage.atomic import atomic_folder
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 
 def recipe_of(base: Path, **parts: Any) -> Recipe:
     return recipe(

@@ -1,5 +1,6 @@
 """Render the summary as one HTML file that needs no network."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,12 @@ def render_html(summary: dict[str, Any]) -> str:
     return template_environment().get_template("report.html.j2").render(summary, **drawn)
 
 
+@cache
 def template_environment() -> "jinja2.Environment":
-    """Make the environment of all templates: strict, escaping, with filters that format numbers and names."""
+    """Make the environment of all templates: strict, escaping, with filters that format numbers and names.
+
+    It is made once a process, because compiling the templates takes longer than rendering a small report.
+    """
     import jinja2  # noqa: PLC0415 - importing the package must not load jinja2
 
     env = jinja2.Environment(

@@ -79,7 +79,6 @@ def test_an_unknown_split_or_role_names_those_there_are(small_lake: Lake) -> Non
         small_lake.arrays("mian", "train")
 
 
-@pytest.mark.usefixtures("no_report")
 def test_images_of_several_shapes_are_no_array(tmp_path: Path) -> None:
     files = {"A/1.png": encoded(pictures(1)[0]), "A/2.png": encoded(pictures(1, size=(5, 7))[0])}
     as_folder(tmp_path / "in", files)
@@ -89,7 +88,6 @@ def test_images_of_several_shapes_are_no_array(tmp_path: Path) -> None:
         Lake(tmp_path / "lake").arrays("main", "train")
 
 
-@pytest.mark.usefixtures("no_report")
 def test_rgb_has_a_channel_axis(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
     as_folder(tmp_path / "in", {f"A/{i}.png": encoded(rgb[i]) for i in range(4)})

@@ -16,7 +16,6 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.sources.labels import normal_label
 
-pytestmark = pytest.mark.usefixtures("no_report")
 IMAGES = [encoded(array) for array in pictures(12, size=(8, 8))]
 
 

@@ -25,8 +25,6 @@ from pipeline.errors import (
 )
 from pipeline.lake_handle import Lake
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 Case = tuple[type[ImagelakeError], str, dict[str, Any]]
 SPLIT = {"name": "main", "train": {"from": "train"}}
 

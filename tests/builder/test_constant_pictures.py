@@ -16,7 +16,6 @@ BLANK, GRAY = range(0, 40, 2), range(1, 41, 4)
 
 
 @pytest.mark.parametrize("clusters", ["components", "stars"])
-@pytest.mark.usefixtures("no_report")
 def test_equal_constant_pictures_are_one_cluster_and_stay_in_one_role(
     tmp_path: Path, clusters: Literal["components", "stars"]
 ) -> None:

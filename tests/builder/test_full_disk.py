@@ -57,11 +57,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def quick(no_report: None) -> None:
-    """Builds here draw no page."""
-
-
 def of(base: Path, root: Path) -> Recipe:
     if not (base / "a").exists():
         as_folder(base / "a", {**files_of(20), "A/bad.png": b"no image"})

@@ -15,8 +15,6 @@ from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 SPLIT: dict[str, Any] = {
     "name": "main",
     "groups": ["exact", "sign"],

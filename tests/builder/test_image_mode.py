@@ -15,8 +15,6 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.sources import resolve
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 
 def gray(count: int, seed: int = 0, form: str = "PNG") -> list[bytes]:
     return [encoded(array, form) for array in pictures(count, seed, (8, 8))]

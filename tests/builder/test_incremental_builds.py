@@ -21,8 +21,6 @@ from pipeline.errors import CheckError, LakeError, SourceError, SplitError
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import status, vacuum
 
-pytestmark = pytest.mark.usefixtures("no_reports")
-
 TRAIN = {"name": "main", "train": {"from": "train"}}
 BOTH = {"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}
 LOGISTIC = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
@@ -39,7 +37,7 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - for builds here
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sources, and the lake that `make` makes of them; tests take a copy."""
     folder = tmp_path_factory.mktemp("first")
     as_folder(folder / "train", files_of(40))

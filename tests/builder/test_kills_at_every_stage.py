@@ -19,8 +19,6 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 from pipeline.verify import verify
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 SOURCE = '[[source]]\nuri = "{uri}"\ndataset = "g"\nsplit = "{split}"\n'
 RECIPE = """
 [lake]

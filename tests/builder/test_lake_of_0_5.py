@@ -24,7 +24,6 @@ from pipeline.verify import verify
 ARCHIVE = DATA / "lake-0.5.0.tar.gz"
 pytestmark = [
     pytest.mark.skipif(not ARCHIVE.exists(), reason="the lake of 0.5.0 (../shared/data) is not here"),
-    pytest.mark.usefixtures("no_report"),
 ]
 LEFT_OUT = ("seconds", "memory", "uri", "fingerprint")
 

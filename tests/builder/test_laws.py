@@ -24,8 +24,6 @@ from pipeline.maintenance import vacuum
 from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
-pytestmark = pytest.mark.usefixtures("no_reports")
-
 PARTS: dict[str, Any] = {
     "decode": {"size": [28, 28]},
     "dedup": {"rules": ["exact", "sign", "maxpool:4"]},
@@ -72,7 +70,7 @@ def undisturbed(asked: Recipe) -> World:
 
 
 @pytest.fixture(scope="module")
-def first(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> World:  # noqa: ARG001 - for builds here
+def first(tmp_path_factory: pytest.TempPathFactory) -> World:
     return undisturbed(sources(tmp_path_factory.mktemp("first")))
 
 

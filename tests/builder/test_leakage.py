@@ -19,8 +19,6 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.report import summarize
 
-pytestmark = pytest.mark.usefixtures("no_reports")
-
 RULES = ("exact", "sign")
 # The test role keeps what it shares with train: only the original train role knows it.
 SPLIT = {
@@ -56,7 +54,7 @@ def make(base: Path, **parts: Any) -> Built:
 
 
 @pytest.fixture(scope="module")
-def lake(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Lake:  # noqa: ARG001 - for builds here
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return Lake(make(planted(tmp_path_factory.mktemp("leak"))).root)
 
 

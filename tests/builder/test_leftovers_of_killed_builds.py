@@ -19,8 +19,6 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
-pytestmark = pytest.mark.usefixtures("no_reports")
-
 # Builds in processes of their own, each of which kills itself when a function is entered for the nth time. What they
 # import is imported once; how each ended is told as the shell does, negative where a signal ended it.
 DYING = """
@@ -106,7 +104,7 @@ def started(base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lakes(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:  # noqa: ARG001 - for builds here
+def lakes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two folders with sources and a lake built from nothing: before a change of the sources, and after it."""
     before, after = started(tmp_path_factory.mktemp("before")), tmp_path_factory.mktemp("after")
     built(before)

@@ -12,8 +12,6 @@ from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 
 def held(base: Path, root: str, writers: int, readers: int, releases: int) -> Told:
     """Run a crowd, and compare what it leaves with a lake that is built of the last state of all folders."""

@@ -81,7 +81,6 @@ def refuses(root: str, base: Path, error: type[Exception], said: str) -> None:
     assert all(rows.equals(before[name]) for name, rows in rows_of(root).items())
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_folder_on_a_read_only_file_system(tmp_path: Path, run: Run) -> None:
     with small_disk(tmp_path / "disk", "size=8m") as disk:
         root = build(of(tmp_path, str(disk / "lake")), engine=LocalEngine(1)).root
@@ -112,7 +111,6 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_folder_of_another_user(open_folder: Path, run: Run) -> None:
     root = build(of(open_folder, "lake"), engine=LocalEngine(1)).root
     out = open_folder / "out"
@@ -140,7 +138,6 @@ def test_a_folder_of_another_user(open_folder: Path, run: Run) -> None:
     assert list(storage.list_files(root)) == files
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_folder_in_which_nothing_can_be_made(open_folder: Path) -> None:
     """Its files may be written to, so the lock can be had; a mark cannot be made."""
     root = Path(build(of(open_folder, "lake"), engine=LocalEngine(1)).root)
@@ -171,7 +168,6 @@ def denied(lake_bucket: Bucket) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_bucket_that_may_only_be_read(
     tmp_path: Path, lake_bucket: Bucket, denied: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,6 @@ def looking(monkeypatch: pytest.MonkeyPatch, look: Callable[[], None]) -> list[i
     return looks
 
 
-@pytest.mark.usefixtures("no_report")
 def test_after_every_commit_the_last_release_reads_as_before(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = str(base / "lake")
     build(of(base, "a", "b"), engine=LocalEngine(1))
@@ -88,7 +87,6 @@ def test_after_every_commit_the_last_release_reads_as_before(base: Path, monkeyp
     assert len(looks) == 10, "images, index, rejects, shards, pairs, clusters, splits, misses, scores, releases"
 
 
-@pytest.mark.usefixtures("no_report")
 def test_before_the_first_release_there_is_none(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
 
@@ -103,7 +101,6 @@ def test_before_the_first_release_there_is_none(base: Path, monkeypatch: pytest.
     assert found == [0] * (len(found) - 1) + [1]
 
 
-@pytest.mark.usefixtures("no_report")
 def test_an_export_while_others_build(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is of the release that there was when it began, waits to be pinned, and vacuum then keeps that release."""
     lake = str(base / "lake")
@@ -122,7 +119,6 @@ def test_an_export_while_others_build(base: Path, monkeypatch: pytest.MonkeyPatc
     assert laws(Lake(lake, 1)) == laws(Lake(lake)) == left_over(lake) == []
 
 
-@pytest.mark.usefixtures("no_report")
 def test_releases_are_given_up_while_another_build_decodes(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = str(base / "lake")
     for number in range(3):

@@ -22,8 +22,6 @@ from pipeline.review import ReviewQuery, review_clusters, review_pairs
 from pipeline.verify import verify
 from schemas import TABLES
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 # By stored rule, a stricter one that finds less in these pictures.
 STRICTER = {
     "cosine:0.85": "cosine:0.95",

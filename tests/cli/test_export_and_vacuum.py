@@ -27,7 +27,7 @@ train = { from = "train" }
 
 
 @pytest.fixture(scope="module")
-def built(no_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - for builds here
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of three releases. Read only."""
     base = tmp_path_factory.mktemp("built")
     (base / "r.toml").write_text(RECIPE)

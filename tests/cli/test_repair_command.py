@@ -3,11 +3,8 @@
 import json
 import shutil
 
-import pytest
 from commands import Run
 from damaged_lakes import Case
-
-pytestmark = pytest.mark.usefixtures("no_report")
 
 RECIPE = """
 [lake]

@@ -18,8 +18,6 @@ from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.lake_handle import Lake
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 TABLES = ("images", "rejects", "shards", "index", "pairs", "clusters", "splits")
 RULES = ["exact", "sign", "maxpool:4", "cosine:0.95", "hamming:6"]
 SPLIT = {"name": "main", "sanitize": "sign", "train": {"from": "train"}, "test": {"from": "test"}}

@@ -21,8 +21,6 @@ from pipeline.verify import verify
 SAME = [name for name in schemas.TABLES if name not in ("releases", "scores", "misses", "exports")]
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 
 @pytest.fixture
 def proxy(lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:

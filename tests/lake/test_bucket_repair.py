@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from damaged_lakes import tables_of
 from lakes import files
 from making import as_folder, files_of, recipe
@@ -13,8 +12,6 @@ from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.repair import repair
 from pipeline.verify import verify
-
-pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def test_a_lake_in_a_bucket_is_checked_and_repaired(tmp_path: Path, lake_bucket: Bucket) -> None:

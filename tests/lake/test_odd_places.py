@@ -23,7 +23,6 @@ def test_places_that_delta_would_take_for_others_are_refused(name: str, tmp_path
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-@pytest.mark.usefixtures("no_report")
 def test_other_odd_places_hold_a_lake(tmp_path: Path) -> None:
     as_folder(tmp_path / "in", files_of(4))
     name = "ä [x]^|{y}%2 #?*~`\"'<b>&+:@\u202e"

@@ -20,8 +20,6 @@ from pipeline.errors import SourceError
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import history
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 
 def test_an_undamaged_lake_has_no_new_commit(case: Case) -> None:
     assert case.faults() == []

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hostile import HARM, NAMES, build_named, tame
 from pages import Page
 
+from pipeline.builder.publish import write_report
 from pipeline.lake_handle import Lake
 from pipeline.report.charts import balance_chart
 from pipeline.report.formatting import escape_unprintable, shorten
@@ -28,7 +30,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
         _, lake = build_named(base, names)
         question = ReviewQuery("cosine:0.95", "main", conflicts=True)
         write_review(Lake(lake), review_pairs(Lake(lake), question), base / "pairs.html")
-        made["report"].append((lake / "report.html").read_text(encoding="utf-8"))
+        made["report"].append(Path(write_report(Lake(lake))).read_text(encoding="utf-8"))
         made["pairs"].append((base / "pairs.html").read_text(encoding="utf-8"))
     return {name: (hostile, harmless) for name, (hostile, harmless) in made.items()}
 

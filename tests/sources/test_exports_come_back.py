@@ -41,8 +41,6 @@ OF_ONE_SIZE = ("npz", "npy", "notebook")
 # A picture: its label, its shape and its pixels.
 Seen = tuple[str | None, tuple[int, ...], bytes]
 
-pytestmark = pytest.mark.usefixtures("no_reports")
-
 
 def make_lake(base: Path, kinds: Mapping[str, Sequence[tuple[int, ...]]], **decode: Any) -> Lake:
     """Build a lake whose pictures have every label of `LABELS` or none, in three roles.
@@ -67,14 +65,14 @@ def make_lake(base: Path, kinds: Mapping[str, Sequence[tuple[int, ...]]], **deco
 
 
 @pytest.fixture(scope="module")
-def gray(tmp_path_factory: pytest.TempPathFactory, no_reports: None) -> Lake:  # noqa: ARG001 - patches the build
+def gray(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Splits main and bare of 5x4 and mixed of several sizes, in gray."""
     kinds = {"main": [(5, 4)], "bare": [(5, 4)], "mixed": [(3, 5), (6, 4), (1, 1), (1, 9)]}
     return make_lake(tmp_path_factory.mktemp("gray"), kinds)
 
 
 @pytest.fixture(scope="module")
-def colour(tmp_path_factory: pytest.TempPathFactory, no_reports: None) -> Lake:  # noqa: ARG001 - patches the build
+def colour(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Splits main of 3x4 and mixed of several sizes, in RGB. Arrays of 3x4 could have their channels first too."""
     kinds = {"main": [(3, 4, 3)], "mixed": [(3, 5, 3), (6, 4, 3), (1, 1, 3)]}
     return make_lake(tmp_path_factory.mktemp("colour"), kinds, mode="RGB")

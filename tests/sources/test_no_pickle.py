@@ -96,7 +96,6 @@ def test_a_pickle_as_a_source_is_refused_and_not_opened(name: str, tmp_path: Pat
     assert not sentinel.exists()
 
 
-@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("form", ["folder", "tar", "zip", "samples"])
 def test_a_pickle_among_pictures_is_a_reject(form: str, tmp_path: Path) -> None:
     sentinel = tmp_path / "owned"
@@ -113,7 +112,6 @@ def test_a_pickle_among_pictures_is_a_reject(form: str, tmp_path: Path) -> None:
     assert not sentinel.exists()
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_type_of_parquet_that_is_pickled_is_not(tmp_path: Path) -> None:
     sentinel = tmp_path / "owned"
     (tmp_path / "a.parquet").write_bytes(extension(sentinel))

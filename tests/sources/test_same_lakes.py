@@ -15,8 +15,6 @@ from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 Pictures = NDArray[np.uint8]
 
 GRAY = pictures(40, size=(28, 28))

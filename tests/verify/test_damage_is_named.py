@@ -14,8 +14,6 @@ from pipeline.errors import LakeError
 from pipeline.verify import Fault, verify
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 
 def test_damaged_images_are_named(case: Case) -> None:
     file = case.file("images", "split=train")

@@ -141,7 +141,6 @@ def made(asked_for: Recipe) -> str:
     return build(asked_for, engine=LocalEngine(1)).root
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_build_taken_for_dead_commits_nothing(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(asked(tmp_path, root))
 
@@ -171,7 +170,6 @@ def test_a_mark_that_is_not_old_stays_and_an_old_one_goes(root: str, monkeypatch
         assert list(storage.list_files(f"{root}/.writers")) == stay
 
 
-@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     "table", ["shards", *(pytest.param(name, marks=pytest.mark.stress) for name in ("images", "releases"))]
 )

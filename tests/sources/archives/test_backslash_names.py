@@ -196,7 +196,6 @@ def test_a_webdataset_with_backslashes_keeps_its_samples(tmp_path: Path) -> None
     assert handed_out(source) == [("a/1.png", "7", b"1"), ("a/2.png", "8", b"2")]
 
 
-@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("names", [("A/x.png", r"A\x.png"), (r"B\c\x.png", r"B\\c\x.png")])
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_two_files_that_get_one_name_are_an_error_that_names_it(

@@ -270,7 +270,6 @@ def test_keys_of_other_forms_are_refused(tmp_path: Path) -> None:
         source_of(as_tar(tmp_path / "a.tar", labelled([1])), rows=3)
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_build_makes_the_same_images_as_of_a_folder(tmp_path: Path) -> None:
     files = files_of(40, "ABC")
     members: dict[str, bytes] = {}

@@ -203,7 +203,6 @@ def stored(root: str) -> list[tuple[str, str, str]]:
     return [(path, label, shard.rsplit("-", 1)[0]) for path, label, shard in rows]
 
 
-@pytest.mark.usefixtures("no_report")
 def test_files_come_change_and_go_one_by_one(tmp_path: Path) -> None:
     parquet(tmp_path / "data" / "train-0.parquet", "AB", 0)
     asked = recipe(tmp_path, {"uri": "data/train-*.parquet"}, decode={"size": [28, 28]})
@@ -228,7 +227,6 @@ def test_files_come_change_and_go_one_by_one(tmp_path: Path) -> None:
     assert build(asked, engine=LocalEngine(1), prune=True).images == 3
 
 
-@pytest.mark.usefixtures("no_report")
 def test_classes_are_checked_over_all_files_together(tmp_path: Path) -> None:
     for number, labels in enumerate(("AAB", "BC", "CC")):
         parquet(tmp_path / f"{number}.parquet", labels, number)
