@@ -14,8 +14,7 @@ from dedup_brute import Pixels, dense_sign, md5_set, md5_where
 from figures import Figure, ratio, seconds
 from lake_builds import Build, build, write_recipe
 
-from pipeline.dedup.clusters import cluster_by_keys
-from pipeline.dedup.overlap import overlap_matrix
+from pipeline.dedup.clusters import cluster_by_keys, overlap_matrix
 from pipeline.lake_handle import Lake
 
 RULES = ("exact", "sign")

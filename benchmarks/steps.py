@@ -23,7 +23,7 @@ from pipeline.builder.ingest import commit_sources, decode_sources, plan_ingest
 from pipeline.builder.publish import write_report
 from pipeline.builder.splits import make_splits, split_units
 from pipeline.builder.worker import Job
-from pipeline.dedup.overlap import overlap_matrix
+from pipeline.dedup.clusters import overlap_matrix
 from pipeline.lake.releases import publish
 from pipeline.lake.transaction import Commit, Transaction, transaction
 from pipeline.lake.writers.heartbeats import registered

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pipeline
 from pipeline import storage
 from pipeline.builder.build import Built, build, local_engine
-from pipeline.dedup.overlap import label_conflicts
+from pipeline.dedup.clusters import label_conflicts
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, parse_recipe

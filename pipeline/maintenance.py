@@ -9,7 +9,7 @@ import polars as pl
 from pipeline import storage
 from pipeline.builder.build import plan
 from pipeline.builder.state import Todo, versions_of_shards
-from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
+from pipeline.dedup.clusters import label_conflicts, overlap_matrix, redundancy
 from pipeline.errors import LakeError, NoReleaseError
 from pipeline.lake.releases import find_pins, give_up, list_releases, newest_release, release_versions
 from pipeline.lake.snapshot import Snapshot

@@ -7,7 +7,7 @@ import portalocker
 import pytest
 
 from pipeline.errors import LakeError
-from pipeline.storage.locks import try_lock
+from pipeline.storage.atomic import try_lock
 
 
 def opened(file: Path) -> int:

@@ -19,7 +19,7 @@ from making import DATA, needs_data
 from numpy.typing import NDArray
 
 from pipeline.builder.build import build
-from pipeline.dedup.overlap import overlap_matrix
+from pipeline.dedup.clusters import overlap_matrix
 from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 

@@ -2,8 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.hashing import image_ids
-from pipeline.stable_order import mix64, order_keys
+from pipeline.hashing import image_ids, mix64, order_keys
 
 IDS = image_ids("d", "s", map(str, range(5000)))
 

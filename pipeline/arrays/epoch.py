@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import FeedError
+from pipeline.hashing import order_keys
 from pipeline.pixels import Located, gather
-from pipeline.stable_order import order_keys
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 State = dict[str, str | int | bool]

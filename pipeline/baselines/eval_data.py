@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.baselines.model import Examples
 from pipeline.errors import BaselineError
+from pipeline.hashing import order_keys
 from pipeline.recipe import BaselinePart
-from pipeline.stable_order import order_keys
 
 Mask = NDArray[np.bool_]
 

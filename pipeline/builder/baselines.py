@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import schemas
 from pipeline.baselines.eval_data import EvalData, Mask, Sample, draw_samples, find_overlaps, name_parts
 from pipeline.baselines.model import Examples
-from pipeline.baselines.nearest import find_nearest
+from pipeline.baselines.predict import find_nearest
 from pipeline.baselines.score import Misses, score
 from pipeline.builder.state import Todo, find_outdated, input_versions, unit_digest
 from pipeline.errors import BaselineError

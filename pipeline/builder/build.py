@@ -16,6 +16,7 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.baselines.model import need_extra
+from pipeline.builder import ENGINE_NAMES, PRELOAD
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
 from pipeline.builder.clusters import active_rules, cluster_images, cluster_settings, plan_clusters
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
@@ -23,7 +24,6 @@ from pipeline.builder.image_mode import stored_decode, with_decided_mode
 from pipeline.builder.index import find_embeddings, index_images, pairwise_rules
 from pipeline.builder.ingest import check_classes, check_files, commit_sources, decode_sources, plan_ingest
 from pipeline.builder.pairs import compare_images
-from pipeline.builder.preload import ENGINE_NAMES, PRELOAD
 from pipeline.builder.publish import write_report
 from pipeline.builder.splits import make_splits, plan_splits, split_units
 from pipeline.builder.state import Todo, undo_half_commits

@@ -16,8 +16,7 @@ import polars as pl
 import schemas
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_state, unit_digest
 from pipeline.dedup.clusters import cluster_by_keys, cluster_changes, say_changes
-from pipeline.dedup.index import KEYS_VERSION
-from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules import KEYS_VERSION, parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.lake.delta_log import Metadata

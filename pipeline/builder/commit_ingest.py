@@ -20,7 +20,7 @@ from pipeline import storage
 from pipeline.arrow_binary import to_binary
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame, shards_digest
 from pipeline.builder.worker import Ingested
-from pipeline.dedup.index import KEYS_VERSION
+from pipeline.dedup.rules import KEYS_VERSION
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import image_ids
 from pipeline.lake.delta_log import Metadata

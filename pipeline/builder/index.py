@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.builder.state import SHARD_KEY
 from pipeline.builder.worker import ImagesFile, index_shard
-from pipeline.dedup.index import KEYS_VERSION, sort_index, table_of
-from pipeline.dedup.rules import embedding, parse_rule
+from pipeline.dedup.rules import KEYS_VERSION, embedding, parse_rule, sort_index, table_of
 from pipeline.engines import Engine
 from pipeline.errors import RecipeError, SourceError
 from pipeline.hashing import digest_of

@@ -26,7 +26,7 @@ from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe
 from pipeline.shard import Encoded, Files, Made, Survey
 from pipeline.sources import Source
-from pipeline.sources.remote.download import cache_folder
+from pipeline.sources.remote import cache_folder
 
 _SOURCE_KEY = ["dataset", "split", "uri"]
 

@@ -18,14 +18,13 @@ import pyarrow as pa
 import schemas
 from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.builder.state import find_outdated, shards_state, unit_digest
-from pipeline.dedup.index import KEYS_VERSION, entries_of
 from pipeline.dedup.joins.streaming import single_thread
 from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
-from pipeline.dedup.rules import Comparison, Entries, parse_rule, photo
+from pipeline.dedup.rules import KEYS_VERSION, Comparison, Entries, entries_of, parse_rule, photo
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.errors import LakeError
-from pipeline.hashing import digest_of
+from pipeline.hashing import digest_of, order_keys
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.snapshot import Snapshot
@@ -33,7 +32,6 @@ from pipeline.lake.transaction import Commit, all_files
 from pipeline.pixels import gather, locate
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import DedupPart
-from pipeline.stable_order import order_keys
 
 # Images in a block at most, and bytes of their vectors. Two blocks are in memory at a time.
 _BLOCK_IMAGES = 2**18

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.dedup.overlap import overlap_matrix
+from pipeline.dedup.clusters import overlap_matrix
 from pipeline.errors import LakeError
 from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot

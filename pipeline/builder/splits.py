@@ -24,8 +24,8 @@ from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import rule_with_pairs_of
 from pipeline.splits.draw import draw_roles, from_source
+from pipeline.splits.groups import Drawn, draw_groups
 from pipeline.splits.groups.assign import PreviousSplit
-from pipeline.splits.groups.draw import Drawn, draw_groups
 from pipeline.splits.sanitize import sanitize, straddling
 
 # Labels of a role whose deviation is kept in the metadata, largest deviations first, so that commits stay small.

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.arrow_binary import from_binary
 from pipeline.decode import decode_shard, rejects_table
-from pipeline.dedup.index import index_table, sort_index
-from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded, Refused

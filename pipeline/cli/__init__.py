@@ -16,7 +16,7 @@ from pipeline.errors import ImagelakeError
 _COMMANDS = {
     "demo": ("demo", "Build a lake of generated glyphs and compare it with the known truth."),
     "build": ("build", "Build a lake from folders, archives and tables, or from a recipe."),
-    "init": ("init", "Write the recipe that build would infer, for you to edit."),
+    "init": ("build", "Write the recipe that build would infer, for you to edit."),
     "status": ("maintenance", "Show tables, rejects, and what the next build would do and why."),
     "overlap": ("overlap", "Show duplicates between and within roles, and label conflicts."),
     "sql": ("sql", "Run one SELECT over all tables, by name."),

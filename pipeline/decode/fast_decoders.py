@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from pipeline.decode import png
+from pipeline.decode.picture import PNG_SIGNATURE, png_chunks
 from pipeline.recipe import DecodePart
 
 Pixels = NDArray[np.uint8]
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 logging.getLogger("imagecodecs").propagate = False
 
-_PNG = png.SIGNATURE + b"\0\0\0\rIHDR"
+_PNG = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 _PNG_HEADER_BYTES = 33  # signature and IHDR
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_OVERHEAD = 57  # bytes of a PNG with one IDAT chunk besides its data: signature, IHDR, IDAT header, IEND
@@ -91,7 +91,7 @@ def _is_minimal(data: bytes) -> bool:
 
 def _has_only_neutral_chunks(data: bytes) -> bool:
     """Return whether the other chunks of a PNG are complete and do not change its pixels."""
-    for chunk in png.chunks(data, _PNG_HEADER_BYTES):
+    for chunk in png_chunks(data, _PNG_HEADER_BYTES):
         if chunk.kind == b"IEND":
             return True
         if chunk.kind != b"IDAT" and (_PNG_NEUTRAL_CHUNKS.get(chunk.kind) != chunk.length or not chunk.is_intact(data)):

@@ -15,25 +15,64 @@ antialiased bilinear filter: stretched, cropped or padded, as `fit` says. With "
 (mode L) or 8-bit RGB (mode RGB) without alpha is accepted, and only in the recipe's size.
 
 A file that is cut short after its last pixel is an image. One that is cut short before is a reject.
+
+References:
+    PNG (Portable Network Graphics) Specification, section 5, "Datastream structure".
 """
 
 import io
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from pipeline.decode import png
 from pipeline.recipe import DecodePart
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Bytes of a chunk beside its content: length, type, checksum.
+_OVERHEAD = 12
+
+
+class PngChunk(NamedTuple):
+    """A chunk of a PNG: its type, such as b"IDAT", and the positions of its first byte and behind its last."""
+
+    kind: bytes
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of content."""
+        return self.stop - self.start - _OVERHEAD
+
+    def is_intact(self, data: bytes) -> bool:
+        """Return whether the checksum of the chunk is right."""
+        body = memoryview(data)[self.start + 4 : self.stop - 4]
+        return zlib.crc32(body) == int.from_bytes(data[self.stop - 4 : self.stop])
+
+
+def png_chunks(data: bytes, start: int = len(PNG_SIGNATURE)) -> Iterator[PngChunk]:
+    """List the chunks of a PNG that are complete, in their order.
+
+    Args:
+        data: a file that begins with `PNG_SIGNATURE`.
+        start: position of the first chunk.
+    """
+    while (stop := start + _OVERHEAD + int.from_bytes(data[start : start + 4])) <= len(data):
+        yield PngChunk(data[start + 4 : start + 8], start, stop)
+        start = stop
+
 
 # Left out: TGA (no signature), EPS (starts another program), JPEG 2000 (a file that is cut short decodes to other
 # pixels instead of failing).
 _READABLE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
-_SIGNATURES = (png.SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 # An image file has more bytes than this.
 _MIN_FILE_BYTES = 64
 
@@ -81,9 +120,9 @@ def _check_png_checksums(data: bytes) -> None:
 
     A missing checksum is not an error here; decoding shows whether pixels are missing.
     """
-    if not data.startswith(png.SIGNATURE):
+    if not data.startswith(PNG_SIGNATURE):
         return
-    for chunk in png.chunks(data):
+    for chunk in png_chunks(data):
         if chunk.kind == b"IDAT" and not chunk.is_intact(data):
             raise Rejected("corrupt", f"the checksum of the pixels at byte {chunk.start} is wrong")
 
@@ -109,7 +148,7 @@ def _damage_reason(data: bytes, error: Exception | None = None) -> str:
 
 def _has_end(data: bytes) -> bool:
     """Return whether a file has the end marker or the length of its format; True for formats without one."""
-    if data.startswith(png.SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return b"IEND" in data
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" in data[-16:]

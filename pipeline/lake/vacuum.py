@@ -8,8 +8,7 @@ from pipeline import storage
 from pipeline.lake.parquet_writer import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
 from pipeline.lake.transaction import Transaction
-from pipeline.lake.writers.heartbeats import living_writers
-from pipeline.lake.writers.orphan_files import unfinished_commits
+from pipeline.lake.writers.heartbeats import living_writers, unfinished_commits
 
 
 def delete_unneeded_files(

@@ -13,8 +13,7 @@ from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.verify import Fault, check_laws
 from pipeline.verify.laws import check_releases
-from pipeline.verify.logs import check_logs
-from pipeline.verify.tables import check_tables, list_tables
+from pipeline.verify.tables import check_logs, check_tables, list_tables
 
 ShardKey = tuple[str, ...]
 # Tables that are partitioned by unit, and the column that names the unit.

@@ -15,8 +15,7 @@ from pipeline.sources.arrays.cifar import splits_of_folder
 from pipeline.sources.arrays.idx import image_files
 from pipeline.sources.containers import Listed, is_images_file, list_folder
 from pipeline.sources.forms import FORMS, OWN_KEYS, companions_of, module_of, note_of, splits_within
-from pipeline.sources.remote.download import fetch, is_cached, is_url
-from pipeline.sources.remote.globs import expand, is_glob
+from pipeline.sources.remote import expand, fetch, is_cached, is_glob, is_url
 from pipeline.sources.roles import (
     EVERYTHING_ELSE,
     OTHER,

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import SplitError
+from pipeline.hashing import order_keys
 from pipeline.recipe import RolePart, SplitPart
-from pipeline.stable_order import order_keys
 
 # Roles that share a source are drawn in this order, so that a larger train role takes nothing from valid and test.
 _DRAWING_ORDER = ("test", "valid", "train")

@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.arrow_binary import from_binary, to_binary
-from pipeline.dedup.index import index_table, sort_index
-from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.hashing import content_hashes, image_ids, pixel_sums
 from pipeline.lake.parquet_writer import Part
 from pipeline.verify.faults import MAX_IMAGES, UNREADABLE_KINDS, Fault

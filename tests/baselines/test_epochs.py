@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.baselines.epochs import Learner, fit_by_epochs
 from pipeline.baselines.model import Examples, Labels, Pixels, Scores, Task
-from pipeline.baselines.models import softmax_sgd
-from pipeline.baselines.models.softmax_sgd import find_gradient, log_softmax
+from pipeline.baselines.models.linear import find_gradient, fit_softmax_sgd, log_softmax
 from pipeline.baselines.predict import predict
 from pipeline.errors import BaselineError
 
@@ -90,7 +89,7 @@ def test_without_patience_the_last_epoch_stays() -> None:
 def test_patience_needs_valid_images() -> None:
     spec = toys.spec("softmax-sgd", patience=2)
     with pytest.raises(BaselineError, match="has patience, but there is no valid image for early stopping"):
-        softmax_sgd.fit(spec, toys.task()._replace(valid=None))
+        fit_softmax_sgd(spec, toys.task()._replace(valid=None))
 
 
 def test_an_epoch_sees_every_image_once_in_an_order_of_its_own() -> None:
@@ -128,4 +127,4 @@ def test_models_return_to_their_best_epoch(name: str) -> None:
 
 def test_a_fit_that_diverges_is_an_error_that_says_so() -> None:
     with pytest.raises(BaselineError, match=r"training diverged in epoch 2 .*Lower learning_rate, which is 1e\+308"):
-        softmax_sgd.fit(toys.spec("softmax-sgd", learning_rate=1e308), toys.task())
+        fit_softmax_sgd(toys.spec("softmax-sgd", learning_rate=1e308), toys.task())

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.baselines import nearest
-from pipeline.baselines.nearest import find_nearest
+from pipeline.baselines import predict
+from pipeline.baselines.predict import find_nearest
 
 SIZES = st.tuples(st.integers(0, 20), st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32 - 1))
 
@@ -25,7 +25,7 @@ def test_nearest_is_nearest_and_of_equals_the_first(block: int, sizes: tuple[int
     rng = np.random.default_rng(seed)
     asked, among = (rng.integers(0, 3, (n, features), dtype=np.uint8) * 127 for n in (count, many))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest, "_BLOCK_BYTES", block)
+        patch.setattr(predict, "_BLOCK_BYTES", block)
         found = find_nearest(asked, among)
     place, distance = brute(asked, among)
     np.testing.assert_array_equal(found.place, place)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from sklearn.svm import SVC
 
 from pipeline.baselines.model import Examples, Task
-from pipeline.baselines.models import svm_linear
-from pipeline.baselines.models.svm_linear import planes_of, votes
+from pipeline.baselines.models.linear import fit_svm_linear, planes_of, votes
 from pipeline.errors import BaselineError
 from pipeline.pixels import normalise
 
@@ -34,7 +33,7 @@ def test_a_fit_says_what_scikit_learn_says(classes: int) -> None:
     rng = np.random.default_rng(3)
     train = Examples(rng.integers(0, 256, (120, 25), dtype=np.uint8), rng.integers(0, classes, 120))
     asked = rng.integers(0, 256, (500, 25), dtype=np.uint8)
-    model = svm_linear.fit(toys.spec("svm-linear", c=0.1), Task(train, None, classes, (5, 5, 1)))
+    model = fit_svm_linear(toys.spec("svm-linear", c=0.1), Task(train, None, classes, (5, 5, 1)))
     theirs = SVC(kernel="linear", C=0.1, break_ties=True).fit(normalise(train.pixels), train.labels)
     np.testing.assert_array_equal(model.scores(asked).argmax(axis=1), theirs.predict(normalise(asked)))
     assert model.chosen == {}
@@ -42,24 +41,24 @@ def test_a_fit_says_what_scikit_learn_says(classes: int) -> None:
 
 def test_c_is_searched_where_it_is_not_given() -> None:
     task = toys.task()
-    model = svm_linear.fit(toys.spec("svm-linear", candidates=4, search_size=40), task)
+    model = fit_svm_linear(toys.spec("svm-linear", candidates=4, search_size=40), task)
     assert 2**-7 <= model.chosen["c"] <= 2**6
     assert model.chosen["c_accuracy"] == 1
-    other = svm_linear.fit(toys.spec("svm-linear", candidates=4, search_size=40, seed=1), task)
+    other = fit_svm_linear(toys.spec("svm-linear", candidates=4, search_size=40, seed=1), task)
     assert other.chosen["c"] != model.chosen["c"]
-    again = svm_linear.fit(toys.spec("svm-linear", c=model.chosen["c"]), task)
+    again = fit_svm_linear(toys.spec("svm-linear", c=model.chosen["c"]), task)
     np.testing.assert_array_equal(again.scores(task.train.pixels), model.scores(task.train.pixels))
 
 
 @pytest.mark.parametrize("size", [40, "all", 10**6])
 def test_the_search_may_be_on_all_there_is(size: int | str) -> None:
-    model = svm_linear.fit(toys.spec("svm-linear", candidates=2, search_size=size), toys.task())
+    model = fit_svm_linear(toys.spec("svm-linear", candidates=2, search_size=size), toys.task())
     assert model.chosen["c_accuracy"] == 1
 
 
 def test_of_equally_good_c_the_least_is_taken() -> None:
     """A toy that every c learns without fault: 20 candidates are spread, and the least is far below the middle."""
-    found = svm_linear.fit(toys.spec("svm-linear", search_size=60), toys.task()).chosen
+    found = fit_svm_linear(toys.spec("svm-linear", search_size=60), toys.task()).chosen
     assert found["c_accuracy"] == 1
     assert found["c"] < 2**-4
 
@@ -67,7 +66,7 @@ def test_of_equally_good_c_the_least_is_taken() -> None:
 @pytest.mark.parametrize("counts", [(2, 2), (3, 9), (4, 1, 7), (1, 1, 2, 2)])
 def test_rare_classes_make_for_fewer_folds(counts: tuple[int, ...]) -> None:
     task = rare(counts)
-    model = svm_linear.fit(toys.spec("svm-linear", candidates=2), task)
+    model = fit_svm_linear(toys.spec("svm-linear", candidates=2), task)
     assert 0 <= model.chosen["c_accuracy"] <= 1
     assert (model.scores(task.train.pixels) > -np.inf).all()
 
@@ -75,8 +74,8 @@ def test_rare_classes_make_for_fewer_folds(counts: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("counts", [(1, 1), (1, 5), (1, 1, 1)])
 def test_c_cannot_be_searched_on_single_images(counts: tuple[int, ...]) -> None:
     with pytest.raises(BaselineError, match="fewer than two classes have two of them. Give c, or"):
-        svm_linear.fit(toys.spec("svm-linear"), rare(counts))
-    svm_linear.fit(toys.spec("svm-linear", c=1.0), rare(counts))
+        fit_svm_linear(toys.spec("svm-linear"), rare(counts))
+    fit_svm_linear(toys.spec("svm-linear", c=1.0), rare(counts))
 
 
 def rare(counts: tuple[int, ...]) -> Task:

@@ -230,7 +230,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: p
         return FileIO(name)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.decode.files.FileIO", failing)
+        patch.setattr("pipeline.decode.FileIO", failing)
         first = make(base)
     assert first.rejects == 1
     again = make(base)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.builder import pairs as compare
 from pipeline.builder import pairs as pair
 from pipeline.builder.build import Built, build
-from pipeline.dedup.index import entries_of
+from pipeline.dedup.rules import entries_of
 from pipeline.dedup.rules.cosine import Cosine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError

@@ -14,7 +14,7 @@ from making import as_folder, files_of
 
 from pipeline.demo import synth
 from pipeline.errors import NoReleaseError
-from pipeline.lake.writers.orphan_files import delete_orphan_files
+from pipeline.lake.writers.heartbeats import delete_orphan_files
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 from pipeline.verify import verify

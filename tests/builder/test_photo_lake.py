@@ -17,10 +17,9 @@ from sklearn.datasets import load_sample_image
 
 from pipeline.builder import pairs as pair
 from pipeline.builder.build import Built, build
-from pipeline.dedup.index import entries_of
 from pipeline.dedup.joins.streaming import one_blas_thread
 from pipeline.dedup.matching import Block, match
-from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules import entries_of, parse_rule
 from pipeline.dedup.rules.photo import Photo
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError

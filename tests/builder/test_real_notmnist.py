@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from making import needs_data
 
-from pipeline.dedup.overlap import overlap_matrix, redundancy
+from pipeline.dedup.clusters import overlap_matrix, redundancy
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import overlap
 from pipeline.sql import first_rows

@@ -31,7 +31,7 @@ MAY_PRINT = {
     # The pipe that nobody reads any more is closed.
     "cli/__init__.py": {"sys.stderr"},
     "progress.py": {"sys.stderr"},
-    "sources/remote/download.py": {"sys.stderr"},
+    "sources/remote.py": {"sys.stderr"},
     # What workers and Ray themselves said.
     "engines/ray.py": {"sys.stderr", "tqdm.write"},
 }

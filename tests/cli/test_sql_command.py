@@ -15,7 +15,7 @@ import pytest
 from commands import Run
 from damaged_lakes import Case
 
-from pipeline.cli.table import wide
+from pipeline.cli.show import wide
 from pipeline.errors import LakeError, QueryError
 from pipeline.lake.duckdb_views import id_columns
 from pipeline.lake_handle import Lake

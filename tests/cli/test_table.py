@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.table import Column, lay_out, stack, wide
+from pipeline.cli.show import Column, lay_out, stack, wide
 
 TEXT = st.text(st.sampled_from("ab/_. -漢字é,;") | st.characters(categories=["L", "N"]), max_size=60)
 WIDTHS = st.integers(40, 130)

@@ -13,8 +13,8 @@ from making import encoded, pictures, png_chunk
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from pipeline.decode import needs_no_conversion
 from pipeline.decode.fast_decoders import fast_decoder
-from pipeline.decode.files import needs_no_conversion
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.recipe import DecodePart
 

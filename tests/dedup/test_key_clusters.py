@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.arrow_binary import to_binary
 from pipeline.dedup import clusters as clusters_module
-from pipeline.dedup.clusters import cluster_by_keys
-from pipeline.dedup.index import index_table, sort_index
-from pipeline.dedup.overlap import label_conflicts, overlap_matrix, redundancy
-from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.clusters import cluster_by_keys, label_conflicts, overlap_matrix, redundancy
+from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.hashing import image_ids
 
 # One row per image: its pixel value, its label, its role.

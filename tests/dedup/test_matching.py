@@ -15,10 +15,9 @@ from threadpoolctl import threadpool_limits
 import schemas
 from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup import matching
-from pipeline.dedup.index import entries_of, table_of
 from pipeline.dedup.joins import inner_product
 from pipeline.dedup.matching import Block, match
-from pipeline.dedup.rules import Comparison, Entries, cosine, parse_rule
+from pipeline.dedup.rules import Comparison, Entries, cosine, entries_of, parse_rule, table_of
 from pipeline.dedup.rules.comparison import FromPixels
 from pipeline.dedup.rules.cosine import Cosine, shape_key
 

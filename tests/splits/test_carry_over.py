@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SplitError
 from pipeline.recipe import ROLES, SplitPart
+from pipeline.splits.groups import Drawn, Moves, draw_groups
 from pipeline.splits.groups.assign import PreviousSplit
-from pipeline.splits.groups.draw import Drawn, Moves, draw_groups
 
 # By number of the image: label, source split, and number of its cluster; 0 is no cluster.
 Images = dict[int, tuple[str, str, int]]

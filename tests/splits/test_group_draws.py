@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import SplitError
 from pipeline.recipe import ROLES, SplitPart
 from pipeline.splits.draw import quotas
-from pipeline.splits.groups.draw import Drawn, draw_groups
+from pipeline.splits.groups import Drawn, draw_groups
 from pipeline.splits.sanitize import sanitize, straddling
 
 RULES = ("exact", "sign")

@@ -19,7 +19,7 @@ import pytest
 from pyarrow.fs import S3FileSystem
 
 from pipeline.recipe import SourcePart
-from pipeline.sources.remote.download import cache_folder
+from pipeline.sources.remote import cache_folder
 
 DATA = b"some bytes" * 1_000
 KEY, SECRET = "imagelake", "not-a-secret"

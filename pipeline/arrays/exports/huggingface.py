@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.arrays.exports.parquet import file_ends
-from pipeline.arrays.exports.png import encode_role
-from pipeline.arrays.exports.selection import CHUNK_BYTES, ExportContext, Role, Selection
+from pipeline.arrays.exports.selection import CHUNK_BYTES, ExportContext, Role, Selection, encode_role
 
 # The names that Hugging Face gives to splits.
 _SPLITS = {"train": "train", "valid": "validation", "test": "test"}

@@ -14,8 +14,15 @@ from typing import NamedTuple
 import polars as pl
 import xxhash
 
-from pipeline.arrays.exports.png import encode_chunk
-from pipeline.arrays.exports.selection import CHUNK_BYTES, Chunk, ExportContext, Role, Selection, read_chunks
+from pipeline.arrays.exports.selection import (
+    CHUNK_BYTES,
+    Chunk,
+    ExportContext,
+    Role,
+    Selection,
+    encode_chunk,
+    read_chunks,
+)
 
 UNLABELLED = "_unlabelled"
 

@@ -1,12 +1,14 @@
 """The images to export: the rows of each role, the location of their pixels, and a digest of the rows.
 
 `read_chunks` reads a role in large blocks and returns it in small chunks, which are cut the same way every time.
+`encode_role` encodes images as PNG: the same imagecodecs version writes the same bytes for the same pixels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 import polars as pl
 import xxhash
@@ -224,3 +226,19 @@ def _read_pixels(role: Role, start: int, stop: int) -> NDArray[np.uint8]:
     if isinstance(role.where, Scattered):
         return gather_scattered(role.where, start, stop)
     return gather(role.where.take(np.arange(start, stop))).reshape(-1)
+
+
+# For 19,000 glyphs level 1 takes 0.58 s and 10.3 MB, level 6 takes 0.74 s and 10.1 MB.
+_LEVEL = 1
+
+
+def encode_chunk(chunk: Chunk) -> list[bytes]:
+    """Encode the images of a chunk, in their order, as 8-bit gray or RGB."""
+    return [bytes(imagecodecs.png_encode(picture, level=_LEVEL)) for picture in chunk.pictures()]
+
+
+def encode_role(role: Role, context: ExportContext) -> Iterator[list[bytes]]:
+    """Encode the images of a role, in the order of ranks; yield the files of one chunk at a time."""
+    for files in context.map(encode_chunk, read_chunks(role, CHUNK_BYTES)):
+        context.advance(len(files))
+        yield files

@@ -6,8 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.arrays.exports.png import encode_chunk
-from pipeline.arrays.exports.selection import CHUNK_BYTES, Chunk, ExportContext, Role, Selection, read_chunks
+from pipeline.arrays.exports.selection import (
+    CHUNK_BYTES,
+    Chunk,
+    ExportContext,
+    Role,
+    Selection,
+    encode_chunk,
+    read_chunks,
+)
 
 SHARD_IMAGES = 10_000
 SHARD_BYTES = 2**28

@@ -1,4 +1,4 @@
-"""The registry of models: by the name in the recipe, the function that fits it. One module per model.
+"""The registry of models: by the name in the recipe, the function that fits it.
 
 A fit takes the recipe's part of that model, whose `seed` is that of this fit, and a `Task`; it returns a `Model`. The
 same inputs give the same model on one machine.
@@ -8,17 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.baselines.model import Model, Task
-from pipeline.baselines.models import dense, lenet, logistic, never, sgd_binary, softmax_sgd, svm_linear
+from pipeline.baselines.models.linear import fit_logistic, fit_never, fit_sgd_binary, fit_softmax_sgd, fit_svm_linear
+from pipeline.baselines.models.networks import fit_dense, fit_lenet
 
 # Each model has its own type of part: the one in `pipeline.recipe.baselines.PARTS` under the same name.
 Fit = Callable[[Any, Task], Model]
 
 MODELS: dict[str, Fit] = {
-    "logistic": logistic.fit,
-    "softmax-sgd": softmax_sgd.fit,
-    "sgd-binary": sgd_binary.fit,
-    "never": never.fit,
-    "svm-linear": svm_linear.fit,
-    "dense": dense.fit,
-    "lenet": lenet.fit,
+    "logistic": fit_logistic,
+    "softmax-sgd": fit_softmax_sgd,
+    "sgd-binary": fit_sgd_binary,
+    "never": fit_never,
+    "svm-linear": fit_svm_linear,
+    "dense": fit_dense,
+    "lenet": fit_lenet,
 }

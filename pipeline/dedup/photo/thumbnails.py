@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.resize import area_weights, two_sided
+from pipeline.dedup.perceptual_hash import area_weights, two_sided
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -6,11 +6,11 @@ The states of a writer:
         |
     decoding     writes files that carry the writer's name; no commit names them yet; no lock is held
         |
-    committing   holds the lock (`lock`; in a bucket `bucket_lock`); each commit names files of one table
+    committing   holds the lock (`lock`); each commit names files of one table
         |
     done         lock released, heartbeat deleted
 
-    A writer that fails deletes its own orphan files (`orphan_files`) and its heartbeat.
+    A writer that fails deletes its own orphan files (`delete_orphan_files`) and its heartbeat.
     A writer that is killed leaves its heartbeat. In a folder the operating system has released its lock on the file; in
     a bucket the object is old. The next writer that registers deletes the orphan files, then the heartbeat. Commits
     that were made stay: the next build restores the tables that are ahead of `shards`

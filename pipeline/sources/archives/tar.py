@@ -25,8 +25,10 @@ from pipeline.sources.archives.archive import (
     Members,
     ReadProgress,
     ShardBuilder,
+    are_separators,
     clean_path,
     cut_into_shards,
+    encodings_of,
     folders_of,
     make_shard,
     may_need_cleaning,
@@ -34,8 +36,8 @@ from pipeline.sources.archives.archive import (
     select_members,
     unpacked_size_check,
     with_archive_errors,
+    with_slashes,
 )
-from pipeline.sources.archives.backslashes import are_separators, encodings_of, with_slashes
 from pipeline.sources.archives.tar_walk import CHUNK, FOLDER, HARD_LINK, Header, Run, StreamBuffer, walk_headers
 from pipeline.sources.roles import levels_of_paths, splits_of
 from pipeline.sources.source import (

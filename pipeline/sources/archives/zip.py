@@ -25,16 +25,18 @@ from pipeline.errors import SourceError, one_line
 from pipeline.shard import Blobs, Encoded, Made, Refused, Survey
 from pipeline.sources.archives.archive import (
     Members,
+    are_separators,
     clean_path,
     cut_into_shards,
+    encodings_of,
     folders_of,
     make_shard,
     rejection,
     select_members,
     unpacked_size_check,
     with_archive_errors,
+    with_slashes,
 )
-from pipeline.sources.archives.backslashes import are_separators, encodings_of, with_slashes
 from pipeline.sources.archives.tar_walk import symbolic_link
 from pipeline.sources.roles import levels_of_paths, splits_of
 from pipeline.sources.source import DAMAGED, Source, files_fingerprint, readable_name, shard_key

@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -320,3 +320,37 @@ def _texts_of_one_hot(values: Array) -> tuple[str | None, ...] | None:
     if not ((ones.sum(axis=1) == 1) & (ones == (values != 0)).all(axis=1)).all():
         return None
     return tuple(map(str, ones.argmax(axis=1).tolist()))
+
+
+_CHUNK_BYTES = 2**20
+
+
+class ByteStream(Protocol):
+    """A stream of bytes that can only be read forward."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes; empty bytes mean the end of the stream."""
+        ...
+
+
+def read_exactly(stream: ByteStream, size: int) -> bytearray:
+    """Read an exact number of bytes.
+
+    Memory grows with the bytes that are there, not with `size`: a damaged header may promise more than the file has.
+
+    Args:
+        stream: the stream, at the first byte to read.
+        size: the number of bytes.
+
+    Returns:
+        `size` bytes.
+
+    Raises:
+        ValueError: the stream ends before. Errors of the stream itself pass through.
+    """
+    data = bytearray()
+    while len(data) < size and (chunk := stream.read(min(size - len(data), _CHUNK_BYTES))):
+        data += chunk
+    if len(data) != size:
+        raise ValueError(f"{size} bytes expected, {len(data)} found")
+    return data

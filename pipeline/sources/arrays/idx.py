@@ -35,8 +35,7 @@ from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
 from pipeline.recipe.naming import SPLITS
 from pipeline.shard import Encoded, Pixels, Survey
-from pipeline.sources.arrays.array_shards import label_texts
-from pipeline.sources.arrays.streams import read_exactly
+from pipeline.sources.arrays.array_shards import label_texts, read_exactly
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     DAMAGED,

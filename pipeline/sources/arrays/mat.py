@@ -29,8 +29,14 @@ from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
 from pipeline.shard import Encoded, Survey
 from pipeline.sources.arrays.array_selection import choose_images, choose_labels, splits_of_arrays, unread_arrays
-from pipeline.sources.arrays.array_shards import Array, StoredArray, array_shards, describe_array
-from pipeline.sources.arrays.streams import ByteStream, read_exactly
+from pipeline.sources.arrays.array_shards import (
+    Array,
+    ByteStream,
+    StoredArray,
+    array_shards,
+    describe_array,
+    read_exactly,
+)
 from pipeline.sources.source import DAMAGED, Source, files_fingerprint, opened
 
 _HEADER_BYTES = 128

@@ -18,8 +18,7 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.sources.glyphs.draw import NEAR, SIDE, Pictures, damage, draw_letters, stamp
-from pipeline.sources.glyphs.plan import SPLITS, GlyphPlan, Kind, labels, paths, plan_glyphs
-from pipeline.sources.glyphs.random import Index
+from pipeline.sources.glyphs.plan import SPLITS, GlyphPlan, Index, Kind, labels, paths, plan_glyphs
 
 _BAD = (Kind.EMPTY, Kind.TRUNCATED, Kind.NOT_AN_IMAGE)
 _STAMPED_LIKE_ORIGINAL = (Kind.EXACT_COPY, Kind.CROSS_COPY, Kind.CONFLICT)

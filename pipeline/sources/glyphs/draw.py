@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sources.glyphs.plan import Kind
-from pipeline.sources.glyphs.random import Index, between, draw_bytes, draws
+from pipeline.sources.glyphs.plan import Index, Kind, between, draw_bytes, draws
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,5 +1,223 @@
 """Draw a split without leaks: images that clusters link form groups, and each group goes to one role as a whole.
 
-`pool` collects the groups and how many images each role requests; `assign` gives every group a role; `draw` turns that
-into the rows of the split.
+`pool` collects the groups and how many images each role requests; `assign` gives every group a role; this
+module turns that into the rows of the split, how far each role is from its request, and which images moved.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from pipeline.errors import SplitError
+from pipeline.recipe import SplitPart
+from pipeline.splits.draw import rank_rows
+from pipeline.splits.groups.assign import NO_ROLE, Assigned, PreviousSplit, Roles, assign
+from pipeline.splits.groups.pool import Counts, Pool, make_pool
+
+
+class Moves(NamedTuple):
+    """How many images of the previous split are no longer in their role, among those that can still be drawn.
+
+    Attributes:
+        moved: images whose group is now in another role. If that role may not draw them, they are left out.
+        forced: those of them that moved because of a new link or because a dataset is protected now. The others moved
+            because the recipe requests less for their previous role.
+        left: images that are in no role now, because the recipe requests less.
+    """
+
+    moved: int
+    forced: int
+    left: int
+
+
+class Drawn(NamedTuple):
+    """A split of whole groups.
+
+    Attributes:
+        rows: columns role, rank, image_id, label, label_index, dataset, split, kept, dropped_by, dropped_for, reason.
+        deviation: columns role, label, asked, got: images that every role requested and got, see `_deviation`.
+        moves: how many images moved since the previous split; None if the split is drawn anew.
+    """
+
+    rows: pl.DataFrame
+    deviation: pl.DataFrame
+    moves: Moves | None
+
+
+def draw_groups(
+    spec: SplitPart,
+    images: pl.DataFrame,
+    clusters: Mapping[str, pl.DataFrame],
+    previous: PreviousSplit | None = None,
+) -> Drawn:
+    """Draw every role of a split with `groups`.
+
+    Images that clusters of any of the rules connect form a group. A group goes to one role as a whole, so no cluster
+    has kept rows in two roles. The exception are protected images, which are never left out: they may be in two sources
+    that no single role draws from.
+
+    Sizes and shares are met as closely as whole groups allow, label by label. The result depends on ids, clusters, the
+    seed and the previous split only. An image keeps its role unless a new link joins groups of two roles, which then go
+    to the first of these in `keep`, or the recipe requests less. A split with another seed, other rules or other
+    sources is drawn anew.
+
+    Args:
+        spec: the recipe's `[[split]]`.
+        images: columns image_id, label, dataset, split; any order.
+        clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.groups`. For rules
+            with pairs these must be components, because pairs may link two stars.
+        previous: the split of the previous release, if there is one.
+
+    Returns:
+        The rows of the split, and an account of the draw.
+
+    Raises:
+        SplitError: a source that the split names does not exist, the roles of one source request more images than it
+            has, or a role with a size gets no image.
+    """
+    pool = make_pool(spec, images, clusters)
+    assigned = assign(spec, pool, previous)
+    rows = _split_rows(spec, pool, assigned.role, clusters)
+    _check_no_role_is_empty(spec, pool, rows)
+    return Drawn(rows, _deviation(spec, pool, assigned, rows), _moves(pool, assigned, rows))
+
+
+def _split_rows(spec: SplitPart, pool: Pool, role: Roles, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Make the rows of all groups that have a role.
+
+    An image that its group's role may not draw is left out: it gets a row in the first role in `keep` that may draw it,
+    dropped for a kept image of another role in its cluster, by the first rule with such an image. If it is linked only
+    through other images, it is dropped for the smallest such image of its group, by the first rule that links it to
+    anything.
+
+    A protected image is never left out. It stays in a role that may draw it. If that is not the role of its group, the
+    unprotected images of the group are dropped.
+
+    Args:
+        spec: the recipe's `[[split]]`.
+        pool: what the split can draw from.
+        role: (G,) int8, the role of every group, or NO_ROLE.
+        clusters: rows of the clusters table, by rule of `spec.groups`.
+
+    Returns:
+        Columns role, rank, image_id, label, label_index, dataset, split, kept, dropped_by, dropped_for, reason; ordered
+        as `draw_roles` does.
+    """
+    group_role = role[pool.group]
+    may_draw = np.take_along_axis(pool.drawable, np.maximum(group_role, 0)[None, :], axis=0)[0]
+    in_group_role = (group_role != NO_ROLE) & may_draw
+    own_role = np.where(in_group_role, group_role, pool.drawable.argmax(axis=0))
+    is_torn = np.zeros(len(role), dtype=np.bool_)
+    is_torn[pool.group[pool.protected & ~in_group_role]] = True
+    kept = pool.protected | (in_group_role & ~is_torn[pool.group])
+    rows = pool.images.with_columns(
+        number=pl.Series(own_role, dtype=pl.Int8), group=pl.Series(pool.group), kept=pl.Series(kept)
+    ).filter(pl.Series(group_role != NO_ROLE))
+    marked = rows.join(_drop_reasons(rows, spec, clusters), on="image_id", how="left").drop("group")
+    by_role = {name: marked.filter(number=number).drop("number") for number, name in enumerate(pool.roles)}
+    return rank_rows(spec, by_role)
+
+
+def _drop_reasons(rows: pl.DataFrame, spec: SplitPart, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Find the rule and the image for which every row is dropped: image_id, dropped_by, dropped_for, reason."""
+    kept, dropped = rows.filter("kept"), rows.filter(~pl.col("kept")).select("image_id", "number", "group")
+    direct, linked = [], []
+    for position, rule in enumerate(spec.groups):
+        members = clusters[rule].select("image_id", "cluster_id")
+        in_cluster = dropped.join(members, on="image_id")
+        by_rule = {"priority": pl.lit(position), "dropped_by": pl.lit(rule)}
+        nearest = _smallest_kept(in_cluster, kept.join(members, on="image_id"), "cluster_id")
+        direct.append(nearest.with_columns(**by_rule))
+        not_alone = rows.join(members, on="image_id").filter(pl.len().over("cluster_id") > 1).select("image_id")
+        linked.append(in_cluster.join(not_alone, on="image_id", how="semi").select("image_id", **by_rule))
+    indirect = _smallest_kept(dropped, kept, "group").join(_first_by_priority(linked), on="image_id")
+    found = _first_by_priority([*direct, indirect.with_columns(priority=pl.lit(len(spec.groups)))])
+    return found.select("image_id", "dropped_by", "dropped_for", reason=pl.lit("overlap"))
+
+
+def _smallest_kept(dropped: pl.DataFrame, kept: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Find, for each row, the smallest kept image of another role with the same `by`: image_id and dropped_for."""
+    smallest = kept.group_by(by, other="number").agg(dropped_for=pl.col("image_id").min())
+    return (
+        dropped.join(smallest, on=by)
+        .filter(pl.col("other") != pl.col("number"))
+        .group_by("image_id")
+        .agg(pl.col("dropped_for").min())
+    )
+
+
+def _first_by_priority(found: list[pl.DataFrame]) -> pl.DataFrame:
+    """Keep the row with the smallest `priority` of every image."""
+    columns = [name for name in ("image_id", "dropped_by", "dropped_for", "priority") if name in found[0].columns]
+    rows = pl.concat([frame.select(columns) for frame in found])
+    return rows.sort("image_id", "priority").unique("image_id", keep="first", maintain_order=True)
+
+
+def _check_no_role_is_empty(spec: SplitPart, pool: Pool, rows: pl.DataFrame) -> None:
+    # A share of few images or of large groups may be empty; the deviation reports that.
+    without_share = {role for role, part in spec.roles.items() if part.share is None}
+    for role in sorted(without_share - set(rows["role"])):
+        source = spec.roles[role].source_split
+        if spec.roles[role].size == "all":
+            raise SplitError(
+                f"split '{spec.name}': {role} takes all of '{source}', but the other roles leave nothing. "
+                "Give them sizes or shares."
+            )
+        sizes = np.bincount(pool.group[pool.drawable[pool.roles.index(role)]])
+        raise SplitError(
+            f"split '{spec.name}': {role} gets nothing: no group of '{source}' that is left is close enough to the "
+            f"requested size. The largest has {sizes.max()} images. Ask for more images, or group by stricter rules."
+        )
+
+
+def _deviation(spec: SplitPart, pool: Pool, assigned: Assigned, rows: pl.DataFrame) -> pl.DataFrame:
+    """Count what every role requested and what it got. A role that takes all requests the images of no other role.
+
+    Returns:
+        Columns role, label, asked (images requested) and got (images kept, without those left out), Int64; ordered by
+        role, in the order of the recipe, and class; rows where both are 0 are left out.
+    """
+    requested = pl.concat(
+        pl.DataFrame(
+            {"role": role, "label": pool.names, "asked": _requested(pool, assigned, pool.roles.index(role))},
+            schema_overrides={"label": pl.String},
+        )
+        for role in spec.roles
+    )
+    got = rows.filter("kept").group_by("role", "label").agg(got=pl.len().cast(pl.Int64))
+    return (
+        requested.join(got, on=["role", "label"], how="left", nulls_equal=True, maintain_order="left")
+        .with_columns(pl.col("got").fill_null(0))
+        .filter((pl.col("asked") > 0) | (pl.col("got") > 0))
+    )
+
+
+def _requested(pool: Pool, assigned: Assigned, number: int) -> Counts:
+    if number in assigned.requested:
+        return np.maximum(assigned.requested[number], 0)
+    group_role = assigned.role[pool.group]
+    in_other_role = np.zeros(len(group_role), dtype=np.bool_)
+    for other, may_draw in enumerate(pool.drawable):
+        in_other_role |= may_draw & (group_role == other) & (other != number)
+    available = pool.drawable[number] & ~in_other_role
+    return np.bincount(pool.label[available], minlength=len(pool.names)).astype(np.int64)
+
+
+def _moves(pool: Pool, assigned: Assigned, rows: pl.DataFrame) -> Moves | None:
+    """Count the images that are no longer in their previous role; None if the split is drawn anew."""
+    if assigned.previous is None:
+        return None
+    numbers = pl.DataFrame({"role": pool.roles, "now": range(len(pool.roles))}, schema_overrides={"now": pl.Int8})
+    now = rows.filter("kept").select("image_id", "role").join(numbers, on="role")
+    found = pool.images.select("image_id").join(now, on="image_id", how="left", maintain_order="left")
+    group_role = assigned.role[pool.group]
+    had_role = assigned.previous != NO_ROLE
+    role_changed = found["now"].fill_null(NO_ROLE).to_numpy() != assigned.previous
+    moved = had_role & (group_role != NO_ROLE) & role_changed
+    return Moves(
+        int(moved.sum()),
+        int((moved & ~assigned.freed[pool.group]).sum()),
+        int((had_role & (group_role == NO_ROLE)).sum()),
+    )

@@ -77,7 +77,7 @@ def test_load_dataset_gives_images_and_class_labels(small_lake: Lake, rgb_lake: 
 def test_several_shapes_and_files(mixed_lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "FILE_BYTES", 700)
     monkeypatch.setattr(huggingface, "CHUNK_BYTES", 200)
-    monkeypatch.setattr("pipeline.arrays.exports.png.CHUNK_BYTES", 200)
+    monkeypatch.setattr("pipeline.arrays.exports.selection.CHUNK_BYTES", 200)
     export_main(mixed_lake, tmp_path / "out", "huggingface")
     files = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
     assert len(files) > 1

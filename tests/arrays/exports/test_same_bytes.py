@@ -17,7 +17,7 @@ from pipeline.lake_handle import Lake
 def test_the_same_release_gives_the_same_bytes_whatever_the_workers(
     small_lake: Lake, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("png", "imagefolder", "webdataset"):
+    for module in ("selection", "imagefolder", "webdataset"):
         # Small chunks, so that there is work for two.
         monkeypatch.setattr(f"pipeline.arrays.exports.{module}.CHUNK_BYTES", 20_000)
     for workers in (1, 2):

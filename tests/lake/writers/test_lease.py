@@ -15,7 +15,6 @@ import schemas
 from pipeline import storage
 from pipeline.errors import BusyLakeError, LakeError
 from pipeline.lake.delta_log import Metadata
-from pipeline.lake.writers import bucket_lock as lease
 from pipeline.lake.writers import lock
 
 SCHEMA = schemas.TABLES["clusters"].schema
@@ -36,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Leases go by this clock, and nobody gives a sign of life unless told to."""
     made = Clock()
     for name, value in (("now", made), ("_RENEW_SECONDS", 3600.0), ("_seen", {})):
-        monkeypatch.setattr(lease, name, value)
+        monkeypatch.setattr(lock, name, value)
     return made
 
 
@@ -81,9 +80,9 @@ def elsewhere(work: Callable[[], Any]) -> Any:
         return pool.submit(work).result()
 
 
-def abandon(root: str) -> lease.Lease:
+def abandon(root: str) -> lock.Lease:
     """Take the lock and die."""
-    taken = lease._take(f"{root}/.lock")  # noqa: SLF001 - as `hold_bucket_lock` does, without what comes after
+    taken = lock._take(f"{root}/.lock")  # noqa: SLF001 - as `hold_bucket_lock` does, without what comes after
     assert taken is not None
     return taken
 
@@ -121,7 +120,7 @@ def test_the_second_waits_and_says_so_once(root: str) -> None:
 def test_a_dead_holders_lock_is_taken_over_when_its_lease_is_over(root: str, clock: Clock) -> None:
     abandon(root)
     assert busy(root)
-    clock.seconds += lease.LEASE_SECONDS
+    clock.seconds += lock.LEASE_SECONDS
     assert busy(root)
     clock.seconds += 1
     assert not busy(root)
@@ -131,7 +130,7 @@ def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
     holder = abandon(root)
     for _ in range(5):
         assert elsewhere(lambda: busy(root))
-        clock.seconds += lease.LEASE_SECONDS / 2
+        clock.seconds += lock.LEASE_SECONDS / 2
         holder._renew()  # noqa: SLF001 - what its thread does every few seconds
         holder.check()
     assert elsewhere(lambda: busy(root))
@@ -139,16 +138,16 @@ def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
 
 def test_who_comes_late_waits_a_whole_lease_of_its_own(root: str, clock: Clock) -> None:
     abandon(root)
-    clock.seconds += 10 * lease.LEASE_SECONDS
+    clock.seconds += 10 * lock.LEASE_SECONDS
     assert busy(root)
-    clock.seconds += lease.LEASE_SECONDS + 1
+    clock.seconds += lock.LEASE_SECONDS + 1
     assert not busy(root)
 
 
 def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> None:
     with writing(root) as lake:
         put(lake, b"before")
-        clock.seconds += lease.LEASE_SECONDS / 2 + 1
+        clock.seconds += lock.LEASE_SECONDS / 2 + 1
         with pytest.raises(LakeError, match=r"the lock of the lake is lost.*Nothing of this build is visible"):
             put(lake, b"after")
         with pytest.raises(LakeError, match="lost"):
@@ -160,7 +159,7 @@ def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> No
 def test_a_holder_that_slept_while_another_worked(root: str, clock: Clock) -> None:
     def take_over() -> None:
         assert busy(root)
-        clock.seconds += lease.LEASE_SECONDS + 1
+        clock.seconds += lock.LEASE_SECONDS + 1
         with writing(root) as other:
             put(other, b"of the other")
             publish(other, "other", "", {})
@@ -228,7 +227,7 @@ def slow_answer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[
 def take_over(root: str, clock: Clock) -> Callable[[], object]:
     def other() -> None:
         elsewhere(lambda: busy(root))
-        clock.seconds += lease.LEASE_SECONDS + 1
+        clock.seconds += lock.LEASE_SECONDS + 1
         elsewhere(lambda: abandon(root))
 
     return other
@@ -249,5 +248,5 @@ def test_who_slept_while_taking_the_lock_does_not_have_it(
     root: str, clock: Clock, slow_answer: list[Callable[[], object]]
 ) -> None:
     slow_answer.append(take_over(root, clock))
-    assert lease._take(f"{root}/.lock") is None  # noqa: SLF001 - as `hold_bucket_lock` does
+    assert lock._take(f"{root}/.lock") is None  # noqa: SLF001 - as `hold_bucket_lock` does
     assert busy(root)

@@ -17,7 +17,6 @@ from pipeline import storage
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError, StorageError
-from pipeline.lake.writers import bucket_lock as lease
 from pipeline.lake.writers import heartbeats as writers
 from pipeline.lake.writers import lock
 from pipeline.lake.writers.heartbeats import living_writers, registered
@@ -102,8 +101,8 @@ def test_answers_that_are_lost_and_asked_for_again(root: str, proxy: Proxy) -> N
 
 def test_a_holder_that_never_heard_of_its_sign_of_life_goes_on(root: str, proxy: Proxy) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease, "_RENEW_SECONDS", 0.05)
-        with lease.hold_bucket_lock(root) as check:
+        patch.setattr(lock, "_RENEW_SECONDS", 0.05)
+        with lock.hold_bucket_lock(root) as check:
             assert check is not None
             tag = storage.head(f"{root}/.lock")
             proxy.use(always("late_reset", methods=("PUT",), keys=r"\.lock"))

@@ -11,8 +11,7 @@ from pipeline.errors import DiskFullError, LakeError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.writers import heartbeats as writers
-from pipeline.lake.writers.heartbeats import check_registered, living_writers, registered
-from pipeline.lake.writers.orphan_files import delete_orphan_files
+from pipeline.lake.writers.heartbeats import check_registered, delete_orphan_files, living_writers, registered
 
 SCHEMA = schemas.TABLES["clusters"].schema
 DEAD = "0" * 12

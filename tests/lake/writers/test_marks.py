@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import LakeError
 from pipeline.lake.writers import heartbeats as writers
 from pipeline.lake.writers.heartbeats import check_registered, living_writers, registered
-from pipeline.storage.locks import try_lock
+from pipeline.storage.atomic import try_lock
 
 # A writer that is killed when its heartbeat is created and not locked yet.
 DYING = """

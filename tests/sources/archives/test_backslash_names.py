@@ -16,7 +16,7 @@ from making import as_tar, as_zip, encoded, handed_out, pictures, recipe, source
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import SourceError
-from pipeline.sources.archives.backslashes import are_separators, encodings_of, with_slashes
+from pipeline.sources.archives.archive import are_separators, encodings_of, with_slashes
 
 _WINDOWS, _UNIX, _MAC = 0, 3, 19
 _UTF8 = 0x800

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pipeline.sources.glyphs import SPLITS, blocks, plan_glyphs, render
 from pipeline.sources.glyphs.blocks import draw_files
 from pipeline.sources.glyphs.draw import FACES, STROKES, damage, stamp, template
-from pipeline.sources.glyphs.plan import Kind
-from pipeline.sources.glyphs.random import draw_bytes, draws
+from pipeline.sources.glyphs.plan import Kind, draw_bytes, draws
 
 INDICES = st.integers(0, 2**40)
 

@@ -11,7 +11,7 @@ from pipeline.builder.build import build, plan
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError
 from pipeline.sources import is_fetched, read, resolve
-from pipeline.sources.remote.download import cache_folder
+from pipeline.sources.remote import cache_folder
 
 pytestmark = pytest.mark.usefixtures("s3_variables")
 

@@ -10,7 +10,7 @@ from s3 import DATA, KEY, SECRET, Bucket, cached, free_port, needs_rclone, part,
 
 from pipeline.errors import CheckError, SourceError
 from pipeline.sources import is_fetched, resolve
-from pipeline.sources.remote.download import fetch
+from pipeline.sources.remote import fetch
 
 pytestmark = pytest.mark.usefixtures("s3_variables")
 
@@ -31,7 +31,7 @@ def test_an_object_is_fetched_once_and_keeps_its_name_and_time(bucket: Bucket) -
 
 @needs_rclone
 def test_an_object_comes_in_pieces_and_as_it_is(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.remote.download._PIECE", 999)
+    monkeypatch.setattr("pipeline.sources.remote._PIECE", 999)
     packed = gzip.compress(DATA)
     assert fetch(part(bucket.put("a.gz", packed), digest=sha(packed))).read_bytes() == packed
     assert fetch(part(bucket.put("a"))).read_bytes() == DATA
@@ -194,11 +194,11 @@ def test_an_object_that_changes_while_it_is_fetched_is_an_error(
         yield DATA[100:]
 
     with monkeypatch.context() as held:
-        held.setattr("pipeline.sources.remote.download._pieces", pieces)
+        held.setattr("pipeline.sources.remote._pieces", pieces)
         with pytest.raises(SourceError, match="changed while it was fetched. Build again"):
             fetch(part(uri))
     with monkeypatch.context() as held:
-        held.setattr("pipeline.sources.remote.download._pieces", lambda _: iter([b"oth"]))
+        held.setattr("pipeline.sources.remote._pieces", lambda _: iter([b"oth"]))
         with pytest.raises(SourceError, match="changed while it was fetched"):
             fetch(part(uri))
     assert cached() == []

@@ -16,13 +16,13 @@ from pipeline.builder.build import plan
 from pipeline.errors import CheckError, SourceError
 from pipeline.recipe import SourcePart
 from pipeline.sources import resolve
-from pipeline.sources.remote.download import cache_folder, fetch
+from pipeline.sources.remote import cache_folder, fetch
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pipeline.sources.remote.download._RETRY_DELAYS", (0, 0))
+    monkeypatch.setattr("pipeline.sources.remote._RETRY_DELAYS", (0, 0))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with Server() as running:

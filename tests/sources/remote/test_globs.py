@@ -16,7 +16,7 @@ from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, RecipeError, SourceError
 from pipeline.lake_handle import Lake
 from pipeline.sources import Source, is_fetched, read, resolve
-from pipeline.sources.remote.globs import _fits
+from pipeline.sources.remote import _fits
 
 CSV = b"label,pixel0,pixel1,pixel2,pixel3\n1,2,3,4,5\n"
 

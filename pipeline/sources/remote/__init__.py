@@ -1,1 +1,0 @@
-"""Sources at addresses and in buckets, and sources named by a pattern."""
