@@ -114,7 +114,7 @@ def export(  # noqa: PLR0913 - the options of the command
             text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
             (draft / "export.json").write_text(text, encoding="utf-8")
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException):
-        # If vacuum gave up the release meanwhile, raise NoReleaseError instead.
+        # If vacuum deleted the release meanwhile, raise NoReleaseError instead.
         release_versions(Snapshot(opened.root), opened.release)
         raise
     counts = {role.name: len(role) for role in selection.roles}
@@ -210,7 +210,7 @@ def _pin_release(place: str, description: Mapping[str, Any], target: Path, on_wa
     try:
         # A transaction without a callback does not wait.
         with registered(place) as writer, transaction(writer, on_wait or (lambda: None)) as lake:
-            # Fails if a vacuum gave up the release meanwhile.
+            # Fails if a vacuum deleted the release meanwhile.
             release_versions(lake.snapshot, row["release"])
             register_export(lake, row)
     except KeyboardInterrupt:

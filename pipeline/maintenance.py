@@ -11,7 +11,7 @@ from pipeline.builder.build import plan
 from pipeline.builder.state import Todo, versions_of_shards
 from pipeline.dedup.clusters import label_conflicts, overlap_matrix, redundancy
 from pipeline.errors import LakeError, NoReleaseError
-from pipeline.lake.releases import find_pins, give_up, list_releases, newest_release, release_versions
+from pipeline.lake.releases import delete_releases, find_pins, list_releases, newest_release, release_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import transaction
 from pipeline.lake.vacuum import delete_unneeded_files
@@ -57,14 +57,14 @@ class Vacuumed(NamedTuple):
 
     Attributes:
         deleted: deleted files, relative to the lake's place, sorted.
-        given_up: releases that were given up.
+        deleted_releases: numbers of deleted releases.
         kept: releases that stay.
         pinned: by older release that stays because it is pinned, the exports and scores that pin it.
-        broken: by pinned release that was given up by force, the exports and scores that pinned it.
+        broken: by pinned release that was deleted by force, the exports and scores that pinned it.
     """
 
     deleted: list[str]
-    given_up: list[int]
+    deleted_releases: list[int]
     kept: list[int]
     pinned: Mapping[int, Sequence[str]]
     broken: Mapping[int, Sequence[str]]
@@ -156,17 +156,17 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
 
 
 def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run: bool, force: bool) -> Vacuumed:
-    """Give up all but the newest releases, then delete files that no other release needs.
+    """Delete all but the newest releases, then files that no other release needs.
 
     A release is pinned, and stays, if an export or the scores of a newer kept release refer to it. If the process is
-    killed between the two steps, the releases are given up and the next vacuum deletes the files.
+    killed between the two steps, the releases are deleted, and the next vacuum deletes the files.
 
     Args:
         root: the lake's place.
         keep_last: number of newest releases that stay, at least one.
         older_than_hours: minimum age of a file to be deleted.
         dry_run: change nothing.
-        force: give up pinned releases too.
+        force: delete pinned releases too.
 
     Raises:
         NoReleaseError: there is no lake, or no release.
@@ -182,13 +182,13 @@ def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run
         pins = {number: by for number, by in find_pins(before, newest).items() if number in older}
         gone = [number for number in older if force or number not in pins]
         if gone and not dry_run:
-            give_up(lake, gone)
+            delete_releases(lake, gone)
         also = versions_of_shards(lake.snapshot)
         deleted = delete_unneeded_files(
             lake, older_than_hours=older_than_hours, dry_run=dry_run, also=also, without=gone
         )
         if gone and dry_run and not older_than_hours:
-            # Giving up releases would replace the files of the releases table.
+            # Deleting releases would replace the files of the releases table.
             deleted = sorted([*deleted, *(f"releases/{part.path}" for part in before.files("releases"))])
     kept = [number for number in numbers if number not in gone]
     return Vacuumed(deleted, gone, kept, {} if force else pins, pins if force else {})

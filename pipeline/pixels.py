@@ -163,14 +163,14 @@ def gather(where: Located) -> NDArray[np.uint8]:
         targets = order[edges[group] : edges[group + 1]]
         _read_rows_into(out, where.groups[group], where.row[targets], targets)
 
-    with ThreadPoolExecutor(min(len(wanted), threads())) as pool:
+    with ThreadPoolExecutor(min(len(wanted), available_cores())) as pool:
         # list() raises the error of a thread here.
         list(pool.map(read, wanted.tolist()))
     return shaped(out, where.shape)
 
 
-def threads() -> int:
-    """Count the threads to read with: the cores that this process may use."""
+def available_cores() -> int:
+    """Count the cores that this process may use."""
     # Windows and macOS have no sched_getaffinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -23,7 +23,7 @@ class Blobs:
 
 
 @dataclass(frozen=True)
-class Made:
+class Deferred:
     """Images that a worker reads or draws: a picklable function returns them in the order of the shard's paths.
 
     The function may raise SourceError, if the source turns out to be damaged.
@@ -39,10 +39,10 @@ class Pixels:
     array: NDArray[np.uint8]
 
 
-Contents: TypeAlias = Files | Blobs | Made | Pixels
+Contents: TypeAlias = Files | Blobs | Deferred | Pixels
 
 
-class Refused(NamedTuple):
+class Reject(NamedTuple):
     """A reject: a file that is not an image of the lake, with the reason code (one of REASONS) and details."""
 
     path: str
@@ -81,7 +81,7 @@ class Encoded:
         paths: path of each image inside the source, unique in the source.
         labels: class name of each image, or None.
         contents: the images, in the order of `paths`.
-        refused: rejects of the source.
+        rejects: rejects of the source.
         done: share of the source that is read when the shard is yielded, 0 to 1; None if unknown.
         respelled: normalised labels by the labels in the source, if they differ; None for no label.
     """
@@ -91,13 +91,13 @@ class Encoded:
     paths: tuple[str, ...]
     labels: tuple[str | None, ...]
     contents: Contents
-    refused: tuple[Refused, ...] = ()
+    rejects: tuple[Reject, ...] = ()
     done: float | None = None
     respelled: Mapping[str, str | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of images and rejects."""
-        return len(self.paths) + len(self.refused)
+        return len(self.paths) + len(self.rejects)
 
 
 @dataclass(frozen=True)

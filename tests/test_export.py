@@ -285,7 +285,7 @@ def test_a_release_given_up_under_an_export_says_so(
         vacuum_releases(lake.root, keep_last=1, older_than_hours=0, dry_run=False, force=False)
 
     monkeypatch.setattr("pipeline.export.Progress.stage", give_up)
-    with pytest.raises(NoReleaseError, match="release 1 was given up by vacuum"):
+    with pytest.raises(NoReleaseError, match="release 1 was deleted by vacuum"):
         run(lake, tmp_path / "out", release=1)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / ".out.export").exists()

@@ -28,7 +28,7 @@ Row = dict[str, Any]
 _CROSS_VALIDATED = "cross-validated"
 
 
-class Misses(NamedTuple):
+class Misclassified(NamedTuple):
     """The misclassified test images of the first fit of the largest train size, in the order of the test role.
 
     Attributes:
@@ -54,7 +54,7 @@ class Misses(NamedTuple):
     names: Sequence[str]
 
 
-def score(part: BaselinePart, samples: Sequence[Sample], data: EvalData) -> tuple[list[Row], Misses | None]:
+def score(part: BaselinePart, samples: Sequence[Sample], data: EvalData) -> tuple[list[Row], Misclassified | None]:
     """Train and score one baseline.
 
     Args:
@@ -70,7 +70,7 @@ def score(part: BaselinePart, samples: Sequence[Sample], data: EvalData) -> tupl
     """
     reduced = one_against_rest(part, data)
     rows: list[Row] = []
-    misses: Misses | None = None
+    misses: Misclassified | None = None
     for size, group in groupby(samples, key=lambda sample: sample.size):
         drawn = list(group)
         fits, task = _fit_seeds(part, drawn, reduced)
@@ -179,11 +179,11 @@ def _blank_row(fitted: Fitted, eval_on: str) -> Row:
     return score_row(eval_on, None, "", 0.0, fitted.seed, fitted.cost)
 
 
-def _misses(fitted: Fitted, sample: Sample, data: EvalData) -> Misses:
+def _misses(fitted: Fitted, sample: Sample, data: EvalData) -> Misclassified:
     predictions = fitted.predictions["test"]
     rows = np.flatnonzero(~predictions.correct)
     wrong = predictions.take(rows)
-    return Misses(
+    return Misclassified(
         sample.size,
         sample.seed,
         sample.rows,

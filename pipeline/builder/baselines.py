@@ -17,7 +17,7 @@ import schemas
 from pipeline.baselines.eval_data import EvalData, Mask, Sample, draw_samples, find_overlaps, name_parts
 from pipeline.baselines.model import Examples
 from pipeline.baselines.predict import find_nearest
-from pipeline.baselines.score import Misses, score
+from pipeline.baselines.score import Misclassified, score
 from pipeline.builder.state import Todo, find_outdated, input_versions, unit_digest
 from pipeline.errors import BaselineError
 from pipeline.hashing import digest_of, flat
@@ -89,7 +89,7 @@ class LoadedSplit(NamedTuple):
         dropped = int((~self.split.train["kept"].to_numpy()[self.split.train_pool(spec)]).sum())
         return EvalData(self.train, self.roles, parts, self.names, self.shape, dropped)
 
-    def describe_misses(self, misses: Misses | None) -> pl.DataFrame:
+    def describe_misses(self, misses: Misclassified | None) -> pl.DataFrame:
         """Return the misclassified test images, each with the nearest training image, in the order of the test role.
 
         Returns:

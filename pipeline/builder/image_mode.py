@@ -19,7 +19,7 @@ from pipeline import sources
 from pipeline.decode.picture import GRAY_MODES, decode, is_gray, strict_pillow
 from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart, Recipe
-from pipeline.shard import Encoded, Files, Made, Pixels
+from pipeline.shard import Deferred, Encoded, Files, Pixels
 from pipeline.sources import Source
 
 # Images of a source that decide.
@@ -101,7 +101,7 @@ def _gray_flags(members: Iterable[Source]) -> Iterator[bool]:
 
 
 def _gray_flags_of_shard(shard: Encoded) -> Iterator[bool]:
-    contents = shard.contents.make() if isinstance(shard.contents, Made) else shard.contents
+    contents = shard.contents.make() if isinstance(shard.contents, Deferred) else shard.contents
     if isinstance(contents, Pixels):
         yield from map(is_gray, contents.array[:_SAMPLE])
         return

@@ -24,7 +24,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe
-from pipeline.shard import Encoded, Files, Made, Survey
+from pipeline.shard import Deferred, Encoded, Files, Survey
 from pipeline.sources import Source
 from pipeline.sources.remote import cache_folder
 
@@ -169,7 +169,7 @@ def with_cached_content(source: Source, shard: Encoded) -> Encoded:
     Raises:
         SourceError: the source is damaged.
     """
-    if isinstance(shard.contents, Made) and source.path.is_relative_to(cache_folder()):
+    if isinstance(shard.contents, Deferred) and source.path.is_relative_to(cache_folder()):
         return replace(shard, contents=shard.contents.make())
     return shard
 

@@ -16,7 +16,7 @@ from pipeline.decode import decode_shard, rejects_table
 from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.recipe import DecodePart
-from pipeline.shard import Encoded, Refused
+from pipeline.shard import Encoded, Reject
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,14 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
     """
     shard = source.shard
     partition = {"dataset": source.dataset, "split": source.split, "shard": shard.shard}
-    rejected: list[Refused] = []
+    rejected: list[Reject] = []
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in job.rules}
     ids: list[NDArray[np.uint8]] = [np.empty((0, 16), np.uint8)]
     labels: Counter[str | None] = Counter()
     converted = 0
     with job.writer.open("images", partition) as file:
         for item in decode_shard(shard, source.dataset, source.split, job.decode):
-            if isinstance(item, Refused):
+            if isinstance(item, Reject):
                 rejected.append(item)
                 continue
             file.write(item.images)

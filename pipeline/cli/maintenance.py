@@ -150,8 +150,13 @@ def vacuum_command(  # noqa: PLR0913 - one per option
     else:
         done = vacuum_releases(lake, keep_last=keep_last, older_than_hours=older_than, dry_run=dry_run, force=force)
     if json_:
-        releases = {} if keep_last is None else {k: v for k, v in done._asdict().items() if k != "deleted"}
-        show_json({"deleted": done.deleted, **releases, "dry_run": dry_run})
+        of_releases = {
+            "given_up": done.deleted_releases,
+            "kept": done.kept,
+            "pinned": done.pinned,
+            "broken": done.broken,
+        }
+        show_json({"deleted": done.deleted, **({} if keep_last is None else of_releases), "dry_run": dry_run})
         return
     _print_vacuumed(done, older_than, would="would be " if dry_run else "", count_releases=keep_last is not None)
 
@@ -159,7 +164,7 @@ def vacuum_command(  # noqa: PLR0913 - one per option
 def _print_vacuumed(done: Vacuumed, older_than: int, *, would: str, count_releases: bool) -> None:
     for number, names in done.pinned.items():
         print_line(f"release {number} is kept, pinned by {'; '.join(names)}")
-    for number in done.given_up:
+    for number in done.deleted_releases:
         by = "; ".join(done.broken.get(number, []))
         broken = f", although pinned by {by}: their data cannot be read again" if by else ""
         print_line(f"release {number} {would or 'is '}deleted{broken}")
@@ -168,11 +173,11 @@ def _print_vacuumed(done: Vacuumed, older_than: int, *, would: str, count_releas
     print_line(f"{len(done.deleted)} files {would}deleted")
     if count_releases:
         kept, deleted = (
-            f"{len(found)} release{'s' if len(found) != 1 else ''}" for found in (done.kept, done.given_up)
+            f"{len(found)} release{'s' if len(found) != 1 else ''}" for found in (done.kept, done.deleted_releases)
         )
         young = (
             f"; files younger than {older_than} hours are kept until a later vacuum"
-            if older_than and done.given_up
+            if older_than and done.deleted_releases
             else ""
         )
         print_line(f"{deleted} {would}deleted, {kept} kept{young}")

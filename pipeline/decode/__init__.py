@@ -20,25 +20,25 @@ from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
 from pipeline.recipe import DecodePart
-from pipeline.shard import Blobs, Encoded, Files, Made, Pixels, Refused
+from pipeline.shard import Blobs, Deferred, Encoded, Files, Pixels, Reject
 
 # Position in the shard, size of the file in bytes, (height, width, channels) uint8, and whether colour or gray was
 # converted. A plain tuple, because creating millions of named tuples is slow.
 DecodedImage: TypeAlias = tuple[int, int, NDArray[np.uint8], bool]
 
 
-def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | Refused]:
+def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | Reject]:
     """Decode the files of a shard, in order. Consume the iterator inside `strict_pillow()`.
 
     Args:
-        shard: whose contents are not `Made`.
+        shard: whose contents are not `Deferred`.
         spec: the recipe's `[decode]`.
 
     Yields:
         For every file the image, in the recipe's size and mode, or the reject.
     """
     contents = shard.contents
-    if isinstance(contents, Made):
+    if isinstance(contents, Deferred):
         raise TypeError("the contents of the shard are not made yet")
     if isinstance(contents, Pixels):
         yield from _convert_pixels(shard, contents.array, spec)
@@ -71,7 +71,7 @@ def needs_no_conversion(shape: tuple[int, ...], spec: DecodePart) -> bool:
     return right_size and channels == spec.channels
 
 
-def _convert_pixels(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[DecodedImage | Refused]:
+def _convert_pixels(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[DecodedImage | Reject]:
     for position, pixels in enumerate(array):
         try:
             yield position, pixels.nbytes, *convert(pixels, spec)
@@ -85,8 +85,8 @@ def _read_file(contents: Files, spec: DecodePart, position: int) -> bytes:
         return stream.read(min(os.fstat(stream.fileno()).st_size, spec.max_bytes) + 1)
 
 
-def _reject(shard: Encoded, position: int, size: int, rejected: Rejected) -> Refused:
-    return Refused(shard.paths[position], shard.labels[position], rejected.reason, rejected.detail, size)
+def _reject(shard: Encoded, position: int, size: int, rejected: Rejected) -> Reject:
+    return Reject(shard.paths[position], shard.labels[position], rejected.reason, rejected.detail, size)
 
 
 # Pixels of one row group. Polars and DuckDB decode whole row groups, and a worker holds one at a time.
@@ -135,7 +135,7 @@ def decoder_name(spec: DecodePart) -> str:
     return f"{_VERSION}:{digest_of(settings)[:16]}"
 
 
-def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> Iterator[Decoded | Refused]:
+def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> Iterator[Decoded | Reject]:
     """Decode a shard.
 
     Streams: about 16 MiB of pixels are in memory at a time. The order of the source is kept, except that images of
@@ -150,45 +150,45 @@ def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> 
     Yields:
         Images in groups of one shape, and one reject for every other file.
     """
-    yield from shard.refused
-    if isinstance(shard.contents, Made):
+    yield from shard.rejects
+    if isinstance(shard.contents, Deferred):
         shard = replace(shard, contents=shard.contents.make())
     array = shard.contents.array if isinstance(shard.contents, Pixels) else None
     if array is not None and needs_no_conversion(array.shape[1:], spec):
-        groups: Iterator[_Group | Refused] = _groups_of_pixels(array)
+        groups: Iterator[_Group | Reject] = _groups_of_pixels(array)
     else:
         groups = _groups_of_images(decode_images(shard, spec))
     for group in groups:
-        yield group if isinstance(group, Refused) else _to_table(shard, dataset, split, group)
+        yield group if isinstance(group, Reject) else _to_table(shard, dataset, split, group)
 
 
-def rejects_table(refused: Sequence[Refused], shard: str, dataset: str, split: str) -> pa.Table:
+def rejects_table(rejects: Sequence[Reject], shard: str, dataset: str, split: str) -> pa.Table:
     """Return rejects as rows of the rejects table, in the order given."""
-    rows = [{**item._asdict(), "shard": shard, "dataset": dataset, "split": split} for item in refused]
+    rows = [{**item._asdict(), "shard": shard, "dataset": dataset, "split": split} for item in rejects]
     return pa.Table.from_pylist(rows, schema=schemas.TABLES["rejects"].schema)
 
 
-def _groups_of_images(found: Iterator[DecodedImage | Refused]) -> Iterator[_Group | Refused]:
+def _groups_of_images(found: Iterator[DecodedImage | Reject]) -> Iterator[_Group | Reject]:
     while groups := _decode_group(found):
         yield from groups
 
 
-def _decode_group(found: Iterator[DecodedImage | Refused]) -> list[_Group | Refused]:
+def _decode_group(found: Iterator[DecodedImage | Reject]) -> list[_Group | Reject]:
     """Decode until 16 MiB of pixels are there. Between two calls Pillow has the caller's settings."""
-    refused: list[Refused] = []
+    rejects: list[Reject] = []
     by_shape: dict[tuple[int, ...], list[DecodedImage]] = {}
     bytes_left = _GROUP_BYTES
     with strict_pillow():
         for image in found:
-            if isinstance(image, Refused):
-                refused.append(image)
+            if isinstance(image, Reject):
+                rejects.append(image)
                 continue
             pixels = image[2]
             by_shape.setdefault(pixels.shape, []).append(image)
             bytes_left -= pixels.nbytes
             if bytes_left <= 0:
                 break
-    return [*refused, *map(_stack, by_shape.values())]
+    return [*rejects, *map(_stack, by_shape.values())]
 
 
 def _stack(images: list[DecodedImage]) -> _Group:

@@ -1,6 +1,6 @@
 """Releases: sets of table versions that belong together. A row in `releases` makes a finished build visible.
 
-A pin keeps a release from being given up by vacuum: an export names it, or the scores of a release that stays do.
+A pin keeps vacuum from deleting a release: an export names it, or the scores of a release that stays do.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,8 +19,8 @@ from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 
-# In the metadata of `releases`: by release that was given up, when.
-GIVEN_UP = "given_up"
+# The key in the metadata of `releases`: by deleted release, when. Lakes of version 0.5 have it too.
+DELETED = "given_up"
 
 
 def list_releases(snapshot: Snapshot) -> pl.DataFrame:
@@ -49,7 +49,7 @@ def release_versions(snapshot: Snapshot, number: int | None = None) -> tuple[int
         The release's number, and version by table name.
 
     Raises:
-        NoReleaseError: there is no such release, it was given up, or there is none at all.
+        NoReleaseError: there is no such release, it was deleted, or there is none at all.
     """
     place, rows = snapshot.place, list_releases(snapshot)
     if rows.is_empty():
@@ -116,7 +116,7 @@ def publish(
     return number
 
 
-def give_up(transaction: Transaction, numbers: Collection[int]) -> None:
+def delete_releases(transaction: Transaction, numbers: Collection[int]) -> None:
     """Take releases out of the lake in one commit; their files stay until vacuum deletes them.
 
     Args:
@@ -127,12 +127,12 @@ def give_up(transaction: Transaction, numbers: Collection[int]) -> None:
     rows = list_releases(snapshot)
     kept = rows.filter(~pl.col("release").is_in(list(numbers)))
     if kept.is_empty() or kept["release"].last() != rows["release"].last():
-        raise ValueError("the newest release cannot be given up")
+        raise ValueError("the newest release cannot be deleted")
     added = transaction.writer.write("releases", kept.to_arrow().cast(schemas.TABLES["releases"].schema))
     units = snapshot.metadata("releases").units
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    given_up = {**units.get(GIVEN_UP, {}), **{str(number): when for number in sorted(numbers)}}
-    metadata = Metadata("vacuum", {**units, GIVEN_UP: given_up})
+    deleted = {**units.get(DELETED, {}), **{str(number): when for number in sorted(numbers)}}
+    metadata = Metadata("vacuum", {**units, DELETED: deleted})
     transaction.commit(Commit("releases", added, metadata, all_files))
 
 
@@ -225,10 +225,10 @@ def _as_table(table: str, row: Mapping[str, Any]) -> pa.Table:
 def _no_such_release(snapshot: Snapshot, wanted: int, numbers: list[int]) -> str:
     place = snapshot.place
     listed = f"{'there are' if len(numbers) > 1 else 'there is'} {spans(numbers)}. See: imagelake history {place}"
-    when = snapshot.metadata("releases").units.get(GIVEN_UP, {}).get(str(wanted))
+    when = snapshot.metadata("releases").units.get(DELETED, {}).get(str(wanted))
     if when is None:
         return f"{place} has no release {wanted}; {listed}"
-    return f"{place}: release {wanted} was given up by vacuum ({when[:10]}); {listed}"
+    return f"{place}: release {wanted} was deleted by vacuum ({when[:10]}); {listed}"
 
 
 def _released_versions(listed: list[dict[str, Any]]) -> dict[str, int]:

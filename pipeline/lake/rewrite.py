@@ -9,7 +9,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.lake.delta_log import Metadata
-from pipeline.lake.releases import GIVEN_UP
+from pipeline.lake.releases import DELETED
 from pipeline.lake.snapshot import Snapshot, polars_schema
 from pipeline.lake.transaction import Commit, Transaction, all_files
 
@@ -81,8 +81,8 @@ def restore_releases(transaction: Transaction, damaged: Collection[str], digests
     """
     snapshot = transaction.snapshot
     rows = whole_rows(snapshot, "releases", damaged)
-    given_up = snapshot.metadata("releases").units.get(GIVEN_UP, {})
-    known = {str(number) for number in rows["release"]} | set(given_up)
+    deleted = snapshot.metadata("releases").units.get(DELETED, {})
+    known = {str(number) for number in rows["release"]} | set(deleted)
     made = [
         {
             "release": number,
@@ -109,14 +109,14 @@ def recorded_recipes(snapshot: Snapshot) -> dict[int, Mapping[str, Any]]:
 
 
 def recorded_versions(snapshot: Snapshot) -> dict[int, dict[str, int]]:
-    """Return, by release, the table versions that its commit records; also of releases that were given up."""
+    """Return, by release, the table versions that its commit records; also of deleted releases."""
     return {number: dict(metadata.inputs) for number, _, metadata in _published(snapshot)}
 
 
 def _published(snapshot: Snapshot) -> list[tuple[int, int, Metadata]]:
     """List the commits that published a release: number of the release, version of the commit, its metadata.
 
-    Releases are counted from 1, and the newest is never given up: the number is that of such commits so far.
+    Releases are counted from 1, and the newest is never deleted: the number is that of such commits so far.
     """
     found = [
         (version, metadata)

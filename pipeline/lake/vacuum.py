@@ -1,4 +1,4 @@
-"""Delete files that no release needs: those of releases that were given up, and old files that no commit names."""
+"""Delete files that no release needs: those of deleted releases, and old files that no commit names."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ def delete_unneeded_files(
         older_than_hours: age that a file must have to be deleted.
         dry_run: only list the files.
         also: versions to keep besides, by table.
-        without: releases that do not count: they are given up, or in a dry run would be.
+        without: releases that do not count: they are deleted, or in a dry run would be.
 
     Returns:
         Deleted files, relative to the lake's place, sorted.

@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline.report.pictures import Pictures
 
-# Misses shown per run: at most, at least, and about how many in all runs together.
+# Misclassified images shown per run: at most, at least, and about how many in all runs together.
 MOST = 40
 _LEAST = 4
 _TOTAL = 80
@@ -17,10 +17,10 @@ TWIN = 8.0
 _SHOWN_COLUMNS = ("label", "predicted", "probability", "kept", "nearest_label", "nearest_class", "distance")
 _GROUPS = ("twins", "others")
 
-Misses = dict[str, Any]
+MissesOfRun = dict[str, Any]
 
 
-def choose_misses(misses: pl.LazyFrame, runs: list[dict[str, Any]]) -> list[Misses]:
+def choose_misses(misses: pl.LazyFrame, runs: list[dict[str, Any]]) -> list[MissesOfRun]:
     """Choose which misses of every run to show.
 
     A miss is a twin if the nearest training image is at most `TWIN` away and has another label: one of the two labels
@@ -43,13 +43,13 @@ def choose_misses(misses: pl.LazyFrame, runs: list[dict[str, Any]]) -> list[Miss
     return [_choose(run, rows, limit) for run, rows in found if run["detailed"] or len(rows)]
 
 
-def image_ids_of(chosen: list[Misses]) -> tuple[list[bytes], list[bytes]]:
+def image_ids_of(chosen: list[MissesOfRun]) -> tuple[list[bytes], list[bytes]]:
     """List the image_ids of the shown misses, and of the training images next to them."""
     shown = list(_shown(chosen))
     return [miss["image_id"] for miss in shown], [miss["nearest_id"] for miss in shown if miss["nearest_id"]]
 
 
-def draw_misses(chosen: list[Misses], pictures: Pictures) -> list[Misses]:
+def draw_misses(chosen: list[MissesOfRun], pictures: Pictures) -> list[MissesOfRun]:
     """Replace ids by pictures: picture (with the result of sanitizing), and nearest, the nearest training image.
 
     A picture is None if the image is no longer in the lake.
@@ -82,7 +82,7 @@ def _misses_of(misses: pl.LazyFrame, run: dict[str, Any]) -> pl.DataFrame:
     )
 
 
-def _choose(run: dict[str, Any], rows: pl.DataFrame, limit: int) -> Misses:
+def _choose(run: dict[str, Any], rows: pl.DataFrame, limit: int) -> MissesOfRun:
     is_twin = ((pl.col("distance") <= TWIN) & (pl.col("nearest_class") != pl.col("label"))).fill_null(value=False)
     twins, others = rows.filter(is_twin), rows.filter(~is_twin)
     shown_twins = twins.head(limit // 2)
@@ -100,7 +100,7 @@ def _choose(run: dict[str, Any], rows: pl.DataFrame, limit: int) -> Misses:
     }
 
 
-def _shown(chosen: list[Misses]) -> Iterator[dict[str, Any]]:
+def _shown(chosen: list[MissesOfRun]) -> Iterator[dict[str, Any]]:
     return (miss for run in chosen for group in _GROUPS for miss in run[group]["shown"])
 
 

@@ -59,8 +59,8 @@ def _versioned(fingerprint: str, version: int) -> str:
 def _with_prefix(shard: Encoded, prefix: str) -> Encoded:
     if not prefix:
         return shard
-    refused = tuple(item._replace(path=f"{prefix}{item.path}") for item in shard.refused)
-    return replace(shard, paths=tuple(f"{prefix}{path}" for path in shard.paths), refused=refused)
+    rejects = tuple(item._replace(path=f"{prefix}{item.path}") for item in shard.rejects)
+    return replace(shard, paths=tuple(f"{prefix}{path}" for path in shard.paths), rejects=rejects)
 
 
 def check_file(source: Source) -> None:

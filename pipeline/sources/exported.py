@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 from pipeline.sources.archives.samples import Member
 
 _LABELS, _EXPORT, _CLASSES, _NUMBERS = "labels.json", "export.json", "__classes__", ".cls"
@@ -53,9 +53,9 @@ def with_class_names(members: Iterator[Member]) -> Iterator[Member]:
     """
     names: list[str] | None = None
     for member in members:
-        if member.path == _CLASSES and member.refused is None and (found := _class_names(member.data)) is not None:
+        if member.path == _CLASSES and member.reject is None and (found := _class_names(member.data)) is not None:
             names = found
-        elif names is not None and member.path.endswith(_NUMBERS) and member.refused is None:
+        elif names is not None and member.path.endswith(_NUMBERS) and member.reject is None:
             yield _with_class_name(member, names)
         else:
             yield member
@@ -69,7 +69,7 @@ def _with_class_name(member: Member, names: Sequence[str]) -> Member:
     if 0 <= number < len(names):
         return member._replace(data=names[number].encode())
     detail = f"'{text[:20].decode('ascii', 'backslashreplace')}' is none of the {len(names)} classes in {_CLASSES}"
-    return member._replace(data=b"", refused=Refused(member.path, None, "bad_row", detail, member.size))
+    return member._replace(data=b"", reject=Reject(member.path, None, "bad_row", detail, member.size))
 
 
 def _class_names(data: bytes) -> list[str] | None:

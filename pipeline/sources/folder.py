@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
-from pipeline.shard import Encoded, Files, Refused, Survey
+from pipeline.shard import Encoded, Files, Reject, Survey
 from pipeline.sources.archives.archive import rejection
 from pipeline.sources.exported import class_folders, export_files
 from pipeline.sources.labels import normal_label
@@ -109,15 +109,15 @@ def read_files(source: Source, entries: Sequence[Entry], wanted: AbstractSet[str
     """
     for key, digest, part in _shards(source, entries):
         if wanted is None or key in wanted:
-            refusals = [_refusal(source, entry) for entry in part]
-            good = [entry for entry, refused in zip(part, refusals, strict=True) if refused is None]
+            rejects = [_reject_of(source, entry) for entry in part]
+            good = [entry for entry, reject in zip(part, rejects, strict=True) if reject is None]
             yield Encoded(
                 shard=key,
                 fingerprint=digest,
                 paths=tuple(entry.path for entry in good),
                 labels=tuple(entry.label for entry in good),
                 contents=Files(tuple(entry.name for entry in good)),
-                refused=tuple(refused for refused in refusals if refused is not None),
+                rejects=tuple(reject for reject in rejects if reject is not None),
             )
 
 
@@ -279,12 +279,12 @@ def fault_of(mode: int) -> str:
     return "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
 
 
-def _refusal(source: Source, entry: Entry) -> Refused | None:
+def _reject_of(source: Source, entry: Entry) -> Reject | None:
     size = 0 if entry.fault else entry.size
     if entry.fault == _IN_LAKE:
-        return Refused(entry.path, None, "system_file", _IN_LAKE, entry.size)
+        return Reject(entry.path, None, "system_file", _IN_LAKE, entry.size)
     if (stray := source.outside_reject(entry.path, size)) is not None:
         return stray
     # A list names each file, so files in hidden folders are intended.
-    refused = rejection(source, entry.path, size, entry.fault, listed=source.format == "list")
-    return refused and refused._replace(label=entry.label)
+    reject = rejection(source, entry.path, size, entry.fault, listed=source.format == "list")
+    return reject and reject._replace(label=entry.label)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.hashing import digest_of
-from pipeline.shard import Blobs, Encoded, Made, Survey
+from pipeline.shard import Blobs, Deferred, Encoded, Survey
 from pipeline.sources.glyphs import GlyphBlock, GlyphPlan, blocks, plan_glyphs, render
 from pipeline.sources.glyphs.plan import labels, paths
 from pipeline.sources.source import IMAGES_PER_SHARD, Source, shard_key
@@ -42,7 +42,7 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
         key = shard_key(source, number)
         if wanted is None or key in wanted:
             index = np.arange(block.start, block.stop)
-            contents = Made(partial(_draw, block))
+            contents = Deferred(partial(_draw, block))
             yield Encoded(key, _fingerprint(block), tuple(paths(plan, index)), tuple(labels(plan, index)), contents)
 
 

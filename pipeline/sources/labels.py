@@ -36,13 +36,13 @@ def with_normal_labels(shard: Encoded) -> Encoded:
     """Normalise the labels of a shard, and record the changed ones in `respelled`."""
     changed = {
         label: normal
-        for label in {*shard.labels, *(item.label for item in shard.refused)}
+        for label in {*shard.labels, *(item.label for item in shard.rejects)}
         if (normal := normal_label(label)) != label and label is not None
     }
     if not changed:
         return shard
-    refused = tuple(item._replace(label=_normalised(item.label, changed)) for item in shard.refused)
-    return replace(shard, labels=_all(shard.labels, changed), refused=refused, respelled=changed)
+    rejects = tuple(item._replace(label=_normalised(item.label, changed)) for item in shard.rejects)
+    return replace(shard, labels=_all(shard.labels, changed), rejects=rejects, respelled=changed)
 
 
 def _all(labels: Iterable[str | None], changed: dict[str, str | None]) -> tuple[str | None, ...]:

@@ -18,7 +18,7 @@ from isal import igzip, isal_zlib
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.recipe import SourcePart
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 
 # About 8 MB of 28x28 pixels: small enough for many workers, large enough for Parquet.
 IMAGES_PER_SHARD = 10_240
@@ -94,12 +94,12 @@ class Source:
         """Return whether a path belongs to no source of the uri, and is a reject of this one."""
         return self.rejects_outside and not f"{path}/".startswith(_prefixes((*self.folders, *self.excluded)))
 
-    def outside_reject(self, path: str, size: int) -> Refused | None:
+    def outside_reject(self, path: str, size: int) -> Reject | None:
         """Make the reject of a path that belongs to no source of the uri; None for other paths."""
         if not self.is_outside(path):
             return None
         named = ", ".join((*self.folders, *self.excluded))
-        return Refused(path, None, "outside_splits", f"lies in none of the folders of `splits`: {named}", size)
+        return Reject(path, None, "outside_splits", f"lies in none of the folders of `splits`: {named}", size)
 
     def label_of(self, path: str) -> str | None:
         """Return the class of a file: the name of its folder; the folder of a split is not a class."""

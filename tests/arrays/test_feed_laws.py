@@ -132,7 +132,7 @@ def test_threads_do_not_change_the_order(pictures: Pictures, monkeypatch: pytest
     images = images_of(pictures, some(300))
     orders = set()
     for count in (1, 2, 7):
-        monkeypatch.setattr("pipeline.pixels.threads", lambda count=count: count)
+        monkeypatch.setattr("pipeline.pixels.available_cores", lambda count=count: count)
         orders.add(tuple(shown(feed_of(images, 9, 3, buffer).epoch(0), pictures)))
     assert len(orders) == 1
 

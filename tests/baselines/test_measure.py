@@ -13,7 +13,7 @@ from pipeline.baselines.eval_data import EvalData, draw_samples, name_parts
 from pipeline.baselines.fit import Cost
 from pipeline.baselines.measure import Fit, measure, newcombe, wilson
 from pipeline.baselines.model import Examples
-from pipeline.baselines.score import Misses, score
+from pipeline.baselines.score import Misclassified, score
 from pipeline.recipe import parse_baseline
 
 Key = tuple[str, str | None, str]
@@ -123,7 +123,7 @@ def test_rows_over_all_seeds_tell_what_all_took() -> None:
         assert (row["seconds"], row["memory"]) == took
 
 
-def planted(seeds: int, size: int | str, **changes: Any) -> tuple[list[dict[str, Any]], Misses]:
+def planted(seeds: int, size: int | str, **changes: Any) -> tuple[list[dict[str, Any]], Misclassified]:
     """Learn random labels of random pictures: nothing but having seen a picture helps."""
     rng = np.random.default_rng(1)
     train = rng.integers(0, 256, (300, 400), dtype=np.uint8)

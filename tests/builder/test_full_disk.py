@@ -176,6 +176,8 @@ def test_vacuum_works_on_a_full_disk(tmp_path: Path, disk: Path) -> None:
     with pytest.raises(DiskFullError, match=SAID):
         vacuum_releases(asked.root, keep_last=1, older_than_hours=0, dry_run=False, force=False)
     assert vacuum(asked.root, older_than_hours=0, dry_run=False) == [left]
-    assert vacuum_releases(asked.root, keep_last=1, older_than_hours=0, dry_run=False, force=False).given_up == [1]
+    assert vacuum_releases(
+        asked.root, keep_last=1, older_than_hours=0, dry_run=False, force=False
+    ).deleted_releases == [1]
     free(disk)
     assert good_again(tmp_path, disk / "lake")

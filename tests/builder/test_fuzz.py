@@ -29,7 +29,7 @@ from pipeline.decode import decode_shard, rejects_table
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
 from pipeline.recipe import DecodePart
-from pipeline.shard import Encoded, Refused
+from pipeline.shard import Encoded, Reject
 from pipeline.sources import read, survey
 from pipeline.verify import verify
 
@@ -82,12 +82,12 @@ def decoded_rows(shard: Encoded, spec: DecodePart) -> list[str]:
     paths: list[str] = []
     outcomes: list[str] = []
     for item in decode_shard(shard, "d", "train", spec):
-        if isinstance(item, Refused):
+        if isinstance(item, Reject):
             rejects_table([item], "s", "d", "train")
-        found = [item.path] if isinstance(item, Refused) else item.images["path"].to_pylist()
-        outcomes += [f"reject: {item.reason}" if isinstance(item, Refused) else "image"] * len(found)
+        found = [item.path] if isinstance(item, Reject) else item.images["path"].to_pylist()
+        outcomes += [f"reject: {item.reason}" if isinstance(item, Reject) else "image"] * len(found)
         paths += found
-    assert sorted(paths) == sorted([*shard.paths, *(refused.path for refused in shard.refused)])
+    assert sorted(paths) == sorted([*shard.paths, *(refused.path for refused in shard.rejects)])
     return outcomes
 
 

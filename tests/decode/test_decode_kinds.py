@@ -11,19 +11,19 @@ from PIL import Image, ImageOps
 
 from pipeline.decode import decode_shard
 from pipeline.recipe import DecodePart
-from pipeline.shard import Encoded, Pixels, Refused
+from pipeline.shard import Encoded, Pixels, Reject
 
 COLOUR = np.stack(np.broadcast_arrays(np.arange(12)[:, None] * 20, np.arange(8) * 30, 77), -1).astype(np.uint8)
 
 
-def one(data: bytes, **decode: Any) -> NDArray[np.uint8] | Refused:
+def one(data: bytes, **decode: Any) -> NDArray[np.uint8] | Reject:
     (result,) = decoded(shard_of(data), **decode)
     return result
 
 
 def picture(data: bytes, **decode: Any) -> NDArray[np.uint8]:
     result = one(data, **decode)
-    assert not isinstance(result, Refused), result
+    assert not isinstance(result, Reject), result
     return result
 
 
@@ -32,7 +32,7 @@ RESIZES = ': on_mismatch = "convert" in [decode] resizes it, no size keeps it as
 
 def reason(data: bytes, **decode: Any) -> tuple[str, str]:
     result = one(data, **decode)
-    assert isinstance(result, Refused)
+    assert isinstance(result, Reject)
     return result.reason, result.detail
 
 
@@ -173,7 +173,7 @@ def test_pixels_become_what_the_same_picture_as_a_file_becomes(source: str, mode
     for on_mismatch in ("reject", "resize"):
         spec = {"mode": mode, "size": size, "on_mismatch": on_mismatch}
         (mine,), (theirs,) = decoded(shard, **spec), decoded(file, **spec)
-        if isinstance(mine, Refused) or isinstance(theirs, Refused):
+        if isinstance(mine, Reject) or isinstance(theirs, Reject):
             assert tuple(mine)[:4] == tuple(theirs)[:4]
         else:
             assert np.array_equal(mine, theirs)
@@ -213,5 +213,5 @@ def test_a_colour_picture_in_gray_and_a_gray_one_in_colour_are_counted() -> None
     for mode, expected in (("L", 3), ("RGB", 1)):
         spec = DecodePart.model_validate({"mode": mode})
         assert (
-            sum(i.converted for i in decode_shard(shard, "d", "train", spec) if not isinstance(i, Refused)) == expected
+            sum(i.converted for i in decode_shard(shard, "d", "train", spec) if not isinstance(i, Reject)) == expected
         )

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from making import decoded, encoded, pictures, png, png_chunk, shard_of
 from numpy.typing import NDArray
 
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
 
 
-def one(data: bytes, **decode: Any) -> NDArray[np.uint8] | Refused:
+def one(data: bytes, **decode: Any) -> NDArray[np.uint8] | Reject:
     (result,) = decoded(shard_of(data), **decode)
     return result
 
@@ -23,7 +23,7 @@ def one(data: bytes, **decode: Any) -> NDArray[np.uint8] | Refused:
 def pixels(data: bytes, **decode: Any) -> list[Any]:
     """Decode one file that is a picture; a gray one without its axis of channels."""
     result = one(data, **decode)
-    assert not isinstance(result, Refused), result
+    assert not isinstance(result, Reject), result
     return (result[..., 0] if result.shape[2] == 1 else result).tolist()  # type: ignore[no-any-return]
 
 
@@ -33,7 +33,7 @@ def resized(data: bytes, **decode: Any) -> list[Any]:
 
 def reason(data: bytes, **decode: Any) -> str:
     result = one(data, **decode)
-    assert isinstance(result, Refused)
+    assert isinstance(result, Reject)
     return result.reason
 
 
@@ -182,7 +182,7 @@ def test_a_flipped_bit_is_never_another_picture() -> None:
     expected = pixels(whole)
     flipped = [bytes([*whole[:at], whole[at] ^ 1 << at % 8, *whole[at + 1 :]]) for at in range(len(whole))]
     results = decoded(shard_of(*flipped))
-    assert all(isinstance(result, Refused) or result[..., 0].tolist() == expected for result in results)
+    assert all(isinstance(result, Reject) or result[..., 0].tolist() == expected for result in results)
     # Pillow by itself would take these for pictures.
     start = whole.find(b"IDAT")
-    assert all(isinstance(result, Refused) for result in results[start : whole.find(b"IEND") - 4])
+    assert all(isinstance(result, Reject) for result in results[start : whole.find(b"IEND") - 4])

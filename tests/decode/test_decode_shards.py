@@ -15,7 +15,7 @@ from pipeline.arrow_binary import from_binary
 from pipeline.decode import Decoded, decode_shard, decoder_name, rejects_table
 from pipeline.hashing import content_hashes, image_ids
 from pipeline.recipe import DecodePart
-from pipeline.shard import REASONS, Blobs, Encoded, Made, Pixels, Refused
+from pipeline.shard import REASONS, Blobs, Deferred, Encoded, Pixels, Reject
 from pipeline.sources import read
 
 GRAY = pictures(6, size=(4, 5))
@@ -37,9 +37,9 @@ def strict(**settings: Any) -> DecodePart:
     return DecodePart.model_validate({"mode": "L", "on_mismatch": "reject", **settings})
 
 
-def split_up(shard: Encoded, spec: DecodePart) -> tuple[list[Decoded], list[Refused]]:
+def split_up(shard: Encoded, spec: DecodePart) -> tuple[list[Decoded], list[Reject]]:
     items = list(decode_shard(shard, "d", "train", spec))
-    return [i for i in items if not isinstance(i, Refused)], [i for i in items if isinstance(i, Refused)]
+    return [i for i in items if not isinstance(i, Reject)], [i for i in items if isinstance(i, Reject)]
 
 
 def check_columns(groups: Sequence[Decoded], shard: Encoded) -> None:
@@ -60,8 +60,8 @@ def check_columns(groups: Sequence[Decoded], shard: Encoded) -> None:
 @settings(max_examples=60)
 def test_every_file_is_one_row_of_images_or_of_rejects(names: list[str], made: bool, group: int) -> None:  # noqa: FBT001
     data = tuple(FILES[name][0] for name in names)
-    before = Refused("sourced", None, "not_a_file", "by the source", 3)
-    contents = Made(lambda: Blobs(data)) if made else Blobs(data)
+    before = Reject("sourced", None, "not_a_file", "by the source", 3)
+    contents = Deferred(lambda: Blobs(data)) if made else Blobs(data)
     paths = tuple(f"{position:03d}" for position in range(len(names)))
     shard = Encoded("s", "f", paths, tuple(name if name != "tall" else None for name in names), contents, (before,))
     with pytest.MonkeyPatch.context() as held:
@@ -151,7 +151,7 @@ def test_a_file_that_grew_since_it_was_listed_is_a_reject(tmp_path: Path) -> Non
 
 
 def test_rejects_become_rows() -> None:
-    refused = [Refused("b", "B", "empty", "x", 0), Refused("a", None, "bad_row", "y", 7)]
+    refused = [Reject("b", "B", "empty", "x", 0), Reject("a", None, "bad_row", "y", 7)]
     table = rejects_table(refused, "s", "d", "train")
     assert table.schema == schemas.TABLES["rejects"].schema
     assert [
@@ -181,7 +181,7 @@ def test_the_decoder_is_named_for_what_changes_pixels() -> None:
 def test_every_reason_has_a_meaning_in_one_line() -> None:
     assert all(code.replace("_", "").isalpha() and "\n" not in meaning for code, meaning in REASONS.items())
     assert {reason for _, reason in FILES.values() if reason} < set(REASONS)
-    assert all(isinstance(result, Refused) for result in decoded(shard_of(b"", b"x")))
+    assert all(isinstance(result, Reject) for result in decoded(shard_of(b"", b"x")))
 
 
 def test_every_reason_is_given_by_some_input(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_every_reason_is_given_by_some_input(tmp_path: Path) -> None:
     rows = split_up(shard, strict(size=(4, 5)))[1]
     (folder / "small.png").unlink()
     rows += split_up(shard, strict())[1]
-    rows += [refused for shard in read(source_of(tmp_path / "a.csv")) for refused in shard.refused]
+    rows += [refused for shard in read(source_of(tmp_path / "a.csv")) for refused in shard.rejects]
     rows += turned_away(source_of(as_tar(tmp_path / "a.tar", {"A/._x.png": b"1"})))
     split = {"split": None, "splits": {"train": "A"}}
     rows += turned_away(source_of(as_tar(tmp_path / "b.tar", {"A/x.png": b"1", "B/x.png": b"1"}), **split))

@@ -11,7 +11,7 @@ from pipeline.builder.worker import Job, ShardInput
 from pipeline.errors import LakeError, SourceError
 from pipeline.lake.parquet_writer import Writer
 from pipeline.recipe import DecodePart
-from pipeline.shard import Blobs, Files, Made
+from pipeline.shard import Blobs, Deferred, Files
 from pipeline.sources import Source, read
 
 
@@ -30,7 +30,7 @@ def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "cache").mkdir()
     cached, shared = (source_of(as_tar(place / "in.tar", files, "w")) for place in (tmp_path / "cache", tmp_path))
     (shard,) = read(cached)
-    assert isinstance(shard.contents, Made)
+    assert isinstance(shard.contents, Deferred)
     assert with_cached_content(cached, shard).contents == Blobs(tuple(files.values()))
     assert with_cached_content(cached, shard).paths == shard.paths
     (shard,) = read(shared)
@@ -51,7 +51,7 @@ def test_a_node_without_the_source_is_an_error_and_rejects_nothing(tmp_path: Pat
     files = files_of(5)
     path = as_folder(tmp_path / "in", files) if form == "folder" else as_tar(tmp_path / "in.tar", files, "w")
     load = load_of(source_of(path))
-    assert isinstance(load.shard.contents, Files if form == "folder" else Made)
+    assert isinstance(load.shard.contents, Files if form == "folder" else Deferred)
     (tmp_path / "lake").mkdir()
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(SourceError, match=r"d/train \(in.*cannot find .*in.*every node has"):

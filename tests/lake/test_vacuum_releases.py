@@ -80,7 +80,7 @@ def test_older_releases_go_with_their_files_and_the_others_read_as_before(root: 
     assert list_releases(root)["release"].to_list() == [1, 2, 3, 4, 5]
     done = give(root, 2)
     assert done == planned
-    assert (done.given_up, done.kept, done.pinned, done.broken) == ([1, 2, 3], [4, 5], {}, {})
+    assert (done.deleted_releases, done.kept, done.pinned, done.broken) == ([1, 2, 3], [4, 5], {}, {})
     assert len([path for path in done.deleted if path.startswith("clusters/")]) == 3
     assert not [path for path in done.deleted if Path(root, path).exists()]
     assert [shown(root, number) for number in (4, 5)] == [[b"4"], [b"5"]]
@@ -91,12 +91,12 @@ def test_older_releases_go_with_their_files_and_the_others_read_as_before(root: 
 
 def test_opening_a_release_given_up_says_so(root: str) -> None:
     give_up(root, [2, 3])
-    with pytest.raises(NoReleaseError, match=r"release 3 was given up by vacuum \(20.*\); there are 1, 4 to 5. See"):
+    with pytest.raises(NoReleaseError, match=r"release 3 was deleted by vacuum \(20.*\); there are 1, 4 to 5. See"):
         Lake(root, 3)
     assert release(root, b"6") == 6
     give(root, 1)
     assert release(root, b"7") == 7
-    with pytest.raises(NoReleaseError, match=r"release 2 was given up by vacuum \(20.*\); there are 6 to 7"):
+    with pytest.raises(NoReleaseError, match=r"release 2 was deleted by vacuum \(20.*\); there are 6 to 7"):
         Lake(root, 2)
     with pytest.raises(NoReleaseError, match="has no release 8; there are 6 to 7"):
         Lake(root, 8)
@@ -106,9 +106,9 @@ def test_opening_a_release_given_up_says_so(root: str) -> None:
 def test_a_reader_of_a_release_given_up_meanwhile_is_told(root: str) -> None:
     old, new = Lake(root, 2), Lake(root)
     give(root, 1)
-    with pytest.raises(NoReleaseError, match="release 2 was given up by vacuum"):
+    with pytest.raises(NoReleaseError, match="release 2 was deleted by vacuum"):
         old.scan("clusters")
-    with pytest.raises(NoReleaseError, match="release 2 was given up by vacuum"):
+    with pytest.raises(NoReleaseError, match="release 2 was deleted by vacuum"):
         old.sql("select * from clusters")
     assert new.scan("clusters").collect()["image_id"].to_list() == [b"5"]
 
@@ -116,7 +116,7 @@ def test_a_reader_of_a_release_given_up_meanwhile_is_told(root: str) -> None:
 def test_the_newest_release_stays(root: str) -> None:
     assert give(root, 1, force=True).kept == [5]
     assert shown(root, 5) == [b"5"]
-    with pytest.raises(ValueError, match="the newest release cannot be given up"):
+    with pytest.raises(ValueError, match="the newest release cannot be deleted"):
         give_up(root, [5])
     assert list_releases(root)["release"].to_list() == [5]
 
@@ -125,12 +125,12 @@ def test_an_export_pins_its_release_unless_forced(root: str) -> None:
     register_export(root, {**EXPORT, "release": 2})
     named = {2: ["export of main as npz to /out"]}
     done = give(root, 1)
-    assert (done.given_up, done.pinned) == ([1, 3, 4], named)
+    assert (done.deleted_releases, done.pinned) == ([1, 3, 4], named)
     assert shown(root, 2) == [b"2"]
     assert history(root).select("release", "pinned").rows() == [(2, named[2]), (5, [])]
     forced = give(root, 1, force=True)
-    assert (forced.given_up, forced.pinned, forced.broken) == ([2], {}, named)
-    with pytest.raises(NoReleaseError, match="given up"):
+    assert (forced.deleted_releases, forced.pinned, forced.broken) == ([2], {}, named)
+    with pytest.raises(NoReleaseError, match="deleted by vacuum"):
         Lake(root, 2)
     assert len(Lake(root).scan("exports").collect()) == 1
     assert find_pins(root, [5]) == {}
@@ -147,7 +147,7 @@ def test_scores_of_releases_that_stay_pin_in_turn(tmp_path: Path) -> None:
     assert find_pins(root, [2]) == {1: ["scores of 2"]}
     register_export(root, {**EXPORT, "release": 2})
     done = give(root, 1)
-    assert done.given_up == [3]
+    assert done.deleted_releases == [3]
     assert done.pinned == {1: ["scores of 2"], 2: ["export of main as npz to /out"], 4: ["scores of 5"]}
     for number in done.kept:
         rows = Lake(root, number).scan("scores").collect()
@@ -176,7 +176,7 @@ def test_killed_between_commit_and_deletion_nothing_dangles(root: str, monkeypat
 
 def test_young_files_stay_but_their_release_is_gone_at_once(root: str) -> None:
     done = vacuum_releases(root, keep_last=1, older_than_hours=24, dry_run=False, force=False)
-    assert (done.given_up, done.deleted) == ([1, 2, 3, 4], [])
+    assert (done.deleted_releases, done.deleted) == ([1, 2, 3, 4], [])
     with pytest.raises(NoReleaseError):
         Lake(root, 1)
 

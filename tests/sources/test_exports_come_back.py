@@ -21,7 +21,7 @@ from pipeline.decode import decode_shard
 from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 from pipeline.recipe import DecodePart
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 from pipeline.sources import Source, read, resolve
 from pipeline.sources.exported import class_folders
 
@@ -94,7 +94,7 @@ def pictures_in(source: Source, mode: str) -> list[Seen]:
     for shard in read(source):
         rows: dict[str, Seen] = {}
         for item in decode_shard(shard, "d", "train", DecodePart.model_validate({"mode": mode})):
-            assert not isinstance(item, Refused)
+            assert not isinstance(item, Reject)
             columns = item.images.select(["path", "label"]).to_pydict()
             pictures = ((pixels.shape, pixels.tobytes()) for pixels in item.pixels)
             for path, label, (shape, pixels) in zip(*columns.values(), pictures, strict=True):

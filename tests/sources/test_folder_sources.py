@@ -12,7 +12,7 @@ from making import as_folder, files_of, handed_out, source_of, turned_away
 from pipeline.decode import decode_shard
 from pipeline.errors import SourceError
 from pipeline.recipe import DecodePart
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 from pipeline.sources import read, survey
 
 
@@ -41,7 +41,7 @@ def test_a_name_that_is_no_utf8_is_spelled_out_and_still_opens(tmp_path: Path) -
     (shard,) = read(source_of(tmp_path / "set"))
     assert shard.paths == ("a/\\xff.png",)
     (refused,) = decode_shard(shard, "d", "train", DecodePart(mode="L", on_mismatch="reject"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Reject)
     assert (refused.reason, refused.file_size) == ("not_an_image", 8)
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_gone_when_it_is_decoded_is_a_reject(tmp_path: Path) -> N
     (shard,) = read(source_of(folder))
     (folder / shard.paths[0]).unlink()
     refused, images = decode_shard(shard, "d", "train", DecodePart(mode="L", on_mismatch="reject"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Reject)
     assert (refused.path, refused.label, refused.reason) == (shard.paths[0], "A", "unreadable")
-    assert not isinstance(images, Refused)
+    assert not isinstance(images, Reject)
     assert images.images["path"].to_pylist() == [shard.paths[1]]

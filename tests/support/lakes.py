@@ -94,7 +94,7 @@ def publish(root: Place, digest: str, note: str, recipe: Mapping[str, Any]) -> i
 
 def give_up(root: Place, numbers: Collection[int]) -> None:
     with writing(root) as lake:
-        releases.give_up(lake, numbers)
+        releases.delete_releases(lake, numbers)
 
 
 def register_export(root: Place, row: Mapping[str, Any]) -> None:

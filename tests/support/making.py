@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.decode import decode_shard
 from pipeline.recipe import DecodePart, Recipe, parse_recipe
-from pipeline.shard import Blobs, Encoded, Made, Pixels, Refused
+from pipeline.shard import Blobs, Deferred, Encoded, Pixels, Reject
 from pipeline.sources import Source, read, resolve
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -84,15 +84,15 @@ def handed_out(source: Source) -> list[tuple[str, str | None, Any]]:
     """Read a source through: (path, label, bytes or pixels or name on disk) of every image, in order."""
     rows: list[tuple[str, str | None, Any]] = []
     for shard in read(source):
-        contents = shard.contents.make() if isinstance(shard.contents, Made) else shard.contents
+        contents = shard.contents.make() if isinstance(shard.contents, Deferred) else shard.contents
         data = contents.array if isinstance(contents, Pixels) else next(iter(vars(contents).values()))
         rows += zip(shard.paths, shard.labels, data, strict=True)
     return rows
 
 
-def turned_away(source: Source) -> list[Refused]:
+def turned_away(source: Source) -> list[Reject]:
     """Read a source through: the files that it does not hand out."""
-    return [refused for shard in read(source) for refused in shard.refused]
+    return [refused for shard in read(source) for refused in shard.rejects]
 
 
 def shard_of(*files: bytes) -> Encoded:
@@ -100,13 +100,13 @@ def shard_of(*files: bytes) -> Encoded:
     return Encoded("s", "f", tuple(map(str, range(len(files)))), (None,) * len(files), Blobs(files))
 
 
-def decoded(shard: Encoded, **decode: Any) -> list[NDArray[np.uint8] | Refused]:
+def decoded(shard: Encoded, **decode: Any) -> list[NDArray[np.uint8] | Reject]:
     """Decode a shard: for each of its files, in the order of their paths, the picture or why there is none."""
-    rows: dict[str, NDArray[np.uint8] | Refused] = {}
+    rows: dict[str, NDArray[np.uint8] | Reject] = {}
     for item in decode_shard(
         shard, "d", "train", DecodePart.model_validate({"mode": "L", "on_mismatch": "reject", **decode})
     ):
-        if isinstance(item, Refused):
+        if isinstance(item, Reject):
             rows[item.path] = item
         else:
             rows.update(zip(item.images["path"].to_pylist(), item.pixels, strict=True))

@@ -31,7 +31,7 @@ STAGES = {
     "release": ("pipeline.builder.build", "publish"),
     "report": ("pipeline.builder.build", "write_report"),
     "vacuum": ("pipeline.maintenance", "delete_unneeded_files"),
-    "give up": ("pipeline.maintenance", "give_up"),
+    "give up": ("pipeline.maintenance", "delete_releases"),
     "pin": ("pipeline.export", "_pin_release"),
 }
 COMMITS = ("images", "index", "rejects", "shards", "pairs", "clusters", "splits", "misses", "scores", "releases")

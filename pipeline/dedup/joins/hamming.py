@@ -18,7 +18,8 @@ from itertools import combinations, islice, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.streaming import combine_small, core_count, map_ahead
+from pipeline.dedup.joins.streaming import combine_small, map_ahead
+from pipeline.pixels import available_cores
 
 Words = NDArray[np.uint64]
 WordIds = NDArray[np.uint32]
@@ -211,7 +212,7 @@ def _distinct_pairs(left: Words, right: Words | None, distance: int, shared: int
 
 
 def _thread_count() -> int:
-    return min(_MAX_THREADS, core_count())
+    return min(_MAX_THREADS, available_cores())
 
 
 def _band_count(distance: int, shared: int) -> int:

@@ -1,6 +1,5 @@
 """Stream the results of a join: run its parts in threads, in order and with bounded memory; combine small results."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from pipeline.pixels import available_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Number = TypeVar("Number", bound=np.generic)
@@ -22,11 +23,6 @@ PairArrays = tuple[NDArray[Position], NDArray[Position], NDArray[Number]]
 
 # Number of threads of `map_in_order`; None means one per core.
 _THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
-
-
-def core_count() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -41,7 +37,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     Yields:
         Results in the order of the items. At most two results per core wait in memory.
     """
-    threads = _THREADS.get() or core_count()
+    threads = _THREADS.get() or available_cores()
     with one_blas_thread():
         pool = ThreadPoolExecutor(threads)
         try:

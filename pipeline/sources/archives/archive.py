@@ -24,7 +24,7 @@ from itertools import accumulate, compress
 from typing import NamedTuple, TypeVar
 
 from pipeline.errors import SourceError, one_line
-from pipeline.shard import Contents, Encoded, Refused
+from pipeline.shard import Contents, Encoded, Reject
 from pipeline.sources.source import (
     BYTES_PER_SHARD,
     DAMAGED,
@@ -122,7 +122,7 @@ def may_need_cleaning(lines: str) -> bool:
     return any(mark in lines for mark in _UNCLEAN_MARKS)
 
 
-def rejection(source: Source, path: str, size: int, kind: str = "", *, listed: bool = False) -> Refused | None:
+def rejection(source: Source, path: str, size: int, kind: str = "", *, listed: bool = False) -> Reject | None:
     """Return why a file is not read; None if it is read.
 
     Args:
@@ -139,16 +139,16 @@ def rejection(source: Source, path: str, size: int, kind: str = "", *, listed: b
     label = None if folder else label_of(path)
     left_behind = system_file(path if not listed else path.rpartition("/")[2])
     if left_behind and (folder or not kind):
-        return Refused(path, label, "system_file", left_behind, size)
+        return Reject(path, label, "system_file", left_behind, size)
     if kind:
-        return Refused(path, label, "not_a_file", kind, size)
+        return Reject(path, label, "not_a_file", kind, size)
     if size > source.max_bytes:
         detail = f"{size} bytes, more than decode.max_bytes = {source.max_bytes}"
-        return Refused(path, label, "too_large", detail, size)
+        return Reject(path, label, "too_large", detail, size)
     return None
 
 
-def select_members(source: Source, found: Iterator[Members | Refused]) -> Iterator[Members | Refused]:
+def select_members(source: Source, found: Iterator[Members | Reject]) -> Iterator[Members | Reject]:
     """Select the files of an archive that belong to a source, if several sources share the archive.
 
     Args:
@@ -159,7 +159,7 @@ def select_members(source: Source, found: Iterator[Members | Refused]) -> Iterat
         yield from found
         return
     for item in found:
-        if isinstance(item, Refused):
+        if isinstance(item, Reject):
             # The reject for the lost end of a truncated archive belongs to every source.
             if source.contains([item.path])[0] or item.reason == "truncated":
                 yield item._replace(label=item.label and source.label_of(item.path))
@@ -177,18 +177,18 @@ def select_members(source: Source, found: Iterator[Members | Refused]) -> Iterat
             yield from filter(None, (source.outside_reject(path, size) for path, size in rest))
 
 
-def folders_of(found: Iterable[Members | Refused]) -> set[str]:
+def folders_of(found: Iterable[Members | Reject]) -> set[str]:
     """Return the folders of the files of an archive; "" for the top."""
     folders: set[str] = set()
     for item in found:
-        if isinstance(item, Refused):
+        if isinstance(item, Reject):
             folders |= {item.path.rpartition("/")[0]} if item.reason != "truncated" else set()
         else:
             folders |= {path.rpartition("/")[0] for path in item.paths}
     return folders
 
 
-def with_archive_errors(source: Source, members: Iterator[Item]) -> Iterator[Item | Refused]:
+def with_archive_errors(source: Source, members: Iterator[Item]) -> Iterator[Item | Reject]:
     """Pass on the files of an archive, and raise the errors of a damaged archive as SourceError.
 
     With `truncated = "keep"` in the recipe, the files before the damage are kept, and a reject for the archive comes
@@ -204,7 +204,7 @@ def with_archive_errors(source: Source, members: Iterator[Item]) -> Iterator[Ite
     except ARCHIVE_ERRORS as error:
         if source.part.truncated == "keep":
             name, detail = source.path.name, f"damaged or cut short, the rest is lost: {one_line(error)}"
-            yield Refused(name, None, "truncated", detail, source.path.stat().st_size)
+            yield Reject(name, None, "truncated", detail, source.path.stat().st_size)
             return
         keep = ', or keep what comes before with truncated = "keep" in its [[source]]' if source.format != "zip" else ""
         raise SourceError(
@@ -223,22 +223,22 @@ class ShardBuilder:
 
     Attributes:
         members: files that are read.
-        refused: rejects.
+        rejects: rejects of the source.
     """
 
     def __init__(self) -> None:
         self.members = Members([], [], [], [])
-        self.refused: list[Refused] = []
+        self.rejects: list[Reject] = []
         self._free_bytes = BYTES_PER_SHARD
 
     @property
     def full(self) -> bool:
         """Whether the shard has its largest number of files or bytes."""
-        return len(self.members.paths) + len(self.refused) >= IMAGES_PER_SHARD or self._free_bytes <= 0
+        return len(self.members.paths) + len(self.rejects) >= IMAGES_PER_SHARD or self._free_bytes <= 0
 
     def take(self, members: Members, begin: int) -> int:
         """Add members from index `begin` on, as many as fit; return the index after the last one."""
-        stop = begin + IMAGES_PER_SHARD - len(self.members.paths) - len(self.refused)
+        stop = begin + IMAGES_PER_SHARD - len(self.members.paths) - len(self.rejects)
         sizes = members.sizes[begin:stop]
         if sum(sizes) >= self._free_bytes:
             sizes = sizes[: bisect_left(list(accumulate(sizes)), self._free_bytes) + 1]
@@ -248,7 +248,7 @@ class ShardBuilder:
         return stop
 
 
-def cut_into_shards(source: Source, found: Iterator[Members | Refused]) -> Iterator[ShardBuilder]:
+def cut_into_shards(source: Source, found: Iterator[Members | Reject]) -> Iterator[ShardBuilder]:
     """Cut files into shards, in their order.
 
     Raises:
@@ -257,8 +257,8 @@ def cut_into_shards(source: Source, found: Iterator[Members | Refused]) -> Itera
     batch, none = ShardBuilder(), True
     for item in found:
         none = False
-        if isinstance(item, Refused):
-            batch.refused.append(item)
+        if isinstance(item, Reject):
+            batch.rejects.append(item)
             if batch.full:
                 yield batch
                 batch = ShardBuilder()
@@ -269,7 +269,7 @@ def cut_into_shards(source: Source, found: Iterator[Members | Refused]) -> Itera
             if batch.full:
                 yield batch
                 batch = ShardBuilder()
-    if batch.members.paths or batch.refused:
+    if batch.members.paths or batch.rejects:
         yield batch
     if none and not source.is_remainder:
         inside = f" in {', '.join(f'{folder}/' for folder in source.folders)}" if source.folders else ""
@@ -298,7 +298,7 @@ def make_shard(  # noqa: PLR0913, PLR0917 - what a shard is made of
     labels = tuple(names[folder] for folder in folders)
     if any(is_picture_folder(label) for label in names.values() if label):
         labels = tuple(map(source.label_of, paths))
-    return Encoded(key, fingerprint, tuple(paths), labels, contents, tuple(batch.refused), done)
+    return Encoded(key, fingerprint, tuple(paths), labels, contents, tuple(batch.rejects), done)
 
 
 _BACKSLASH, _SLASH = b"\\", b"/"

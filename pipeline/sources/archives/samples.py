@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 
 # Endings of files and keys of JSON that hold a label, without "_" and "-". The first that exists counts.
 _NAMES = ("classname", "labelname", "clsname", "categoryname", "targetname")
@@ -54,7 +54,7 @@ class Member(NamedTuple):
         ending: the name after that dot, in lower case; empty if the name has no dot, or begins with one.
         data: its content; empty if it is a reject or not needed.
         size: bytes of content.
-        refused: the reject, if it is not read; else None.
+        reject: the reject, if it is not read; else None.
     """
 
     path: str
@@ -62,7 +62,7 @@ class Member(NamedTuple):
     ending: str
     data: bytes
     size: int
-    refused: Refused | None = None
+    reject: Reject | None = None
 
 
 class _Kind(NamedTuple):
@@ -104,12 +104,12 @@ class Labelled(NamedTuple):
     fault: str = ""
 
 
-def member_of(path: str, data: bytes, size: int, refused: Refused | None = None) -> Member:
+def member_of(path: str, data: bytes, size: int, reject: Reject | None = None) -> Member:
     """Make a member from a file."""
     found = _NAME.fullmatch(path)
     if found is None:
-        return Member(path, path, "", data, size, refused)
-    return Member(path, found[1], found[2].lower(), data, size, refused)
+        return Member(path, path, "", data, size, reject)
+    return Member(path, found[1], found[2].lower(), data, size, reject)
 
 
 def may_hold_label(setting: str | None, member: Member) -> bool:
@@ -413,8 +413,8 @@ def _stem_prefixes(stem: str) -> tuple[str, ...]:
 
 
 def _text(member: Member) -> str:
-    if member.refused is not None:
-        raise ValueError(f"{member.path}: {member.refused.detail}")
+    if member.reject is not None:
+        raise ValueError(f"{member.path}: {member.reject.detail}")
     try:
         return member.data.decode("utf-16" if member.data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError:

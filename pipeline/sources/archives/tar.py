@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from pipeline.errors import SourceError
-from pipeline.shard import Blobs, Encoded, Made, Refused, Survey
+from pipeline.shard import Blobs, Deferred, Encoded, Reject, Survey
 from pipeline.sources.archives.archive import (
     ARCHIVE_ERRORS,
     Members,
@@ -100,9 +100,9 @@ def _is_compressed(source: Source) -> bool:
         raise SourceError(f"{source.title}: cannot read {source.path} ({error.strerror}). Check the path.") from error
 
 
-def _ranges(source: Source, batch: ShardBuilder) -> Made:
+def _ranges(source: Source, batch: ShardBuilder) -> Deferred:
     spans = tuple(zip(batch.members.starts, batch.members.sizes, strict=True))
-    return Made(partial(_read_ranges, source.title, source.path, spans))
+    return Deferred(partial(_read_ranges, source.title, source.path, spans))
 
 
 def _read_ranges(title: str, path: Path, spans: Sequence[tuple[int, int]]) -> Blobs:
@@ -141,7 +141,7 @@ class _TarReader:
     all_folders: bool = False
     progress: ReadProgress = field(default_factory=ReadProgress)
 
-    def members(self) -> Iterator[Members | Refused | _HardLink]:
+    def members(self) -> Iterator[Members | Reject | _HardLink]:
         """Yield all files and hard links, in the order of the archive."""
         names = _PathReader(self.source)
         with self.source.path.open("rb") as raw, unpacked(raw) as stream:
@@ -162,7 +162,7 @@ class _TarReader:
 
     def _read_run(
         self, buffer: StreamBuffer, run: Run, names: "_PathReader", end: int | None
-    ) -> Iterator[Members | Refused]:
+    ) -> Iterator[Members | Reject]:
         """Read a run of files; if the size `end` of the archive is given, only check that they are complete."""
         if end is not None and run.names and run.contents[-1] + run.sizes[-1] > end:
             yield from self._read_run(buffer, Run(run.names[:-1], run.sizes[:-1], run.contents[:-1]), names, end)
@@ -175,22 +175,20 @@ class _TarReader:
         members = Members(paths, data, run.contents, run.sizes)
         if max(run.sizes, default=0) > self.source.max_bytes or may_hold_system_files(lines):
             for path, content, start, size in zip(*members, strict=True):
-                refused = rejection(self.source, path, size, listed=self.all_folders)
-                yield refused or Members([path], [content], [start], [size])
+                reject = rejection(self.source, path, size, listed=self.all_folders)
+                yield reject or Members([path], [content], [start], [size])
         else:
             yield members
 
     def _read_header(
         self, buffer: StreamBuffer, header: Header, names: "_PathReader", end: int | None
-    ) -> Members | Refused | _HardLink:
+    ) -> Members | Reject | _HardLink:
         """Read a file; if the size `end` of the archive is given, only check that it is complete."""
         path, size, start = names.path(header.name), header.size, header.content
         link = header.kind == HARD_LINK
-        refused = rejection(
-            self.source, path, 0 if link else size, "" if link else header.kind, listed=self.all_folders
-        )
-        if refused is not None:
-            return refused
+        reject = rejection(self.source, path, 0 if link else size, "" if link else header.kind, listed=self.all_folders)
+        if reject is not None:
+            return reject
         if link:
             return _HardLink(path, names.path(header.target), start)
         if start + size > end if end is not None else not buffer.load(start, start + size):
@@ -202,7 +200,7 @@ class _TarReader:
 
 def tar_members(
     source: Source, *, content: bool = True, progress: ReadProgress | None = None, links: bool = True
-) -> Iterator[Members | Refused]:
+) -> Iterator[Members | Reject]:
     """Yield the files and rejects of a tar, in the order of the archive.
 
     Args:
@@ -240,7 +238,7 @@ def tar_members(
         raise damage
 
 
-def _read_links(source: Source, links: Sequence[_HardLink], *, content: bool) -> Iterator[Members | Refused]:
+def _read_links(source: Source, links: Sequence[_HardLink], *, content: bool) -> Iterator[Members | Reject]:
     """Read the targets of hard links again, and yield them under the paths of the links."""
     links_by_target = _links_by_target(links)
     try:
@@ -258,13 +256,13 @@ def _read_links(source: Source, links: Sequence[_HardLink], *, content: bool) ->
 
 def _read_targets(
     source: Source, links_by_target: dict[str, list[_HardLink]], *, content: bool
-) -> Iterator[Members | Refused]:
+) -> Iterator[Members | Reject]:
     """Yield the targets of links, and remove each from `links_by_target`, until there are none left."""
     check, linked = unpacked_size_check(source), 0
     for found in _TarReader(source, content, all_folders=True).members():
         if not links_by_target:
             return
-        if isinstance(found, Refused):
+        if isinstance(found, Reject):
             for link in links_by_target.pop(found.path, ()):
                 yield found._replace(path=link.path, label=label_of(link.path))
         elif isinstance(found, Members) and not links_by_target.keys().isdisjoint(found.paths):
@@ -291,8 +289,8 @@ def _links_by_target(links: Sequence[_HardLink]) -> dict[str, list[_HardLink]]:
     return found
 
 
-def _link_reject(link: _HardLink, detail: str) -> Refused:
-    return Refused(link.path, label_of(link.path), "not_a_file", detail, 0)
+def _link_reject(link: _HardLink, detail: str) -> Reject:
+    return Reject(link.path, label_of(link.path), "not_a_file", detail, 0)
 
 
 class _PathReader:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
-from pipeline.shard import Blobs, Encoded, Refused, Survey
+from pipeline.shard import Blobs, Encoded, Reject, Survey
 from pipeline.sources.archives import tar as archive
 from pipeline.sources.archives.archive import ReadProgress, select_members, with_archive_errors
 from pipeline.sources.archives.samples import (
@@ -70,7 +70,7 @@ class _Row(NamedTuple):
     path: str
     label: str | None
     data: bytes
-    refused: Refused | None = None
+    reject: Reject | None = None
 
 
 class _TextFiles:
@@ -133,14 +133,14 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     for number, batch in enumerate(_batches(source, progress), start=1):
         key = shard_key(source, number - 1)
         if wanted is None or key in wanted:
-            good = [row for row in batch if row.refused is None]
+            good = [row for row in batch if row.reject is None]
             yield Encoded(
                 shard=key,
                 fingerprint=fingerprint,
                 paths=tuple(row.path for row in good),
                 labels=tuple(row.label for row in good),
                 contents=Blobs(tuple(row.data for row in good)),
-                refused=tuple(row.refused for row in batch if row.refused is not None),
+                rejects=tuple(row.reject for row in batch if row.reject is not None),
                 done=progress.done,
             )
     if not number and not source.is_remainder:
@@ -167,7 +167,7 @@ def _samples(source: Source, progress: ReadProgress) -> Iterator[list[Member]]:
     images, labels = source.part.images, source.part.labels
     sample: list[Member] = []
     for member in with_class_names(_members(source, progress)):
-        if member.refused is not None and member.refused.reason == "system_file":
+        if member.reject is not None and member.reject.reason == "system_file":
             yield [member]
             continue
         # The reject for the lost end of an archive stays with the last sample: its label may be lost.
@@ -193,7 +193,7 @@ def _members(source: Source, progress: ReadProgress) -> Iterator[Member]:
     for found in select_members(
         source, with_archive_errors(source, tar_members(source, progress=progress, links=False))
     ):
-        if isinstance(found, Refused):
+        if isinstance(found, Reject):
             yield member_of(found.path, b"", found.file_size, found)
         else:
             yield from map(member_of, found.paths, found.data, found.sizes)
@@ -204,26 +204,26 @@ def _rows(source: Source, sample: Sequence[Member], texts: _TextFiles) -> Iterat
     pictures, carriers = _pictures_and_carriers(source.part.images, labels, sample)
     if not pictures:
         for member in sample:
-            alone = Refused(member.path, None, "not_an_image", "no picture has its name", member.size)
-            yield _Row(member.path, None, b"", member.refused._replace(label=None) if member.refused else alone)
+            alone = Reject(member.path, None, "not_an_image", "no picture has its name", member.size)
+            yield _Row(member.path, None, b"", member.reject._replace(label=None) if member.reject else alone)
         return
     found, lost = labels_in(labels, pictures, carriers, lambda: texts.kind)
     cut = [member for member in sample if _is_cut_short(member)]
     for picture, label, fault in found:
-        refused = picture.refused
-        if refused is None and fault:
-            refused = Refused(picture.path, None, "bad_row", fault, picture.size)
-        elif refused is None and label is None and cut and labels != "":
+        reject = picture.reject
+        if reject is None and fault:
+            reject = Reject(picture.path, None, "bad_row", fault, picture.size)
+        elif reject is None and label is None and cut and labels != "":
             detail = "the archive is cut short behind it: its label may be lost"
-            refused = Refused(picture.path, None, "truncated", detail, picture.size)
-        yield _Row(picture.path, label, picture.data, refused and refused._replace(label=label))
+            reject = Reject(picture.path, None, "truncated", detail, picture.size)
+        yield _Row(picture.path, label, picture.data, reject and reject._replace(label=label))
     shown = set(map(id, pictures))
     for member, why in lost:
         if id(member) not in shown:
-            yield _Row(member.path, None, b"", Refused(member.path, None, "bad_row", why, member.size))
+            yield _Row(member.path, None, b"", Reject(member.path, None, "bad_row", why, member.size))
     for member in cut:
-        if id(member) not in shown and member.refused:
-            yield _Row(member.path, None, b"", member.refused._replace(label=None))
+        if id(member) not in shown and member.reject:
+            yield _Row(member.path, None, b"", member.reject._replace(label=None))
 
 
 def _pictures_and_carriers(
@@ -253,7 +253,7 @@ def _is_needed(images: str | None, labels: str | None, member: Member) -> bool:
 
 
 def _is_cut_short(member: Member) -> bool:
-    return member.refused is not None and member.refused.reason == "truncated"
+    return member.reject is not None and member.reject.reason == "truncated"
 
 
 def _first_samples(path: Path) -> list[list[Member]]:

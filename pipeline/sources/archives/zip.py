@@ -22,7 +22,7 @@ from zipfile import ZipInfo
 from isal import isal_zlib
 
 from pipeline.errors import SourceError, one_line
-from pipeline.shard import Blobs, Encoded, Made, Refused, Survey
+from pipeline.shard import Blobs, Deferred, Encoded, Reject, Survey
 from pipeline.sources.archives.archive import (
     Members,
     are_separators,
@@ -145,12 +145,12 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
         key = shard_key(source, number)
         if wanted is None or key in wanted:
             packed = tuple(_entry(infos[index]) for index in batch.members.starts)
-            contents = Made(partial(_unpack, source.title, source.path, packed))
+            contents = Deferred(partial(_unpack, source.title, source.path, packed))
             seen = max(seen, *batch.members.starts) if batch.members.starts else seen
             yield make_shard(source, key, fingerprint, batch, contents, (seen + 1) / len(infos))
 
 
-def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Members | Refused]:
+def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Members | Reject]:
     """Yield the files of the archive, in the order of its directory; the start of each is its index there.
 
     Args:
@@ -171,10 +171,10 @@ def _members(source: Source, infos: list[zipfile.ZipInfo]) -> Iterator[Members |
             if info.flag_bits & _ENCRYPTED:
                 raise RuntimeError(f"{info.filename} is encrypted, a password is required")
             path = clean_path(name)
-            refused = rejection(source, path, info.file_size, _link(archive, info))
-            unpacked += 0 if refused else info.file_size
+            reject = rejection(source, path, info.file_size, _link(archive, info))
+            unpacked += 0 if reject else info.file_size
             check(unpacked)
-            yield refused or Members([path], [b""], [number], [info.file_size])
+            yield reject or Members([path], [b""], [number], [info.file_size])
 
 
 def _is_folder(info: zipfile.ZipInfo, name: str) -> bool:

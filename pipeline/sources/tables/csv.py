@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
-from pipeline.shard import Encoded, Pixels, Refused, Survey
+from pipeline.shard import Encoded, Pixels, Reject, Survey
 from pipeline.sources.labels import usual_labels
 from pipeline.sources.source import DAMAGED, IMAGES_PER_SHARD, Source, files_fingerprint, opened, shard_key
 from pipeline.sources.tables.csv_columns import MAX_PIXEL, Layout, choose_layout, is_pixel, not_pixels_error
@@ -122,8 +122,8 @@ def _no_rows_error(source: Source) -> SourceError:
 
 
 def _first_reject(shard: Encoded) -> str:
-    first = shard.refused[0]
-    return f"none of its first {len(shard.refused)} rows holds pixels; in row {first.path}, {first.detail}"
+    first = shard.rejects[0]
+    return f"none of its first {len(shard.rejects)} rows holds pixels; in row {first.path}, {first.detail}"
 
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
@@ -163,8 +163,8 @@ def _make_shard(key: str, fingerprint: str, start: int, lines: list[bytes], layo
         paths=tuple(map(str, (rows + start).tolist())),
         labels=tuple(labels),
         contents=Pixels(values.reshape(len(rows), *layout.shape)),
-        refused=tuple(
-            Refused(str(start + row), None, "bad_row", _reject_detail(lines[row], layout), len(lines[row]))
+        rejects=tuple(
+            Reject(str(start + row), None, "bad_row", _reject_detail(lines[row], layout), len(lines[row]))
             for row in rejected
         ),
     )

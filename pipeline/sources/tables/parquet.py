@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
-from pipeline.shard import Blobs, Encoded, Made, Pixels, Refused, Survey
+from pipeline.shard import Blobs, Deferred, Encoded, Pixels, Reject, Survey
 from pipeline.sources.source import BYTES_PER_SHARD, IMAGES_PER_SHARD, Source, files_fingerprint, shard_key
 from pipeline.sources.tables.parquet_columns import (
     Columns,
@@ -101,7 +101,7 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
             if wanted is None or key in wanted:
                 sparse = any(groups[group].nulls != 0 for group in run.groups)
                 shard = _make_shard(source, file, columns, run, sparse=sparse)
-                made = Made(partial(_read_images, source, fingerprint, columns, run, len(shard.paths)))
+                made = Deferred(partial(_read_images, source, fingerprint, columns, run, len(shard.paths)))
                 yield replace(shard, shard=key, fingerprint=fingerprint, contents=made, done=run.stop / rows)
 
 
@@ -151,7 +151,7 @@ def _make_shard(source: Source, file: pq.ParquetFile, columns: Columns, run: _Ro
         if columns.label
         else pa.nulls(count, pa.string())
     )
-    refused: tuple[Refused, ...] = ()
+    rejects: tuple[Reject, ...] = ()
     present = None
     if sparse:
         images = _rows(file, run, columns.image)
@@ -162,8 +162,8 @@ def _make_shard(source: Source, file: pq.ParquetFile, columns: Columns, run: _Ro
             labels.filter(absent).to_pylist(),
             missing_image_details(images.filter(absent)),
         )
-        refused = tuple(
-            Refused(path, label, "empty", why, 0) for path, label, why in zip(*columns_of_rejects, strict=True)
+        rejects = tuple(
+            Reject(path, label, "empty", why, 0) for path, label, why in zip(*columns_of_rejects, strict=True)
         )
     if columns.sides:
         sides = _sides(file, run, columns)
@@ -174,13 +174,13 @@ def _make_shard(source: Source, file: pq.ParquetFile, columns: Columns, run: _Ro
             labels.filter(invalid).to_pylist(),
             describe_sizes(sides.filter(invalid)),
         )
-        refused += tuple(
-            Refused(path, label, "corrupt", why, 0) for path, label, why in zip(*columns_of_rejects, strict=True)
+        rejects += tuple(
+            Reject(path, label, "corrupt", why, 0) for path, label, why in zip(*columns_of_rejects, strict=True)
         )
         present = valid if present is None else pc.and_(present, valid)
     if present is not None:
         paths, labels = paths.filter(present), labels.filter(present)
-    return Encoded("", "", tuple(paths.to_pylist()), tuple(labels.to_pylist()), Blobs(()), refused)
+    return Encoded("", "", tuple(paths.to_pylist()), tuple(labels.to_pylist()), Blobs(()), rejects)
 
 
 def _read_images(source: Source, fingerprint: str, columns: Columns, run: _RowRange, count: int) -> Blobs | Pixels:

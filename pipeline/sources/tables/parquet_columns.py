@@ -193,9 +193,9 @@ def choose_columns(source: Source, schema: pa.Schema, read_first: Callable[[str]
     _check_name(source, schema, image, "images")
     if image not in leaves:
         raise _unclear_error(source, schema, "images", f"column '{image}' is not binary and cannot be the images")
-    label = _label(source, schema, features, image, read_first)
+    label = _choose_label(source, schema, features, image, read_first)
     names = features.get(label or "", {}).get("names")
-    kind = pa.null() if label is None else _inner(schema.field(label).type)
+    kind = pa.null() if label is None else _value_type(schema.field(label).type)
     numbers = pa.types.is_integer(kind) or _may_be_whole(kind)
     named = tuple(map(str, names)) if numbers and isinstance(names, list) else ()
     return Columns(image, leaves[image], label, named, side_columns(schema, image))
@@ -305,7 +305,7 @@ def _class_names(source: Source, columns: Columns, numbers: pa.ChunkedArray) -> 
     return pc.take(pa.array(columns.names, pa.string()), known)
 
 
-def _label(
+def _choose_label(
     source: Source,
     schema: pa.Schema,
     features: dict[str, dict[str, Any]],
@@ -340,7 +340,7 @@ def _may_hold_labels(field: pa.Field, read_first: Callable[[str], pa.ChunkedArra
     """Return whether a column without a usual name may be the labels: by its name, type or first values."""
     if is_id(field.name):
         return False
-    kind = _inner(field.type)
+    kind = _value_type(field.type)
     if any(map(resembles_label, (field.name, *_names_inside(kind)))):
         return True
     if _is_binary(kind):
@@ -401,7 +401,7 @@ def _image_leaf(field: pa.Field) -> str | None:
     return None
 
 
-def _inner(kind: pa.DataType) -> pa.DataType:
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -415,7 +415,7 @@ def _may_be_whole(kind: pa.DataType) -> bool:
 
 
 def _may_be_label(kind: pa.DataType) -> bool:
-    inner = _inner(kind)
+    inner = _value_type(kind)
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, _is_binary)
     numbers = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_null, _may_be_whole)
     return any(test(inner) for test in (*text, *numbers))

@@ -9,7 +9,7 @@ import pytest
 from making import as_tar, files_of, handed_out, source_of, turned_away
 
 from pipeline.errors import SourceError
-from pipeline.shard import Refused
+from pipeline.shard import Reject
 from pipeline.sources import read, survey
 
 
@@ -99,7 +99,7 @@ def test_names_are_only_text(
 def test_symbolic_links_and_devices_are_rejects(tmp_path: Path, kind: bytes, detail: str) -> None:
     source = source_of(tar_of(tmp_path / "a.tar", "A/x.png", entry("A/odd", kind, "A/x.png"), "B/y.png"))
     assert names(handed_out(source)) == [("A/x.png", "A"), ("B/y.png", "B")]
-    assert turned_away(source) == [Refused("A/odd", "A", "not_a_file", detail, 0)]
+    assert turned_away(source) == [Reject("A/odd", "A", "not_a_file", detail, 0)]
 
 
 def test_folders_are_no_files(tmp_path: Path) -> None:

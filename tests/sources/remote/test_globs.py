@@ -186,7 +186,7 @@ def test_paths_begin_with_the_name_of_their_file(tmp_path: Path) -> None:
     (shard,) = read(source)
     assert shard.paths == tuple(f"a.tar/{path}" for path in files)
     assert shard.labels == ("A", "B", "A", "B")
-    assert [(item.path, item.label) for item in shard.refused] == [("a.tar/A/._x", "A")]
+    assert [(item.path, item.label) for item in shard.rejects] == [("a.tar/A/._x", "A")]
     (tmp_path / "in" / "flat.csv").write_bytes(CSV)
     (flat,) = found(tmp_path, "*/flat.csv")
     assert [path for shard in read(flat) for path in shard.paths] == ["in/flat.csv/0"]

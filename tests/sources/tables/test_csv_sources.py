@@ -150,7 +150,7 @@ def test_every_line_is_a_picture_a_reject_or_blank(lines: list[bytes]) -> None:
     layout = Layout(4, ",", None, (0, 1, 2, 3), (2, 2, 1), header=False, is_certain=True)
     shard = _make_shard("k", "f", 0, [line + b"\n" for line in [b"1,2,3,4", *lines]], layout)
     assert len(shard) == 1 + sum(bool(line.strip()) for line in lines)
-    assert len({*shard.paths, *(refused.path for refused in shard.refused)}) == len(shard)
+    assert len({*shard.paths, *(refused.path for refused in shard.rejects)}) == len(shard)
 
 
 def test_pixels_come_back_as_they_were_written(tmp_path: Path) -> None:

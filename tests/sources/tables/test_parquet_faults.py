@@ -14,7 +14,7 @@ from making import handed_out, source_of, turned_away
 from parquets import CLASSES, EXPECTED, NUMBERS, PNGS, notes, published, structs, written
 
 from pipeline.errors import SourceError
-from pipeline.shard import Made
+from pipeline.shard import Deferred
 from pipeline.sources import detect, read
 
 
@@ -223,7 +223,7 @@ def test_the_driver_reads_no_image_and_the_worker_finds_the_damage(tmp_path: Pat
     file.write_bytes(data[:start] + b"\xff" * (at - start) + data[at:])
     (shard,) = read(source_of(file))
     assert shard.labels == tuple(CLASSES[n] for n in NUMBERS)
-    assert isinstance(shard.contents, Made)
+    assert isinstance(shard.contents, Deferred)
     with pytest.raises(SourceError, match="d/train .x.: .* cannot be read as Parquet") as caught:
         shard.contents.make()
     assert "\n" not in str(caught.value)
@@ -242,7 +242,7 @@ def test_a_flipped_bit_is_found_where_the_file_has_checksums(tmp_path: Path) -> 
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     file = published(tmp_path / "x")
     (shard,) = read(source_of(file))
-    assert isinstance(shard.contents, Made)
+    assert isinstance(shard.contents, Deferred)
     for fewer in ({"image": structs(PNGS[:7])}, {"image": structs([*PNGS[:11], None])}, {"other": PNGS}):
         written(file, fewer)
         with pytest.raises(SourceError, match="d/train .x.: .* changed while it was read. Run the build again"):

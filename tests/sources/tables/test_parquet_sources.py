@@ -15,7 +15,7 @@ from parquets import CLASSES, EXPECTED, NUMBERS, PNGS, notes, published, structs
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
-from pipeline.shard import Made
+from pipeline.shard import Deferred
 from pipeline.sources import read, survey
 
 
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_row_group(tmp_path: Path, monkeypatch: py
     noise = np.random.default_rng(0).integers(0, 256, (64, 2**20), dtype=np.uint8)
     file = written(tmp_path / "x", {"image": [row.tobytes() for row in noise]}, row_group_size=64, write_batch_size=1)
     *_, last = read(source_of(file))
-    assert isinstance(last.contents, Made)
+    assert isinstance(last.contents, Deferred)
     pool = pa.system_memory_pool()
     before, default = pool.max_memory(), pa.default_memory_pool()
     pa.set_memory_pool(pool)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import decoded, encoded, handed_out, pictures, source_of, turned_away
 
-from pipeline.shard import Made, Pixels
+from pipeline.shard import Deferred, Pixels
 from pipeline.sources import read
 
 SHAPES = [(2, 3, 1), (3, 2, 1), (1, 4, 3), (2, 3, 1), (4, 4, 3)]
@@ -90,7 +90,7 @@ def test_any_pixels_come_back(  # noqa: PLR0913 - what a table may be
 def test_a_shard_of_one_shape_is_one_array(tmp_path: Path) -> None:
     same = list(pictures(3, size=(5, 4))[..., None])
     (shard,) = read(source_of(written(tmp_path / "x", columns_of(same, [None] * 3))))
-    assert isinstance(shard.contents, Made)
+    assert isinstance(shard.contents, Deferred)
     contents = shard.contents.make()
     assert isinstance(contents, Pixels)
     assert np.array_equal(contents.array, same)
