@@ -8,7 +8,7 @@ decide. If names or values allow two readings, the error names the key of the re
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from pipeline.errors import SourceError
@@ -21,30 +21,30 @@ from pipeline.sources.tables.delimited import (
     separators_of,
     split_fields,
 )
+from pipeline.sources.tables.numbered_columns import (
+    MIN_PIXELS,
+    MIN_PIXELS_IN_GRID,
+    PixelColumns,
+    Shape,
+    explain_no_series,
+    find_pixel_series,
+    image_shape,
+    image_shapes,
+    is_single_series,
+)
 
 MAX_PIXEL = 255
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _DECIMAL = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?")
 _POSITIONS = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
-_DIGITS = re.compile(r"\d+")
-_PIXEL_WORDS = re.compile(r"pix|px")
-_COLUMN_WORDS, _ROW_WORDS = ("x", "c", "col", "column", "w", "j"), ("y", "r", "row", "h", "i")
 # A first line of consecutive numbers is compared with so many rows.
 _ROWS_COMPARED = 1_000
-# Numbered columns with other names, or without names, are pixels from 8x8 on: UCI's tables of 16 measurements are not
-# 4x4 images. Names with row and column (r0c0, 1x1) are stronger evidence.
-_MIN_PIXELS, _MIN_PIXELS_IN_GRID = 64, 16
 # Fewer rows do not show which end holds labels.
 _MIN_ROWS_FOR_END = 30
 # No class has a larger share of the rows. The corner of an image has one value in at least so many of the rows.
 _MAX_CLASS_SHARE, _MIN_CORNER_SHARE = 0.6, 0.9
 _MAX_CLASSES = 100
-
-Shape = tuple[int, int, int]
-Size = tuple[int, int] | None
-# Position of a column by the numbers in its name.
-_NumberedColumns = Mapping[tuple[int, ...], int]
 
 
 class Layout(NamedTuple):
@@ -67,14 +67,6 @@ class Layout(NamedTuple):
     shape: Shape
     header: bool
     is_certain: bool
-
-
-class _PixelColumns(NamedTuple):
-    """Positions of columns of pixels in the order of the image, and the (height, width, channels) that they make."""
-
-    positions: tuple[int, ...]
-    shape: Shape
-    is_certain: bool = True
 
 
 class _EndColumn(NamedTuple):
@@ -185,7 +177,7 @@ def _is_numbered_header(table: _Table, texts: Sequence[int], numbers: Sequence[s
         return False  # its text occurs in a row below, so it is a label
     if any(_is_usual_name(table, names[position]) for position in texts) or _has_own_style(table, numbers[0], rows):
         return True
-    if not any(list(_image_shapes(len(numbers) - less, table.source.size)) for less in (0, 1)):
+    if not any(list(image_shapes(len(numbers) - less, table.source.size)) for less in (0, 1)):
         return False
     raise SourceError(
         f"{table.source.title}: the first line of {table.source.path} counts from {numbers[0]} to {numbers[-1]}: it "
@@ -218,7 +210,7 @@ def _has_own_style(table: _Table, number: str, rows: Sequence[Sequence[str]]) ->
 # Columns of a file with a header: the names decide.
 
 
-def _columns_with_header(table: _Table) -> tuple[int | None, _PixelColumns]:
+def _columns_with_header(table: _Table) -> tuple[int | None, PixelColumns]:
     source, names = table.source, table.names
     label = _label_in_header(table)
     if source.part.images:
@@ -266,7 +258,7 @@ def _raise_unclear_label(table: _Table, what: str) -> NoReturn:
     )
 
 
-def _pixels_of_recipe(table: _Table, label: int | None) -> _PixelColumns:
+def _pixels_of_recipe(table: _Table, label: int | None) -> PixelColumns:
     """Find the pixels that the recipe's `images` names: by a prefix of names, or by positions."""
     source, names, key = table.source, table.names, table.source.part.images or ""
     found = [position for position, name in enumerate(names) if name.startswith(key) and position != label]
@@ -276,20 +268,20 @@ def _pixels_of_recipe(table: _Table, label: int | None) -> _PixelColumns:
             raise not_pixels_error(source, names, f'images = "{key}" goes beyond the last column, {len(names) - 1}')
     if not found:
         raise not_pixels_error(source, names, f'no column name begins with images = "{key}"')
-    series = _find_pixel_series(names, found, source.size, from_recipe=True)
+    series = find_pixel_series(names, found, source.size, from_recipe=True)
     if len(series) == 1:
         return series[0]
-    shape = next(_image_shapes(len(found), source.size), None)
+    shape = next(image_shapes(len(found), source.size), None)
     if shape is None:
         raise not_pixels_error(source, names, f'images = "{key}" names {len(found)} columns, which make no image')
-    return _PixelColumns(tuple(found), shape)
+    return PixelColumns(tuple(found), shape)
 
 
-def _pixels_by_name(table: _Table, label: int | None) -> tuple[_PixelColumns, int | None]:
+def _pixels_by_name(table: _Table, label: int | None) -> tuple[PixelColumns, int | None]:
     """Find the only numbered columns that make an image; one column too many is the label at one end."""
     source, names = table.source, table.names
     others = [position for position in range(len(names)) if position != label]
-    series = _find_pixel_series(names, others, source.size)
+    series = find_pixel_series(names, others, source.size)
     series = [pixels for pixels in series if pixels.is_certain] or series
     if len(series) > 1:
         starts = describe_columns([names[pixels.positions[0]] for pixels in series])
@@ -298,19 +290,19 @@ def _pixels_by_name(table: _Table, label: int | None) -> tuple[_PixelColumns, in
     if series:
         return series[0], label
     rest = [position for position in others if not is_id(names[position])]
-    if label is None and source.part.labels is None and _is_single_series(names, rest):
-        shape = next(_image_shapes(len(rest) - 1, source.size), None)
-        if shape and math.prod(shape) >= _MIN_PIXELS:
+    if label is None and source.part.labels is None and is_single_series(names, rest):
+        shape = next(image_shapes(len(rest) - 1, source.size), None)
+        if shape and math.prod(shape) >= MIN_PIXELS:
             label = _label_at_end(table, _end_column(table, rest[0]), _end_column(table, rest[-1]), shape)
             positions = tuple(position for position in rest if position != label)
-            return _PixelColumns(positions, shape, is_certain=False), label
-    raise not_pixels_error(source, names, _explain_no_series(names, others, source.size))
+            return PixelColumns(positions, shape, is_certain=False), label
+    raise not_pixels_error(source, names, explain_no_series(names, others, source.size))
 
 
 # Columns of a file without a header: the recipe, the number of columns and the values decide.
 
 
-def _columns_without_header(table: _Table) -> tuple[int | None, _PixelColumns]:
+def _columns_without_header(table: _Table) -> tuple[int | None, PixelColumns]:
     source, part = table.source, table.source.part
     columns = len(table.names)
     if columns > 1 and not any(_column_values(table, columns - 1)):  # a separator behind the last value
@@ -324,32 +316,32 @@ def _columns_without_header(table: _Table) -> tuple[int | None, _PixelColumns]:
     if part.labels is None:
         return _columns_by_values(table, columns)
     others = tuple(position for position in range(columns) if position != label)
-    shape = next(_image_shapes(len(others), source.size), None)
-    if shape is None or (math.prod(shape) < _MIN_PIXELS_IN_GRID and shape[:2] != source.size):
+    shape = next(image_shapes(len(others), source.size), None)
+    if shape is None or (math.prod(shape) < MIN_PIXELS_IN_GRID and shape[:2] != source.size):
         besides = f'besides the label, labels = "{part.labels}", ' if label is not None else ""
         raise not_pixels_error(source, table.names, f"it has {besides}{len(others)} columns, which make no image")
-    return label, _PixelColumns(others, shape, is_certain=False)
+    return label, PixelColumns(others, shape, is_certain=False)
 
 
-def _columns_by_values(table: _Table, columns: int) -> tuple[int | None, _PixelColumns]:
+def _columns_by_values(table: _Table, columns: int) -> tuple[int | None, PixelColumns]:
     """Find the shape, and the label, if any, at one end of the rows: first by the recipe's size, then as a square."""
     first, last = _end_column(table, 0), _end_column(table, columns - 1)
     for size in dict.fromkeys((table.source.size, None)):
         for less in (0, 1):
-            shape = _image_shape(size, columns - less)
-            if shape is None or (size is None and math.prod(shape) < _MIN_PIXELS):
+            shape = image_shape(size, columns - less)
+            if shape is None or (size is None and math.prod(shape) < MIN_PIXELS):
                 continue
             if less:
                 label = _label_at_end(table, first, last, shape)
                 positions = tuple(position for position in range(columns) if position != label)
-                return label, _PixelColumns(positions, shape, is_certain=False)
+                return label, PixelColumns(positions, shape, is_certain=False)
             if first.is_pixels and last.is_pixels:
-                return None, _PixelColumns(tuple(range(columns)), shape, is_certain=False)
+                return None, PixelColumns(tuple(range(columns)), shape, is_certain=False)
     raise not_pixels_error(table.source, table.names, _explain_no_image(table, columns, first, last))
 
 
 def _explain_no_image(table: _Table, columns: int, first: _EndColumn, last: _EndColumn) -> str:
-    fitting = [number for number in (columns, columns - 1) if list(_image_shapes(number, table.source.size))]
+    fitting = [number for number in (columns, columns - 1) if list(image_shapes(number, table.source.size))]
     if not fitting:
         return f"it has no header, and {columns} columns make no image, with or without a label"
     if columns in fitting and not (first.is_pixels and last.is_pixels):
@@ -453,116 +445,3 @@ def _numbers_the_rows(values: Sequence[str]) -> bool:
         return False
     start = float(values[0])
     return all(float(value) == start + number for number, value in enumerate(values))
-
-
-# Numbered columns and the images that they make.
-
-
-def _find_pixel_series(
-    names: Sequence[str], positions: Sequence[int], size: Size, *, from_recipe: bool = False
-) -> list[_PixelColumns]:
-    """List the series of numbered columns that make an image, each in the order of its numbers.
-
-    Args:
-        names: names of all columns.
-        positions: positions of the columns that may be pixels.
-        size: (height, width) of the recipe, which is tried first.
-        from_recipe: whether the recipe names these columns; otherwise small series need a name that says pixel.
-    """
-    groups = _group_numbered_columns(names, positions)
-    found = (_pixel_series(words, group, size, from_recipe=from_recipe) for words, group in groups.items())
-    return [pixels for pixels in found if pixels is not None]
-
-
-def _is_single_series(names: Sequence[str], positions: Sequence[int]) -> bool:
-    """Return whether columns are one series whose numbers increase by one from each column to the next."""
-    groups = _group_numbered_columns(names, positions)
-    (group,) = groups.values() if len(groups) == 1 else ({},)
-    numbers = list(group)
-    return len(group) == len(positions) and numbers == [(numbers[0][0] + step,) for step in range(len(numbers))]
-
-
-def _image_shapes(pixels: int, size: Size) -> Iterator[Shape]:
-    """List the (height, width, channels) that a number of pixels makes: of the recipe's size, then square."""
-    return (shape for tried in dict.fromkeys((size, None)) if (shape := _image_shape(tried, pixels)))
-
-
-def _image_shape(size: Size, pixels: int) -> Shape | None:
-    """Shape a number of pixels as (height, width, channels) of a size, or of a square; None if it does not fit."""
-    sides = ((c, size or (math.isqrt(max(0, pixels) // c),) * 2) for c in (1, 3))
-    return next(((h, w, c) for c, (h, w) in sides if h * w * c == pixels > 1), None)
-
-
-def _explain_no_series(names: Sequence[str], positions: Sequence[int], size: Size) -> str:
-    groups = _group_numbered_columns(names, positions)
-    largest = max(groups.values(), key=len, default={})
-    if len(largest) < 2:  # noqa: PLR2004 - one column is not a series
-        return "its header has no numbered columns"
-    ends = f"{names[min(largest.values())]} to {names[max(largest.values())]}"
-    if len(min(largest)) > 1:
-        return f"the numbers in its {len(largest)} columns {ends} are not the rows and columns of an image"
-    numbers = {number for (number,) in largest}
-    missing = next((number for number in range(min(numbers), max(numbers)) if number not in numbers), None)
-    if missing is not None:
-        return f"its {len(largest)} columns {ends} are not numbered without gaps: number {missing} is missing"
-    if next(_image_shapes(len(largest), size), None) is None:
-        return f"its {len(largest)} columns {ends} make no image"
-    return f"its {len(largest)} columns {ends} are too few to be taken for pixels by their names"
-
-
-def _group_numbered_columns(
-    names: Sequence[str], positions: Sequence[int]
-) -> Mapping[tuple[str, ...], _NumberedColumns]:
-    """Group numbered columns by the words in their names. Numbers that are the same in all columns are left out."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for position in positions:
-        words = tuple(word.strip().lower() for word in _DIGITS.split(names[position]))
-        if len(words) > 1:
-            groups.setdefault(words, []).append(position)
-    found = {}
-    for words, members in groups.items():
-        numbers = [tuple(int(digits[:9]) for digits in _DIGITS.findall(names[position])) for position in members]
-        varied = [part for part in zip(*numbers, strict=True) if len(set(part)) > 1]
-        by_numbers = dict(zip(zip(*varied, strict=True), members, strict=True)) if varied else {}
-        if len(by_numbers) == len(members):
-            found[words] = by_numbers
-    return found
-
-
-def _pixel_series(
-    words: Sequence[str], group: _NumberedColumns, size: Size, *, from_recipe: bool
-) -> _PixelColumns | None:
-    """Make an image of numbered columns: pixel0, pixel1, ...; 1x1, 1x2, ... of row and column; or with a channel."""
-    sizes = [len(set(numbers)) for numbers in zip(*group, strict=True)]
-    spans = [max(numbers) - min(numbers) + 1 for numbers in zip(*group, strict=True)]
-    if spans != sizes or math.prod(sizes) != len(group):
-        return None
-    order = sorted(group)
-    shape: Shape | None = None
-    if len(sizes) == 1:
-        shape = next(_image_shapes(sizes[0], size), None)
-    elif sizes[1:] == [3]:
-        shape = next((shape for shape in _image_shapes(len(group), size) if shape[2] == sizes[1]), None)
-    elif sizes[2:] in ([], [1], [3]):
-        column_first = _is_column_first(words, list(group))
-        if column_first is not None:
-            order = sorted(group, key=lambda key: (key[1], key[0], *key[2:])) if column_first else order
-            height, width = sizes[1::-1] if column_first else sizes[:2]
-            shape = (height, width, sizes[2] if len(sizes) > 2 else 1)  # noqa: PLR2004 - row, column, channel
-    if shape is None:
-        return None
-    is_certain = from_recipe or bool(_PIXEL_WORDS.search("".join(words)))
-    fewest = _MIN_PIXELS if len(sizes) == 1 else _MIN_PIXELS_IN_GRID
-    if not is_certain and math.prod(shape) < fewest and shape[:2] != size:
-        return None
-    return _PixelColumns(tuple(group[key] for key in order), shape, is_certain)
-
-
-def _is_column_first(words: Sequence[str], keys: Sequence[tuple[int, ...]]) -> bool | None:
-    """Return whether names have the column before the row, as in x0y0; None if neither names nor order show it."""
-    one, two = (re.sub(r"[^a-z]", "", word) for word in words[-len(keys[0]) - 1 :][:2])
-    if one.endswith(_COLUMN_WORDS) and two.endswith(_ROW_WORDS):
-        return True
-    if (one.endswith(_ROW_WORDS) and two.endswith(_COLUMN_WORDS)) or keys[0][0] == keys[1][0]:
-        return False
-    return None
