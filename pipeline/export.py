@@ -94,7 +94,7 @@ def export(  # noqa: PLR0913 - the options of the command
     Raises:
         LakeError: there is no such form, split or role; the form needs images of one shape; or the target is not empty,
             lies in the lake or cannot be written to.
-        NoReleaseError: there is no lake or no such release, or vacuum gave it up meanwhile.
+        NoReleaseError: there is no lake or no such release, or vacuum deleted it meanwhile.
         DiskFullError: no space is left; all files of the export were deleted.
         StorageError: a bucket does not answer.
     """
@@ -120,7 +120,7 @@ def export(  # noqa: PLR0913 - the options of the command
     counts = {role.name: len(role) for role in selection.roles}
     files, size = _count_files(folder)
     seconds = time.monotonic() - started
-    unpinned = _pin_release(lake, description, folder, on_wait) if pinned else "pinning was turned off"
+    unpinned = _pin_release(opened, description, folder, on_wait) if pinned else "pinning was turned off"
     missing = [role for role in roles or ROLES if role not in counts]
     return Exported(folder, opened.release, description["images"], counts, missing, files, size, seconds, unpinned)
 
@@ -184,13 +184,13 @@ def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -
     }
 
 
-def _pin_release(place: str, description: Mapping[str, Any], target: Path, on_wait: Callable[[], None] | None) -> str:
+def _pin_release(source: Lake, description: Mapping[str, Any], target: Path, on_wait: Callable[[], None] | None) -> str:
     """Add a row to `exports`, so that vacuum keeps the release. Waits while another process writes to the lake.
 
     Ctrl-C ends the waiting. The exported files stay in any case.
 
     Args:
-        place: the lake's place.
+        source: the lake.
         description: the values of export.json.
         target: the exported folder.
         on_wait: called once if it has to wait.
@@ -205,6 +205,7 @@ def _pin_release(place: str, description: Mapping[str, Any], target: Path, on_wa
         "roles": ", ".join(values["roles"]),
         **{name: values[name] for name in ("release", "form", "sanitized", "target", "images", "digest")},
     }
+    place = source.root
     if not storage.is_bucket(place) and not os.access(place, os.W_OK):
         return f"{place} cannot be written to"
     try:

@@ -108,7 +108,7 @@ def infer(paths: Sequence[str], root: str, *, replace: bool = True) -> Inferred:
             another one; or the lake's recipe is not valid.
     """
     place = storage.normalized(root)
-    known = stored_recipe(place)
+    known = stored_recipe(Snapshot(place))
     if known is None:
         _check_place(place)
         bucket = storage.is_bucket(place)
@@ -166,11 +166,11 @@ def default_split(found: Iterable[Source]) -> dict[str, Any]:
     return {"name": "main", "seed": 0, "keep": ["test", "valid", "train"], "sanitize": ["exact"], **parts}
 
 
-def stored_recipe(root: str) -> Recipe | None:
+def stored_recipe(snapshot: Snapshot) -> Recipe | None:
     """Read the recipe of a lake's newest release: from its file if that exists, else from the commit of the release.
 
     Args:
-        root: the lake's place.
+        snapshot: of the lake.
 
     Returns:
         The recipe; None if there is no lake, or no release.
@@ -178,7 +178,7 @@ def stored_recipe(root: str) -> Recipe | None:
     Raises:
         RecipeError: the recipe is not valid.
     """
-    return last_recipe(root) if newest_release(Snapshot(root)) else None
+    return last_recipe(snapshot.place) if newest_release(snapshot) else None
 
 
 def recipe_text(values: Mapping[str, Any], root: str, target: str) -> str:
@@ -275,7 +275,7 @@ def _entries(
     for uri in dict.fromkeys(uri for uri in uris if "://" in uri or not is_labels_file(Path(uri))):
         if uri.encode("utf-8", "replace").decode() != uri:
             raise RecipeError(f"{readable_name(uri)}: the path is not UTF-8. Rename it.")
-        found = _resolve(uri, root, base)
+        found = sources.resolve(parse_recipe({"lake": {"root": root}, "source": [{"uri": uri}]}, base=base))
         splits = {source.split for source in found}
         name = _free_name(dataset_name(uri), uri, splits, seen)
         seen |= {(name, split) for split in splits}
@@ -301,11 +301,6 @@ def _comments(found: Sequence[Source]) -> list[str]:
         f"# splits found: {plain(', '.join(listed))}",
         '# split = "train"            # use all of it as one split',
     ]
-
-
-def _resolve(uri: str, root: str, base: Path) -> list[Source]:
-    recipe = parse_recipe({"lake": {"root": root}, "source": [{"uri": uri}]}, base=base)
-    return sources.resolve(recipe)
 
 
 def _free_name(name: str, uri: str, splits: Collection[str], seen: set[tuple[str, str]]) -> str:

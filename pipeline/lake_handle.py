@@ -37,9 +37,10 @@ class Lake:
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
         self.root = storage.normalized(root)
-        self._stamp = releases_stamp(self.root)
-        self.release, self.versions = release_versions(Snapshot(self.root), release)
-        self.snapshot = release_snapshot(self.root, self.versions)
+        newest = Snapshot(self.root)
+        self._stamp = releases_stamp(newest)
+        self.release, self.versions = release_versions(newest, release)
+        self.snapshot = release_snapshot(newest, self.versions)
 
     @classmethod
     def working(cls, snapshot: Snapshot) -> Self:
@@ -101,7 +102,7 @@ class Lake:
         Raises:
             NoReleaseError: vacuum has deleted this release.
         """
-        if self.release and (now := releases_stamp(self.root, self._stamp)) != self._stamp:
+        if self.release and (now := releases_stamp(self.snapshot, self._stamp)) != self._stamp:
             release_versions(Snapshot(self.root), self.release)
             self._stamp = now
         return self.snapshot.with_newest("releases", "exports") if self.release else self.snapshot

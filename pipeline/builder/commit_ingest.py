@@ -116,12 +116,12 @@ def reconcile(snapshot: Snapshot, decoded: Decoded) -> tuple[IngestPlan, list[In
         LakeError: meanwhile another build committed another state of a source that was read, or dropped or decoded
             otherwise one that was not.
     """
-    place, current = snapshot.place, snapshot.scan("shards").collect()
+    current = snapshot.scan("shards").collect()
     plan, shards, done = decoded.plan, list(decoded.shards), list(decoded.plan.todo)
     if current.equals(plan.shards):
         return plan, shards, done
     dropped = current.join(plan.dropped, on=["dataset", "split", "uri"], how="semi")
-    _check_unchanged(place, plan.dropped, dropped)
+    _check_unchanged(snapshot, plan.dropped, dropped)
     kept: list[SourcePlan] = []
     for item in plan.sources:
         before, after = (_shards_of(rows, item.source) for rows in (plan.shards, current))
@@ -133,11 +133,11 @@ def reconcile(snapshot: Snapshot, decoded: Decoded) -> tuple[IngestPlan, list[In
             kept.append(item)
         elif after.select(_SAME).equals(_expected(item, before, own, decoded.decoder)):
             # Another build committed the same shards.
-            storage.delete(f"{place}/{name}" for shard in own for name in shard.files)
+            storage.delete(f"{snapshot.place}/{name}" for shard in own for name in shard.files)
             shards = [shard for shard in shards if not any(shard is other for other in own)]
             done = [_committed_by_another(todo) if todo.unit == item.source.title else todo for todo in done]
         else:
-            raise _changed_meanwhile(place, item.source.title)
+            raise _changed_meanwhile(snapshot, item.source.title)
     return IngestPlan(kept, current, dropped), shards, done
 
 
@@ -305,19 +305,20 @@ def _expected(item: SourcePlan, before: pl.DataFrame, own: Sequence[Ingested], d
     return rows
 
 
-def _check_unchanged(place: str, before: pl.DataFrame, now: pl.DataFrame) -> None:
+def _check_unchanged(snapshot: Snapshot, before: pl.DataFrame, now: pl.DataFrame) -> None:
     """Prune only what is as it was when the build decided to prune it."""
     changed = now.join(before, on=_SAME, how="anti")
     if len(changed):
-        raise _changed_meanwhile(place, changed.select(pl.format("{}/{} ({})", "dataset", "split", "uri")).item(0, 0))
+        dataset, split, uri = changed.select("dataset", "split", "uri").row(0)
+        raise _changed_meanwhile(snapshot, f"{dataset}/{split} ({uri})")
 
 
 def _committed_by_another(todo: Todo) -> Todo:
     return todo._replace(reason="another build committed the same shards meanwhile; those of this build were dropped")
 
 
-def _changed_meanwhile(place: str, title: str) -> LakeError:
+def _changed_meanwhile(snapshot: Snapshot, title: str) -> LakeError:
     return LakeError(
-        f"{place}: another build changed {title} since this one began, to another state. Nothing of this build was "
-        "committed; build again."
+        f"{snapshot.place}: another build changed {title} since this one began, to another state. Nothing of this "
+        "build was committed; build again."
     )

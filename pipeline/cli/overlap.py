@@ -63,7 +63,7 @@ def overlap_command(
     if rule is None:
         names = ("min_score", "top", "between", "conflicts", "best", "clusters", "html")
         _refuse(options, *names, why="needs --rule RULE")
-        _print_counts(lake, split, release, json_=json_)
+        _print_counts(Lake(lake, release), split, json_=json_)
         return
     clusters, html = options.pop("clusters"), options.pop("html")
     query = ReviewQuery(rule, split, **{name: value for name, value in options.items() if value is not None})
@@ -71,7 +71,7 @@ def overlap_command(
         _refuse({"best": query.best, "html": html}, "best", "html", why="is for pairs: leave out --clusters")
         _print_clusters(review_clusters(Lake(lake, release), query), json_=json_)
     else:
-        _print_pairs(lake, query, html, release, json_=json_)
+        _print_pairs(Lake(lake, release), query, html, json_=json_)
 
 
 def _refuse(options: dict[str, Any], *names: str, why: str) -> None:
@@ -80,8 +80,8 @@ def _refuse(options: dict[str, Any], *names: str, why: str) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} {why}.")
 
 
-def _print_counts(lake: str, split: str | None, release: int | None, *, json_: bool) -> None:
-    found = overlap(Lake(lake, release), split)
+def _print_counts(lake: Lake, split: str | None, *, json_: bool) -> None:
+    found = overlap(lake, split)
     if json_:
         show_json(found._asdict())
         return
@@ -98,10 +98,9 @@ def _print_counts(lake: str, split: str | None, release: int | None, *, json_: b
         print_line(f"At most {_SHOWN} per rule are shown; --json lists all.")
 
 
-def _print_pairs(lake: str, query: ReviewQuery, html: Path | None, release: int | None, *, json_: bool) -> None:
-    opened = Lake(lake, release)
-    review = review_pairs(opened, query)
-    page = write_review(opened, review, html) if html else None
+def _print_pairs(lake: Lake, query: ReviewQuery, html: Path | None, *, json_: bool) -> None:
+    review = review_pairs(lake, query)
+    page = write_review(lake, review, html) if html else None
     if json_:
         show_json({**review._asdict(), "page": page} if page else review._asdict())
         return

@@ -38,13 +38,14 @@ class Metadata:
 class DeltaLog:
     """The log of a table.
 
-    Args:
+    Attributes:
         place: the lake's place.
         table: table name.
+        folder: place of the folder of the log.
     """
 
     def __init__(self, place: str, table: str) -> None:
-        self._place, self._table = place, table
+        self.place, self.table = place, table
         self.folder = f"{place}/{table}/_delta_log"
 
     def file(self, version: int) -> str:
@@ -70,7 +71,7 @@ class DeltaLog:
             return {}
         except ValueError as error:
             raise LakeError(
-                f"{file}: cannot be read ({one_line(error, 300)}). Run: imagelake verify {self._place}"
+                f"{file}: cannot be read ({one_line(error, 300)}). Run: imagelake verify {self.place}"
             ) from error
         return found
 
@@ -97,7 +98,7 @@ class DeltaLog:
         """
         versions = self.versions()
         # A lake with releases has a commit of every table.
-        if versions != list(range(len(versions))) or (not versions and DeltaLog(self._place, "releases").versions()):
+        if versions != list(range(len(versions))) or (not versions and DeltaLog(self.place, "releases").versions()):
             return None
         try:
             actions = (action for version in versions for action in read_actions(storage.read(self.file(version))))
@@ -105,8 +106,8 @@ class DeltaLog:
             return {unquote(action["add"]["path"]) for action in actions if "add" in action}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LakeError(
-                f"{self._place}/{self._table}: its log cannot be read ({one_line(error, 300)}). "
-                f"Run: imagelake verify {self._place}"
+                f"{self.place}/{self.table}: its log cannot be read ({one_line(error, 300)}). "
+                f"Run: imagelake verify {self.place}"
             ) from error
 
 

@@ -64,15 +64,15 @@ def release_versions(snapshot: Snapshot, number: int | None = None) -> tuple[int
     return wanted, _released_versions(found["versions"].to_list()[0])
 
 
-def release_snapshot(place: str, versions: Mapping[str, int]) -> Snapshot:
+def release_snapshot(snapshot: Snapshot, versions: Mapping[str, int]) -> Snapshot:
     """Return the tables as of a release.
 
     Args:
-        place: the lake's place.
+        snapshot: of the lake.
         versions: of the release. A table that it lacks came later, and is read as it was created, in version 0: empty.
     """
     released = (name for name, table in schemas.TABLES.items() if table.released)
-    return Snapshot(place, {name: versions.get(name, 0) for name in released})
+    return Snapshot(snapshot.place, {name: versions.get(name, 0) for name in released})
 
 
 def publish(
@@ -142,19 +142,19 @@ def spans(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
-def releases_stamp(place: str, known: int = 0) -> int:
+def releases_stamp(snapshot: Snapshot, known: int = 0) -> int:
     """Return a number that changes when releases come or go, at the cost of one request.
 
     Args:
-        place: the lake's place.
+        snapshot: of the lake; the stamp does not depend on its versions.
         known: what it returned before; 0 for the first time.
     """
-    log = DeltaLog(place, "releases")
-    if storage.is_bucket(place):
+    log = DeltaLog(snapshot.place, "releases")
+    if storage.is_bucket(snapshot.place):
         # One more than the version, so that 0 stands for none. The next commit would have just that version.
         if known and not storage.exists(log.file(known)):
             return known
-        return Snapshot(place).version("releases") + 1
+        return Snapshot(snapshot.place).version("releases") + 1
     try:
         return Path(log.folder).stat().st_mtime_ns
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import schemas
 from pipeline import storage
+from pipeline.lake.delta_log import DeltaLog
 from pipeline.lake.parquet_writer import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
 from pipeline.lake.transaction import Transaction
@@ -61,7 +62,7 @@ def delete_unneeded_files(
             )
         ]
         # The lock is held, so no commit is under way, whatever the age of the file.
-        deleted += unfinished_commits(place, name)
+        deleted += unfinished_commits(DeltaLog(place, name))
     # Delta lists files of old versions as long as its log does, deleted or not, and files of builds that decode.
     living, existing = living_writers(place), set(storage.list_files(place))
     deleted = [path for path in deleted if path in existing and Path(path).name[:WRITER_LETTERS] not in living]

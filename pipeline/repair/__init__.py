@@ -123,9 +123,9 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     check_recipe(recipe)
     engine = engine or local_engine()
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
-        # First, so that the error names the damaged log.
-        require_whole_logs(writer.place)
         before = Snapshot(writer.place)
+        # First, so that the error names the damaged log.
+        require_whole_logs(before)
         undecided = recipe.decode.mode is None and not stored_decode(before)
         recipe = with_decided_mode(before, recipe, _resolved(recipe))
         repaired = restore(writer, recipe, engine, progress)

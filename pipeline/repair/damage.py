@@ -51,19 +51,19 @@ class Damage:
         return {part.path for part in snapshot.files(table)} & set(self.of(table)) if self.of(table) else set()
 
 
-def require_whole_logs(place: str) -> None:
+def require_whole_logs(snapshot: Snapshot) -> None:
     """Check the log of every table.
 
     Args:
-        place: the lake's place.
+        snapshot: of the lake.
 
     Raises:
         LakeError: a log is damaged, so that nothing can be repaired.
         StorageError: a bucket does not answer.
     """
-    faults = check_logs(place).faults
+    faults = check_logs(snapshot).faults
     if faults:
-        more = f" (and {len(faults) - 1} more: imagelake verify {place})" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1} more: imagelake verify {snapshot.place})" if len(faults) > 1 else ""
         raise LakeError(f"{faults[0]}{more}. Nothing was repaired: only the log lists the files of a table.")
 
 

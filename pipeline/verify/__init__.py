@@ -68,9 +68,9 @@ def verify(root: str, *, engine: Engine = HERE, progress: Progress = SILENT) -> 
         NewerLakeError: the lake was made by a newer imagelake.
         StorageError: a bucket does not answer.
     """
-    logs = check_logs(root)
-    damaged_logs = {fault.table for fault in logs.faults}
     snapshot = Snapshot(root)
+    logs = check_logs(snapshot)
+    damaged_logs = {fault.table for fault in logs.faults}
     releases = Check(RELEASES_CHECK, 0, []) if "releases" in damaged_logs else check_releases(snapshot)
     log_is_whole = "releases" not in damaged_logs
     lake = Lake.working(snapshot) if releases.faults else newest_lake(root, log_is_whole=log_is_whole)

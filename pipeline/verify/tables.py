@@ -190,11 +190,11 @@ _CHECKPOINT = re.compile(r"\d{20}\.checkpoint.*\.parquet|_last_checkpoint")
 _ACTIONS = {"add", "remove", "metaData", "protocol", "commitInfo", "txn", "cdc", "domainMetadata"}
 
 
-def check_logs(place: str) -> Check:
+def check_logs(snapshot: Snapshot) -> Check:
     """Read every commit of every table.
 
     Args:
-        place: the lake's place.
+        snapshot: of the lake; the check does not depend on its versions.
 
     Raises:
         NewerLakeError: the lake was made by a newer imagelake.
@@ -202,16 +202,16 @@ def check_logs(place: str) -> Check:
     """
     count, faults = 0, list[Fault]()
     for table in schemas.TABLES:
-        log = DeltaLog(place, table)
+        log = DeltaLog(snapshot.place, table)
         files = list(storage.list_files(log.folder))
         count += len(files)
-        faults += _check_files(table, log, files)
-        faults += _check_opens(place, table, log)
+        faults += _check_files(log, files)
+        faults += _check_opens(log)
     return Check("every commit of every table is there and whole", count, faults)
 
 
-def _check_files(table: str, log: DeltaLog, files: list[str]) -> Iterator[Fault]:
-    versions = log.versions()
+def _check_files(log: DeltaLog, files: list[str]) -> Iterator[Fault]:
+    table, versions = log.table, log.versions()
     for version in sorted(set(range(versions[-1] + 1 if versions else 0)) - set(versions)):
         yield _fault(table, log.file(version), "is missing")
     for version in versions:
@@ -227,9 +227,10 @@ def _check_files(table: str, log: DeltaLog, files: list[str]) -> Iterator[Fault]
             yield Fault("log", text, table, f"{log.folder}/{name}")
 
 
-def _check_opens(place: str, table: str, log: DeltaLog) -> Iterator[Fault]:
+def _check_opens(log: DeltaLog) -> Iterator[Fault]:
+    table = log.table
     try:
-        opened = open_table(place, table)
+        opened = open_table(log.place, table)
     except LakeError as error:
         yield _fault(table, log.folder, str(error).partition(" Run:")[0])
         return

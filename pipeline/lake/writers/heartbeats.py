@@ -48,26 +48,28 @@ def delete_orphan_files(place: str, writers: Collection[str] | None = None, *, l
         LakeError: a table's log cannot be read; nothing of that table was deleted.
     """
     gone = []
-    for table in schemas.TABLES:
-        gone += [f"{table}/{path}" for path in _orphans(place, table, writers)]
-        gone += unfinished_commits(place, table) if locked else []
+    for log in (DeltaLog(place, table) for table in schemas.TABLES):
+        gone += [f"{log.table}/{path}" for path in _orphans(log, writers)]
+        gone += unfinished_commits(log) if locked else []
     storage.delete(f"{place}/{path}" for path in gone)
     return sorted(gone)
 
 
-def unfinished_commits(place: str, table: str) -> list[str]:
+def unfinished_commits(log: DeltaLog) -> list[str]:
     """List the files of commits that were never finished, relative to the lake's place. No reader needs them."""
-    if storage.is_bucket(place):
+    if storage.is_bucket(log.place):
         return []
-    names = storage.list_files(DeltaLog(place, table).folder)
-    return [f"{table}/_delta_log/{name}" for name in names if _UNFINISHED.fullmatch(name)]
+    names = storage.list_files(log.folder)
+    return [f"{log.table}/_delta_log/{name}" for name in names if _UNFINISHED.fullmatch(name)]
 
 
-def _orphans(place: str, table: str, writers: Collection[str] | None) -> Iterator[str]:
-    pattern = re.compile("/".join([*(f"{key}=[^/]*" for key in schemas.TABLES[table].partition_by), _PART]))
-    found = [(path, name) for path in storage.list_files(f"{place}/{table}") if (name := pattern.fullmatch(path))]
+def _orphans(log: DeltaLog, writers: Collection[str] | None) -> Iterator[str]:
+    partition_by = schemas.TABLES[log.table].partition_by
+    pattern = re.compile("/".join([*(f"{key}=[^/]*" for key in partition_by), _PART]))
+    files = storage.list_files(f"{log.place}/{log.table}")
+    found = [(path, name) for path in files if (name := pattern.fullmatch(path))]
     written = [path for path, name in found if writers is None or name[1][:WRITER_LETTERS] in writers]
-    if written and (committed := DeltaLog(place, table).files_ever_added()) is not None:
+    if written and (committed := log.files_ever_added()) is not None:
         yield from (path for path in written if path not in committed)
 
 
