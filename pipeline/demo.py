@@ -139,12 +139,7 @@ def synth(directory: Path, *, rows: int, seed: int, form: str, workers: int | No
             files += write_tar(target, rendered, split) if form == "tar" else write_folders(target, rendered)
             parts.append(target)
         pq.write_table(truth(plan), directory / "truth.parquet", compression="zstd")
-    return {
-        "planted": planted_counts(plan),
-        "files": files,
-        "parts": parts,
-        "truth": directory / "truth.parquet",
-    }
+    return {"planted": planted_counts(plan), "files": files, "parts": parts, "truth": directory / "truth.parquet"}
 
 
 def _with_progress(rendered: Iterator[RenderedBlock], progress: Progress) -> Iterator[RenderedBlock]:

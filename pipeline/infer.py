@@ -129,10 +129,6 @@ def infer(paths: Sequence[str], root: str, *, replace: bool = True) -> Inferred:
 def write_recipe(file: Path, text: str) -> str:
     """Write the recipe of a lake to its folder. An existing recipe that differs is renamed.
 
-    Args:
-        file: the recipe file.
-        text: the recipe.
-
     Returns:
         The name of the file.
 
@@ -168,9 +164,6 @@ def default_split(found: Iterable[Source]) -> dict[str, Any]:
 
 def stored_recipe(snapshot: Snapshot) -> Recipe | None:
     """Read the recipe of a lake's newest release: from its file if that exists, else from the commit of the release.
-
-    Args:
-        snapshot: of the lake.
 
     Returns:
         The recipe; None if there is no lake, or no release.

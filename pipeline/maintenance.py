@@ -114,11 +114,7 @@ def overlap(lake: Lake, split: str | None = None) -> Overlap:
         label_conflicts(inside)
         .join(paths, on="image_id", maintain_order="left")
         .group_by("rule", "cluster_id", maintain_order=True)
-        .agg(
-            labels=pl.col("label").unique().sort(),
-            images=pl.len(),
-            paths=pl.col("path"),
-        )
+        .agg(labels=pl.col("label").unique().sort(), images=pl.len(), paths=pl.col("path"))
         .select("rule", "labels", "images", "paths", "cluster_id")
         .collect()
     )

@@ -145,9 +145,6 @@ def gather(where: Located) -> NDArray[np.uint8]:
     Only the row groups that hold wanted images are read, each once, in threads. Besides the result, each thread holds
     at most one row group in memory. Images in file order (`Located.file_order`) are read fastest.
 
-    Args:
-        where: the images.
-
     Returns:
         (n, height, width) uint8 for gray, (n, height, width, 3) for RGB, 0 to 255, C-contiguous, in the order of
         `where`.

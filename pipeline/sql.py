@@ -72,10 +72,6 @@ def first_rows(lake: Lake, text: str, *, most: int) -> Rows:
 def all_rows(lake: Lake, text: str) -> Iterator[pl.DataFrame]:
     """Run one SELECT and yield all its rows in order, a batch at a time.
 
-    Args:
-        lake: the lake of a release.
-        text: one SELECT.
-
     Yields:
         Frames with columns as in `Rows.first`; one without rows if the query has no rows.
 

@@ -61,14 +61,7 @@ class NpyFolder:
         return feed.epoch(epoch, state=state)
 
     def feed(  # noqa: PLR0913 - the terms of a training loop
-        self,
-        role: str,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool = False,
+        self, role: str, *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1, drop_last: bool = False
     ) -> Feed:
         """Prepare a role for training; see `Lake.feed`.
 

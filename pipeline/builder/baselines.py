@@ -193,12 +193,6 @@ def score_baselines(
 ) -> tuple[list[Todo], list[Commit]]:
     """Train and score every baseline that is out of date.
 
-    Args:
-        snapshot: the lake.
-        writer: writes the files.
-        units: made by `run_units`.
-        progress: shows the progress.
-
     Returns:
         What was done, and why. Then the commits to make: misses, and last scores, whose metadata record what is up to
         date. Both lists are empty if nothing is out of date.

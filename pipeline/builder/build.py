@@ -108,11 +108,7 @@ ENGINES: dict[str, Callable[[int | None], Engine]] = dict(zip(ENGINE_NAMES, (loc
 
 
 def build(
-    recipe: Recipe,
-    *,
-    engine: Engine | None = None,
-    prune: bool = False,
-    replaced: Collection[tuple[str, str]] = (),
+    recipe: Recipe, *, engine: Engine | None = None, prune: bool = False, replaced: Collection[tuple[str, str]] = ()
 ) -> Built:
     """Bring a lake up to date with a recipe and publish it as a release.
 

@@ -151,13 +151,7 @@ def cluster_settings(recipe: Recipe, rules: Mapping[str, str]) -> dict[str, tupl
 def cluster_units(
     snapshot: Snapshot, rules: Iterable[str], settings: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return, by rule, the settings and the fingerprint of its clusters.
-
-    Args:
-        snapshot: the lake.
-        rules: rules of any kind.
-        settings: made by `cluster_settings`.
-    """
+    """Return, by rule, the settings and the fingerprint of its clusters."""
     state = shards_state(snapshot)
     specs = {rule: [rule, KEYS_VERSION, *settings.get(rule, ["keys"])] for rule in rules}
     return {rule: {"spec": spec, "fingerprint": unit_digest("dedup", spec, state)} for rule, spec in specs.items()}
@@ -188,14 +182,6 @@ def cluster_images(  # noqa: PLR0913, PLR0917 - arguments of one step
     engine: Engine = HERE,
 ) -> tuple[list[Todo], list[Commit]]:
     """Cluster the images under every rule that is out of date.
-
-    Args:
-        snapshot: the lake.
-        writer: writes the files.
-        rules: made by `active_rules`.
-        settings: made by `cluster_settings`.
-        progress: shows the progress.
-        engine: where to run.
 
     Returns:
         What was done, why, and how the clusters changed; then the commit to make. Both are empty if nothing is out of

@@ -56,11 +56,6 @@ def embedding_of(rule: str) -> str | None:
 def find_embeddings(snapshot: Snapshot, recipe: Recipe, rules: Iterable[str]) -> dict[str, EmbeddingFiles]:
     """Find the files of every rule that compares by an embedding: those of the recipe, or else those of the lake.
 
-    Args:
-        snapshot: the lake.
-        recipe: what to build.
-        rules: rules of any kind.
-
     Returns:
         By rule, the files. Rules that read pixels are left out.
 

@@ -100,12 +100,6 @@ def check_files(plan: IngestPlan, *, every: bool) -> None:
 def decode_sources(job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Decoded:
     """Decode what the plan lists, into files that are not committed yet. Other builds may commit at the same time.
 
-    Args:
-        job: the settings of the build.
-        plan: made by `plan_ingest`.
-        engine: where to run.
-        progress: shows the progress.
-
     Raises:
         SourceError: a source is damaged.
     """
@@ -131,10 +125,6 @@ def ingest_remotely(job: Job, source: ShardInput) -> Ingested:
     """Ingest a shard in a worker on another machine, after a check that it has the lake and the source.
 
     Without this check, every file of a missing folder would become a reject.
-
-    Args:
-        job: the settings of the build.
-        source: the shard.
 
     Raises:
         SourceError: this machine does not have the source.
@@ -179,10 +169,6 @@ def commit_sources(transaction: Transaction, decoded: Decoded) -> list[Todo]:
 
     Shards that another build committed since the plan was made are kept. If they are equal to shards of this build,
     those of this build are dropped.
-
-    Args:
-        transaction: the lake.
-        decoded: made by `decode_sources`.
 
     Returns:
         What was done, and why.

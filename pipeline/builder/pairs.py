@@ -209,10 +209,6 @@ def find_pairs(job: CompareJob, change: IndexChange, engine: Engine, progress: P
 def compare_blocks(job: CompareJob, pair: BlockPair) -> pa.Table:
     """Compare two blocks on one core. Runs in a worker.
 
-    Args:
-        job: the settings of the rule.
-        pair: the blocks.
-
     Returns:
         Rows of the pairs table, highest score first.
 

@@ -107,13 +107,6 @@ def make_splits(
 ) -> tuple[list[Todo], list[Commit]]:
     """Draw and sanitize every split that is out of date.
 
-    Args:
-        snapshot: the lake.
-        writer: writes the files.
-        recipe: what to build.
-        units: made by `split_units`.
-        progress: shows the progress.
-
     Returns:
         What was done, why, and the outcome; see `describe_unit`. Then the commit to make. Both are empty if nothing is
         out of date.
@@ -202,10 +195,6 @@ def find_previous_split(snapshot: Snapshot, name: str) -> PreviousDraw:
     """Find the rows that a split continues from: those of the newest release, not those of an unfinished build.
 
     If the files of the newest release are damaged, the rows of the newest release with other files are used.
-
-    Args:
-        snapshot: the lake.
-        name: name of the split.
     """
     try:
         newest, versions = release_versions(snapshot)

@@ -65,11 +65,7 @@ def unit_digest(stage: str, settings: Any, inputs: Any) -> str:  # noqa: ANN401 
 
 
 def find_outdated(
-    stage: str,
-    units: Mapping[str, Mapping[str, Any]],
-    metadata: Metadata,
-    *,
-    changed: Mapping[str, str] | None = None,
+    stage: str, units: Mapping[str, Mapping[str, Any]], metadata: Metadata, *, changed: Mapping[str, str] | None = None
 ) -> list[Todo]:
     """Compare the units that a build should have with those that a table has.
 

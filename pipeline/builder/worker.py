@@ -109,10 +109,6 @@ class ImagesFile(NamedTuple):
 def ingest_shard(job: Job, source: ShardInput) -> Ingested:
     """Decode a shard, write its images, and index them while their pixels are in memory.
 
-    Args:
-        job: the settings of the build.
-        source: the shard.
-
     Raises:
         DiskFullError: no space is left.
     """

@@ -44,9 +44,6 @@ _ORIENTATION_MARKS = (b"Exif\0\0", b"rientation")
 def fast_decoder(spec: DecodePart) -> Callable[[bytes], Pixels | None]:
     """Make a decoder for common images.
 
-    Args:
-        spec: the recipe's `[decode]`.
-
     Returns:
         A function from an encoded file to (height, width, channels) uint8 with channels 1 or 3, with the
         file's own size and channels. None if Pillow must decode the file.

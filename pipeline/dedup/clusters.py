@@ -110,9 +110,6 @@ def cluster_changes(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, int]
 def say_changes(counts: dict[str, int]) -> str:
     """Format changes as text, such as "3 new, 12 grown, 2 merged".
 
-    Args:
-        counts: the result of `cluster_changes`.
-
     Returns:
         The counts above zero except "same", in their order; "no change" if there are none.
     """

@@ -94,11 +94,7 @@ def _scored_pairs(rule: Comparison, left: Block, right: Block | None, read_pixel
 
 
 def _verify(
-    rule: Comparison,
-    left: Block,
-    right: Block,
-    candidates: list[tuple[Positions, Positions]],
-    read_pixels: ReadPixels,
+    rule: Comparison, left: Block, right: Block, candidates: list[tuple[Positions, Positions]], read_pixels: ReadPixels
 ) -> Iterator[ScoredPairs]:
     """Score candidates by their pixels and keep those that reach the rule's threshold."""
     if not isinstance(rule, Verified):

@@ -114,9 +114,6 @@ class DeltaLog:
 def read_actions(content: bytes) -> list[dict[str, Any]]:
     """Parse a commit.
 
-    Args:
-        content: bytes of the commit's file.
-
     Raises:
         ValueError: a line is not JSON.
     """

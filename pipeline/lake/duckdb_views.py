@@ -166,10 +166,6 @@ def id_columns(name: str) -> list[str]:
 def query(connection: "duckdb.DuckDBPyConnection", text: str) -> "duckdb.DuckDBPyRelation":
     """Run one SELECT statement.
 
-    Args:
-        connection: made by `connect`.
-        text: SQL.
-
     Raises:
         QueryError: it is not one SELECT statement, it calls a disabled function, or DuckDB reports an error.
     """

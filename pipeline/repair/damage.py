@@ -54,9 +54,6 @@ class Damage:
 def require_whole_logs(snapshot: Snapshot) -> None:
     """Check the log of every table.
 
-    Args:
-        snapshot: of the lake.
-
     Raises:
         LakeError: a log is damaged, so that nothing can be repaired.
         StorageError: a bucket does not answer.

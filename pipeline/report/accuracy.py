@@ -53,9 +53,6 @@ def accuracy_curves(scores: pl.LazyFrame) -> list[dict[str, Any]]:
 def leakage_by_size(values: Values) -> list[dict[str, Any]]:
     """Summarize how leakage changes the accuracy of the models of one run.
 
-    Args:
-        values: the rows of the run.
-
     Returns:
         One dict per train size, largest first: train_size, seeds (number of fits that the intervals over seeds are
         based on; with 1 they are over test images instead), images (test images scored), original (a score), and rules.

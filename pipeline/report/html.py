@@ -37,9 +37,6 @@ def render_html(summary: dict[str, Any]) -> str:
     The result is deterministic. Text from sources (labels, paths, details) is escaped. The page loads nothing from
     outside, and its Content-Security-Policy makes browsers refuse scripts and requests.
 
-    Args:
-        summary: the result of `summarize`.
-
     Returns:
         A complete HTML page.
     """

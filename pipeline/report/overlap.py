@@ -44,10 +44,6 @@ class ClusterChoice:
 def known_rules(clusters: pl.LazyFrame, index: pl.LazyFrame) -> list[str]:
     """List the rules by which the lake is indexed, including rules without any cluster.
 
-    Args:
-        clusters: the clusters table.
-        index: the index table.
-
     Returns:
         Rules as written in the recipe, in the order of `rule_order`.
     """
@@ -57,9 +53,6 @@ def known_rules(clusters: pl.LazyFrame, index: pl.LazyFrame) -> list[str]:
 
 def describe_splits(splits: pl.LazyFrame) -> list[dict[str, Any]]:
     """Count the images of each named split.
-
-    Args:
-        splits: the splits table.
 
     Returns:
         One dict per split, sorted by name: split_name, roles (role, images, kept, dropped), and dropped_by

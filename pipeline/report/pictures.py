@@ -27,10 +27,6 @@ def read_pictures(images: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
     The filter is pushed down into the Parquet reader, which reads the ids first and unpacks the pixels of these rows
     only.
 
-    Args:
-        images: the images table.
-        wanted: image_ids to read.
-
     Returns:
         The rows of `wanted` with path, label, size and pixels.
     """
@@ -177,10 +173,6 @@ class Pictures:
 
     def clusters(self, choice: ClusterChoice, rule: str) -> list[dict[str, Any]]:
         """Draw the chosen clusters of one rule.
-
-        Args:
-            choice: the chosen clusters.
-            rule: the rule.
 
         Returns:
             One dict, or none if the rule has no such cluster: rule, split_name, total, shown. A shown cluster has

@@ -21,9 +21,6 @@ def sum_classes(images: pl.LazyFrame) -> pl.DataFrame:
 
     Sums are integers, so the result does not depend on the order of shards and rows.
 
-    Args:
-        images: the images table.
-
     Returns:
         Sums per class, sorted, nulls last: dataset, split, label, images (count), values (number of pixel values),
         total (their sum), squares (sum of their squares).
@@ -46,12 +43,6 @@ def describe_sources(
     images: pl.LazyFrame, rejects: pl.LazyFrame, shards: pl.LazyFrame, sums: pl.DataFrame
 ) -> list[dict[str, Any]]:
     """Describe each (dataset, split), also those of which every file was rejected.
-
-    Args:
-        images: the images table.
-        rejects: the rejects table.
-        shards: the shards table.
-        sums: sums per class, from `sum_classes`.
 
     Returns:
         One dict per source, sorted: source, dataset, split, uris, images, rejects, classes, unlabelled,

@@ -93,9 +93,6 @@ def find_headline(summary: Summary) -> dict[str, Any]:
     They are of one split and one rule: the first split that was scored, else the first split; the rule that dropped
     most of its rows, else the strictest rule.
 
-    Args:
-        summary: the summary without its headline.
-
     Returns:
         images, rejects, sources, rule (None without rules), redundant and conflicts (of that rule, None without one),
         overlap (split_name, role, other, images, of, after sanitizing; of sources, with split_name and after None, if

@@ -54,10 +54,6 @@ def review_pairs(lake: Lake, query: ReviewQuery) -> PairReview:
     A rule that compares keys only stores no pairs. They are made from its clusters: the first image of a cluster with
     every other image; if the query is about roles or labels, every image with the first of each role and label.
 
-    Args:
-        lake: the lake of a release.
-        query: which pairs.
-
     Raises:
         LakeError: the lake has no such rule, split or role; or only pairs with a higher score are stored.
     """

@@ -35,9 +35,6 @@ _HEAD = 512
 def resolve(recipe: Recipe) -> list[Source]:
     """Resolve the sources of a recipe; files at addresses are downloaded.
 
-    Args:
-        recipe: a checked recipe.
-
     Returns:
         Sources in the order of the recipe. A pattern, or a folder of files such as Parquet, becomes one source for each
         file, ordered by name. A source with folders, files or arrays of several splits becomes one source for each

@@ -57,8 +57,7 @@ def rank_rows(spec: SplitPart, drawn: Mapping[str, pl.DataFrame]) -> pl.DataFram
     rows = pl.concat([_rank_role(spec, role, drawn[role]) for role in spec.roles])
     names = class_names(rows["label"])
     index = pl.DataFrame(
-        {"label": names, "label_index": range(len(names))},
-        schema={"label": pl.String, "label_index": pl.Int32},
+        {"label": names, "label_index": range(len(names))}, schema={"label": pl.String, "label_index": pl.Int32}
     )
     first = ("role", "rank", "image_id", "label", "label_index")
     return rows.join(index, on="label", how="left", maintain_order="left").select(*first, pl.exclude(first))
@@ -150,8 +149,7 @@ def _draw_role(spec: SplitPart, role: str, pool: pl.DataFrame, taken: Sequence[p
     # If no image has a label, all are one class. Else images without a label are not drawn.
     wanted = quotas(part.size, class_names(source["label"]) or [None])
     quota = pl.DataFrame(
-        {"label": list(wanted), "quota": list(wanted.values())},
-        schema={"label": pl.String, "quota": pl.Int64},
+        {"label": list(wanted), "quota": list(wanted.values())}, schema={"label": pl.String, "quota": pl.Int64}
     )
     fitting = free.join(quota, on="label", nulls_equal=True)
     available = dict(fitting.group_by("label").len().rows())
@@ -164,11 +162,7 @@ def _rank_role(spec: SplitPart, role: str, rows: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.with_columns(order=random_keys(rows["image_id"], spec.seed, f"rank {spec.name} {role}"))
         .sort("order", "image_id")
-        .select(
-            pl.lit(role).alias("role"),
-            pl.int_range(pl.len(), dtype=pl.Int64).alias("rank"),
-            pl.exclude("order"),
-        )
+        .select(pl.lit(role).alias("role"), pl.int_range(pl.len(), dtype=pl.Int64).alias("rank"), pl.exclude("order"))
     )
 
 

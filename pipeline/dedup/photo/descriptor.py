@@ -14,15 +14,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.photo.thumbnails import (
-    CENTRE,
-    CHANNELS,
-    FROM_CENTRE,
-    SIDE,
-    Floats,
-    Pixels,
-    interpolation,
-)
+from pipeline.dedup.photo.thumbnails import CENTRE, CHANNELS, FROM_CENTRE, SIDE, Floats, Pixels, interpolation
 
 COMPONENTS = 96
 _HALF_SIDE = SIDE // 2

@@ -11,9 +11,6 @@ from pipeline.hashing import content_hashes
 def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """Make the rule; its key is the content hash.
 
-    Args:
-        parameter: None.
-
     Returns:
         A function from (n, height, width, channels) uint8 to keys, (n, 16) uint8.
 

@@ -19,9 +19,6 @@ _MIDDLE = 128
 def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """Make the rule; its key is the hash of the shape and of the bits `pixel >= 128`.
 
-    Args:
-        parameter: None.
-
     Returns:
         A function from (n, height, width, channels) uint8 to keys, (n, 16) uint8.
 

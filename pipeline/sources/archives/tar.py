@@ -223,8 +223,7 @@ def tar_members(
                 found.append(item)
             else:
                 yield _link_reject(
-                    item,
-                    f"a hard link to {item.target}: not read in a WebDataset. Pack it anew without links",
+                    item, f"a hard link to {item.target}: not read in a WebDataset. Pack it anew without links"
                 )
     except SourceError:
         raise

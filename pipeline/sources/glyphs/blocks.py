@@ -84,9 +84,6 @@ def blocks(plan: GlyphPlan, split: str, size: int = 8192) -> list[GlyphBlock]:
 def render(block: GlyphBlock) -> RenderedBlock:
     """Render the files of a block. Deterministic: the same block gives the same bytes in any process.
 
-    Args:
-        block: the files to render.
-
     Returns:
         Their paths, labels and bytes.
     """

@@ -261,9 +261,6 @@ def truth(plan: GlyphPlan) -> pa.Table:
     Files with the same pixels are an original and its copies: the rows of kind exact_copy, cross_copy and conflict with
     the original in (of_split, of_path). No other files are equal, except for the empty ones.
 
-    Args:
-        plan: the plan of the set.
-
     Returns:
         One row per file with the columns of `TRUTH`, train first, in the order of the files.
     """

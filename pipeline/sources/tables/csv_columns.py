@@ -14,13 +14,7 @@ from typing import NamedTuple, NoReturn
 from pipeline.errors import SourceError
 from pipeline.sources.labels import is_id, usual_labels
 from pipeline.sources.source import Source
-from pipeline.sources.tables.delimited import (
-    describe_columns,
-    first_line,
-    position_of,
-    separators_of,
-    split_fields,
-)
+from pipeline.sources.tables.delimited import describe_columns, first_line, position_of, separators_of, split_fields
 from pipeline.sources.tables.numbered_columns import (
     MIN_PIXELS,
     MIN_PIXELS_IN_GRID,

@@ -47,10 +47,7 @@ class Drawn(NamedTuple):
 
 
 def draw_groups(
-    spec: SplitPart,
-    images: pl.DataFrame,
-    clusters: Mapping[str, pl.DataFrame],
-    previous: PreviousSplit | None = None,
+    spec: SplitPart, images: pl.DataFrame, clusters: Mapping[str, pl.DataFrame], previous: PreviousSplit | None = None
 ) -> Drawn:
     """Draw every role of a split with `groups`.
 
