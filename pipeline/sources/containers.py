@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.sources.source import beginning, is_folder, is_picture_name, readable_name
-from pipeline.sources.system_files import is_system_folder, system_file
+from pipeline.sources.source import beginning, is_folder, is_picture_name, is_system_folder, readable_name, system_file
 
 # Most files: each of them is opened to recognise its form.
 _MAX_FILES = 100_000

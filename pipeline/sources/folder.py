@@ -28,8 +28,15 @@ from pipeline.shard import Encoded, Files, Reject, Survey
 from pipeline.sources.archives.archive import rejection
 from pipeline.sources.exported import class_folders, export_files
 from pipeline.sources.labels import normal_label
-from pipeline.sources.source import Source, is_folder, label_of, readable_name, shard_key
-from pipeline.sources.system_files import is_system_folder, system_folder
+from pipeline.sources.source import (
+    Source,
+    is_folder,
+    is_system_folder,
+    label_of,
+    readable_name,
+    shard_key,
+    system_folder,
+)
 
 # Most files of a shard. One more file changes at most two shards: no more than 1 % of half a million files.
 _LARGEST = 2_500

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.recipe.naming import GENERIC, SPLITS, split_in, without_digits, words_of
-from pipeline.sources.source import is_folder
-from pipeline.sources.system_files import is_system_folder
+from pipeline.sources.source import is_folder, is_system_folder
 
 # The split of files outside the folders of other splits, and the pattern for these files in `splits`.
 OTHER, EVERYTHING_ELSE = "other", "*"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import as_folder, as_tar, as_zip, encoded, handed_out, pictures, source_of, turned_away
 
-from pipeline.sources.system_files import (
+from pipeline.sources.source import (
     _FILES,
     _FOLDERS,
     is_system_folder,

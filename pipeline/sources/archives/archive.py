@@ -25,8 +25,16 @@ from typing import NamedTuple, TypeVar
 
 from pipeline.errors import SourceError, one_line
 from pipeline.shard import Contents, Encoded, Reject
-from pipeline.sources.source import BYTES_PER_SHARD, DAMAGED, IMAGES_PER_SHARD, Source, is_picture_folder, label_of
-from pipeline.sources.system_files import system_file, system_folder
+from pipeline.sources.source import (
+    BYTES_PER_SHARD,
+    DAMAGED,
+    IMAGES_PER_SHARD,
+    Source,
+    is_picture_folder,
+    label_of,
+    system_file,
+    system_folder,
+)
 
 Item = TypeVar("Item")
 

@@ -46,11 +46,12 @@ from pipeline.sources.source import (
     files_fingerprint,
     is_compressed,
     label_of,
+    may_hold_system_files,
     readable_name,
     shard_key,
+    system_file,
     unpacked,
 )
-from pipeline.sources.system_files import may_hold_system_files, system_file
 
 # Enough for a header with a long name, or with PAX records before it.
 _FIRST_HEADER_BYTES = 2**16

@@ -53,8 +53,8 @@ from pipeline.sources.source import (
     files_fingerprint,
     is_picture_name,
     shard_key,
+    system_file,
 )
-from pipeline.sources.system_files import system_file
 
 # Most files of a sample. With more files, the names do not follow the WebDataset format.
 _MAX_FILES = 1_000

@@ -39,8 +39,7 @@ from pipeline.sources.archives.archive import (
 )
 from pipeline.sources.archives.tar_walk import symbolic_link
 from pipeline.sources.roles import levels_of_paths, splits_of
-from pipeline.sources.source import DAMAGED, Source, files_fingerprint, readable_name, shard_key
-from pipeline.sources.system_files import system_file
+from pipeline.sources.source import DAMAGED, Source, files_fingerprint, readable_name, shard_key, system_file
 
 _UTF8_FLAG = 0x800
 _UTF8, _CP437 = "utf-8", "cp437"
