@@ -1,10 +1,10 @@
 """Tables at rest: Parquet files that workers write, Delta commits that the driver makes, releases that tie them up.
 
-- `parts`: write one Parquet file (any process, any node);
-- `commits`: make files part of a table, atomically, with what the commit stands for as metadata;
-- `releases`: make a set of table versions visible as one;
-- `reading`: scan a table with Polars, query all with DuckDB;
-- `leftovers`: delete what a killed or failed build wrote and never committed;
-- `pins`: which releases are named by exports and scores;
-- `vacuum`: delete what no release needs.
+- `snapshot`: read the tables at fixed versions; `transaction`: commit under the lock; both use `delta_tables` (open and
+  create tables) and `delta_log` (metadata of commits);
+- `parquet_writer`: write one Parquet file (any process, any node);
+- `releases`: make a set of table versions visible as one, and find what pins a release;
+- `rewrite`: replace damaged files; `vacuum`: delete what no release needs;
+- `duckdb_views`: query all tables with DuckDB, in a sandbox;
+- `writers/`: the lock, heartbeats and orphan files.
 """

@@ -6,7 +6,7 @@ draws a block in any process, `write_folders` and `write_tar` write the files, `
     plan_glyphs -> blocks -> render (in parallel) -> write_folders | write_tar
                 -> truth
 
-Modules, from low to high: `random` (random numbers), `plan` (kinds, names and the truth), `draw` (pixels, near copies
+Modules, from low to high: `plan` (random numbers, kinds, names and the truth), `draw` (pixels, near copies
 and bad files), `blocks` (rendering and writing). Pillow and matplotlib are only imported for drawing.
 """
 
