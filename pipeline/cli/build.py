@@ -8,11 +8,8 @@ import click
 
 from pipeline.builder import ENGINE_NAMES, start_workers
 from pipeline.cli.options import as_json, workers_option
-from pipeline.cli.show import show_json
 from pipeline.cli.terminal import print_line
 from pipeline.errors import RecipeError
-from pipeline.infer import infer_text
-from pipeline.places import default_lake
 from pipeline.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -208,6 +205,10 @@ def init_command(paths: tuple[str, ...], file: Path, *, json_: bool) -> None:
 
     A PATH is a folder, an archive, a table, a pattern or a URL. Build the recipe with: imagelake build recipe.toml
     """
+    from pipeline.cli.show import show_json  # noqa: PLC0415 - slow to import, as below
+    from pipeline.infer import infer_text  # noqa: PLC0415
+    from pipeline.places import default_lake  # noqa: PLC0415
+
     if file.exists():
         raise RecipeError(f"{file} exists already and was not changed. Choose another file with -o.")
     text = infer_text(paths, default_lake(paths), str(file), file.resolve().parent)
