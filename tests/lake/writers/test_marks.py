@@ -16,7 +16,7 @@ DYING = """
 import os, sys
 from pathlib import Path
 from pipeline.lake.writers import heartbeats
-from pipeline.storage.locks import try_lock
+from pipeline.storage.atomic import try_lock
 from pipeline.lake.writers.heartbeats import registered
 heartbeats.try_lock = lambda *_: os.kill(os.getpid(), 9)
 with registered(sys.argv[1]):
