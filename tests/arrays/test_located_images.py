@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feeding import Pictures
 from hypothesis import given
@@ -40,6 +44,28 @@ def test_images_that_are_in_no_file_are_counted(pictures: Pictures) -> None:
     lost = pl.concat([series(pictures, [1, 2]), pl.Series([bytes(16), b"x" * 16], dtype=pl.Binary)])
     with pytest.raises(LakeError, match="2 images of the split are not in the images table"):
         locate(pictures.files, lost)
+
+
+def test_images_of_one_shape_are_one_array_where_others_have_another_shape(tmp_path: Path) -> None:
+    shapes = {"small": (2, 3, 1), "large": (2, 2, 3)}
+    files, pixels = [], {}
+    for name, (height, width, channels) in shapes.items():
+        pixels[name] = np.random.default_rng(len(files)).integers(0, 256, (4, height * width * channels), np.uint8)
+        rows = {
+            "image_id": [f"{name}{n}".encode().ljust(16) for n in range(4)],
+            "pixels": [row.tobytes() for row in pixels[name]],
+            "height": [height] * 4,
+            "width": [width] * 4,
+            "channels": [channels] * 4,
+        }
+        files.append(str(tmp_path / f"{name}.parquet"))
+        pq.write_table(pa.table(rows), files[-1])
+    for name, shape in shapes.items():
+        where = locate(files, pl.Series([f"{name}{n}".encode().ljust(16) for n in (2, 0)]))
+        assert where.shape == shape
+        np.testing.assert_array_equal(gather(where).reshape(2, -1), pixels[name][[2, 0]])
+    with pytest.raises(LakeError, match=r"several shapes \(2x2x3, 2x3x1\): set decode.size"):
+        locate(files, pl.Series([b"small1".ljust(16), b"large1".ljust(16)]))
 
 
 def test_orders_stay_what_they_are() -> None:

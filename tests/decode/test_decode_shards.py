@@ -178,6 +178,15 @@ def test_the_decoder_is_named_for_what_changes_pixels() -> None:
     assert names[0] == "pillow-2:dc7048f8f8747f56"
 
 
+def test_colour_has_a_decoder_name_of_its_own() -> None:
+    modes = ("L", "RGB")
+    for keys in ({}, {"size": (4, 4)}, {"on_mismatch": "convert"}, {"size": (4, 4), "on_mismatch": "convert"}):
+        assert len({decoder_name(strict(mode=mode, **keys)) for mode in modes}) == 2
+    # As in version 0.5, whose lakes are not decoded again.
+    assert decoder_name(strict(mode="RGB")) == "pillow-2:de96030b036ac360"
+    assert decoder_name(strict(mode="RGB", on_mismatch="convert")) == "pillow-2:19f2c9b23a602bec"
+
+
 def test_every_reason_has_a_meaning_in_one_line() -> None:
     assert all(code.replace("_", "").isalpha() and "\n" not in meaning for code, meaning in REASONS.items())
     assert {reason for _, reason in FILES.values() if reason} < set(REASONS)

@@ -1,6 +1,7 @@
 """Matching returns each pair once and in order, with any memory limit, and reads only the pixels of candidates."""
 
 from collections import Counter
+from itertools import pairwise
 from math import prod
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ import schemas
 from pipeline.arrow_binary import from_binary, to_binary
 from pipeline.dedup import matching
 from pipeline.dedup.joins import inner_product
+from pipeline.dedup.joins.streaming import combine_small
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import Comparison, Entries, cosine, entries_of, parse_rule, table_of
 from pipeline.dedup.rules.comparison import FromPixels
@@ -120,6 +122,18 @@ def test_pairs_do_not_depend_on_the_memory_limit(seed: int, n: int, name: str, g
         assert images.pairs(rule, places) == whole
         assert images.pairs(rule, *half) == across
     assert all(len(ids) <= max(4, held * 10 // 36) for ids in images.reads)
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 8))
+def test_combined_results_have_every_pair_once_and_in_order(sizes: list[int], minimum: int) -> None:
+    stops = np.cumsum([0, *sizes])
+    results = [(np.arange(a, b), np.arange(a, b) + 100, np.arange(a, b) / 2) for a, b in pairwise(stops)]
+    combined = list(combine_small(iter(results), minimum))
+    pairs = [pair for arrays in combined for pair in zip(*(array.tolist() for array in arrays), strict=True)]
+    assert pairs == [(n, n + 100, n / 2) for n in range(sum(sizes))]
+    lengths = [len(left) for left, *_ in combined]
+    assert all(length >= minimum for length in lengths[:-1])
+    assert 0 not in lengths
 
 
 @settings(max_examples=30)

@@ -73,6 +73,18 @@ def test_what_is_no_file_is_a_reject_that_no_worker_opens(tmp_path: Path, monkey
     }
 
 
+def test_every_file_of_a_lake_inside_a_source_is_a_reject(tmp_path: Path) -> None:
+    good = ["cat/1.png", "old/2.png", "old/lake2/3.png"]
+    lake = ["images/_delta_log/0.json", "images/dataset=d/a.parquet", "exports/dog/1.png", "report.html", "4.png"]
+    inside = [f"old/lake/{name}" for name in lake]
+    folder = as_folder(tmp_path / "set", dict.fromkeys([*good, *inside], b"1"))
+    assert paths(folder) == [("cat/1.png", "cat"), ("old/2.png", "old"), ("old/lake2/3.png", "lake2")]
+    detail = "in a lake of imagelake, which is no source"
+    assert {tuple(item) for item in turned_away(source_of(folder))} == {
+        (path, None, "system_file", detail, 1) for path in inside
+    }
+
+
 def test_a_file_above_max_bytes_is_a_reject(tmp_path: Path) -> None:
     folder = as_folder(tmp_path / "set", {"a/1": bytes(10), "a/2": bytes(11)})
     source = source_of(folder, decode={"max_bytes": 10})

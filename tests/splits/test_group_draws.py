@@ -179,6 +179,15 @@ def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: in
     assert len(sized.rows) == 3 * len(images)
 
 
+def test_the_rest_of_a_share_goes_to_the_labels_with_the_largest_fractions() -> None:
+    images = [Image(label) for label, count in (("A", 11), ("B", 12), ("C", 17)) for _ in range(count)]
+    roles = {role: {"from": "train", "share": 0.3} for role in ("train", "test")}
+    drawn = draw(spec_of(keep=("train", "valid", "test"), **roles), images)
+    # 0.3 of each label is 3.3, 3.6 and 5.1: of 12 images, B gets one more than 3. Both shares are 6.6, 7.2 and 10.2: of
+    # 24 images, A gets one more than 6, so the second share has 7 - 3, 7 - 4 and 10 - 5 images.
+    assert drawn.deviation["asked"].to_list() == drawn.deviation["got"].to_list() == [3, 4, 5, 4, 3, 5]
+
+
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from("AAB")), min_size=10, max_size=40), st.integers(0, 99))
 def test_groups_of_one_label_differ_from_the_request_by_at_most_half_the_largest(
     groups: list[tuple[int, str]], seed: int

@@ -1,9 +1,11 @@
 """An archive that is not whole never passes for one that is."""
 
 import gzip
+import os
 import random
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from making import as_tar, as_zip, files_of, handed_out, source_of
 
 from pipeline.errors import SourceError
 from pipeline.sources import detect, read
+from pipeline.sources.archives.archive import unpacked_size_check
 
 _FILES = files_of(9)
 _BLOCK = 512
@@ -98,6 +101,39 @@ def test_a_thousand_nested_long_names_are_an_error_and_no_crash(tmp_path: Path) 
     info.size = 1
     bomb = (info.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(_BLOCK, b"\0")) * 3_000
     fails(tmp_path / "bomb.tar", bomb)
+
+
+def zeros(file: Path, form: str) -> Path:
+    """Write an archive of one file of 1 MiB, at least 500 times its own size."""
+    if form == "tar":
+        return as_tar(file, {"A/zeros": bytes(2**20)}, "w:gz")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("A/zeros", bytes(2**20))
+    return file
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_a_small_archive_may_expand_by_any_ratio(tmp_path: Path, form: str) -> None:
+    file = zeros(tmp_path / "a", form)
+    assert 500 * file.stat().st_size < 2**20
+    assert handed_out(source_of(file)) == [("A/zeros", "A", bytes(2**20))]
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_a_decompression_bomb_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr("pipeline.sources.archives.archive._HARMLESS_BYTES", 2**19)
+    with pytest.raises(SourceError, match=r"expands to more than 200 times its size.*unpack it and name the folder"):
+        handed_out(source_of(zeros(tmp_path / "a", form)))
+
+
+@pytest.mark.parametrize(("size", "limit"), [(10_240, 2**30), (6 * 2**20, 1_200 * 2**20)])
+def test_an_archive_may_expand_to_1_gib_or_to_200_times_its_size(tmp_path: Path, size: int, limit: int) -> None:
+    file = as_tar(tmp_path / "a.tar", {"A/x": b"x"}, "w")
+    os.truncate(file, size)
+    check = unpacked_size_check(source_of(file))
+    check(limit)
+    with pytest.raises(SourceError, match="like a decompression bomb"):
+        check(limit + 1)
 
 
 def test_random_damage_to_headers_is_an_error_or_harmless(tmp_path: Path) -> None:
