@@ -26,6 +26,7 @@ if str(PROJECT) not in sys.path:
 
 import schemas  # noqa: E402 - found by the line above
 from pipeline import cli, recipe  # noqa: E402
+from pipeline.shard import REASONS  # noqa: E402
 
 _NOTE = "% Written by docs/generate.py. Do not edit.\n"
 _TOML = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "table"}
@@ -44,6 +45,8 @@ _TABLES = f"""# Tables
 A lake is a set of Delta tables. Read them with `Lake.scan`, with [SQL](../how-to/sql.md), or with any reader of
 Delta Lake. Ids and hashes are 16 bytes; `imagelake sql` shows them as 32 hexadecimal digits. Version of the tables:
 {schemas.VERSION}."""
+# Public methods that only imagelake itself calls: `Lake.working` and `Feed.part`.
+_INTERNAL = ("working", "part")
 _PYTHON = """# Python API
 
 `from imagelake import Lake` is the supported way to use imagelake from Python. Classes with a longer name are
@@ -141,12 +144,13 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def _docstring(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
-    """Split the docstring of a model into its text and the meaning of each attribute."""
-    text, _, listed = inspect.cleandoc(model.__doc__ or "").partition("\nAttributes:\n")
+    """Read the text of a model's docstring, and the meaning of each attribute, also of those in its base classes."""
     meanings: dict[str, str] = {}
-    for match in re.finditer(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE):
-        meanings[match[1]] = " ".join(match[2].split())
-    return text.strip(), meanings
+    for part in reversed(model.__mro__):
+        _, _, listed = inspect.cleandoc(part.__doc__ or "").partition("\nAttributes:\n")
+        for match in re.finditer(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE):
+            meanings[match[1]] = " ".join(match[2].split())
+    return inspect.cleandoc(model.__doc__ or "").partition("\nAttributes:\n")[0].strip(), meanings
 
 
 def _type(field: FieldInfo) -> str:
@@ -159,7 +163,7 @@ def _type_name(annotation: Any) -> str:  # noqa: ANN401 - a typing construct
     if models_in(annotation):
         return "table"
     if origin is typing.Literal:
-        return ", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in inner)
+        return " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in inner)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type_name(part) for part in inner if part is not type(None))
     if origin in (typing.Annotated, tuple):
@@ -197,6 +201,9 @@ def tables() -> str:
             f"({table.name}-table)=\n## {table.name}\n\n{' '.join(about)}\n\n"
             + _table(("column", "type", "may be null", "meaning"), rows)
         )
+        if table.name == "rejects":
+            reasons = [(f"`{code}`", _escaped(_sentence(text))) for code, text in REASONS.items()]
+            parts.append("Reason codes:\n\n" + _table(("reason", "meaning"), reasons))
     return _page(parts)
 
 
@@ -256,8 +263,9 @@ def _is_class(value: object) -> TypeGuard[type]:
 
 
 def _class_directive(name: str) -> str:
-    """Document a class with its methods, without what pydantic adds."""
-    return _directive("autoclass", name, ["members:", "exclude-members: model_config, model_post_init"])
+    """Document a class with its methods, without those of pydantic and those that only imagelake calls."""
+    hidden = ", ".join(["model_config", "model_post_init", *_INTERNAL])
+    return _directive("autoclass", name, ["members:", f"exclude-members: {hidden}"])
 
 
 def _directive(kind: str, name: str, options: list[str] | None = None) -> str:
@@ -266,9 +274,10 @@ def _directive(kind: str, name: str, options: list[str] | None = None) -> str:
 
 
 def _sentence(text: str) -> str:
+    """Start a text with a capital, unless its first word is a name, and end it with a full stop."""
     first = text.partition(" ")[0]
-    start = text[:1] if "_" in first or "/" in first else text[:1].upper()
-    return f"{start}{text[1:].rstrip('.')}." if text else ""
+    start = text[:1] if re.search(r"[_/\d]", first) else text[:1].upper()
+    return f"{start}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

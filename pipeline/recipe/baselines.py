@@ -20,7 +20,7 @@ class BaselinePart(Part):
         model: name of the model.
         split: the split to train and score on.
         train_sizes: numbers of training images; "all" is the whole train role.
-        seed: of the first fit.
+        seed: seed of the first fit.
         seeds: number of fits, with the seeds `seed`, `seed` + 1 and so on, each on its own sample of the train role.
         train_on: the sanitized train role or the original one. "original" also trains on the images that sanitizing
             dropped: the gain in the scores is the effect of leakage.
@@ -88,7 +88,7 @@ class EpochsPart(BaselinePart):
     Attributes:
         epochs: passes over the training images at most.
         batch_size: images per step.
-        learning_rate: of a step.
+        learning_rate: size of a step.
         patience: stop after this number of epochs without a better accuracy on the valid role, and keep the best
             epoch. Without it all epochs run, and the last is kept.
     """

@@ -67,18 +67,18 @@ class SourcePart(Part):
         dataset: name of the dataset. The default is made from the uri.
         split: split of all images of the source. Without `split` and `splits` it follows from folder names such as
             train/ and test/, from file names, or from array names; the default is "train".
-        splits: for each split, the folders or files of the source that belong to it.
+        splits: folders or files of the source, listed by split.
         format: form of the source. By default it is detected from the content.
         images: column, array or file extension of the images, if it cannot be detected from names.
         labels: the same for the labels; "" for a source without labels.
-        transposed: IDX images are stored column by column.
+        transposed: true if IDX images are stored column by column. By default the file name decides.
         truncated: what to do with an incomplete tar: "refuse" it, or "keep" the complete members.
         classes: required number of classes.
         min_per_class: required number of images of each class.
         bytes: required size of the file.
-        digest: required digest of the file: "md5:...", "sha1:...", "sha256:..." or "sha512:...".
+        digest: required digest of the file: "md5:HEX", "sha1:HEX", "sha256:HEX" or "sha512:HEX".
         rows: number of images to generate.
-        seed: of generated images.
+        seed: seed of the generated images.
     """
 
     uri: str
@@ -177,11 +177,11 @@ class EmbeddingPart(Part):
     `paths` it is the image whose path is the number i, as in sources that are arrays or tables.
 
     Attributes:
-        name: of the embedding.
-        uri: the file.
+        name: name of the embedding, as in the rule "embedding:NAME:0.9".
+        uri: path or URL of the file.
         dataset: dataset of the images.
         split: split of the images. By default all splits of the dataset.
-        column: of the vectors in a Parquet file.
+        column: column of the vectors in a Parquet file.
         paths: a text file of image paths, one per line, for a .npy file.
     """
 
@@ -197,11 +197,12 @@ class DedupPart(Part):
     """`[dedup]`: the rules that find duplicates, and how pairs become clusters.
 
     Attributes:
-        rules: such as "exact", "sign", "cosine:0.95" or "hamming:6".
+        rules: rules that define duplicates, such as "exact", "sign", "cosine:0.95" or "hamming:6".
         clusters: how pairs become clusters. "components" joins all images that a chain of pairs connects; "stars" joins
             only images that are paired with one representative.
-        between: "splits" compares only images of different source splits: faster, and enough to find leaks.
-        max_pairs: the build stops with an error if a rule finds more pairs.
+        between: which images are compared. "all" compares every image with every other; "splits" compares only images
+            of different source splits: faster, and enough to find leaks.
+        max_pairs: most pairs that a rule may find. If it finds more, the build stops with an error.
     """
 
     rules: Words = ("exact",)
@@ -214,7 +215,7 @@ class RolePart(Part):
     """One role of a split: which images it draws from, and how many. Classes get equal numbers as far as possible.
 
     Attributes:
-        source_split: `from`: the split of the sources to draw from.
+        source_split: split of the sources to draw from. The key in a recipe is `from`.
         size: number of images, or "all".
         share: fraction of the images, 0 to 1, instead of `size`; only for a split with `groups`.
     """
@@ -228,14 +229,14 @@ class SplitPart(Part):
     """`[[split]]`: the roles train, valid and test, and how overlap between them is removed or prevented.
 
     Attributes:
-        name: of the split.
-        seed: of every draw.
+        name: name of the split.
+        seed: seed of every draw.
         groups: rules whose clusters stay together: each cluster is drawn into one role, so the split cannot leak.
         sanitize: rules that remove rows: rows of a cluster that is in several roles are dropped. Each rule here and in
             `groups` is one of dedup.rules, or has a stricter threshold than one of them.
-        keep: order of the roles: of a cluster in several roles, the first keeps its rows.
+        keep: order of the roles. If a cluster is in several roles, the first of them keeps its rows.
         protected: datasets that never lose a row.
-        within: which rows of a cluster its role keeps: all, the first, or none.
+        within: which rows of a cluster its role keeps: "all", the "first", or "none" if there are several.
         conflicts: which rows of a cluster with several labels to keep: all ("keep"), none ("drop"), those with the
             label of the majority, or those with the label of the most trusted source.
         trusted: datasets or dataset/split, the most trusted first.

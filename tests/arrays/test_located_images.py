@@ -48,7 +48,8 @@ def test_images_that_are_in_no_file_are_counted(pictures: Pictures) -> None:
 
 def test_images_of_one_shape_are_one_array_where_others_have_another_shape(tmp_path: Path) -> None:
     shapes = {"small": (2, 3, 1), "large": (2, 2, 3)}
-    files, pixels = [], {}
+    files: list[str] = []
+    pixels: dict[str, NDArray[np.uint8]] = {}
     for name, (height, width, channels) in shapes.items():
         pixels[name] = np.random.default_rng(len(files)).integers(0, 256, (4, height * width * channels), np.uint8)
         rows = {

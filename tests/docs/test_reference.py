@@ -17,6 +17,7 @@ import imagelake
 import schemas
 from pipeline import cli
 from pipeline.recipe import Recipe
+from pipeline.shard import REASONS
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
@@ -38,7 +39,10 @@ GENERATED = {f"reference/{name}": make() for name, make in load_generator().PAGE
 TEXTS = {
     **{path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))},
     **GENERATED,
-    **{f"../{name}": (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")},
+    **{
+        f"../{name}": (PROJECT / name).read_text(encoding="utf-8")
+        for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+    },
 }
 
 
@@ -92,12 +96,29 @@ def test_every_recipe_key_is_in_the_reference() -> None:
     assert missing == []
 
 
+def test_every_recipe_key_has_a_meaning_in_the_reference() -> None:
+    rows = [
+        (title, *re.split(r"(?<!\\)\|", line)[1:-1])
+        for title, text in sections("reference/recipe.md").items()
+        for line in text.split("\n")
+        if line.startswith("| `")
+    ]
+    assert len(rows) > 100
+    # A meaning is at least two words: "Of the images." alone does not say what the key is.
+    unclear = [row for row in rows if not re.match(r" [^\s|]+ \S", row[-1]) or row[-1].startswith((" Of ", " For "))]
+    assert [(title, key) for title, key, *_ in unclear] == []
+
+
 def test_every_table_and_column_is_in_the_reference_with_its_meaning() -> None:
     found = sections("reference/tables.md")
     assert list(found) == list(schemas.TABLES)
     for name, table in schemas.TABLES.items():
         for column in table.schema.names:
             assert re.search(rf"\| `{column}` \| `.+` \| (yes)? \| \S", found[name]), f"{name}.{column}"
+
+
+def test_every_reason_code_is_in_the_reference() -> None:
+    assert [code for code in REASONS if f"| `{code}` | " not in sections("reference/tables.md")["rejects"]] == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -191,3 +212,39 @@ def test_every_path_of_the_project_in_a_text_exists() -> None:
     }
     assert named
     assert [pair for pair in sorted(named) if not (PROJECT / pair[1]).exists()] == []
+
+
+def test_every_python_file_in_a_text_exists() -> None:
+    """A file may be named without its folder, as the tests and benchmarks in docs/benchmarks are."""
+    files = {
+        path.relative_to(PROJECT).as_posix()
+        for folder in ("benchmarks", "docs", "imagelake", "pipeline", "schemas", "tests")
+        for path in (PROJECT / folder).rglob("*.py")
+    }
+    named = {(name, path) for name, text in TEXTS.items() for path in re.findall(r"`([\w./-]+\.py)`", text)}
+    # Files of users, in examples.
+    named = {pair for pair in named if pair[1] not in ("pipeline.py", "schemas.py", "train.py")}
+    assert len(named) > 30
+    assert [pair for pair in sorted(named) if not any(f"/{file}".endswith(f"/{pair[1]}") for file in files)] == []
+
+
+def test_the_architecture_names_folders_and_functions_that_exist() -> None:
+    text = TEXTS["../ARCHITECTURE.md"]
+    folders = {path.name for path in (PROJECT / "pipeline").rglob("*") if path.is_dir()} | {"benchmarks", "schemas"}
+    named = set(re.findall(r"`(?:[\w.]+/)*(\w+)/`", text)) - {"imagelake", "pipeline"}
+    assert len(named) > 20
+    assert named - folders == set()
+    for module, name in re.findall(r"`((?:\w+/)+\w+)\.(\w+)`", text):
+        if name != "py":
+            code = (PROJECT / "pipeline" / f"{module}.py").read_text(encoding="utf-8")
+            assert re.search(rf"(?m)^(?:def |class )?{name}\b", code), f"{module}.{name}"
+
+
+def test_every_law_of_the_architecture_has_a_test() -> None:
+    laws = re.findall(r"(?m)^\| (\d+)\. .*\| ([^|]+) \|$", TEXTS["../ARCHITECTURE.md"])
+    assert [number for number, _ in laws] == [str(number) for number in range(1, len(laws) + 1)]
+    assert len(laws) >= 8
+    for number, tests in laws:
+        files = re.findall(r"`(tests/[\w/]+\.py)`", tests)
+        assert files, number
+        assert all("def test_" in (PROJECT / file).read_text(encoding="utf-8") for file in files)
