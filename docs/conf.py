@@ -67,8 +67,8 @@ def _shorten_results(_: Any, doctree: Any) -> None:  # noqa: ANN401 - Sphinx's s
     """Write NDArray[uint8] for ndarray[tuple[Any, ...], dtype[uint8]], also in signatures of overloads."""
     for node in doctree.findall(desc_returns):
         if "ndarray[" in (text := node.astext()):
-            node.children = []
-            node += nodes.Text(_short(text.removeprefix(" -> ")))
+            node.clear()
+            node.append(nodes.Text(_short(text.removeprefix(" -> "))))
 
 
 def _short(text: str) -> str:
