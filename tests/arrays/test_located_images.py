@@ -5,6 +5,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from feeding import Pictures
 from hypothesis import given
 from hypothesis import strategies as st
