@@ -5,7 +5,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 from feeding import Pictures
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,10 +48,10 @@ def test_images_that_are_in_no_file_are_counted(pictures: Pictures) -> None:
 
 def test_images_of_one_shape_are_one_array_where_others_have_another_shape(tmp_path: Path) -> None:
     shapes = {"small": (2, 3, 1), "large": (2, 2, 3)}
-    files: list[str] = []
-    pixels: dict[str, NDArray[np.uint8]] = {}
-    for name, (height, width, channels) in shapes.items():
-        pixels[name] = np.random.default_rng(len(files)).integers(0, 256, (4, height * width * channels), np.uint8)
+    files = [str(tmp_path / f"{name}.parquet") for name in shapes]
+    pixels = {name: np.random.default_rng(len(name)).integers(0, 256, (4, 12), np.uint8) for name in shapes}
+    pixels["small"] = pixels["small"][:, :6]
+    for file, (name, (height, width, channels)) in zip(files, shapes.items(), strict=True):
         rows = {
             "image_id": [f"{name}{n}".encode().ljust(16) for n in range(4)],
             "pixels": [row.tobytes() for row in pixels[name]],
@@ -60,8 +59,7 @@ def test_images_of_one_shape_are_one_array_where_others_have_another_shape(tmp_p
             "width": [width] * 4,
             "channels": [channels] * 4,
         }
-        files.append(str(tmp_path / f"{name}.parquet"))
-        pq.write_table(pa.table(rows), files[-1])
+        pq.write_table(pa.table(rows), file)
     for name, shape in shapes.items():
         where = locate(files, pl.Series([f"{name}{n}".encode().ljust(16) for n in (2, 0)]))
         assert where.shape == shape
