@@ -71,7 +71,7 @@ wheel: $(READY)  ## build the wheel and try it in a new environment, without the
 	$(BIN)/python .ci/try_wheel.py
 
 stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many writers, hostile and damaged inputs
-	$(BIN)/pytest -m stress -s
+	IMAGELAKE_EXAMPLES=thorough $(BIN)/pytest -m stress -s
 
 bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alternative
 	$(BIN)/python benchmarks/flow.py

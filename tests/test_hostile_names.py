@@ -106,7 +106,7 @@ def _build(made: Made, case: Path, tally: Tally) -> None:
         tally[made.form, f"reject: {reason}"] += 1
 
 
-@pytest.mark.parametrize("sources", [2 * len(FORMS), pytest.param(20_000 // FILES, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("sources", [len(FORMS), pytest.param(20_000 // FILES, marks=pytest.mark.stress)])
 def test_hostile_sources(
     sources: int, base: Path, prints_harmlessly: Printed, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

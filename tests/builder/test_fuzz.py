@@ -215,7 +215,7 @@ def run_inputs(folder: Path, share: int) -> Tally:
     return tally
 
 
-@pytest.mark.parametrize("share", [50, pytest.param(1, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("share", [100, pytest.param(1, marks=pytest.mark.stress)])
 def test_damaged_inputs(share: int, tmp_path: Path, clean: Callable[[Tally], None]) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -226,7 +226,7 @@ def test_damaged_inputs(share: int, tmp_path: Path, clean: Callable[[Tally], Non
     assert len(list(folder.iterdir())) == len(SOURCES)
 
 
-@pytest.mark.parametrize("builds", [10, pytest.param(300, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("builds", [4, pytest.param(300, marks=pytest.mark.stress)])
 def test_damaged_inputs_in_builds(builds: int, tmp_path: Path, clean: Callable[[Tally], None]) -> None:
     tally: Tally = Counter()
     for number in range(2):  # what libraries open once, they may keep

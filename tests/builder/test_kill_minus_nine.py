@@ -72,8 +72,8 @@ def same(left: dict[str, pl.DataFrame], right: dict[str, pl.DataFrame]) -> bool:
 
 def kill_rounds(base: Path, rounds: int, seed: int) -> None:
     """Change the source, kill the build somewhere, look; after the last round finish, and compare with a fresh lake."""
-    synth(base, rows=2500, seed=1, form="tar", workers=2)
-    as_folder(base / "test", files_of(150, seed=2))
+    synth(base, rows=600, seed=1, form="tar", workers=2)
+    as_folder(base / "test", files_of(60, seed=2))
     recipe, chance = recipe_at(base, "lake"), random.Random(seed)
     started = time.monotonic()
     assert start(recipe).wait() == 0
@@ -112,8 +112,8 @@ def test_many_kills(tmp_path: Path) -> None:
 
 
 def test_the_very_first_build_killed_leaves_no_half_lake(tmp_path: Path) -> None:
-    synth(tmp_path, rows=1500, seed=1, form="tar", workers=2)
-    as_folder(tmp_path / "test", files_of(50, seed=2))
+    synth(tmp_path, rows=300, seed=1, form="tar", workers=2)
+    as_folder(tmp_path / "test", files_of(20, seed=2))
     recipe = recipe_at(tmp_path, "lake")
     for delay in (0.3, 0.9, 1.5):
         build = start(recipe)

@@ -30,7 +30,7 @@ def held(base: Path, root: str, writers: int, readers: int, releases: int) -> To
 
 
 def test_three_writers_and_two_readers(tmp_path: Path) -> None:
-    held(tmp_path, str(tmp_path / "lake"), writers=3, readers=2, releases=10)
+    held(tmp_path, str(tmp_path / "lake"), writers=3, readers=2, releases=6)
 
 
 @pytest.mark.stress

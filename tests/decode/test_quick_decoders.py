@@ -108,13 +108,13 @@ _EXTRAS = [
 
 
 @given(st.data(), st.sampled_from(SPECS))
-@settings(max_examples=600)
+@settings(max_examples=150)
 def test_any_png_decodes_as_pillow_decodes_it(data: st.DataObject, spec: DecodePart) -> None:
     agrees(data.draw(st.composite(hand_made)()), spec)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["L", "RGB"]), st.integers(0, 2**31), st.data())
-@settings(max_examples=300)
+@settings(max_examples=75)
 def test_any_jpeg_decodes_as_pillow_decodes_it(
     width: int, height: int, mode: str, seed: int, data: st.DataObject
 ) -> None:

@@ -94,7 +94,7 @@ def places(near: NDArray[np.bool_]) -> Pairs:
     return set(zip(*(part.tolist() for part in np.nonzero(near)), strict=True))
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(0, 30), st.integers(0, 20), st.sampled_from(CASES))
 def test_pairs_equal_integer_arithmetic(seed: int, n: int, m: int, case: tuple[tuple[int, int, int], str]) -> None:
     shape, threshold = case
@@ -204,7 +204,7 @@ def shaded(rng: np.random.Generator, n: int, shape: tuple[int, int, int]) -> Pix
     return np.asarray(rows + rng.choice([0, 15], (n, 1, 1, 1)), np.uint8)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     SEEDS, st.one_of(st.sampled_from(WIDE), st.tuples(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3])))
 )

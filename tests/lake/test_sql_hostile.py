@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -129,6 +128,14 @@ def lake(small_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return Lake(root)
 
 
+@pytest.fixture(scope="module")
+def connections(lake: Lake) -> Iterator[dict[str, duckdb.DuckDBPyConnection]]:
+    """One connection for each form of ids: no query may change the next one's."""
+    snapshot = Snapshot(lake.root)
+    with connect(snapshot) as plain, connect(snapshot, ids="hex") as hexadecimal:
+        yield {"bytes": plain, "hex": hexadecimal}
+
+
 @pytest.fixture(autouse=True)
 def _inside(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run every query in the lake's folder; check that no file changes."""
@@ -162,8 +169,10 @@ def filled(lake: Lake, text: str) -> str:
 
 @pytest.mark.parametrize("ids", ["bytes", "hex"])
 @pytest.mark.parametrize("place", [*PLACES, *FAR])
-def test_no_function_reads_a_file_outside_the_tables(lake: Lake, place: str, ids: Literal["bytes", "hex"]) -> None:
-    connection = connect(Snapshot(lake.root), ids=ids)
+def test_no_function_reads_a_file_outside_the_tables(
+    lake: Lake, connections: dict[str, duckdb.DuckDBPyConnection], place: str, ids: str
+) -> None:
+    connection = connections[ids]
     for reader in READERS:
         text = reader.format(filled(lake, place))
         assert_refused(partial(query, connection), text)
@@ -173,9 +182,11 @@ def test_no_function_reads_a_file_outside_the_tables(lake: Lake, place: str, ids
 
 
 @pytest.mark.parametrize("text", [*STATEMENTS, *WRITERS])
-def test_nothing_but_one_select_that_only_reads(lake: Lake, text: str) -> None:
-    assert_refused(lake.sql, filled(lake, text))
-    assert_refused(partial(lake.sql, ids="hex"), filled(lake, text))
+def test_nothing_but_one_select_that_only_reads(
+    lake: Lake, connections: dict[str, duckdb.DuckDBPyConnection], text: str
+) -> None:
+    for connection in connections.values():
+        assert_refused(partial(query, connection), filled(lake, text))
 
 
 @pytest.mark.parametrize("root", ["{lake}/", ".", "../lake", "{base}/out"])
@@ -235,9 +246,9 @@ def test_temporary_files_go_to_the_temporary_folder(lake: Lake) -> None:
         " + ".join(["1"] * 200).join(("select ", "")),
     ],
 )
-def test_queries_that_only_read_run(lake: Lake, text: str) -> None:
-    lake.sql(text).pl()
-    lake.sql(text, ids="hex").pl()
+def test_queries_that_only_read_run(connections: dict[str, duckdb.DuckDBPyConnection], text: str) -> None:
+    for connection in connections.values():
+        query(connection, text).pl()
 
 
 def test_a_query_nested_too_deeply_is_refused_in_one_line(lake: Lake) -> None:

@@ -61,7 +61,7 @@ def damage_at_random(case: Case, chance: random.Random) -> tuple[str, Path, bool
     return how, file, after is None or not after.equals(before)
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(400, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.stress)])
 def test_random_faults_are_found_and_repaired(case: Case, count: int) -> None:
     chance, counts, keep = random.Random(count), Counter[str](), case.base.with_name("keep")
     shutil.copytree(case.base, keep)

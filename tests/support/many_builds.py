@@ -128,7 +128,7 @@ def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int) -
     vacuums = 0
     try:
         while len(list_releases(root)) < releases and all(run.poll() is None for run in runs):
-            time.sleep(1)
+            time.sleep(0.3)
             vacuums += vacuumed(root)
     finally:
         (base / "stop").touch()

@@ -80,7 +80,7 @@ def archives(draw: st.DrawFn) -> bytes:
 
 
 @given(archives(), st.booleans(), st.sampled_from([512, 1024, 5000, 2**20]))
-@settings(max_examples=300)
+@settings(max_examples=75)
 def test_the_walk_finds_what_tarfile_finds(data: bytes, content: bool, chunk: int) -> None:  # noqa: FBT001
     with pytest.MonkeyPatch.context() as held:
         held.setattr("pipeline.sources.archives.tar_walk.CHUNK", chunk)
@@ -88,7 +88,7 @@ def test_the_walk_finds_what_tarfile_finds(data: bytes, content: bool, chunk: in
 
 
 @given(archives(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=75)
 def test_the_walk_of_damaged_headers_is_that_of_tarfile_or_an_error(data: bytes, more: st.DataObject) -> None:
     damaged = bytearray(data)
     for _ in range(more.draw(st.integers(1, 3))):
