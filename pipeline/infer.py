@@ -179,8 +179,8 @@ def recipe_text(values: Mapping[str, Any], root: str, target: str) -> str:
 
     Args:
         values: the recipe, as TOML has it.
-        root: what `[lake] root` says.
-        target: what a comment says to build.
+        root: value of `[lake] root`.
+        target: what the comment names as the argument of `imagelake build`.
     """
     lines = [_HEADER.format(target=target), "[lake]", f"root = {_toml(root)}", ""]
     for key, value in values.items():

@@ -152,14 +152,14 @@ def vacuum(root: str, *, older_than_hours: int, dry_run: bool) -> list[str]:
 
 
 def vacuum_releases(root: str, *, keep_last: int, older_than_hours: int, dry_run: bool, force: bool) -> Vacuumed:
-    """Delete all but the newest releases, then files that no other release needs.
+    """Delete all but the newest releases, then the files that no other release needs.
 
-    A release is pinned, and stays, if an export or the scores of a newer kept release refer to it. If the process is
-    killed between the two steps, the releases are deleted, and the next vacuum deletes the files.
+    A release is pinned, and kept, if an export or the scores of a newer kept release refer to it. If the process is
+    killed between the two steps, the releases are gone and the next vacuum deletes the files.
 
     Args:
         root: the lake's place.
-        keep_last: number of newest releases that stay, at least one.
+        keep_last: number of newest releases to keep, at least one.
         older_than_hours: minimum age of a file to be deleted.
         dry_run: change nothing.
         force: delete pinned releases too.

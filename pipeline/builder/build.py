@@ -124,7 +124,7 @@ def build(
     Raises:
         RecipeError: the recipe has an unknown rule or source.
         SourceError: a source is missing, damaged, or fails a check; or the lake would have no image.
-        SplitError: a split asks for more images than there are.
+        SplitError: a split needs more images than there are.
         BaselineError: a baseline cannot be trained.
         MissingExtraError: a baseline needs a library that is not installed.
         LakeError: the lake cannot be written.

@@ -10,7 +10,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.storage.atomic import atomic_file
 
-# The report's HTML has this tag near its start. It says which release the report is of.
+# The report's HTML has this tag near its start. It holds the release that the report is of.
 _RELEASE_TAG = '<meta name="imagelake-release" content="{}">'
 
 

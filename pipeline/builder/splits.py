@@ -112,7 +112,7 @@ def make_splits(
         out of date.
 
     Raises:
-        SplitError: a split asks for more images than there are.
+        SplitError: a split needs more images than there are.
     """
     stored = snapshot.metadata("splits")
     todo = find_outdated("splits", units, stored)
@@ -165,7 +165,7 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
               from, or None. Then `same`: whether the new rows are equal to the damaged ones.
 
     Returns:
-        Phrases; empty if the split is exactly as the recipe asks.
+        Phrases; empty if the split has exactly the requested images.
     """
     phrases = [
         f"{role} got {images['got']:,} of {images['asked']:,} images"

@@ -61,7 +61,7 @@ def build_command(  # noqa: PLR0913 - one per option
     """Build a lake, or bring it up to date.
 
     A PATH that ends in .toml is a recipe. A PATH that is a lake is built again by its own recipe. Any other PATH is a
-    source: a folder of images, an archive, a table, a pattern such as 'shards/train-*.tar', or a URL. Its form,
+    source: a folder of images, an archive, a table, a pattern such as 'shards/train-*.tar', or a URL. Its format,
     dataset, splits and image mode are detected. The inferred recipe is printed and stored in the lake.
 
     With --repair, damaged shards are read from their sources again, and tables made from their images are made again.

@@ -47,7 +47,7 @@ def demo_command(directory: Path, workers: int | None, *, json_: bool) -> None:
     type=click.Choice(["tar", "folder"]),
     default="tar",
     show_default=True,
-    help="Form of the files: archives or folders.",
+    help="Format of the files: archives or folders.",
 )
 @workers_option
 @as_json

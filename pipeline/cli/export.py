@@ -17,7 +17,7 @@ from pipeline.recipe.parts import ROLES
 @the_lake
 @click.argument("split")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=Choice(list(FORMS)), required=True, help="Form of the files.")
+@click.option("--to", "form", type=Choice(list(FORMS)), required=True, help="Format of the files.")
 @click.option("--role", "roles", type=Choice(ROLES), multiple=True, help="Only this role; may be repeated.")
 @click.option("--original", is_flag=True, help="Also export the rows that sanitizing dropped.")
 @of_release("export")

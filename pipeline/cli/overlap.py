@@ -57,7 +57,7 @@ def overlap_command(
 
     \b
     imagelake overlap data/demo --rule sign --conflicts
-    imagelake overlap data/demo --rule cosine:0.95 --split main --best test --html look.html
+    imagelake overlap data/demo --rule cosine:0.95 --split main --best test --html review.html
     imagelake overlap data/demo --rule cosine:0.95 --min-score 0.99
     """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
     if rule is None:

@@ -43,7 +43,7 @@ _SETTINGS = {
     "RAY_task_oom_retries": str(_RETRIES),
     "RAY_raylet_start_wait_time_s": "40",
 }
-# How often to try to start Ray: it gives up if its agents take 15 seconds, as they do on a busy machine
+# How often to try to start Ray: it fails if its agents take 15 seconds, as they do on a busy machine
 # (github.com/ray-project/ray/issues/65983).
 _STARTS = 3
 # Set to 1 in workers: each has one core.

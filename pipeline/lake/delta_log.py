@@ -88,7 +88,7 @@ class DeltaLog:
         return int(self.commit_info(version).get("timestamp", 0))
 
     def files_ever_added(self) -> set[str] | None:
-        """List every file that any commit added, whatever later commits say.
+        """List every file that any commit added, also those that later commits removed.
 
         Returns:
             Paths relative to the table; None where commits are missing, so that the list would not be complete.

@@ -29,7 +29,7 @@ class Part:
     """A Parquet file that belongs to no table yet.
 
     Attributes:
-        path: relative to the table's folder, percent-encoded as Delta wants it.
+        path: relative to the table's folder, percent-encoded as Delta requires.
         size: bytes on disk.
         rows: rows in it.
         partition: value of every partition column.

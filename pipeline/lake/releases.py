@@ -1,6 +1,6 @@
 """Releases: sets of table versions that belong together. A row in `releases` makes a finished build visible.
 
-A pin keeps vacuum from deleting a release: an export names it, or the scores of a release that stays do.
+A pin keeps vacuum from deleting a release: an export names it, or the scores of a release that is kept do.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -176,7 +176,7 @@ def find_pins(snapshot: Snapshot, kept: Collection[int]) -> dict[int, list[str]]
     """List the pinned releases, and what pins each.
 
     Every export pins its release, and so do the scores of every release that is kept. A pinned release is kept, so its
-    own scores pin in turn. Only so can every value that a remaining release shows be looked up.
+    own scores pin in turn. Otherwise a remaining release would have values whose origin is deleted.
 
     Args:
         snapshot: of the lake.

@@ -22,15 +22,15 @@ def delete_unneeded_files(
 ) -> list[str]:
     """Delete the files that no release and no running build needs.
 
-    Every version that a release names stays whole, and so does the newest one. A file that no commit names may belong
-    to a running build, so it stays until it has some age.
+    Every version that a release names is kept whole, and so is the newest one. A file that no commit names may belong
+    to a running build, so it is kept until it has some age.
 
     Args:
         transaction: of the lake.
         older_than_hours: age that a file must have to be deleted.
         dry_run: only list the files.
         also: versions to keep besides, by table.
-        without: releases that do not count: they are deleted, or in a dry run would be.
+        without: releases whose files are not kept: they are deleted, or in a dry run would be.
 
     Returns:
         Deleted files, relative to the lake's place, sorted.

@@ -295,7 +295,7 @@ def _with_datasets(values: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
 def _conflicting(embeddings: tuple[EmbeddingPart, ...]) -> list[str]:
     """Find two files with vectors of the same images. A name may have several files, for different splits."""
     return [
-        f"two embeddings are called '{one.name}' for the same images of dataset '{one.dataset}': give each its split"
+        f"two embeddings are called '{one.name}' for the same images of dataset '{one.dataset}': set `split` for each"
         for at, one in enumerate(embeddings)
         for other in embeddings[:at]
         if (one.name, one.dataset) == (other.name, other.dataset)

@@ -113,7 +113,7 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
         engine: where to run; the local engine on every core if None.
 
     Raises:
-        RecipeError: the recipe asks for something that is not installed or does not fit together.
+        RecipeError: the recipe needs something that is not installed, or its parts contradict one another.
         SourceError: a source cannot be read.
         LakeError: the log of a table is damaged; nothing was repaired.
         DiskFullError: no space is left.

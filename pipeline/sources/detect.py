@@ -79,8 +79,8 @@ def detect(path: Path) -> str:
         if module_of(form).recognises(path, head):
             return form
     raise SourceError(
-        f"{path}: its form is not recognised. Known forms: {', '.join(FORMS)}. "
-        'If it has one of these forms, set format = "..." in the recipe. If it was downloaded, check that '
+        f"{path}: its format is not recognised. Known formats: {', '.join(FORMS)}. "
+        'If it has one of these formats, set format = "..." in the recipe. If it was downloaded, check that '
         "it is complete."
     )
 
@@ -268,7 +268,7 @@ def _source(recipe: Recipe, part: SourcePart, path: Path, split: str, form: str,
 
 
 def _splits_of_files(part: SourcePart, names: Sequence[str]) -> list[str]:
-    """Return the split of each of several files: by their names, or the same one for all if no name tells a split."""
+    """Return the split of each of several files: by its name, or the same one for all if no name contains a split."""
     if part.split is not None:
         return [part.split] * len(names)
     detected = [split_of_file(name) for name in names]
@@ -294,7 +294,7 @@ def _locate(recipe: Recipe, part: SourcePart) -> Path:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         hint = (
-            "Only http(s) and s3 addresses are fetched: check the uri"
+            "Only http(s) and s3 URLs are fetched: check the uri"
             if "://" in part.uri
             else "Check the path; in a recipe, it starts from the recipe's folder"
         )

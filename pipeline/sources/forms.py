@@ -78,7 +78,7 @@ def module_of(form: str) -> FormModule:
 
 
 def note_of(source: Source) -> str:
-    """Return what the summary of a build says about the parts of a source that are not read; empty for most forms."""
+    """Return notes for the summary of a build about the parts of a source that are not read; empty for most formats."""
     note = getattr(module_of(source.format), "note", None)
     return note(source) if note else ""
 
@@ -91,7 +91,7 @@ def splits_within(source: Source) -> Mapping[str, Sequence[str]] | Sequence[str]
 
     Returns:
         For an archive, its folders by split; for arrays, the splits. Empty for other forms, and where no name of a
-        folder or array tells a split.
+        folder or array contains a split.
     """
     find = getattr(module_of(source.format), "splits_within", None)
     return find(source) if find else []

@@ -132,7 +132,7 @@ def _fetch_http(part: SourcePart, file: Path) -> None:
     try:
         _with_retries(lambda: registry.fetch(file.name, downloader=download))
     except requests.RequestException as error:
-        raise SourceError(f"{part.uri}: cannot be fetched ({error}). Check the address and the network.") from error
+        raise SourceError(f"{part.uri}: cannot be fetched ({error}). Check the URL and the network.") from error
     except CheckError:
         raise
     except ValueError as error:
@@ -144,8 +144,8 @@ def _reject_web_page(part: SourcePart, file: Path) -> None:
         head = stream.read(512)
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE):
         raise CheckError(
-            f"{part.uri}: the server sent a web page instead of a file. Open the address in a browser: it may need a "
-            "login, or show another address."
+            f"{part.uri}: the server sent a web page instead of a file. Open the URL in a browser: it may need a "
+            "login, or redirect to another URL."
         )
 
 

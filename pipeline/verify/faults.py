@@ -31,7 +31,7 @@ _LIBRARY_ERRORS = (
 
 
 class DamagedError(Exception):
-    """Something cannot be read; the message says why, in one line. Never leaves `verify` or a repair."""
+    """Something cannot be read; the message gives the reason in one line. Never leaves `verify` or a repair."""
 
 
 class Fault(NamedTuple):

@@ -244,7 +244,7 @@ def _check_statistics(
 
 
 def _unopened(file: TableFile, reason: str) -> Fault:
-    """Make the fault of a file that cannot be opened, and say if its size is wrong."""
+    """Make the fault of a file that cannot be opened, and state if its size is wrong."""
     kind = "missing" if reason == "is missing" else "unreadable"
     if kind == "unreadable":
         size = _size(file.place)

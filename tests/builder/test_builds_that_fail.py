@@ -34,7 +34,7 @@ CASES: dict[str, Case] = {
         "no file or folder .*gone.tar.gz.*Check the path",
         {"source": {"uri": "gone.tar.gz"}},
     ),
-    "a file of no form": (SourceError, "its form is not recognised", {"source": {"uri": "odd.bin"}}),
+    "a file of no form": (SourceError, "its format is not recognised", {"source": {"uri": "odd.bin"}}),
     "a cut archive": (SourceError, "damaged or cut short .* Nothing was committed", {"source": {"uri": "cut.tar.gz"}}),
     "an empty folder": (SourceError, "holds no files", {"source": {"uri": "empty"}}),
     "too few classes": (

@@ -70,7 +70,7 @@ def test_the_form_is_told_by_content_whatever_the_name(tmp_path: Path, form: str
 def test_an_unknown_form_is_an_error_that_says_what_to_do(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(
-        SourceError, match='x: its form is not recognised.*set format = "...".*check that it is complete'
+        SourceError, match='x: its format is not recognised.*set format = "...".*check that it is complete'
     ) as caught:
         detect(tmp_path / "x")
     assert "\n" not in str(caught.value)

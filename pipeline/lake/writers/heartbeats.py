@@ -82,9 +82,9 @@ _BEAT_SECONDS, _DEAD_SECONDS = 30.0, 900.0
 def registered(place: str) -> Iterator[Writer]:
     """Register a writer of a lake, so that no other process deletes its files before they are committed.
 
-    First the orphan files of dead writers are deleted. Where the work inside fails, so are its own. Where a bucket did
-    not answer, a failed commit may still take effect: then the heartbeat stays, and a later build, which finds it old,
-    deletes what no commit names by then.
+    First the orphan files of dead writers are deleted. If the work inside fails, its own files are deleted too. If a
+    bucket did not answer, a failed commit may still take effect: then the heartbeat is kept, and a later build, which
+    finds it old, deletes the files that no commit names by then.
 
     Args:
         place: the lake's place; a folder is created if it is missing.
@@ -115,14 +115,14 @@ def registered(place: str) -> Iterator[Writer]:
 
 
 def check_registered(writer: Writer) -> None:
-    """Check, under the lock, that no other build took this writer for dead and deleted its files.
+    """Check, under the lock, that no other build presumed this writer dead and deleted its files.
 
     Raises:
         LakeError: another build did.
     """
     if writer.name not in _heartbeats(writer.place):
         raise LakeError(
-            f"{writer.place}: this build was silent for so long that another took it for dead and deleted its files. "
+            f"{writer.place}: this build sent no heartbeat for so long that another build deleted its files. "
             "Nothing was committed; build again."
         )
 
@@ -198,7 +198,7 @@ def _folder_heartbeat(writer: Writer) -> Iterator[threading.Event]:
 
 
 def _make_locked(file: Path) -> int:
-    """Create and lock a file. Before it is locked, another build may take it for a dead one and delete it: retry."""
+    """Create and lock a file. Before it is locked, another build may presume its writer dead and delete it: retry."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         with suppress(FileNotFoundError):

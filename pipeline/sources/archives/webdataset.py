@@ -102,7 +102,7 @@ class _TextFiles:
         if kind == "unclear" and not labelled:
             raise SourceError(
                 f"{self._source.title}: the pictures of {self._source.path} have a .txt, which may be a label or a "
-                'caption, and no .cls. Say labels = "txt" in the recipe to read it as the label, or labels = "" for '
+                'caption, and no .cls. Set labels = "txt" in the recipe to read it as the label, or labels = "" for '
                 "no labels."
             )
         return kind

@@ -169,7 +169,7 @@ def labels_file(source: Source) -> Path | None:
 
 
 def _is_transposed(source: Source) -> bool:
-    """Return whether images are stored column by column: the recipe says so, or the name is one of EMNIST's."""
+    """Return whether images are stored column by column: the recipe sets `transposed`, or the name is EMNIST's."""
     transposed = source.part.transposed
     return source.path.name.lower().startswith("emnist-") if transposed is None else transposed
 

@@ -51,7 +51,7 @@ class Layout(NamedTuple):
         pixels: positions of the pixels in a row, in the order (height, width, channels).
         shape: (height, width, channels) of an image.
         header: whether the first line that is not blank is a header.
-        is_certain: whether names or the recipe say that these are pixels; otherwise the values must show it.
+        is_certain: whether names or the recipe show that these are pixels; otherwise the values must show it.
     """
 
     columns: int

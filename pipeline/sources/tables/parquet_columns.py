@@ -171,13 +171,13 @@ def choose_columns(source: Source, schema: pa.Schema, read_first: Callable[[str]
     """Find the columns of images and labels: by the recipe, the metadata of Hugging Face, the type, or a usual name.
 
     Args:
-        source: its `images` and `labels` name the columns; the empty name of `labels` says that there are none.
+        source: its `images` and `labels` name the columns; `labels = ""` means that there are none.
         schema: schema of the file.
         read_first: reads the first rows of a column. Called only for columns of bytes, floats or decimals with unusual
             names.
 
     Raises:
-        SourceError: listing the columns: none may be meant, or several, or the one that is meant is of another type.
+        SourceError: no column fits, several do, or the named one has another type. The message lists the columns.
     """
     features = _huggingface_features(schema)
     leaves = {field.name: leaf for field in schema if (leaf := _image_leaf(field))}

@@ -156,5 +156,5 @@ def test_random_damage_to_headers_is_an_error_or_harmless(tmp_path: Path) -> Non
 
 def test_a_gzip_that_is_cut_in_its_header_is_no_known_form(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(b"x")[:5])
-    with pytest.raises(SourceError, match="its form is not recognised.*check that it is complete"):
+    with pytest.raises(SourceError, match="its format is not recognised.*check that it is complete"):
         detect(tmp_path / "x.tar.gz")

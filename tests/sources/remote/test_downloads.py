@@ -197,7 +197,7 @@ def test_a_server_that_is_not_there_is_an_error(server: Server) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/x.tar"
-    with pytest.raises(SourceError, match="cannot be fetched .*Check the address and the network") as caught:
+    with pytest.raises(SourceError, match="cannot be fetched .*Check the URL and the network") as caught:
         fetch(part(server).model_copy(update={"uri": address}))
     assert "\n" not in str(caught.value)
 

@@ -95,7 +95,7 @@ def test_a_list_is_told_by_its_first_line(tmp_path: Path, form: str | None, line
     if form:
         assert detect(tmp_path / "x") == form
     else:
-        with pytest.raises(SourceError, match="form is not recognised"):
+        with pytest.raises(SourceError, match="format is not recognised"):
             detect(tmp_path / "x")
 
 
