@@ -119,7 +119,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path, uri: str) -> N
 
 
 def test_an_address_that_is_not_fetched_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"Only http\(s\) and s3 addresses are fetched"):
+    with pytest.raises(SourceError, match=r"Only http\(s\) and s3 URLs are fetched"):
         resolve(recipe(tmp_path, {"uri": "ftp://host/x.tar"}))
 
 
