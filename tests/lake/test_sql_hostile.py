@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import duckdb
@@ -160,11 +160,17 @@ def assert_refused(run: Callable[[str], duckdb.DuckDBPyRelation], text: str) -> 
 
 
 def filled(lake: Lake, text: str) -> str:
-    places = {"lake": lake.root, "base": str(Path(lake.root).parent)}
-    places["file"] = str(next(Path(lake.root).glob("images/**/*.parquet")))
+    return text.format(**places_in(lake.root))
+
+
+@cache
+def places_in(root: str) -> dict[str, str]:
+    """Return what stands for the names in braces of queries and places."""
+    places = {"lake": root, "base": str(Path(root).parent)}
+    places["file"] = str(next(Path(root).glob("images/**/*.parquet")))
     query = WRITERS[0].format(**places)
     tree = duckdb.connect().execute("select json_serialize_sql($1)", [query]).fetchall()[0][0]
-    return text.format(**places, tree=tree.replace("'", "''"))
+    return places | {"tree": tree.replace("'", "''")}
 
 
 @pytest.mark.parametrize("ids", ["bytes", "hex"])
