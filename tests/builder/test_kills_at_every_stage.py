@@ -56,7 +56,7 @@ def recipe_at(base: Path, root: str, *, more: bool) -> Path:
 class Rounds:
     """A lake, and what was done to it."""
 
-    def __init__(self, base: Path, seed: int) -> None:
+    def __init__(self, base: Path, seed: int, *, reports: bool = False) -> None:
         self.base, self.chance = base, random.Random(seed)
         self.lake = str(base / "lake")
         self.hits, self.tries, self.spans = Counter[str](), 0, dict[str, float]()
@@ -64,8 +64,8 @@ class Rounds:
         as_tar(base / "in.tar", {**files_of(60), "A/bad.png": b"no image"})
         as_folder(base / "test", {**files_of(25, seed=2), "A/copy.png": files_of(1)["A/00000.png"]})
         as_folder(base / "more", files_of(10, seed=3))
+        self.reports = reports
         self.heal()
-        self.next = Staged()
 
     def heal(self, *, more: bool = True) -> None:
         """Build undisturbed, as the next build does."""
@@ -96,11 +96,10 @@ class Rounds:
             self.heal()
         release, before = Lake(self.lake).release, digest(Lake(self.lake))
         self.seen[release] = before
-        staged, self.next = self.next, Staged()
         with ExitStack() as held:
             if aim == "lock":
                 held.enter_context(writing(self.lake))
-            staged.begin(*self.words(aim))
+            staged = Staged(*self.words(aim), report=self.reports)
             if staged.until(aim):
                 time.sleep(self.chance.uniform(0, min(1.0, self.spans.get(aim, 0.05))))
                 fell = staged.kill()
@@ -127,7 +126,6 @@ class Rounds:
 
     def finish(self) -> None:
         """Build undisturbed once more: the lake is as if nothing had been, and so is every release that is left."""
-        self.next.kill()
         self.heal()
         fresh = read_recipe(recipe_at(self.base, "fresh", more=True))
         assert differing(self.lake, build(fresh, engine=LocalEngine(1)).root) == []
@@ -147,7 +145,7 @@ def test_a_kill_in_a_few_stages(tmp_path: Path) -> None:
 
 @pytest.mark.stress
 def test_two_hundred_kills_hit_every_stage(tmp_path: Path) -> None:
-    rounds = Rounds(tmp_path, seed=2)
+    rounds = Rounds(tmp_path, seed=2, reports=True)
     while rounds.killed < 200:
         rounds.kill_one(rounds.chance.choice(rounds.aims()))
         if rounds.chance.random() < 0.6:
@@ -173,9 +171,7 @@ def beside_each_other(base: Path, rounds: int, seed: int) -> None:
     for number in range(rounds):
         for uri in "ab":
             as_folder(base / uri, {f"A/n{number}.png": files_of(1, seed=500 + number)["A/00000.png"]})
-        doomed, other = Staged(), Staged()
-        for staged, uri in ((doomed, "a"), (other, "b")):
-            staged.begin("build", base / f"{uri}.toml", "--workers", 1)
+        doomed, other = (Staged("build", base / f"{uri}.toml", "--workers", 1, report=False) for uri in "ab")
         doomed.until(chance.choice(("mark", "decode", "lock", "commit images", "commit shards", "release")))
         fell[doomed.kill()] += 1
         assert other.end() == 0

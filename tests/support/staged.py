@@ -1,13 +1,11 @@
 """A command of imagelake in a process of its own that tells in which stage it is, to be killed there.
 
-`python tests/support/staged.py HANDLE` imports everything, waits for a line with the words of the command, and writes
-to the pipe HANDLE `> stage` where one begins and `< stage` where it ends. `Staged` is that process, as its
-parent sees it.
+The process writes `> stage` to a pipe where a stage begins and `< stage` where it ends. `Staged` is that process, as
+its parent sees it.
 """
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from tempfile import TemporaryFile
 from typing import IO, Any
+
+from forked import Forked, run_command
 
 # What a stage is called, and the function that it is.
 STAGES = {
@@ -41,29 +41,28 @@ EVERY = (*STAGES, *OTHERS, *(f"commit {name}" for name in COMMITS))
 
 
 class Staged:
-    """A command that waits to be told what it is, and then to be killed."""
+    """A command that runs, to be killed.
 
-    def __init__(self) -> None:
+    Args:
+        words: the words after `imagelake`.
+        report: whether a build draws its report.
+    """
+
+    def __init__(self, *words: object, report: bool) -> None:
         reading, writing = os.pipe()
         self._errors = TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            pass_fds=[writing],
+        self._process = Forked(
+            "staged:run_staged",
+            list(map(str, words)),
+            {"report": report},
+            handles=[writing],
+            stderr=self._errors.fileno(),
         )
         os.close(writing)
         self._told: IO[str] = os.fdopen(reading, encoding="utf-8")
         self.said = ""
         self.spans: dict[str, float] = {}
         self._open: list[tuple[str, float]] = []
-
-    def begin(self, *words: object) -> None:
-        """Tell it what it is."""
-        assert self._process.stdin
-        self._process.stdin.write(("\t".join(map(str, words)) + "\n").encode())
-        self._process.stdin.close()
 
     def until(self, stage: str) -> bool:
         """Wait until a stage begins; tells whether it ever does."""
@@ -79,7 +78,7 @@ class Staged:
 
     def kill(self) -> str:
         """End it at once; tells in which stage it was, or that it was between two."""
-        self._process.send_signal(signal.SIGKILL)
+        self._process.kill()
         self._drain()
         if self._close() != -signal.SIGKILL:
             return "over"
@@ -90,8 +89,6 @@ class Staged:
             self._take(line)
 
     def _close(self) -> int:
-        if self._process.stdin:
-            self._process.stdin.close()
         self._told.close()
         code = self._process.wait()
         self._errors.seek(0)
@@ -134,8 +131,10 @@ def stage(handle: int, module: str, function: str, name: Callable[..., str]) -> 
     setattr(owner, last, told)
 
 
-def main(handle: int) -> None:
-    os.set_inheritable(handle, False)  # noqa: FBT003 - it takes no names
+def run_staged(handle: int, words: list[str], *, report: bool) -> None:
+    """Run a command that writes its stages to a pipe."""
+    if not report:
+        import_module("pipeline.builder.build").write_report = str  # type: ignore[attr-defined] # a stand-in
     for name, (module, function) in STAGES.items():
         stage(handle, module, function, lambda *_, name=name: name)
     stage(
@@ -164,12 +163,4 @@ def main(handle: int) -> None:
             taken.__exit__(*sys.exc_info())
 
     flow.transaction = locked  # type: ignore[attr-defined] # a stand-in
-    import_module("pipeline.report")
-    words = sys.stdin.readline().rstrip("\n").split("\t")
-    cli = import_module("pipeline.cli")
-    sys.argv = ["imagelake", *words]
-    cli.main()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    run_command(words, report=True)
