@@ -3,7 +3,7 @@
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,8 +160,15 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> Calla
 COMMITS = 9
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("step", range(1, COMMITS + 1))
+def moments() -> Iterator[Any]:
+    """Before each commit and after the last; after a commit is before the next one: tried by `make stress`."""
+    for step in range(1, COMMITS + 1):
+        yield pytest.param(step, False, id=f"before commit {step}")
+        marks = [pytest.mark.stress] if step < COMMITS else []
+        yield pytest.param(step, True, id=f"after commit {step}", marks=marks)
+
+
+@pytest.mark.parametrize(("step", "after"), list(moments()))
 def test_law_3_killed_around_any_commit(  # noqa: PLR0913 - two lakes and two ways to die
     first: World, changed: World, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool
 ) -> None:
@@ -178,7 +185,8 @@ def test_law_3_killed_around_any_commit(  # noqa: PLR0913 - two lakes and two wa
 
     made = build(recipe_, engine=LocalEngine(1))
     assert made.release == 2
-    assert all(not check.faults for check in verify(recipe_.root))
+    if step in (2, 5, COMMITS):
+        assert all(not check.faults for check in verify(recipe_.root))
     assert_equal(changed.rows, tables(recipe_.root))
 
 
@@ -200,7 +208,7 @@ def test_law_3_a_killed_build_whose_source_is_put_back(
     assert_equal(first.rows, tables(recipe_.root))
 
 
-@pytest.mark.parametrize("step", range(1, 5))
+@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.stress) for step in (2, 3)), 4])
 def test_law_3_a_killed_build_followed_by_another_recipe(
     first: World, shorter: World, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

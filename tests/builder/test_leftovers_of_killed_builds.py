@@ -56,7 +56,7 @@ def started(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def lakes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Rows, Rows]:
-    """Two folders with sources and a lake built from nothing, before a change of the sources and after it; their rows."""
+    """Folders with sources and a lake built from nothing, before and after a change of the sources; and their rows."""
     before, after = started(tmp_path_factory.mktemp("before")), tmp_path_factory.mktemp("after")
     built(before)
     shutil.copytree(before, after, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lake"))

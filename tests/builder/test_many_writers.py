@@ -13,9 +13,9 @@ from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
 
-def held(base: Path, root: str, writers: int, readers: int, releases: int) -> Told:
+def held(base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float = 1) -> Told:  # noqa: PLR0913 - as of `crowd`
     """Run a crowd, and compare what it leaves with a lake that is built of the last state of all folders."""
-    told = crowd(base, root, writers=writers, readers=readers, releases=releases)
+    told = crowd(base, root, writers=writers, readers=readers, releases=releases, pause=pause)
     print(f"\n{writers} writers and {readers} readers: {told}; nothing lost")  # noqa: T201 - shown by make stress
     numbers = sorted(int(folder.name[1:]) for folder in base.glob("s*") if folder.is_dir())
     fresh = build(of(base, "fresh", *numbers), engine=LocalEngine(1)).root
@@ -30,7 +30,7 @@ def held(base: Path, root: str, writers: int, readers: int, releases: int) -> To
 
 
 def test_three_writers_and_two_readers(tmp_path: Path) -> None:
-    held(tmp_path, str(tmp_path / "lake"), writers=3, readers=2, releases=6)
+    held(tmp_path, str(tmp_path / "lake"), writers=3, readers=2, releases=6, pause=0.2)
 
 
 @pytest.mark.stress

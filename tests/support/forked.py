@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from select import select
 from typing import Any
 
 # What functions and commands import. Not tqdm: it reads its settings from the environment when it is imported.
@@ -42,7 +43,7 @@ class Forked:
         environment: variables to set.
     """
 
-    def __init__(  # noqa: PLR0913 - as of Popen
+    def __init__(
         self,
         function: str,
         *arguments: object,
@@ -67,6 +68,10 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
+
+    def ended(self) -> bool:
+        """Tell whether it has ended."""
+        return bool(select([self._status], [], [], 0)[0])
 
     def wait(self) -> int:
         """Wait until it ends; return its exit code, or the negative signal that ended it."""

@@ -1,4 +1,4 @@
-"""Many writers and readers on one lake, each a process of its own that runs this file.
+"""Many writers and readers on one lake, each a process of its own.
 
 A writer changes its folder of pictures and builds, again and again; some share a folder. A reader opens the newest
 release, and now and then an older one, and holds it against the laws and against what it saw of it before. All go on
@@ -6,15 +6,15 @@ until the file `stop` is there, and then tell what they did, as JSON.
 """
 
 import json
+import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from forked import Forked
 from lakes import list_releases
 from making import as_folder, encoded, pictures, recipe
 from together import digest, laws
@@ -110,7 +110,7 @@ def read_on(base: Path, root: str, number: int) -> dict[str, Any]:
     return {"seen": seen, "reads": reads}
 
 
-def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int) -> Told:
+def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float) -> Told:  # noqa: PLR0913 - each has a name
     """Let writers and readers loose on a lake until it has so many releases; then hold all together against it.
 
     A third of the writers share the folder of the one before them.
@@ -119,23 +119,23 @@ def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int) -
     for number in sorted(set(folders)):
         as_folder(base / f"s{number}", {f"A/{i}.png": picture(10 * number + i) for i in range(6)})
     build(of(base, root, *sorted(set(folders))), engine=LocalEngine(1))
-    words = [["writer", str(number), str(folders[number])] for number in range(writers)]
-    words += [["reader", str(number)] for number in range(readers)]
+    calls: list[tuple[str, int, int]] = [("writer", number, folders[number]) for number in range(writers)]
+    calls += [("reader", number, 0) for number in range(readers)]
+    files = [base / f"{kind}{number}.json" for kind, number, _ in calls]
     runs = [
-        subprocess.Popen([sys.executable, __file__, str(base), root, *word], stdout=subprocess.PIPE, text=True)
-        for word in words
+        Forked("many_builds:work", base, root, file, call, environment=dict(os.environ))
+        for file, call in zip(files, calls, strict=True)
     ]
     vacuums = 0
     try:
-        while len(list_releases(root)) < releases and all(run.poll() is None for run in runs):
-            time.sleep(0.3)
+        while len(list_releases(root)) < releases and not any(run.ended() for run in runs):
+            time.sleep(pause)
             vacuums += vacuumed(root)
     finally:
         (base / "stop").touch()
-    told = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0] * len(runs)
+    assert [run.wait() for run in runs] == [0] * len(runs)
     build(of(base, root, *sorted(set(folders))), engine=LocalEngine(1))
-    found = [json.loads(text) for text in told]
+    found = [json.loads(file.read_text()) for file in files]
     return summed(root, found[:writers], found[writers:], vacuums)
 
 
@@ -159,13 +159,12 @@ def summed(root: str, wrote: list[dict[str, int]], read: list[dict[str, Any]], v
     return Told(len(releases), commits, sum(told["reads"] for told in read), vacuums, outcomes)
 
 
-def main(base: Path, root: str, kind: str, *numbers: str) -> None:
+def work(base: str, root: str, file: str, call: tuple[str, int, int]) -> None:
+    """Write or read until the file `stop` is there; write the counts to a file as JSON."""
+    kind, number, shared = call
     # Drawing takes longer than all the rest.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
-        work = build_on if kind == "writer" else read_on
-        print(json.dumps(work(base, root, *map(int, numbers))))  # noqa: T201 - whoever started it reads it
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+        folder = Path(base)
+        done = build_on(folder, root, number, shared) if kind == "writer" else read_on(folder, root, number)
+        Path(file).write_text(json.dumps(done))
