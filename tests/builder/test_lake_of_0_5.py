@@ -63,7 +63,7 @@ def test_it_is_built_on(old: Path, run: Run) -> None:
     few = sorted((old / "g" / "train").rglob("*.png"))[:3]
     for number, file in enumerate(few):
         shutil.copy(file, file.with_name(f"copy{number}.png"))
-    built = build(read_recipe(old / "recipe.toml"), engine=LocalEngine(2))
+    built = build(read_recipe(old / "recipe.toml"), engine=LocalEngine(1))
     # What its recipe did not say stays as it was: gray, and rejects of everything else.
     assert (built.mode, built.mode_decided, stored_decode(Snapshot(built.root))["on_mismatch"]) == (
         "L",

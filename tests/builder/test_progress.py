@@ -8,9 +8,12 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
+from forked import start_command
 from making import as_folder, as_tar, encoded, pictures
 
 from pipeline.builder.build import build
@@ -18,7 +21,6 @@ from pipeline.engines.local import LocalEngine
 from pipeline.progress import SILENT, Expected, Forecast, Progress
 from pipeline.recipe import read_recipe
 
-COMMAND = Path(sys.executable).with_name("imagelake")
 RECIPE = """
 [lake]
 root = "lake"
@@ -47,26 +49,39 @@ max_iter = 2
 """
 
 
+# So small that the folder has several shards.
+SMALL_SHARDS = {"pipeline.sources.folder._LARGEST": 100}
+
+
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A recipe with a folder of several shards and a tar; its lake is built, for the next build to know the numbers."""
     folder = tmp_path_factory.mktemp("progress")
     tiny = [encoded(picture) for picture in pictures(50, size=(2, 2))]
-    as_folder(folder / "in", {f"{'AB'[n % 2]}/{n}.png": tiny[n % 50] for n in range(6_000)})
+    as_folder(folder / "in", {f"{'AB'[n % 2]}/{n}.png": tiny[n % 50] for n in range(600)})
     as_folder(folder / "in", {f"A/bad{n}.png": b"" for n in range(12)})
     as_tar(folder / "in.tar", {f"{'AB'[n % 2]}/{n}.png": tiny[n] for n in range(20)}, "w")
     (folder / "r.toml").write_text(RECIPE.format(mode="L"))
-    build(read_recipe(folder / "r.toml"), engine=LocalEngine(1))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL_SHARDS.items():
+            patch.setattr(name, value)
+        build(read_recipe(folder / "r.toml"), engine=LocalEngine(1))
+        yield folder
 
 
-def on_terminal(*command: str | Path) -> tuple[str, str]:
+def on_terminal(*words: str | Path) -> tuple[str, str]:
     """Run a command whose stderr is a terminal of 100 columns: what it prints on stdout and there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
-    # Without a pause between two drawings, every one is seen.
-    environment = {**os.environ, "TQDM_MININTERVAL": "0"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as run:
+    with TemporaryFile() as printed:
+        # Without a pause between two drawings, every one is seen.
+        run = start_command(
+            *words,
+            patches=SMALL_SHARDS,
+            stdout=printed.fileno(),
+            stderr=theirs,
+            environment={"TQDM_MININTERVAL": "0"},
+        )
         os.close(theirs)
         shown = b""
         try:
@@ -75,16 +90,15 @@ def on_terminal(*command: str | Path) -> tuple[str, str]:
         except OSError:  # how Linux says that the other side has hung up
             pass
         os.close(ours)
-        assert run.stdout is not None
-        printed = run.stdout.read().decode()
-    assert run.returncode == 0, shown
-    return printed, shown.decode()
+        assert run.wait() == 0, shown
+        printed.seek(0)
+        return printed.read().decode(), shown.decode()
 
 
 def test_a_terminal_shows_speed_rejects_time_left_and_the_stage(base: Path) -> None:
     (base / "r.toml").write_text(RECIPE.format(mode="RGB"))
-    printed, shown = on_terminal(COMMAND, "build", base / "r.toml", "--workers", "1")
-    assert re.search(r"decode: +\d+%.* [1-9][.\dk]*/6\.03k \[00:\d\d<00:\d\d, +[.\dk]+ images/s, 12 rejects\]", shown)
+    printed, shown = on_terminal("build", base / "r.toml", "--workers", "1")
+    assert re.search(r"decode: +\d+%.* [1-9][.\dk]*/632 \[00:\d\d<00:\d\d, +[.\dk]+ images/s, 12 rejects\]", shown)
     stages = ("check and commit", "cluster by exact", "cluster by sign", "draw split main", "train logistic on main")
     found = [shown.index(stage) for stage in (*stages, "write the report")]
     assert found == sorted(found)
@@ -92,29 +106,33 @@ def test_a_terminal_shows_speed_rejects_time_left_and_the_stage(base: Path) -> N
     assert re.search(r"\r +\r$", shown), "the bar is wiped out"
     last = printed.splitlines()[-1]
     assert re.search(
-        r"built release 2: 6,020 images, 12 rejects in .*lake \(6,032 files at [\d,]+ images/s; .* s in all", last
+        r"built release 2: 620 images, 12 rejects in .*lake \(632 files at [\d,]+ images/s; .* s in all", last
     )
 
 
 def test_a_terminal_shows_nothing_where_there_is_nothing_to_do(base: Path) -> None:
     build(read_recipe(base / "r.toml"), engine=LocalEngine(1))
-    printed, shown = on_terminal(COMMAND, "build", base / "r.toml")
+    printed, shown = on_terminal("build", base / "r.toml")
     assert shown == ""
     last = printed.splitlines()[-1]
-    assert re.search(r"nothing to do; release \d: 6,020 images, 12 rejects in .*lake \(\d\.\d s in all\)$", last)
+    assert re.search(r"nothing to do; release \d: 620 images, 12 rejects in .*lake \(\d\.\d s in all\)$", last)
 
 
 def test_a_new_rule_shows_its_own_bar(base: Path) -> None:
     (base / "r.toml").write_text((base / "r.toml").read_text().replace('"sign"]', '"sign", "maxpool:2"]'))
-    _, shown = on_terminal(COMMAND, "build", base / "r.toml", "--workers", "1")
-    assert re.search(r"index: +\d+%.*/6\.02k \[00:\d\d<00:\d\d, +[.\dk]+ images/s\]", shown)
+    _, shown = on_terminal("build", base / "r.toml", "--workers", "1")
+    assert re.search(r"index: +\d+%.*/620 \[00:\d\d<00:\d\d, +[.\dk]+ images/s\]", shown)
 
 
 def test_no_terminal_no_bar(base: Path, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.format(mode="L").replace('uri = "', f'uri = "{base}/'))
-    run = subprocess.run([COMMAND, "build", tmp_path / "r.toml"], check=True, capture_output=True, text=True)
-    assert run.stderr == ""
-    assert "built release 1: 6,020 images" in run.stdout
+    with TemporaryFile() as printed, TemporaryFile() as shown:
+        words = "build", tmp_path / "r.toml", "--workers", 1
+        assert start_command(*words, stdout=printed.fileno(), stderr=shown.fileno()).wait() == 0
+        printed.seek(0)
+        shown.seek(0)
+        assert shown.read() == b""
+        assert b"built release 1: 620 images" in printed.read()
 
 
 def test_no_terminal_no_tqdm() -> None:

@@ -28,9 +28,21 @@ _STEP = 1024
 
 @lru_cache(maxsize=1)
 def notmnist() -> Pixels:
-    """The whole notMNIST_small, without its two empty files: (18,724, 28, 28, 1)."""
+    """Every fourth image of notMNIST_small: (4,681, 28, 28, 1)."""
+    return read_notmnist(4)
+
+
+@lru_cache(maxsize=1)
+def all_notmnist() -> Pixels:
+    """The whole notMNIST_small: (18,724, 28, 28, 1)."""
+    return read_notmnist(1)
+
+
+def read_notmnist(step: int) -> Pixels:
+    """Read every `step`th image of notMNIST_small, without its two empty files."""
     with tarfile.open(DATA / "notMNIST_small.tar.gz") as archive:
-        files = [archive.extractfile(member) for member in archive if member.isfile() and member.size]
+        members = [member for member in archive if member.isfile() and member.size][::step]
+        files = map(archive.extractfile, members)
         return np.stack([np.asarray(Image.open(io.BytesIO(file.read()))) for file in files if file])[..., None]
 
 
@@ -91,10 +103,16 @@ def brute_force(pixels: Pixels, threshold: str) -> tuple[Places, NDArray[np.floa
 
 
 @pytest.mark.parametrize(
-    ("images", "count", "pairs"), [(notmnist, 18_724, 28_420), (mnist, 10_000, 1_524)], ids=["notMNIST", "MNIST"]
+    ("images", "count", "pairs"),
+    [
+        (notmnist, 4_681, 1_667),
+        pytest.param(all_notmnist, 18_724, 28_420, marks=pytest.mark.stress),
+        (mnist, 10_000, 1_524),
+    ],
+    ids=["a fourth of notMNIST", "notMNIST", "MNIST"],
 )
 def test_cosine_finds_what_brute_force_finds(images: Callable[[], Pixels], count: int, pairs: int) -> None:
-    """254 of notMNIST are constant: as pairs of one another they would be 32,131 more."""
+    """254 of all notMNIST are constant: as pairs of one another they would be 32,131 more."""
     pixels = images()
     assert len(pixels) == count
     found, scores = matched("cosine:0.95", pixels)
@@ -117,4 +135,4 @@ def test_hamming_finds_what_brute_force_finds(name: str) -> None:
     assert np.array_equal(found, np.concatenate(expected))
     apart = np.bitwise_count(words[found >> 32] ^ words[found & 2**32 - 1])
     assert np.array_equal(scores, 1 - apart.astype(np.float32) / 64)
-    assert len(found) > 1000
+    assert len(found) > 100

@@ -96,9 +96,12 @@ def run_command(words: Sequence[str], *, report: bool = False, patches: Mapping[
     import_module("pipeline.cli").main()
 
 
-def start_command(*words: object, report: bool = False, **options: Any) -> Forked:
-    """Start a command of imagelake in a process of its own; `options` as of `Forked`."""
-    return Forked("forked:run_command", list(map(str, words)), {"report": report}, **options)
+def start_command(
+    *words: object, report: bool = False, patches: Mapping[str, Any] | None = None, **options: Any
+) -> Forked:
+    """Start a command of imagelake in a process of its own; see `run_command`, and `Forked` for `options`."""
+    settings = {"report": report, "patches": dict(patches or {})}
+    return Forked("forked:run_command", list(map(str, words)), settings, **options)
 
 
 def _no_report(lake: Any) -> str:
