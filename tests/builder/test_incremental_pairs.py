@@ -136,7 +136,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def follow(steps: Sequence[Step], seed: int) -> None:
-    """Take steps and build after each, in small pieces; compare every fourth with a build from nothing, in one piece."""
+    """Take steps and build after each, in small pieces; compare every fourth with a build from nothing in one piece."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), np.random.default_rng(seed))
         with patch.multiple(pair, **SMALL):

@@ -187,7 +187,7 @@ def test_too_many_pairs_change_nothing_and_the_next_build_finds_them(tmp_path: P
     assert pairs_of(root) == matched(root)
 
 
-@pytest.mark.parametrize("held", [1, 2])
+@pytest.mark.parametrize("held", [1, pytest.param(2, marks=pytest.mark.stress)])
 def test_a_basis_of_next_to_no_images_will_do(tmp_path: Path, held: int) -> None:
     """The first source has next to no images: the basis is fitted to these, and the next build uses it."""
     written(tmp_path, "two")
