@@ -70,8 +70,9 @@ audit: .venv/audit/.ready  ## known vulnerabilities of pinned packages, by pip-a
 wheel: $(READY)  ## build the wheel and try it in a new environment, without the lock
 	$(BIN)/python .ci/try_wheel.py
 
-stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many writers, hostile and damaged inputs
-	IMAGELAKE_EXAMPLES=thorough $(BIN)/pytest -m stress -s
+stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many writers, hostile and damaged inputs; laws with more examples
+	$(BIN)/pytest -m stress -s
+	$(TESTS) -m "hypothesis and not stress and not ray and not bucket" --hypothesis-profile thorough
 
 bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alternative
 	$(BIN)/python benchmarks/flow.py

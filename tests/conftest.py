@@ -1,7 +1,6 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from commands import Run, run_command
 from damaged_lakes import Case, copy_of, make_lake
+from examples import THOROUGH
 from feeding import Pictures, write_pictures
 from hypothesis import HealthCheck, settings
 from lake_bucket import MISSING, bucket_variables, conditional_server, make_bucket
@@ -25,10 +25,10 @@ from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
 from pipeline.lake_handle import Lake
 
-# Machines are shared and slow: how long an example takes says nothing. `make stress` tries four times as many examples.
+# Machines are shared and slow: how long an example takes says nothing. `make stress` tries more examples.
 settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
-settings.register_profile("thorough", settings.get_profile("quick"), max_examples=100)
-settings.load_profile(os.environ.get("IMAGELAKE_EXAMPLES", "quick"))
+settings.register_profile(THOROUGH, parent=settings.get_profile("quick"), max_examples=100)
+settings.load_profile("quick")
 
 # Fixtures that start a server or a cluster: their tests have a step of their own in CI.
 SERVERS = {"ray": {"ray_here"}, "bucket": {"s3_endpoint", "lake_endpoint"}}

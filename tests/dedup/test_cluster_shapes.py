@@ -5,6 +5,7 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ TURNS = pytest.mark.parametrize(("bits", "entries"), [(64, 2_000_000), (1, 1), (
 
 
 @TURNS
+@few(20)
 @given(PAIRS)
 def test_shapes_of_components_and_stars_equal_those_of_a_search(bits: int, entries: int, pairs: Pairs) -> None:
     frame = pairs_of(pairs)
@@ -86,12 +88,14 @@ def test_shapes_of_components_and_stars_equal_those_of_a_search(bits: int, entri
         assert shapes.rows() == searched(clusters, frame)
 
 
+@few(30)
 @given(PAIRS, st.dictionaries(st.integers(0, len(IDS) - 1), st.integers(0, 3)))
 def test_clusters_that_are_not_made_of_the_pairs_have_shapes_too(pairs: Pairs, heads: dict[int, int]) -> None:
     clusters, frame = clusters_of(heads), pairs_of(pairs)
     assert cluster_shapes(clusters, frame).rows() == searched(clusters, frame)
 
 
+@few(30)
 @given(PAIRS, st.randoms(use_true_random=False), st.sampled_from([2, 2_000]))
 def test_order_and_repeats_of_the_rows_change_nothing(pairs: Pairs, random: object, exact: int) -> None:
     frame = pairs_of(pairs)
@@ -103,6 +107,7 @@ def test_order_and_repeats_of_the_rows_change_nothing(pairs: Pairs, random: obje
         assert cluster_shapes(shuffled, more).equals(cluster_shapes(clusters, frame))
 
 
+@few(30)
 @given(PAIRS)
 def test_large_clusters_get_a_bound_that_is_at_least_half_and_never_more(pairs: Pairs) -> None:
     frame = pairs_of(pairs)

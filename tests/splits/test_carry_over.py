@@ -1,10 +1,12 @@
 """Images keep the role that they had in the previous split."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +39,7 @@ UNLINKED = images(200, st.sampled_from([0, 0, 11, 12, 13]), least=1, most=30)
 LINKED = images(200, st.sampled_from([0, 1, 2, 3, 12]), least=1, most=30)
 
 
+@cache
 def name(i: int) -> bytes:
     return np.random.default_rng(i).bytes(16)
 
@@ -57,6 +60,7 @@ def roles(drawn: Drawn) -> dict[bytes, str]:
     return dict(drawn.rows.filter("kept").select("image_id", "role").rows())
 
 
+@few(25)
 @given(OLD, ASKS, st.integers(0, 9))
 def test_drawing_again_changes_nothing(old: Images, asks: dict[str, Any], seed: int) -> None:
     spec = spec_of(seed=seed, **asks)
@@ -66,6 +70,7 @@ def test_drawing_again_changes_nothing(old: Images, asks: dict[str, Any], seed: 
     assert again.moves == STILL
 
 
+@few(25)
 @given(OLD, UNLINKED, ASKS, st.integers(0, 9))
 def test_images_without_links_move_no_other_image(old: Images, new: Images, asks: dict[str, Any], seed: int) -> None:
     spec = spec_of(seed=seed, **asks)
@@ -77,6 +82,7 @@ def test_images_without_links_move_no_other_image(old: Images, new: Images, asks
     assert roles(first).items() <= roles(back).items()
 
 
+@few(25)
 @given(OLD, LINKED, ASKS, st.permutations(ROLES))
 def test_links_move_only_what_they_link(old: Images, new: Images, asks: dict[str, Any], keep: tuple[str, ...]) -> None:
     """New images make clusters of 1, 2 and 3 larger, and one more link makes one group of 4 and 5."""
@@ -94,6 +100,7 @@ def test_links_move_only_what_they_link(old: Images, new: Images, asks: dict[str
         assert {now[image] for image in linked if image in now} == {stays}
 
 
+@few(25)
 @given(OLD, st.integers(0, 9))
 def test_requesting_less_frees_the_end_and_requesting_more_fills_up(old: Images, seed: int) -> None:
     old = {i: (label, "train", 0) for i, (label, _, _) in old.items()}

@@ -1,6 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_every_class_fills_its_quota_and_no_image_has_two_roles() -> None:
     assert all(sorted(rows.filter(role=role)["rank"]) == list(range(n)) for role, n in [("train", 90), ("valid", 31)])
 
 
+@few(20)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_files_does_not_matter(random: object) -> None:
     shuffled = POOL.sample(fraction=1, shuffle=True, seed=random.randrange(2**31))  # type: ignore[attr-defined] # hypothesis' own Random

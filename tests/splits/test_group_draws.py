@@ -1,11 +1,13 @@
 """Splits of whole groups: they never leak, and their sizes are close to what the recipe requests."""
 
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
+from examples import few
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -64,6 +66,7 @@ SPECS = st.builds(
 )
 
 
+@cache
 def name(i: int) -> bytes:
     return np.random.default_rng(i).bytes(16)
 
@@ -114,6 +117,7 @@ def groups_of(images: list[Image]) -> list[set[int]]:
     return groups
 
 
+@few(30)
 @given(SPECS, IMAGES)
 def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, Any], images: list[Image]) -> None:
     sources = {keys[role]["from"] for role in ROLES}
@@ -131,6 +135,7 @@ def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, 
     assert torn.is_empty() or spec.protected
 
 
+@few(30)
 @given(SPECS, IMAGES)
 def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
     keys: dict[str, Any], images: list[Image]
@@ -155,6 +160,7 @@ def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
     assert all(found.to_list() == list(range(len(found))) for found in ranks["rank"])
 
 
+@few(30)
 @given(SPECS, IMAGES, st.integers(0, 2**32))
 def test_the_order_of_images_and_clusters_does_not_matter(keys: dict[str, Any], images: list[Image], seed: int) -> None:
     spec, drawn = try_draw(keys, images)
@@ -165,6 +171,7 @@ def test_the_order_of_images_and_clusters_does_not_matter(keys: dict[str, Any], 
     assert again.deviation.equals(drawn.deviation)
 
 
+@few(30)
 @given(st.lists(st.sampled_from("AABC"), min_size=30, max_size=80), st.integers(0, 99))
 def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: int) -> None:
     images = [Image(label) for label in labels]
@@ -188,6 +195,7 @@ def test_the_rest_of_a_share_goes_to_the_labels_with_the_largest_fractions() -> 
     assert drawn.deviation["asked"].to_list() == drawn.deviation["got"].to_list() == [3, 4, 5, 4, 3, 5]
 
 
+@few(30)
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from("AAB")), min_size=10, max_size=40), st.integers(0, 99))
 def test_groups_of_one_label_differ_from_the_request_by_at_most_half_the_largest(
     groups: list[tuple[int, str]], seed: int
@@ -202,8 +210,10 @@ def test_groups_of_one_label_differ_from_the_request_by_at_most_half_the_largest
 def test_classes_keep_their_proportion_and_large_groups_find_a_place() -> None:
     images = [Image(exact=1)] * 500 + [Image("AB"[i % 5 // 4]) for i in range(500)]
     shares = {"train": 0.8, "valid": 0.1, "test": 0.1}
-    for seed in range(10):
-        drawn = draw(spec_of(seed=seed, **{r: {"from": "train", "share": s} for r, s in shares.items()}), images)
+    tables = frames(images)
+    for seed in range(5):
+        spec = spec_of(seed=seed, **{r: {"from": "train", "share": s} for r, s in shares.items()})
+        drawn = draw_groups(spec, *tables)
         assert drawn.deviation.rows() == [
             ("train", "A", 720, 720),
             ("train", "B", 80, 80),
@@ -216,9 +226,9 @@ def test_classes_keep_their_proportion_and_large_groups_find_a_place() -> None:
 
 def test_a_large_group_is_in_a_sample_as_often_as_a_small_one() -> None:
     images = [Image(exact=1 + i // 20) for i in range(400)] + [Image() for _ in range(600)]
-    spec = {"train": {"from": "train", "size": 200}}
-    drawn = pl.concat(draw(spec_of(seed=seed, **spec), images).rows for seed in range(100))
-    assert 65 < drawn["image_id"].is_in([name(i) for i in range(400)]).sum() / 100 < 95  # 80 of 200
+    spec, tables = {"train": {"from": "train", "size": 200}}, frames(images)
+    drawn = pl.concat(draw_groups(spec_of(seed=seed, **spec), *tables).rows for seed in range(40))
+    assert 65 < drawn["image_id"].is_in([name(i) for i in range(400)]).sum() / 40 < 95  # 80 of 200
 
 
 @pytest.mark.parametrize(

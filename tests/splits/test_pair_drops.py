@@ -1,6 +1,7 @@
 """If clusters are stars, no pair links kept rows of two roles either."""
 
 import polars as pl
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ def made(rows: list[tuple[str, bool]], links: set[tuple[int, int]], keep: list[s
     return sanitize(spec, drawn, {"r": clusters}, {"r": pairs}).with_columns(safe=drawn["dataset"] == "safe")
 
 
+@few(40)
 @given(ROWS, LINKS, st.permutations(ROLES))
 def test_no_pair_is_left_in_two_roles_but_of_protected_rows(
     rows: list[tuple[str, bool]], links: set[tuple[int, int]], keep: list[str]

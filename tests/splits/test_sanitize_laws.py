@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import polars as pl
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,6 +169,7 @@ def clusters_of(rows: list[Row], result: pl.DataFrame, rule: str) -> dict[int, l
     return found
 
 
+@few(60)
 @given(SPECS, ROWS)
 def test_policies_do_what_their_docstrings_say(spec: SplitPart, rows: list[Row]) -> None:
     expected = sanitized(spec, rows)
@@ -177,6 +179,7 @@ def test_policies_do_what_their_docstrings_say(spec: SplitPart, rows: list[Row])
         assert found == ((False, drop.rule, name(drop.keeper), drop.reason) if drop else (True, None, None, None))
 
 
+@few(25)
 @given(SPECS, ROWS)
 def test_law_4_no_cluster_has_kept_rows_in_two_roles_but_protected_ones(spec: SplitPart, rows: list[Row]) -> None:
     result = apply(spec, rows)
@@ -197,6 +200,7 @@ def test_law_4_no_cluster_has_kept_rows_in_two_roles_but_protected_ones(spec: Sp
         assert set(listed.explode("datasets")["datasets"]) <= set(spec.protected)
 
 
+@few(25)
 @given(SPECS, ROWS)
 def test_law_8_every_dropped_row_names_a_rule_an_image_of_its_cluster_and_a_reason(
     spec: SplitPart, rows: list[Row]
@@ -217,18 +221,21 @@ def test_law_8_every_dropped_row_names_a_rule_an_image_of_its_cluster_and_a_reas
         assert why[row["reason"]]
 
 
+@few(25)
 @given(SPECS, ROWS)
 def test_protected_rows_are_never_dropped(spec: SplitPart, rows: list[Row]) -> None:
     kept = apply(spec, rows)["kept"]
     assert all(kept[i] for i, row in enumerate(rows) if row.dataset in spec.protected)
 
 
+@few(25)
 @given(SPECS, ROWS)
 def test_sanitizing_what_is_kept_drops_nothing_more(spec: SplitPart, rows: list[Row]) -> None:
     drawn = frame(rows).filter(apply(spec, rows)["kept"])
     assert sanitize(spec, drawn, tables(rows))["kept"].all()
 
 
+@few(25)
 @given(SPECS, ROWS, st.integers(0, 2**32))
 def test_the_order_of_rows_and_clusters_does_not_matter(spec: SplitPart, rows: list[Row], seed: int) -> None:
     shuffled = {rule: t.sample(fraction=1, shuffle=True, seed=seed) for rule, t in tables(rows).items()}
@@ -236,6 +243,7 @@ def test_the_order_of_rows_and_clusters_does_not_matter(spec: SplitPart, rows: l
     assert result.sort("image_id").equals(apply(spec, rows))
 
 
+@few(25)
 @given(SPECS, ROWS)
 def test_the_first_role_to_keep_loses_nothing_to_others(spec: SplitPart, rows: list[Row]) -> None:
     result = apply(spec.model_copy(update={"protected": (), "conflicts": "keep"}), rows)

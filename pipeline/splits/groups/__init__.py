@@ -16,6 +16,8 @@ from pipeline.splits.draw import rank_rows
 from pipeline.splits.groups.assign import NO_ROLE, Assigned, PreviousSplit, Roles, assign
 from pipeline.splits.groups.pool import Counts, Pool, make_pool
 
+_DROP_REASONS = {"image_id": pl.Binary, "dropped_by": pl.String, "dropped_for": pl.Binary, "reason": pl.String}
+
 
 class Moves(NamedTuple):
     """How many images of the previous split are no longer in their role, among those that can still be drawn.
@@ -120,6 +122,8 @@ def _split_rows(spec: SplitPart, pool: Pool, role: Roles, clusters: Mapping[str,
 def _drop_reasons(rows: pl.DataFrame, spec: SplitPart, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Find the rule and the image for which every row is dropped: image_id, dropped_by, dropped_for, reason."""
     kept, dropped = rows.filter("kept"), rows.filter(~pl.col("kept")).select("image_id", "number", "group")
+    if dropped.is_empty():
+        return pl.DataFrame(schema=_DROP_REASONS)
     direct, linked = [], []
     for position, rule in enumerate(spec.groups):
         members = clusters[rule].select("image_id", "cluster_id")
