@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import polars as pl
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,7 @@ def written(clusters: str) -> pl.DataFrame:
     return frame_of({ord(image): n for n, images in enumerate(clusters.split()) for image in images})
 
 
+@few(40)
 @given(HEADS, HEADS)
 def test_counts_equal_those_of_sets(then: Heads, now: Heads) -> None:
     before, after = sets_of(then), sets_of(now)

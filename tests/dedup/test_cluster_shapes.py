@@ -77,7 +77,7 @@ TURNS = pytest.mark.parametrize(("bits", "entries"), [(64, 2_000_000), (1, 1), (
 
 
 @TURNS
-@few(20)
+@few(15)
 @given(PAIRS)
 def test_shapes_of_components_and_stars_equal_those_of_a_search(bits: int, entries: int, pairs: Pairs) -> None:
     frame = pairs_of(pairs)

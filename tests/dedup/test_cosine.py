@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from examples import few
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def places(near: NDArray[np.bool_]) -> Pairs:
     return set(zip(*(part.tolist() for part in np.nonzero(near)), strict=True))
 
 
-@settings(max_examples=40)
+@few(60)
 @given(SEEDS, st.integers(0, 30), st.integers(0, 20), st.sampled_from(CASES))
 def test_pairs_equal_integer_arithmetic(seed: int, n: int, m: int, case: tuple[tuple[int, int, int], str]) -> None:
     shape, threshold = case
@@ -204,7 +205,7 @@ def shaded(rng: np.random.Generator, n: int, shape: tuple[int, int, int]) -> Pix
     return np.asarray(rows + rng.choice([0, 15], (n, 1, 1, 1)), np.uint8)
 
 
-@settings(max_examples=30)
+@few(40)
 @given(
     SEEDS, st.one_of(st.sampled_from(WIDE), st.tuples(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3])))
 )

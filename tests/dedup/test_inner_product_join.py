@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from examples import few
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def scaled(rows: NDArray[np.int64]) -> Vectors:
     return np.asarray(rows / UNIT, np.float32)
 
 
-@settings(max_examples=40)
+@few(30)
 @given(SEEDS, st.integers(0, 700), st.integers(1, 130), st.booleans(), st.floats(0.5, 1))
 def test_no_pair_is_missed_and_none_is_far_below(seed: int, n: int, d: int, itself: bool, threshold: float) -> None:  # noqa: FBT001
     rng = np.random.default_rng(seed)
@@ -110,7 +111,7 @@ def test_no_pair_is_missed_and_none_is_far_below(seed: int, n: int, d: int, itse
     check(left, right, threshold)
 
 
-@settings(max_examples=60)
+@few(40)
 @given(SEEDS, st.integers(0, 60), st.integers(1, 130), st.booleans(), st.sampled_from([1, 2, 5, 40, 130]))
 def test_results_do_not_depend_on_block_sizes_or_basis(seed: int, n: int, d: int, itself: bool, k: int) -> None:  # noqa: FBT001
     """Verification costs nothing here, so the shortest prefix is chosen and most length is in the rest."""
@@ -121,7 +122,7 @@ def test_results_do_not_depend_on_block_sizes_or_basis(seed: int, n: int, d: int
         check(left, right, float(rng.choice([0.5, 0.8, 0.95, 1])))
 
 
-@settings(max_examples=40)
+@few(30)
 @given(SEEDS, st.integers(0, 300), st.integers(1, 130), st.sampled_from(TIES), st.booleans())
 def test_pairs_exactly_at_the_threshold_are_found_and_the_next_below_are_not(
     seed: int,
@@ -211,6 +212,6 @@ def test_empty_inputs_and_a_join_that_is_stopped_early() -> None:
         assert found(left, right, 0.9).size == 0
     assert found(one, one, 0.9).tolist() == [0]
     assert found(np.zeros((9, 5), np.float32), None, 0.5).size == 0
-    many = np.repeat(one, 5000, axis=0)
+    many = np.repeat(one, 2500, axis=0)
     i, j = next(inner_product_join(many, None, 0.9))
     assert len(i) == len(j) > 1024

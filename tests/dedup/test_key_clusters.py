@@ -6,6 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def groups_of(rows: Rows) -> dict[int, list[int]]:
     return {shown: members for shown, members in groups.items() if len(members) > 1}
 
 
+@few(40)
 @given(IMAGES, st.randoms())
 def test_clusters_are_groups_of_equal_images(rows: Rows, random: object) -> None:
     index, _, names = lake_of(rows)
@@ -58,6 +60,7 @@ def test_clusters_are_groups_of_equal_images(rows: Rows, random: object) -> None
     assert cluster_by_keys(shuffled.lazy()).collect().equals(clusters)
 
 
+@few(60)
 @given(
     st.lists(st.tuples(st.sampled_from(["exact", "sign"]), st.integers(-2, 2), st.integers(0, 1)), max_size=30),
     st.sampled_from([(1, 8), (2, 8), (1, 1), (100_000, 8)]),
@@ -81,6 +84,7 @@ def test_clusters_have_equal_rule_key_and_signature_for_any_batch_size(
     assert found.columns == ["cluster_id", "image_id", "label", "dataset", "split", "rule"]
 
 
+@few(40)
 @given(IMAGES)
 def test_overlap_counts_images_of_one_role_that_occur_in_another(rows: Rows) -> None:
     index, members, _ = lake_of(rows)
@@ -100,6 +104,7 @@ def test_overlap_counts_images_of_one_role_that_occur_in_another(rows: Rows) -> 
     assert found.select("rule", "role", "other").rows() == sorted(expected)
 
 
+@few(40)
 @given(IMAGES)
 def test_redundancy_and_conflicts_count_clusters_inside_a_role(rows: Rows) -> None:
     index, members, names = lake_of(rows)

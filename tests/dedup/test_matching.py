@@ -8,6 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 import pytest
+from examples import few
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def comparison(name: str) -> Comparison:
     return found
 
 
-@settings(max_examples=40)
+@few(16)
 @given(SEEDS, st.tuples(*3 * [st.integers(0, 30)]), RULES)
 def test_blocks_against_blocks_are_their_union(seed: int, counts: tuple[int, int, int], name: str) -> None:
     rule = comparison(name)
@@ -107,7 +108,7 @@ def test_blocks_against_blocks_are_their_union(seed: int, counts: tuple[int, int
     assert images.pairs(rule, two, one) == images.pairs(rule, one, two)
 
 
-@settings(max_examples=40)
+@few(25)
 @given(SEEDS, st.integers(2, 60), RULES, st.sampled_from([1, 8, 2**20]), st.integers(1, 400))
 def test_pairs_do_not_depend_on_the_memory_limit(seed: int, n: int, name: str, gathered: int, held: int) -> None:
     """Images have 36 bytes; at least four are held."""
@@ -124,19 +125,7 @@ def test_pairs_do_not_depend_on_the_memory_limit(seed: int, n: int, name: str, g
     assert all(len(ids) <= max(4, held * 10 // 36) for ids in images.reads)
 
 
-@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 8))
-def test_combined_results_have_every_pair_once_and_in_order(sizes: list[int], minimum: int) -> None:
-    stops = np.cumsum([0, *sizes])
-    results = [(np.arange(a, b), np.arange(a, b) + 100, np.arange(a, b) / 2) for a, b in pairwise(stops)]
-    combined = list(combine_small(iter(results), minimum))
-    pairs = [pair for arrays in combined for pair in zip(*(array.tolist() for array in arrays), strict=True)]
-    assert pairs == [(n, n + 100, n / 2) for n in range(sum(sizes))]
-    lengths = [len(left) for left, *_ in combined]
-    assert all(length >= minimum for length in lengths[:-1])
-    assert 0 not in lengths
-
-
-@settings(max_examples=30)
+@few(20)
 @given(SEEDS, st.integers(1, 60), st.sampled_from(["cosine:0.9", "cosine:0.98"]))
 def test_only_the_pixels_of_candidates_are_read(seed: int, n: int, name: str) -> None:
     rule = comparison(name)

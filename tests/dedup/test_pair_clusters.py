@@ -6,6 +6,7 @@ from typing import Literal
 
 import polars as pl
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def one_by_one(pairs: Pairs) -> dict[int, int]:
     }
 
 
+@few(60)
 @given(PAIRS)
 def test_components_equal_union_find(pairs: Pairs) -> None:
     assert link(frame_of(pairs), "components").rows() == rows_of(union_find(pairs))
@@ -89,6 +91,7 @@ def test_stars_equal_the_greedy_loop_if_decisions_take_many_rounds(reach: int) -
     assert link(frame_of(pairs, MANY), "stars").rows() == rows_of(one_by_one(pairs), MANY)
 
 
+@few(50)
 @given(PAIRS)
 def test_every_member_of_a_star_is_paired_with_its_representative(pairs: Pairs) -> None:
     known = set(frame_of(pairs).rows())
@@ -98,6 +101,7 @@ def test_every_member_of_a_star_is_paired_with_its_representative(pairs: Pairs) 
     assert stars["image_id"].is_unique().all()
 
 
+@few(40)
 @given(PAIRS, st.randoms(use_true_random=False), st.sampled_from(METHODS))
 def test_order_and_repeats_of_the_rows_change_nothing(
     pairs: Pairs, random: object, method: Literal["components", "stars"]
