@@ -3,8 +3,9 @@ from itertools import chain, islice, zip_longest
 
 import numpy as np
 import pytest
+from examples import few
 from feeding import BYTES, Pictures, feed_of, images_of, once, shown
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ counts = st.integers(0, 400)
 sizes = st.integers(1, 70)
 # From less than one image to more than all of them: windows of one row group, windows of some, the whole role.
 buffers = st.integers(1, 500 * BYTES)
-few = st.integers(1, 4)
+parts_of = st.integers(1, 4)
 seeds = st.integers(0, 2**70)
 
 
@@ -42,7 +43,8 @@ def parts(feed: Feed, world_size: int, workers: int) -> list[list[Feed]]:
     return [[rank.part(worker, workers) for worker in range(workers)] for rank in ranks]
 
 
-@given(counts, sizes, buffers, few, few, st.integers(-3, 3), seeds)
+@few(30)
+@given(counts, sizes, buffers, parts_of, parts_of, st.integers(-3, 3), seeds)
 def test_ranks_and_workers_show_every_image_once(  # noqa: PLR0913, PLR0917 - a law of them all
     pictures: Pictures, count: int, size: int, buffer: int, world_size: int, workers: int, epoch: int, seed: int
 ) -> None:
@@ -59,7 +61,8 @@ def test_ranks_and_workers_show_every_image_once(  # noqa: PLR0913, PLR0917 - a 
     assert sorted(listed) == sorted(some(count).tolist())
 
 
-@given(counts, sizes, buffers, few, few, st.data())
+@few(30)
+@given(counts, sizes, buffers, parts_of, parts_of, st.data())
 def test_a_state_goes_on_with_the_batch_after(  # noqa: PLR0913, PLR0917 - a law of them all
     pictures: Pictures, count: int, size: int, buffer: int, world_size: int, workers: int, data: st.DataObject
 ) -> None:
@@ -75,8 +78,8 @@ def test_a_state_goes_on_with_the_batch_after(  # noqa: PLR0913, PLR0917 - a law
     assert before + after == every
 
 
-@settings(max_examples=20)
-@given(st.integers(12, 400), buffers, few, few)
+@few(8)
+@given(st.integers(12, 400), buffers, parts_of, parts_of)
 def test_another_epoch_or_seed_is_another_order(
     pictures: Pictures, count: int, buffer: int, world_size: int, workers: int
 ) -> None:
@@ -92,7 +95,8 @@ def test_another_epoch_or_seed_is_another_order(
     assert len({tuple(listed) for listed in orders}) == 3
 
 
-@given(counts, sizes, few, st.booleans())
+@few(25)
+@given(counts, sizes, parts_of, st.booleans())
 def test_a_role_that_fits_is_shuffled_whole_and_ranks_have_parts_of_one_order(
     pictures: Pictures,
     count: int,
@@ -116,7 +120,8 @@ def test_a_role_that_fits_is_shuffled_whole_and_ranks_have_parts_of_one_order(
         assert list(chain.from_iterable(listed)) == order
 
 
-@given(counts, sizes, buffers, few)
+@few(25)
+@given(counts, sizes, buffers, parts_of)
 def test_drop_last_leaves_the_same_full_batches_to_every_rank(
     pictures: Pictures, count: int, size: int, buffer: int, world_size: int
 ) -> None:

@@ -5,6 +5,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import few
 from feeding import Pictures
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ def series(pictures: Pictures, chosen: list[int]) -> pl.Series:
     return pl.Series([pictures.image_ids[n].tobytes() for n in chosen], dtype=pl.Binary)
 
 
+@few(30)
 @given(st.lists(st.integers(0, 399), unique=True, max_size=60))
 def test_any_images_are_found_and_read_in_the_order_asked_for(pictures: Pictures, chosen: list[int]) -> None:
     where = locate(pictures.files, series(pictures, chosen))
@@ -29,6 +31,7 @@ def test_any_images_are_found_and_read_in_the_order_asked_for(pictures: Pictures
         np.testing.assert_array_equal(gather(where.take(lying)), pictures.pixels[sorted(chosen)])
 
 
+@few(40)
 @given(st.data())
 def test_ids_that_share_their_first_half_are_told_apart(data: st.DataObject) -> None:
     # Few different halves, so that most are shared.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
@@ -60,6 +61,7 @@ def test_parts_are_merged_in_the_order_of_the_whole(order: list[int], cuts: list
         np.testing.assert_array_equal(one, other)
 
 
+@few(40)
 @given(PAIRS)
 def test_confusion_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = map(list, zip(*pairs, strict=True))
@@ -91,6 +93,7 @@ def brute(predictions: Predictions) -> list[tuple[float, float, float]]:
     return found
 
 
+@few(50)
 @given(SCORED.filter(lambda rows: any(label for label, _ in rows)))
 def test_the_curve_has_every_threshold(rows: list[tuple[int, int]]) -> None:
     predictions = scored(rows)
@@ -101,6 +104,7 @@ def test_the_curve_has_every_threshold(rows: list[tuple[int, int]]) -> None:
     assert curve.average == pytest.approx(average_precision_score(predictions.labels, predictions.score))
 
 
+@few(50)
 @given(SCORED.filter(lambda rows: any(label for label, _ in rows)), st.floats(0.01, 0.99))
 def test_the_threshold_for_a_precision_is_the_lowest(rows: list[tuple[int, int]], precision: float) -> None:
     predictions = scored(rows)
@@ -126,6 +130,7 @@ def test_a_threshold_is_measured_on_images_that_it_was_not_chosen_on() -> None:
     assert values == {"threshold": 1.0, "precision_at": 0.5, "recall_at": 0.5}
 
 
+@few(50)
 @given(SCORED.filter(lambda rows: any(label for label, _ in rows)))
 def test_a_drawn_curve_is_part_of_the_whole_one(rows: list[tuple[int, int]]) -> None:
     predictions = scored(rows)

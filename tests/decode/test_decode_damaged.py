@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from making import decoded, encoded, pictures, png, shard_of
 from numpy.typing import NDArray
@@ -96,14 +97,14 @@ def test_what_is_no_image_says_so(data: bytes) -> None:
     st.binary(max_size=200),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"RIFF", b"II*\0", b"P5 "]),
 )
-@settings(max_examples=75)
+@few(150, thorough=300)
 def test_any_bytes_end_as_a_picture_or_a_reject(data: bytes, start: bytes) -> None:
     for result in decoded(shard_of(start + data, data + start), mode="RGB", on_mismatch="resize", max_pixels=10**6):
         assert result.reason in REASONS if isinstance(result, Reject) else result.ndim == 3
 
 
 @given(st.data())
-@settings(max_examples=50)
+@few(50)
 def test_a_jpeg_with_wild_bytes_ends_as_a_picture_or_a_reject(data: st.DataObject) -> None:
     broken = bytearray(encoded(SMOOTH, "JPEG"))
     for at in data.draw(st.lists(st.integers(0, len(broken) - 1), min_size=1, max_size=9)):

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from making import encoded, pictures, png_chunk
 from numpy.typing import NDArray
@@ -108,13 +109,13 @@ _EXTRAS = [
 
 
 @given(st.data(), st.sampled_from(SPECS))
-@settings(max_examples=150)
+@few(200, thorough=600)
 def test_any_png_decodes_as_pillow_decodes_it(data: st.DataObject, spec: DecodePart) -> None:
     agrees(data.draw(st.composite(hand_made)()), spec)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["L", "RGB"]), st.integers(0, 2**31), st.data())
-@settings(max_examples=75)
+@few(75, thorough=300)
 def test_any_jpeg_decodes_as_pillow_decodes_it(
     width: int, height: int, mode: str, seed: int, data: st.DataObject
 ) -> None:

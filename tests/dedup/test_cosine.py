@@ -95,7 +95,7 @@ def places(near: NDArray[np.bool_]) -> Pairs:
     return set(zip(*(part.tolist() for part in np.nonzero(near)), strict=True))
 
 
-@few(60)
+@few(60, thorough=120)
 @given(SEEDS, st.integers(0, 30), st.integers(0, 20), st.sampled_from(CASES))
 def test_pairs_equal_integer_arithmetic(seed: int, n: int, m: int, case: tuple[tuple[int, int, int], str]) -> None:
     shape, threshold = case

@@ -86,7 +86,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("delay", [0, 0.2, 0.5, 1])
+@pytest.mark.parametrize(
+    "delay", [0, 0.5, *(pytest.param(delay, marks=pytest.mark.stress) for delay in (0.1, 0.2, 0.3, 1, 2))]
+)
 def test_ctrl_c_is_quick_and_quiet(tmp_path: Path, delay: float) -> None:
     (tmp_path / "in.toml").write_text(
         '[lake]\nroot = "lake"\n'

@@ -1,11 +1,11 @@
-"""How many examples of a law are drawn: fewer by default for those whose examples take long, all of them for stress."""
+"""How many examples of a law are drawn: fewer by default if they take long, all of them by `make stress`."""
 
 from hypothesis import settings
 
-# `pytest --hypothesis-profile thorough` loads it; see `make stress`.
+# `pytest --hypothesis-profile thorough` loads it.
 THOROUGH = "thorough"
 
 
-def few(count: int) -> settings:
-    """Draw `count` examples of a test; as many as Hypothesis draws by default if the profile is `thorough`."""
-    return settings() if settings.get_current_profile_name() == THOROUGH else settings(max_examples=count)
+def few(count: int, *, thorough: int = 100) -> settings:
+    """Draw `count` examples of a test; `thorough` examples if the profile of that name is loaded."""
+    return settings(max_examples=thorough if settings.get_current_profile_name() == THOROUGH else count)

@@ -43,7 +43,7 @@ def test_wrong_values_with_a_right_checksum_are_named_by_image(case: Case) -> No
     assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_cut_file_is_named(case: Case, share: float) -> None:
     file = case.file("images", "split=test")
     cut(file, min(int(file.stat().st_size * share), file.stat().st_size - 1))
@@ -79,8 +79,10 @@ def test_a_flip_in_a_footer_is_found_or_changes_no_value(case: Case, table: str)
         file.write_bytes(whole)
 
 
-@pytest.mark.parametrize("table", ["images", "clusters", "releases"])
-@pytest.mark.parametrize("damage", ["gone", "cut", "garbled"])
+@pytest.mark.parametrize(
+    ("table", "damage"),
+    [("images", "gone"), ("releases", "gone"), ("clusters", "cut"), ("releases", "cut"), ("images", "garbled")],
+)
 def test_a_damaged_log_is_named_and_stops_a_repair(case: Case, table: str, damage: str) -> None:
     log = Path(case.root, table, "_delta_log", f"{1:020}.json")
     if damage == "gone":

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import few
 from exported import export_main, labels_of, pictures_of, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,6 +107,7 @@ def test_hostile_labels_become_safe_names() -> None:
     assert folder_names(["A", "n01440764", "cat-dog_1.5"]) == {x: x for x in ("A", "n01440764", "cat-dog_1.5")}
 
 
+@few(40)
 @given(st.sets(st.one_of(st.text(max_size=150), st.sampled_from(HOSTILE), st.text("aAbB._-%/\\é", max_size=4))))
 def test_any_labels_become_safe_names_of_their_own(labels: set[str]) -> None:
     listed = sorted(labels)
