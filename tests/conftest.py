@@ -25,10 +25,10 @@ from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
 from pipeline.lake_handle import Lake
 
-# Machines are shared and slow: how long an example takes says nothing.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile(THOROUGH, parent=settings.get_profile("steady"))
-settings.load_profile("steady")
+# Machines are shared and slow: how long an example takes says nothing. `make stress` tries more examples.
+settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+settings.register_profile(THOROUGH, parent=settings.get_profile("quick"), max_examples=100)
+settings.load_profile("quick")
 
 # Fixtures that start a server or a cluster: their tests have a step of their own in CI.
 SERVERS = {"ray": {"ray_here"}, "bucket": {"s3_endpoint", "lake_endpoint"}}

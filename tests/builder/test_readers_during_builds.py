@@ -127,7 +127,9 @@ def test_releases_are_given_up_while_another_build_decodes(base: Path, monkeypat
         build(of(base, "a"), engine=LocalEngine(1))
 
     def give_up() -> None:
-        assert vacuum_releases(lake, keep_last=1, older_than_hours=0, dry_run=False, force=False).deleted_releases == [1]
+        assert vacuum_releases(lake, keep_last=1, older_than_hours=0, dry_run=False, force=False).deleted_releases == [
+            1
+        ]
 
     done = in_turn(monkeypatch, building(of(base, "a", "b")), building(of(base, "a")), between=give_up)
     assert [built.release for built in done] == [3, 4]

@@ -125,6 +125,18 @@ def test_pairs_do_not_depend_on_the_memory_limit(seed: int, n: int, name: str, g
     assert all(len(ids) <= max(4, held * 10 // 36) for ids in images.reads)
 
 
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 8))
+def test_combined_results_have_every_pair_once_and_in_order(sizes: list[int], minimum: int) -> None:
+    stops = np.cumsum([0, *sizes])
+    results = [(np.arange(a, b), np.arange(a, b) + 100, np.arange(a, b) / 2) for a, b in pairwise(stops)]
+    combined = list(combine_small(iter(results), minimum))
+    pairs = [pair for arrays in combined for pair in zip(*(array.tolist() for array in arrays), strict=True)]
+    assert pairs == [(n, n + 100, n / 2) for n in range(sum(sizes))]
+    lengths = [len(left) for left, *_ in combined]
+    assert all(length >= minimum for length in lengths[:-1])
+    assert 0 not in lengths
+
+
 @few(20)
 @given(SEEDS, st.integers(1, 60), st.sampled_from(["cosine:0.9", "cosine:0.98"]))
 def test_only_the_pixels_of_candidates_are_read(seed: int, n: int, name: str) -> None:
