@@ -7,6 +7,7 @@
     ├── LakeError (ValueError)           the lake cannot be read or written
     │   ├── NoReleaseError (LookupError) there is no finished release to read: no lake, or no such release
     │   ├── NewerLakeError               the lake was made by a newer imagelake
+    │   ├── DamagedLakeError             a file or table of the lake is missing or damaged
     │   └── BusyLakeError                another build is writing to the lake
     ├── DiskFullError (OSError)          no space is left on the disk of the lake
     ├── StorageError (OSError)           a bucket did not answer, or refused a request; a later try may succeed
@@ -62,6 +63,10 @@ class NoReleaseError(LakeError, LookupError):
 
 class NewerLakeError(LakeError):
     """The lake was made by a newer imagelake."""
+
+
+class DamagedLakeError(LakeError):
+    """A file or table of the lake is missing or damaged."""
 
 
 class BusyLakeError(LakeError):

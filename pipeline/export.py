@@ -18,7 +18,7 @@ from pipeline.arrays.exports import FORMS, ExportContext, Form, Selection, diges
 from pipeline.arrays.exports.notebook import write as write_notebook
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import DiskFullError, ImagelakeError, LakeError, one_line
+from pipeline.errors import DamagedLakeError, DiskFullError, ImagelakeError, LakeError, one_line
 from pipeline.hashing import digest_of
 from pipeline.lake.releases import register_export, release_versions
 from pipeline.lake.snapshot import Snapshot
@@ -71,6 +71,7 @@ def export(  # noqa: PLR0913 - the options of the command
     engine: Engine | None = None,
     pickle: bool = False,
     pinned: bool = True,
+    check: bool = True,
     on_wait: Callable[[], None] | None = None,
 ) -> Exported:
     """Write the roles of a split to a folder, in the order of their ranks.
@@ -89,11 +90,13 @@ def export(  # noqa: PLR0913 - the options of the command
         engine: where images are encoded; the local engine on every core if None.
         pickle: write a pickle as well; for form `notebook` only.
         pinned: add the export to the lake's table `exports`, so that vacuum keeps its release.
+        check: check the files of the lake for damage before they are exported; see `Lake.check`.
         on_wait: called once if pinning has to wait for another writer of the lake. The files are complete then.
 
     Raises:
         LakeError: there is no such form, split or role; the form needs images of one shape; or the target is not empty,
             lies in the lake or cannot be written to.
+        DamagedLakeError: a file of the lake is missing or damaged; no file was exported.
         NoReleaseError: there is no lake or no such release, or vacuum deleted it meanwhile.
         DiskFullError: no space is left; all files of the export were deleted.
         StorageError: a bucket does not answer.
@@ -105,7 +108,10 @@ def export(  # noqa: PLR0913 - the options of the command
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
     check_free(folder)
     try:
-        selection = _select(opened, split, roles, sanitized=sanitized)
+        if check:
+            opened.check("splits", split=split)
+            opened.check("images")
+        selection = _select(opened, split, roles, sanitized=sanitized, check=check)
         description = _describe(opened, selection, form, sanitized=sanitized)
         with _disk_full_errors(target), atomic_folder(folder) as draft, Progress() as progress:
             progress.stage(f"export {form}", description["images"])
@@ -113,7 +119,7 @@ def export(  # noqa: PLR0913 - the options of the command
             write(draft, selection, ExportContext(workers.map, progress.advance))
             text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
             (draft / "export.json").write_text(text, encoding="utf-8")
-    except (OSError, pl.exceptions.PolarsError, pa.ArrowException):
+    except (DamagedLakeError, OSError, pl.exceptions.PolarsError, pa.ArrowException):
         # If vacuum deleted the release meanwhile, raise NoReleaseError instead.
         release_versions(Snapshot(opened.root), opened.release)
         raise
@@ -138,7 +144,7 @@ def _find_form(name: str, *, pickle: bool) -> Form:
     return partial(write_notebook, pickle=True) if pickle else FORMS[name]
 
 
-def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool) -> Selection:
+def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool, check: bool) -> Selection:
     """Find the rows of every role, in the order of ranks, and the places of their pixels."""
     drawn = lake.scan("splits").filter(pl.col("split_name") == split)
     if drawn.head(1).collect().is_empty():
@@ -161,7 +167,7 @@ def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool) 
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
     files = lake.snapshot.file_places("images")
     parts = {role: rows.filter(pl.col("role") == role).drop("role") for role in ROLES}
-    found = tuple(locate_role(role, part, files) for role, part in parts.items() if len(part))
+    found = tuple(locate_role(role, part, files, check=check) for role, part in parts.items() if len(part))
     return Selection(split, found, tuple(lake.class_names(split)))
 
 

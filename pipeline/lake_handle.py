@@ -114,20 +114,24 @@ class Lake:
         rows = labelled.select("label_index", "label").unique().sort("label_index").collect()
         return rows["label"].to_list()
 
-    def members(self, split: str, role: str, *, sanitized: bool = True) -> pl.DataFrame:
+    def members(self, split: str, role: str, *, sanitized: bool = True, check: bool = True) -> pl.DataFrame:
         """List the images of a role.
 
         Args:
             split: name of the split.
             role: train, valid or test.
             sanitized: only the images that sanitizing kept; False for all images of the role.
+            check: check the files of the split for damage.
 
         Returns:
             Columns image_id, label_index and kept, ordered by rank.
 
         Raises:
             LakeError: the lake has no such split, or the split has no such role.
+            DamagedLakeError: a file of the split is missing or damaged.
         """
+        if check:
+            self.check("splits", split=split)
         rows = self.scan("splits").filter(split_name=split, role=role).sort("rank").collect()
         if rows.is_empty():
             roles = self.scan("splits").select("split_name", "role").unique().sort("split_name", "role").collect()
@@ -135,16 +139,33 @@ class Lake:
             raise LakeError(f"{self.root} has no images in split '{split}', role '{role}'. There are: {listed}.")
         return rows.filter("kept" if sanitized else pl.lit(value=True)).select("image_id", "label_index", "kept")
 
+    def check(self, table: str, *, split: str | None = None) -> None:
+        """Check the files of a table for damage: each must have the bytes that its commit recorded.
+
+        A file that this process has checked is checked again only if it has changed. Files of lakes before 0.6 are
+        checked by the checksums of their pages.
+
+        Args:
+            table: table name.
+            split: of the table splits, only the files of this split.
+
+        Raises:
+            DamagedLakeError: a file is missing or damaged.
+        """
+        storage.check_files(
+            self._current_snapshot().file_places(table, lambda part: split in (None, part.get("split_name")))
+        )
+
     @overload
     def arrays(
-        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[False] = ...
+        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[False] = ..., check: bool = ...
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
     @overload
     def arrays(
-        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[True]
+        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[True], check: bool = ...
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
     def arrays(
-        self, split: str, role: str, *, sanitized: bool = True, normalised: bool = False
+        self, split: str, role: str, *, sanitized: bool = True, normalised: bool = False, check: bool = True
     ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64]]:
         """Read all images of a role as arrays, ordered by rank.
 
@@ -153,6 +174,7 @@ class Lake:
             role: train, valid or test.
             sanitized: only the images that sanitizing kept; False for all images of the role.
             normalised: return pixels as float32 from -0.5 to 0.5, (p - 127.5) / 255, instead of uint8 from 0 to 255.
+            check: check the files that are read for damage; see `check`.
 
         Returns:
             Pixels (n, height, width) of gray images or (n, height, width, 3) of RGB images, and labels (n,) int64:
@@ -160,9 +182,10 @@ class Lake:
 
         Raises:
             LakeError: there is no such split or role, or its images differ in shape.
+            DamagedLakeError: a file is missing or damaged.
         """
-        rows = self.members(split, role, sanitized=sanitized)
-        pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"]))
+        rows = self.members(split, role, sanitized=sanitized, check=check)
+        pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"], check=check))
         return normalise(pixels) if normalised else pixels, _labels(rows)
 
     def batches(  # noqa: PLR0913 - the arguments of a training loop
@@ -178,6 +201,7 @@ class Lake:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        check: bool = True,
         state: Mapping[str, str | int | bool] | None = None,
     ) -> Batches:
         """Return one epoch of a role as shuffled batches. For several epochs, use `feed`, which reads less.
@@ -193,6 +217,7 @@ class Lake:
             rank: as in `feed`.
             world_size: as in `feed`.
             drop_last: as in `feed`.
+            check: as in `feed`.
             state: the result of `state()` of such an iterator, to continue after its last batch.
 
         Returns:
@@ -213,6 +238,7 @@ class Lake:
             rank=rank,
             world_size=world_size,
             drop_last=drop_last,
+            check=check,
         )
         return feed.epoch(epoch, state=state)
 
@@ -228,6 +254,7 @@ class Lake:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        check: bool = True,
     ) -> Feed:
         """Prepare a role for training: `feed.epoch(k)` returns an epoch, `feed.torch()` a PyTorch dataset.
 
@@ -242,14 +269,15 @@ class Lake:
             world_size: number of ranks that share an epoch. Together they return every image once.
             drop_last: leave out the last images if they do not fill a batch. All ranks then return equally many
                 batches.
+            check: check each file for damage before its first images are returned; see `check`.
 
         Raises:
             LakeError: as in `arrays`.
             ValueError: a number is out of range.
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
-        rows = self.members(split, role, sanitized=sanitized)
-        where = locate(self.snapshot.file_places("images"), rows["image_id"])
+        rows = self.members(split, role, sanitized=sanitized, check=check)
+        where = locate(self.snapshot.file_places("images"), rows["image_id"], check=check)
         about: State = {"release": self.release, "split": split, "role": role, "sanitized": bool(sanitized)}
         return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan)
 

@@ -6,8 +6,9 @@ pixels for training.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.arrow_binary import from_binary
-from pipeline.errors import LakeError
+from pipeline.errors import DamagedLakeError, LakeError
 
 _SHAPE = ["height", "width", "channels"]
 
@@ -41,6 +42,7 @@ class Located:
         group: (n,) int32: position in `groups` of each wanted image, in the order they were requested.
         row: (n,) int32: row inside that row group.
         shape: (height, width, channels) of every image.
+        check: whether files are checked for damage before their pixels are used.
     """
 
     groups: tuple[RowGroup, ...]
@@ -48,6 +50,7 @@ class Located:
     group: NDArray[np.int32]
     row: NDArray[np.int32]
     shape: tuple[int, int, int]
+    check: bool = True
 
     def __len__(self) -> int:
         return len(self.group)
@@ -61,12 +64,13 @@ class Located:
         return np.argsort(self.group.astype(np.int64) << 32 | self.row)
 
 
-def locate(files: Sequence[str], image_ids: pl.Series) -> Located:
+def locate(files: Sequence[str], image_ids: pl.Series, *, check: bool = True) -> Located:
     """Find images by id.
 
     Args:
         files: Parquet files of the images table.
         image_ids: binary, unique, in the order of the result.
+        check: whether `gather` checks the files for damage. Where ids are damaged, the images are not found.
 
     Returns:
         Their locations. Without files or ids it is empty, of shape (0, 0, 0).
@@ -77,14 +81,15 @@ def locate(files: Sequence[str], image_ids: pl.Series) -> Located:
     if not files or image_ids.is_empty():
         empty = np.empty(0, np.int32)
         return Located((), np.empty(0, np.int64), empty, empty, (0, 0, 0))
-    scanned = storage.scan_parquet(files).select("image_id", *_SHAPE).collect()
+    with _errors_of(files):
+        scanned = storage.scan_parquet(files).select("image_id", *_SHAPE).collect()
+        groups, rows = _row_groups(files)
     at = find(id_matrix(scanned["image_id"]), id_matrix(image_ids))
     if missing := np.count_nonzero(at < 0):
-        raise LakeError(f"{missing} images of the split are not in the images table. Build again.")
-    groups, rows = _row_groups(files)
+        raise _not_found(int(missing), files)
     group = np.repeat(np.arange(len(rows), dtype=np.int32), rows)[at]
     row = (at - (np.cumsum(rows) - rows)[group]).astype(np.int32)
-    return Located(groups, rows, group, row, _one_shape(scanned.select(_SHAPE), at))
+    return Located(groups, rows, group, row, _one_shape(scanned.select(_SHAPE), at), check)
 
 
 def id_matrix(image_ids: pl.Series) -> NDArray[np.uint8]:
@@ -143,7 +148,12 @@ def gather(where: Located) -> NDArray[np.uint8]:
     """Read the pixels of located images into one array.
 
     Only the row groups that hold wanted images are read, each once, in threads. Besides the result, each thread holds
-    at most one row group in memory. Images in file order (`Located.file_order`) are read fastest.
+    at most one row group in memory. Images in file order (`Located.file_order`) are read fastest. With `where.check`,
+    the files that hold them are checked first, as `storage.check_files` does; those of a bucket only page by page, as
+    they would be downloaded twice.
+
+    Raises:
+        DamagedLakeError: a file is missing or damaged.
 
     Returns:
         (n, height, width) uint8 for gray, (n, height, width, 3) for RGB, 0 to 255, C-contiguous, in the order of
@@ -156,9 +166,14 @@ def gather(where: Located) -> NDArray[np.uint8]:
     if not len(wanted):
         return shaped(out, where.shape)
 
+    files = {where.groups[group].file for group in wanted.tolist()}
+    if where.check:
+        _check(files)
+
     def read(group: int) -> None:
         targets = order[edges[group] : edges[group + 1]]
-        _read_rows_into(out, where.groups[group], where.row[targets], targets)
+        with storage.damage_errors(where.groups[group].file):
+            _read_rows_into(out, where.groups[group], where.row[targets], targets, check=where.check)
 
     with ThreadPoolExecutor(min(len(wanted), available_cores())) as pool:
         # list() raises the error of a thread here.
@@ -178,12 +193,35 @@ def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.u
     return rows.reshape(len(rows), height, width, *([channels] if channels > 1 else []))
 
 
+def _check(files: Iterable[str]) -> None:
+    """Check files for damage, except those of a bucket, whose pages are checked when they are read."""
+    storage.check_files(file for file in files if not storage.is_bucket(file))
+
+
+def _errors_of(files: Sequence[str]) -> AbstractContextManager[None]:
+    """Turn errors into those of a damaged table of images."""
+    return storage.damage_errors(_table_of(files))
+
+
+def _table_of(files: Sequence[str]) -> str:
+    """Return the place of the table that files are of."""
+    return files[0].partition("/dataset=")[0]
+
+
+def _not_found(missing: int, files: Sequence[str]) -> LakeError:
+    return DamagedLakeError(
+        f"{_table_of(files)}: {missing:,} images of the split are not in the images table. List the damage with "
+        "`imagelake verify`, repair it with `imagelake build --repair`."
+    )
+
+
 def _read_rows_into(
-    out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]
+    out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64], *, check: bool
 ) -> None:
     """Copy rows of a row group, which are ascending, to the rows `targets` of the output."""
     # pre_buffer would copy the compressed row group once more, and other threads read at the same time anyway.
-    with storage.open_parquet(group.file, pre_buffer=False) as file:
+    checked = check and storage.is_bucket(group.file)
+    with storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file:
         chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
     # Several chunks only for a row group over 2 GiB, which imagelake does not write.
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
@@ -203,19 +241,22 @@ class Scattered:
         groups: every row group of the images table.
         group: (n,) int64: position in `groups` of each image, in the order they were requested.
         row: (n,) int64: row inside that row group.
+        check: as in `Located`.
     """
 
     groups: tuple[RowGroup, ...]
     group: NDArray[np.int64]
     row: NDArray[np.int64]
+    check: bool = True
 
 
-def locate_scattered(files: Sequence[str], image_ids: pl.Series) -> Scattered:
+def locate_scattered(files: Sequence[str], image_ids: pl.Series, *, check: bool = True) -> Scattered:
     """Find images by id.
 
     Args:
         files: Parquet files of the images table.
         image_ids: binary, unique, in the order of the result.
+        check: as in `locate`.
 
     Returns:
         Their locations.
@@ -225,14 +266,17 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series) -> Scattered:
     """
     scanned = storage.scan_parquet(files, row_index_name="at")
     wanted = pl.LazyFrame({"image_id": image_ids})
-    found = wanted.join(scanned.select("image_id", "at"), on="image_id", how="left", maintain_order="left").collect()
+    with _errors_of(files):
+        found = wanted.join(
+            scanned.select("image_id", "at"), on="image_id", how="left", maintain_order="left"
+        ).collect()
+        groups, rows = _row_groups(files)
     if missing := found["at"].null_count():
-        raise LakeError(f"{missing} images of the split are not in the images table. Build again.")
-    groups, rows = _row_groups(files)
+        raise _not_found(missing, files)
     starts = np.append(0, np.cumsum(rows))
     at = found["at"].to_numpy().astype(np.int64)
     group = np.searchsorted(starts, at, side="right") - 1
-    return Scattered(groups, group, at - starts[group])
+    return Scattered(groups, group, at - starts[group], check)
 
 
 def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint8]:
@@ -246,8 +290,10 @@ def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint
     group, row = where.group[start:stop], where.row[start:stop]
     order = np.lexsort((row, group))
     wanted, firsts = np.unique(group[order], return_index=True)
+    if where.check:
+        _check({where.groups[number].file for number in wanted.tolist()})
     parts = [
-        _read_rows(where.groups[number], row[positions])
+        _read_rows(where.groups[number], row[positions], check=where.check)
         for number, positions in zip(wanted.tolist(), np.split(order, firsts[1:]), strict=True)
     ]
     # large_binary, because the result may be over 2 GiB where a single picture is huge.
@@ -259,8 +305,12 @@ def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint
     return np.frombuffer(requested.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
 
 
-def _read_rows(group: RowGroup, rows: NDArray[np.int64]) -> pa.LargeBinaryArray:
-    with storage.open_parquet(group.file, pre_buffer=False) as file:
+def _read_rows(group: RowGroup, rows: NDArray[np.int64], *, check: bool) -> pa.LargeBinaryArray:
+    checked = check and storage.is_bucket(group.file)
+    with (
+        storage.damage_errors(group.file),
+        storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file,
+    ):
         column = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0)
     return column.cast(pa.large_binary()).take(pa.array(rows)).combine_chunks()
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import schemas
 from pipeline import storage
 from pipeline.errors import QueryError
-from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.snapshot import Snapshot, has_partition_names
 
 if TYPE_CHECKING:
     import duckdb
@@ -136,9 +136,9 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
     allowed: list[str] = []
     for name in schemas.TABLES:
         hex_columns = id_columns(name) if ids == "hex" else []
-        if storage.is_bucket(snapshot.place):
-            # DuckDB would need to download an extension to read a bucket. Polars reads it instead, and only the columns
-            # and rows that the query uses.
+        if storage.is_bucket(snapshot.place) or has_partition_names(snapshot.place):
+            # DuckDB would need to download an extension to read a bucket, and would take folders above the lake for
+            # partitions. Polars reads the table instead, and only the columns and rows that the query uses.
             connection.register(name, snapshot.scan(name).with_columns(pl.col(hex_columns).bin.encode("hex")))
         else:
             files = snapshot.file_places(name)

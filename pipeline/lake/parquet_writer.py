@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import storage
+from pipeline.storage.digests import digest_of_bytes, file_digest
 
 # Columns whose values hardly repeat: a dictionary of them costs time and saves nothing.
 _UNIQUE = {"image_id", "content_hash", "pixels", "path", "key", "signature", "vector", "left_id", "right_id"}
@@ -44,7 +45,8 @@ class Part:
 class PartWriter:
     """A Parquet file that is being written, one row group for each Arrow table. Made by `Writer.open`.
 
-    A file for a bucket is written to memory or a temporary file first, and uploaded when it is complete.
+    A file for a bucket is written to memory or a temporary file first, and uploaded when it is complete. The name of a
+    complete file ends in the digest of its bytes.
     """
 
     def __init__(self, file: str, path: str, table: schemas.Table, partition: Mapping[str, str]) -> None:
@@ -65,7 +67,7 @@ class PartWriter:
                 compression_level=1,
                 use_dictionary=repeats,
                 write_statistics=repeats,
-                # A flipped bit is found in any column, and damaged images are distinguished from the others.
+                # Damaged images are distinguished from the others of a file.
                 write_page_checksum=True,
             )
         self._writer.write_table(group.select(self._schema.names), row_group_size=max(1, len(group)))
@@ -78,8 +80,12 @@ class PartWriter:
         self._writer.close()
         if self._sink is None:
             size = Path(self._file).stat().st_size
+            unnamed = Path(self._file)
+            self._add_digest(file_digest(self._file))
+            unnamed.rename(self._file)
         else:
             size = self._sink.tell()
+            self._add_digest(digest_of_bytes(self._sink))
             storage.write(self._file, self._sink)
             self._sink.close()
         return Part(self._path, size, self._rows, dict(self._partition))
@@ -93,6 +99,11 @@ class PartWriter:
                 if self._sink is not None:
                     self._sink.close()
                 storage.delete([self._file])
+
+    def _add_digest(self, digest: str) -> None:
+        self._file, self._path = (
+            f"{name.removesuffix('.parquet')}{digest}.parquet" for name in (self._file, self._path)
+        )
 
     def _opened(self) -> Path | IO[bytes]:
         if storage.is_bucket(self._file):

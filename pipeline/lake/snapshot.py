@@ -10,12 +10,15 @@ from deltalake import DeltaTable
 
 import schemas
 from pipeline import storage
+from pipeline.errors import DamagedLakeError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import arrow_actions, open_table
 from pipeline.lake.parquet_writer import Part
 
 # The version of a table that does not exist.
 MISSING = -1
+# A column with the place of each row's file, which the log maps to partition values.
+_FILE = "imagelake file"
 
 KeepPartition = Callable[[Mapping[str, str]], bool]
 
@@ -92,6 +95,7 @@ class Snapshot:
 
         Raises:
             NewerLakeError: the table was made by a newer imagelake.
+            DamagedLakeError: the table is missing, but the snapshot has a version of it.
             LakeError: the table is damaged, or its version is gone.
             StorageError: the bucket does not answer.
         """
@@ -99,6 +103,11 @@ class Snapshot:
         if version == MISSING:
             return None
         opened: DeltaTable | None = self._cached("table", table, lambda: open_table(self.place, table, version))
+        if opened is None:
+            raise DamagedLakeError(
+                f"{self.place}/{table}: the table is missing, though a release has its version {version}. Run: "
+                "imagelake build RECIPE --repair"
+            )
         return opened
 
     def take(self, table: str) -> DeltaTable | None:
@@ -139,20 +148,14 @@ class Snapshot:
         Returns:
             Every column of the table's schema, rows in the order of `files`; no rows where the table does not exist.
         """
-        places = [file for file in self.file_places(table, keep) if file not in self.left_out]
-        return scan_places(table, places)
+        paths = [part.path for part in self.files(table, keep)]
+        if self.left_out:
+            paths = [path for path in paths if f"{self.place}/{table}/{path}" not in self.left_out]
+        return scan_places(self.place, table, paths)
 
     def scan_files(self, table: str, paths: Sequence[str]) -> pl.LazyFrame:
-        """Scan some files of a table, committed or not.
-
-        Args:
-            table: table name.
-            paths: relative to the table, as `Part.path`.
-
-        Returns:
-            Every column of the table's schema, rows in the order of the files.
-        """
-        return scan_places(table, [f"{self.place}/{table}/{path}" for path in paths])
+        """Scan some files of a table, committed or not; see `scan_places`."""
+        return scan_places(self.place, table, paths)
 
     def metadata(self, table: str) -> Metadata:
         """Read what the table's commit stands for; empty where the table does not exist.
@@ -192,23 +195,56 @@ class Snapshot:
         return self._cache[key]
 
 
-def scan_places(table: str, places: Sequence[str]) -> pl.LazyFrame:
-    """Scan Parquet files of a table by their places; no rows where there are none.
+def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:
+    """Scan Parquet files of a table; no rows where there are none.
+
+    Args:
+        place: the lake's place.
+        table: table name.
+        paths: relative to the table, as `Part.path`.
 
     Returns:
         Every column of the table's schema, rows in the order of the files.
     """
     declared = schemas.TABLES[table]
-    if not places:
+    if not paths:
         return polars_schema(declared.schema).to_frame().lazy()
-    return storage.scan_parquet(
-        list(places),
+    keys = declared.partition_by
+    # Polars skips files by the names of their folders, but takes every `key=value` above the lake for a partition too.
+    by_folders = bool(keys) and not has_partition_names(place)
+    by_files = bool(keys) and not by_folders
+    files = [f"{place}/{table}/{path}" for path in paths]
+    scanned = storage.scan_parquet(
+        files,
         schema=polars_schema(declared.file_schema),
-        hive_partitioning=bool(declared.partition_by),
-        hive_schema={key: pl.String() for key in declared.partition_by} or None,
+        hive_partitioning=by_folders,
+        hive_schema=dict.fromkeys(keys, pl.String()) if by_folders else None,
+        include_file_paths=_FILE if by_files else None,
         # Files of an older imagelake lack the columns that were added since.
         missing_columns="insert",
-    ).select(declared.schema.names)
+    )
+    if by_files:
+        values = [partition_values(path) for path in paths]
+        scanned = scanned.with_columns(
+            # Fails if a file is not among those listed.
+            pl.col(_FILE).replace_strict(files, [of_file[key] for of_file in values], return_dtype=pl.String).alias(key)
+            for key in keys
+        )
+    return scanned.select(declared.schema.names)
+
+
+def has_partition_names(place: str) -> bool:
+    """Return whether a folder of a place, such as `split=a`, looks like a partition to Polars and DuckDB."""
+    return "=" in place
+
+
+def partition_values(path: str) -> dict[str, str]:
+    """Return the partition values of a file, which the names of its folders hold as the log does.
+
+    Args:
+        path: relative to the table.
+    """
+    return {key: unquote(value) for key, _, value in (name.partition("=") for name in path.split("/")[:-1])}
 
 
 def polars_schema(schema: pa.Schema) -> pl.Schema:

@@ -12,6 +12,7 @@ Every request is repeated a bounded number of times with growing delays. Polars 
 
 from pipeline.storage.atomic import disk_full_errors
 from pipeline.storage.client import SCHEME, storage_error, storage_errors, with_retries
+from pipeline.storage.digests import check_files, damage_errors
 from pipeline.storage.objects import (
     ObjectInfo,
     delete,
@@ -37,6 +38,8 @@ from pipeline.storage.parquet import open_parquet, read_footers, scan_parquet
 __all__ = [
     "SCHEME",
     "ObjectInfo",
+    "check_files",
+    "damage_errors",
     "delete",
     "delta_options",
     "disk_full_errors",

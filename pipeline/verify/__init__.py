@@ -28,9 +28,7 @@ __all__ = ["PRELOAD", "REPAIRABLE_KINDS", "Check", "Fault", "check_laws", "verif
 # Modules that workers import when they start.
 PRELOAD = ("pipeline.verify.pixels",)
 # Kinds of faults that `imagelake build --repair` can repair.
-REPAIRABLE_KINDS = frozenset(
-    {"missing", "size", "unreadable", "checksum", "columns", "rows", "statistics", "changed", "law"}
-)
+REPAIRABLE_KINDS = frozenset({"missing", "size", "unreadable", "checksum", "columns", "rows", "changed", "law"})
 
 
 class _Law(NamedTuple):

@@ -4,30 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import polars as pl
-import pyarrow as pa
-
 from pipeline.errors import StorageError, one_line
+from pipeline.storage.digests import LIBRARY_ERRORS
 
 # A fault names at most this many images.
 MAX_IMAGES = 5
 # Kinds of faults that make rows of a table unreadable.
 UNREADABLE_KINDS = frozenset({"missing", "unreadable", "columns", "log"})
-# What pyarrow and Polars raise for damaged bytes.
-_LIBRARY_ERRORS = (
-    pa.ArrowException,
-    pl.exceptions.PolarsError,
-    OSError,
-    ValueError,
-    MemoryError,
-    RuntimeError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    AttributeError,
-    # Not an Exception; Polars raises it for input that it takes for impossible.
-    pl.exceptions.PanicException,
-)
 
 
 class DamagedError(Exception):
@@ -38,10 +21,9 @@ class Fault(NamedTuple):
     """One thing that is wrong.
 
     Attributes:
-        kind: `missing`, `size` (not the bytes that the commit records), `unreadable`, `checksum` (of a page),
-            `columns`, `rows` (not the number that the commit records), `statistics` (of a column; queries skip rows by
-            them), `changed` (values do not match their hash, or what they were made from), `law`, `log` (of a table's
-            commits), `unchecked`.
+        kind: `missing`, `size` (not the size that the commit records), `unreadable`, `checksum` (of the file, or of a
+            page), `columns`, `rows` (not the number that the commit records), `changed` (values do not match their
+            hash, or what they were made from), `law`, `log` (of a table's commits), `unchecked`.
         text: what is wrong, without the name of the file.
         table: the table; empty for a fault of several tables.
         file: place of the file; empty for a fault of rows in several files.
@@ -100,7 +82,7 @@ def damage_errors() -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DamagedError("is missing") from error
-    except _LIBRARY_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         raise DamagedError(f"cannot be read ({one_line(error, 200)})") from error
 
 

@@ -1,70 +1,18 @@
-"""Read every row of a Parquet file and find what is damaged: the file, its row groups, columns and statistics.
+"""Read every row of a Parquet file and find what is damaged: the file, its row groups and columns."""
 
-The footer is parsed here as well, because pyarrow aborts the process where a footer contradicts itself. A footer is a
-struct in Thrift's compact protocol.
-
-References:
-    https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
-    https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
-"""
-
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
 from pipeline import storage
 from pipeline.lake.parquet_writer import Part
+from pipeline.storage.digests import file_digest, recorded_digest
 from pipeline.verify.faults import MAX_IMAGES, DamagedError, Fault, damage_errors
-
-_MAGIC = b"PAR1"
-# Bytes that are read from the end of a file at first; most footers are shorter.
-_TAIL_BYTES = 2**16
-# Field numbers of FileMetaData, SchemaElement, RowGroup, ColumnChunk, ColumnMetaData and Statistics.
-_SCHEMA, _GROUPS, _TYPE, _CHILDREN, _COLUMNS, _META, _PATH, _STATISTICS = 2, 4, 1, 5, 1, 3, 3, 12
-_NULL_COUNT, _MAX_VALUE, _MIN_VALUE = 3, 5, 6
-# By the number of a Parquet type, how statistics encode its values. Floats are left out: their order has special cases.
-_ENCODINGS: Mapping[int, Callable[[Any], bytes]] = {
-    0: lambda value: struct.pack("<?", value),
-    1: lambda value: struct.pack("<i", value),
-    2: lambda value: struct.pack("<q", value),
-    6: lambda value: value.encode() if isinstance(value, str) else value,
-}
-
-
-class ColumnChunk(NamedTuple):
-    """What a footer records about a column in a row group.
-
-    Attributes:
-        name: of the column; of a nested one, its path.
-        physical_type: number of the Parquet type.
-        statistics: by field number.
-    """
-
-    name: str
-    physical_type: int
-    statistics: Mapping[int, Any]
-
-    def has_statistics_of(self, values: pa.ChunkedArray) -> bool:
-        """Return whether null count, minimum and maximum are those of the values, as far as they are recorded."""
-        recorded = self.statistics
-        if recorded.get(_NULL_COUNT, values.null_count) != values.null_count:
-            return False
-        encode = _ENCODINGS.get(self.physical_type)
-        if encode is None or not {_MAX_VALUE, _MIN_VALUE} & set(recorded) or pa.types.is_timestamp(values.type):
-            return True
-        extremes = pc.min_max(values)
-        expected = {_MIN_VALUE: extremes["min"].as_py(), _MAX_VALUE: extremes["max"].as_py()}
-        return all(
-            number in recorded and value is not None and recorded[number] == encode(value)
-            for number, value in expected.items()
-        )
 
 
 class TableFile(NamedTuple):
@@ -91,14 +39,18 @@ class TableFile(NamedTuple):
 
 
 def read_row_groups(file: TableFile, faults: list[Fault]) -> Iterator[pa.Table]:
-    """Read all row groups of a file, and check pages against their checksums if they have any.
+    """Read all row groups of a file, and check that it is as its commit recorded it.
+
+    The bytes of a file must have the digest in its name. Pages of a file of a lake before 0.6 are checked against their
+    checksums, if they have any.
 
     Args:
         file: the file.
         faults: the faults that are found are appended here.
 
     Yields:
-        Every row group that can be read, one contiguous chunk per column. Its values may be damaged: see the faults.
+        Every row group that can be read, one contiguous chunk per column; none of a file with another digest. Values
+        of a file without a digest may be damaged: see the faults.
 
     Raises:
         StorageError: a bucket does not answer.
@@ -106,8 +58,14 @@ def read_row_groups(file: TableFile, faults: list[Fault]) -> Iterator[pa.Table]:
     rows = file.part.rows
     try:
         with damage_errors():
-            size = _size(file.place)
-            footer, opened = read_footer(file.place, size), _open(file.place, checked=True)
+            size, recorded = _size(file.place), recorded_digest(file.place)
+            if recorded is not None and file_digest(file.place) != recorded:
+                faults.append(_changed_file(file, size))
+                return
+            if recorded is None:
+                # pyarrow ends the process where a footer contradicts itself. Polars raises an error.
+                _read_with_polars(file.place)
+            opened = storage.open_parquet(file.place, page_checksum_verification=True)
     except DamagedError as error:
         faults.append(_unopened(file, str(error)))
         return
@@ -120,51 +78,59 @@ def read_row_groups(file: TableFile, faults: list[Fault]) -> Iterator[pa.Table]:
         if opened.metadata.num_rows != rows:
             text = f"has {opened.metadata.num_rows:,} rows, but its commit records {rows:,}"
             faults.append(file.fault("rows", text, abs(opened.metadata.num_rows - rows)))
-        yield from _read_groups(file, opened, footer, faults)
+        yield from _read_groups(file, opened, faults)
 
 
-def read_footer(place: str, size: int) -> list[list[ColumnChunk]]:
-    """Parse the footer of a Parquet file.
-
-    Args:
-        place: place of the file.
-        size: its size in bytes.
-
-    Returns:
-        By row group, its columns.
-
-    Raises:
-        ValueError: there is no footer, or it contradicts itself (or LookupError or TypeError).
-    """
-    tail = _read_end(place, size, min(size, _TAIL_BYTES))
-    length = int.from_bytes(tail[-8:-4], "little")
-    if tail[-4:] != _MAGIC or length + 8 > size:
-        raise ValueError("it has no Parquet footer")
-    complete = tail if length + 8 <= len(tail) else _read_end(place, size, length + 8)
-    footer, _ = _struct(complete[-8 - length : -8], 0)
-    leaves = [element[_TYPE] for element in footer[_SCHEMA] if not element.get(_CHILDREN)]
-    groups = [[_column_chunk(chunk[_META]) for chunk in group[_COLUMNS]] for group in footer.get(_GROUPS, ())]
-    if any([column.physical_type for column in columns] != leaves for columns in groups):
-        raise ValueError("its footer contradicts itself")
-    return groups
-
-
-def _read_groups(
-    file: TableFile, opened: pq.ParquetFile, footer: Sequence[Sequence[ColumnChunk]], faults: list[Fault]
-) -> Iterator[pa.Table]:
+def _read_groups(file: TableFile, opened: pq.ParquetFile, faults: list[Fault]) -> Iterator[pa.Table]:
     start = 0
     for number in range(opened.num_row_groups):
         count = opened.metadata.row_group(number).num_rows
         group = _read_group(file, opened, number, start, faults)
         if group is not None:
-            if not (faults and faults[-1].file == file.place):
-                faults += _check_polars(file, start, count)
             if len(group) != count:
                 text = f"row group {number + 1} has {len(group):,} rows of {count:,}"
                 faults.append(file.fault("rows", text, count))
-            faults += _check_statistics(file, footer, number, group)
             yield group
         start += count
+
+
+def _changed_file(file: TableFile, size: int) -> Fault:
+    """Make the fault of a file whose bytes have another digest than its name."""
+    text = "its bytes are not those that its commit recorded"
+    if size != file.part.size:
+        text = f"{_wrong_size(file, size)}, and {text}"
+    try:
+        with damage_errors():
+            names = storage.scan_parquet([file.place]).collect_schema().names()
+    except DamagedError as error:
+        return file.fault("unreadable", f"{text}; it {error}", file.part.rows)
+    damaged = [name for name in names if not _is_readable_with_polars(file.place, name)]
+    if damaged:
+        text += f"; column{'s' if len(damaged) > 1 else ''} {', '.join(damaged)} cannot be read"
+    paths: list[str] = []
+    if "path" in set(names) - set(damaged):
+        paths = storage.scan_parquet([file.place]).select("path").head(MAX_IMAGES).collect()["path"].to_list()
+    kind = "unreadable" if damaged else "size" if size != file.part.size else "checksum"
+    return file.fault(kind, text, file.part.rows, paths if file.table == "images" else [])
+
+
+def _is_readable_with_polars(place: str, column: str) -> bool:
+    try:
+        with damage_errors():
+            _read_with_polars(place, column)
+    except DamagedError:
+        return False
+    return True
+
+
+def _read_with_polars(place: str, *columns: str) -> None:
+    """Read columns of a file with Polars, as queries do; none for all.
+
+    In a bucket, long columns are left out, as they take long to download.
+    """
+    left_out = ["pixels", "vector"] if storage.is_bucket(place) else []
+    for _ in storage.scan_parquet([place]).select(columns or pl.exclude(left_out)).collect_batches():
+        pass
 
 
 def _read_group(
@@ -181,7 +147,7 @@ def _read_group(
     where += f"{'columns' if len(damaged) > 1 else 'column'} {', '.join(damaged) or 'unknown'}: "
     paths = _first_paths(opened, number, damaged) if file.table == "images" else []
     try:
-        with damage_errors(), _open(file.place, checked=False) as unchecked:
+        with damage_errors(), storage.open_parquet(file.place, page_checksum_verification=False) as unchecked:
             group = _read_columns(unchecked, number)
     except DamagedError:
         faults.append(file.fault("unreadable", where + reason, count, paths))
@@ -213,36 +179,6 @@ def _first_paths(opened: pq.ParquetFile, number: int, damaged: list[str]) -> lis
     return paths
 
 
-def _check_polars(file: TableFile, start: int, count: int) -> Iterator[Fault]:
-    """Read rows with Polars as well, as queries do: each library overlooks some damage that the other reports.
-
-    In a bucket, long columns are left out, as they would be downloaded twice.
-    """
-    in_bucket = storage.is_bucket(file.place)
-    try:
-        with damage_errors():
-            rows = storage.scan_parquet([file.place]).slice(start, count)
-            rows.select(pl.exclude("pixels", "vector") if in_bucket else pl.all()).collect()
-    except DamagedError as error:
-        yield file.fault("unreadable", f"by Polars: {error}", count)
-
-
-def _check_statistics(
-    file: TableFile, footer: Sequence[Sequence[ColumnChunk]], number: int, group: pa.Table
-) -> Iterator[Fault]:
-    for column in footer[number]:
-        if column.name not in group.column_names:
-            continue
-        try:
-            with damage_errors():
-                matches = column.has_statistics_of(group[column.name])
-        except DamagedError:
-            matches = False
-        if not matches:
-            text = f"row group {number + 1} of {len(footer)}, column {column.name}: statistics of other values"
-            yield file.fault("statistics", text, len(group))
-
-
 def _unopened(file: TableFile, reason: str) -> Fault:
     """Make the fault of a file that cannot be opened, and state if its size is wrong."""
     kind = "missing" if reason == "is missing" else "unreadable"
@@ -266,10 +202,6 @@ def _size(place: str) -> int:
     return found.size
 
 
-def _open(place: str, *, checked: bool) -> pq.ParquetFile:
-    return storage.open_parquet(place, page_checksum_verification=checked)
-
-
 def _has_columns(opened: pq.ParquetFile, declared: pa.Schema) -> bool:
     """Whether a file has the columns of its table. A file of an older imagelake may lack columns that can be null."""
     try:
@@ -283,73 +215,3 @@ def _has_columns(opened: pq.ParquetFile, declared: pa.Schema) -> bool:
     except DamagedError:
         return False
     return fits and all(column.nullable for column in declared if column.name not in found.names)
-
-
-def _column_chunk(meta: Mapping[int, Any]) -> ColumnChunk:
-    return ColumnChunk(b".".join(meta[_PATH]).decode(), meta[_TYPE], meta.get(_STATISTICS, {}))
-
-
-def _read_end(place: str, size: int, count: int) -> bytes:
-    if storage.is_bucket(place):
-        return storage.read_range(place, size - count, count)
-    with Path(place).open("rb") as stream:
-        stream.seek(size - count)
-        return stream.read(count)
-
-
-def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    fields: dict[int, Any] = {}
-    number = 0
-    while data[at]:
-        head, at = data[at], at + 1
-        step, kind = head >> 4, head & 15
-        if step:
-            number += step
-        else:
-            number, at = _number(data, at)
-        fields[number], at = (kind == 1, at) if kind in (1, 2) else _value(data, at, kind)
-    return fields, at + 1
-
-
-def _value(data: bytes, at: int, kind: int) -> tuple[Any, int]:
-    if kind in (1, 2, 3):
-        return data[at], at + 1
-    if kind in (4, 5, 6):
-        return _number(data, at)
-    if kind == 7:  # noqa: PLR2004 - a double
-        return struct.unpack_from("<d", data, at)[0], at + 8
-    if kind == 8:  # noqa: PLR2004 - bytes
-        length, at = _varint(data, at)
-        if at + length > len(data):
-            raise ValueError("its footer is cut off")
-        return data[at : at + length], at + length
-    if kind in (9, 10):
-        return _list(data, at)
-    if kind == 12:  # noqa: PLR2004 - a struct
-        return _struct(data, at)
-    raise ValueError(f"its footer has a field of an unknown type ({kind})")
-
-
-def _list(data: bytes, at: int) -> tuple[Sequence[Any], int]:
-    count, kind, at = data[at] >> 4, data[at] & 15, at + 1
-    if count == 15:  # noqa: PLR2004 - a longer list, whose length follows
-        count, at = _varint(data, at)
-    values = []
-    for _ in range(count):
-        value, at = _value(data, at, kind)
-        values.append(value)
-    return values, at
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if data[at - 1] < 128:  # noqa: PLR2004 - the last byte
-            return value, at

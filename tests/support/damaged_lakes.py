@@ -19,6 +19,7 @@ from pipeline.export import export
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.repair import repair
+from pipeline.storage.digests import file_digest
 from pipeline.verify import Fault, verify
 
 PARTS: dict[str, Any] = {
@@ -109,6 +110,16 @@ def flip(file: Path, at: int, bit: int = 0) -> None:
     data = bytearray(file.read_bytes())
     data[at] ^= 1 << bit
     file.write_bytes(data)
+
+
+def renamed(file: Path) -> Path:
+    """Give a changed file the name of its new digest, also in the log of its table, as if it had been written so."""
+    new = file.with_name(f"{file.stem[:32]}{file_digest(str(file))}.parquet")
+    file.rename(new)
+    (table,) = (folder for folder in file.parents if (folder / "_delta_log").exists())
+    for log in (table / "_delta_log").glob("*.json"):
+        log.write_text(log.read_text().replace(file.stem, new.stem))
+    return new
 
 
 def end_of(file: Path, column: str) -> int:

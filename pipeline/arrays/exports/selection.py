@@ -111,19 +111,20 @@ class ExportContext(NamedTuple):
     advance: Callable[[int], None]
 
 
-def locate_role(name: str, rows: pl.DataFrame, files: Sequence[str]) -> Role:
+def locate_role(name: str, rows: pl.DataFrame, files: Sequence[str], *, check: bool = True) -> Role:
     """Find the pixels of a role.
 
     Args:
         name: of the role.
         rows: as `Role.rows`.
         files: Parquet files of the images table.
+        check: whether files are checked for damage before their pixels are used.
 
     Raises:
         LakeError: an image is in none of the files.
     """
     find = locate if rows.select(_SHAPE).n_unique() <= 1 else locate_scattered
-    return Role(name, rows, find(files, rows["image_id"]))
+    return Role(name, rows, find(files, rows["image_id"], check=check))
 
 
 def digest_rows(roles: Sequence[Role]) -> str:

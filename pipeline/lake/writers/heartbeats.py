@@ -26,7 +26,7 @@ from pipeline.lake.writers.lock import hold_lock, make_folder, write_errors
 from pipeline.storage.atomic import try_lock
 
 # The names that `Writer` gives. No other file is touched: it does not belong to the lake.
-_PART = r"([0-9a-f]{32})\.parquet"
+_PART = r"([0-9a-f]{32}|[0-9a-f]{64})\.parquet"
 # Delta writes a commit or checkpoint under such a name and then renames it.
 _UNFINISHED = re.compile(r".*(#\d+|\.tmp)")
 
