@@ -42,7 +42,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
 from pipeline.lake.parquet_writer import Writer
-from pipeline.lake.releases import list_releases, publish
+from pipeline.lake.releases import list_releases, publish, require_tables
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, transaction
 from pipeline.lake.writers.heartbeats import check_registered, registered
@@ -134,6 +134,7 @@ def build(
     found = sources.resolve(recipe)
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
         snapshot = Snapshot(writer.place)
+        require_tables(snapshot)
         mode_decided = recipe.decode.mode is None and not stored_decode(snapshot)
         recipe = with_decided_mode(snapshot, recipe, found)
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
@@ -153,6 +154,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         LakeError: the lake cannot be read.
     """
     snapshot = Snapshot(recipe.root)
+    require_tables(snapshot)
     recipe = with_decided_mode(snapshot, recipe, ())
     missing = [part for part in recipe.source if not sources.is_fetched(part)]
     local = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in missing)})

@@ -56,6 +56,15 @@ class DeltaLog:
         """List the versions of which the log has a commit, ascending; empty without a table."""
         return sorted(int(found[1]) for name in storage.list_files(self.folder) if (found := _COMMIT.fullmatch(name)))
 
+    def missing_versions(self) -> list[int]:
+        """List versions whose commits are missing. The log of a table that was made again starts at a checkpoint."""
+        versions = self.versions()
+        if not versions:
+            return []
+        starts_here = storage.exists(f"{self.folder}/{versions[0]:020}.checkpoint.parquet")
+        first = versions[0] if starts_here else 0
+        return sorted(set(range(first, versions[-1] + 1)) - set(versions))
+
     def commit_info(self, version: int) -> dict[str, Any]:
         """Read the information about a commit; empty where there is no such commit.
 
@@ -98,7 +107,7 @@ class DeltaLog:
         """
         versions = self.versions()
         # A lake with releases has a commit of every table.
-        if versions != list(range(len(versions))) or (not versions and DeltaLog(self.place, "releases").versions()):
+        if self.missing_versions() or (not versions and DeltaLog(self.place, "releases").versions()):
             return None
         try:
             actions = (action for version in versions for action in read_actions(storage.read(self.file(version))))

@@ -1,6 +1,8 @@
 """Open Delta tables, create them, and add the columns that tables of an older imagelake lack."""
 
+import json
 import re
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 import schemas
 from pipeline import storage
 from pipeline.errors import LakeError, NewerLakeError, one_line
+from pipeline.lake.delta_log import DeltaLog
 
 _SCHEMA_KEY = "imagelake.schema"
 _CONFIGURATION = {
@@ -62,14 +65,57 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
     return table
 
 
-def create_table(place: str, name: str) -> DeltaTable:
+def create_table(place: str, name: str, version: int = 0) -> DeltaTable:
     """Create an empty table, or open the one that another writer has created meanwhile.
+
+    Args:
+        place: the lake's place.
+        name: table name.
+        version: its first version. A table that is made again starts after the versions of the lost one.
 
     Raises:
         DeltaError: the table cannot be created.
         StorageError: the bucket does not answer.
     """
+    if version:
+        _write_first_version(place, name, version)
     return storage.with_retries(f"{place}/{name}", lambda: _created(place, name))
+
+
+def set_log_aside(log: DeltaLog, suffix: str) -> None:
+    """Rename the log of a table to `_delta_log.<suffix>`: nothing reads it, and no file of it is deleted."""
+    if not storage.is_bucket(log.place):
+        if Path(log.folder).exists():
+            Path(log.folder).rename(f"{log.folder}.{suffix}")
+        return
+    names = list(storage.list_files(log.folder))
+    for name in names:
+        storage.write(f"{log.folder}.{suffix}/{name}", storage.read(f"{log.folder}/{name}"))
+    storage.delete(f"{log.folder}/{name}" for name in names)
+
+
+def _write_first_version(place: str, name: str, version: int) -> None:
+    """Write a log that starts at a version: its commit and, for Delta to begin there, a checkpoint."""
+    log = DeltaLog(place, name)
+    with tempfile.TemporaryDirectory(prefix="imagelake-") as draft:
+        _created(draft, name).create_checkpoint()
+        first = DeltaLog(draft, name)
+        pointer = json.loads(storage.read(f"{first.folder}/_last_checkpoint"))
+        checkpoint = storage.read(f"{first.folder}/{0:020}.checkpoint.parquet")
+        commit = storage.read(first.file(0))
+    if not storage.is_bucket(place):
+        Path(log.folder).mkdir(parents=True)
+    # The commit comes last: until then there is no table.
+    _write(f"{log.folder}/{version:020}.checkpoint.parquet", checkpoint)
+    _write(f"{log.folder}/_last_checkpoint", json.dumps({**pointer, "version": version}).encode())
+    _write(log.file(version), commit)
+
+
+def _write(name: str, content: bytes) -> None:
+    if storage.is_bucket(name):
+        storage.write(name, content)
+    else:
+        Path(name).write_bytes(content)
 
 
 def add_new_columns(place: str, name: str, table: DeltaTable) -> None:

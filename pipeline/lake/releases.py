@@ -14,9 +14,9 @@ import pyarrow as pa
 
 import schemas
 from pipeline import storage
-from pipeline.errors import NoReleaseError
+from pipeline.errors import DamagedLakeError, NoReleaseError
 from pipeline.lake.delta_log import DeltaLog, Metadata
-from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 
 # The key in the metadata of `releases`: by deleted release, when. Lakes of version 0.5 have it too.
@@ -58,9 +58,11 @@ def release_versions(snapshot: Snapshot, number: int | None = None) -> tuple[int
 
     Raises:
         NoReleaseError: there is no such release, it was deleted, or there is none at all.
+        DamagedLakeError: the table of releases is missing or damaged.
     """
     place, rows = snapshot.place, list_releases(snapshot)
     if rows.is_empty():
+        require_releases(snapshot)
         raise NoReleaseError(
             f"{place} holds no finished build. Check the path, or run: imagelake build PATH --into {place}"
         )
@@ -81,6 +83,37 @@ def release_snapshot(snapshot: Snapshot, versions: Mapping[str, int]) -> Snapsho
     """
     released = (name for name, table in schemas.TABLES.items() if table.released)
     return Snapshot(snapshot.place, {name: versions.get(name, 0) for name in released})
+
+
+def require_releases(snapshot: Snapshot) -> None:
+    """Check that the table of releases exists in a lake that has other tables.
+
+    Raises:
+        DamagedLakeError: it is missing.
+    """
+    others = (name for name in schemas.TABLES if name != "releases")
+    if snapshot.open("releases") is None and any(DeltaLog(snapshot.place, name).versions() for name in others):
+        raise DamagedLakeError(_missing_message(f"{snapshot.place}/releases"))
+
+
+def require_tables(snapshot: Snapshot) -> None:
+    """Check that the tables of the newest release exist, before a build commits to them.
+
+    Raises:
+        DamagedLakeError: one is missing.
+    """
+    if list_releases(snapshot).is_empty():
+        require_releases(snapshot)
+        return
+    for name in release_versions(snapshot)[1]:
+        if name in schemas.TABLES and snapshot.version(name) == MISSING:
+            raise DamagedLakeError(_missing_message(f"{snapshot.place}/{name}"))
+
+
+def _missing_message(table: str) -> str:
+    return (
+        f"{table}: the table is missing. Put it back from a copy of the lake, or run: imagelake build RECIPE --repair"
+    )
 
 
 def publish(

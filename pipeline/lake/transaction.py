@@ -81,6 +81,10 @@ class Transaction:
         self._check_lock()
         return self._snapshot
 
+    def reopen(self) -> None:
+        """Forget what was read of the tables, after their logs were replaced."""
+        self._snapshot = Snapshot(self.place, left_out=self._snapshot.left_out)
+
     def leave_out(self, files: Collection[str]) -> None:
         """Leave damaged files out of all scans from here on, given by their places."""
         self._snapshot = self._snapshot.without(files)
@@ -144,6 +148,10 @@ class Transaction:
         snapshot = self.snapshot
         # Where an older snapshot needs the table again, it opens it again.
         table = snapshot.take(name)
+        if table is None and name != "releases" and snapshot.open("releases") is None:
+            # First of all tables: where others exist without it, it is lost.
+            self.ensure_table("releases")
+            snapshot = self.snapshot
         if table is None:
             table = create_table(self.place, name)
             # A new table has one version. Where it has more, another writer was faster.

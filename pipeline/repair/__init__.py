@@ -27,7 +27,8 @@ from pipeline.lake.transaction import Transaction, transaction
 from pipeline.lake.writers.heartbeats import check_registered, registered
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
-from pipeline.repair.damage import Damage, ShardKey, find_damage, require_whole_logs
+from pipeline.repair.damage import Damage, ShardKey, find_damage
+from pipeline.repair.lost import delete_unreadable_releases, find_lost_tables, make_lost_tables
 from pipeline.repair.rebuild import (
     drop_derived,
     drop_index,
@@ -38,6 +39,7 @@ from pipeline.repair.rebuild import (
 )
 from pipeline.repair.reread import Reread, commit_reread, reread_shards, resolve_existing
 from pipeline.sources import Source
+from pipeline.verify.tables import check_logs
 
 __all__ = ["Repaired", "repair"]
 
@@ -84,7 +86,7 @@ class Repaired:
             snapshot: of the lake, after the build.
         """
         if self.damage is None or not self.faults:
-            return []
+            return list(self.lost)
         lines = [*self.stays, *self.lost]
         existing = set(snapshot.scan("shards").select(SHARD_KEY).collect().rows())
         lines += [
@@ -105,8 +107,10 @@ class Repaired:
 def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     """Find the damage of a lake as `verify` does, restore what can be restored, and build.
 
-    If a needed source is missing, everything else is restored and `Built.still_damaged` lists the rest. Changes of the
-    other sources are then left to the next build. If the process is killed, the lake reads as of its last release.
+    A table that is missing, or whose log cannot be read, is made again from the sources and from the other tables.
+    Older releases that need it are deleted. If a needed source is missing, everything else is restored and
+    `Built.still_damaged` lists the rest. Changes of the other sources are then left to the next build. If the process
+    is killed, the lake reads as of its last release.
 
     Args:
         recipe: the lake's recipe.
@@ -115,7 +119,7 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     Raises:
         RecipeError: the recipe needs something that is not installed, or its parts contradict one another.
         SourceError: a source cannot be read.
-        LakeError: the log of a table is damaged; nothing was repaired.
+        LakeError: the lake cannot be written.
         DiskFullError: no space is left.
         StorageError: a bucket does not answer.
     """
@@ -123,12 +127,17 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     check_recipe(recipe)
     engine = engine or local_engine()
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
+        lost = find_lost_tables(writer.place)
+        remade: tuple[list[Todo], list[str]] = ([], [])
+        if lost:
+            with transaction(writer, progress.waiting) as lake:
+                remade = make_lost_tables(lake, recipe, lost)
         before = Snapshot(writer.place)
-        # First, so that the error names the damaged log.
-        require_whole_logs(before)
         undecided = recipe.decode.mode is None and not stored_decode(before)
         recipe = with_decided_mode(before, recipe, _resolved(recipe))
         repaired = restore(writer, recipe, engine, progress)
+        repaired.done[:0] = remade[0]
+        repaired.lost += remade[1]
         found = sources.resolve(recipe) if repaired.reads_sources else []
         built = update_lake(
             writer,
@@ -140,10 +149,15 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
             damaged=repaired.left_out,
             report=not repaired.stays,
         )
+        if lost:
+            with transaction(writer, progress.waiting) as lake:
+                repaired.lost += delete_unreadable_releases(lake, lost)
         stays = repaired.not_restored(Snapshot(writer.place))
+        # Commits of older versions that are damaged: the build did not need them.
+        stays += [str(fault) for fault in check_logs(Snapshot(writer.place)).faults]
     return replace(
         built,
-        damaged=repaired.faults,
+        damaged=repaired.faults + len(lost),
         still_damaged=tuple(stays),
         seconds=time.monotonic() - started,
         mode_decided=undecided,

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pipeline.builder.state import SHARD_KEY
 from pipeline.dedup.rules import parse_rule, photo
 from pipeline.engines import Engine
-from pipeline.errors import LakeError
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.verify import Fault, check_laws
 from pipeline.verify.laws import check_releases
-from pipeline.verify.tables import check_logs, check_tables, list_tables
+from pipeline.verify.tables import check_tables, list_tables
 
 ShardKey = tuple[str, ...]
 # Tables that are partitioned by unit, and the column that names the unit.
@@ -49,19 +48,6 @@ class Damage:
     def remaining(self, snapshot: Snapshot, table: str) -> set[str]:
         """Return the paths of the damaged files that still belong to the table."""
         return {part.path for part in snapshot.files(table)} & set(self.of(table)) if self.of(table) else set()
-
-
-def require_whole_logs(snapshot: Snapshot) -> None:
-    """Check the log of every table.
-
-    Raises:
-        LakeError: a log is damaged, so that nothing can be repaired.
-        StorageError: a bucket does not answer.
-    """
-    faults = check_logs(snapshot).faults
-    if faults:
-        more = f" (and {len(faults) - 1} more: imagelake verify {snapshot.place})" if len(faults) > 1 else ""
-        raise LakeError(f"{faults[0]}{more}. Nothing was repaired: only the log lists the files of a table.")
 
 
 def find_damage(snapshot: Snapshot, engine: Engine, progress: Progress) -> Damage:

@@ -133,7 +133,9 @@ def damage_errors(name: str) -> Iterator[None]:
     except (StorageError, ImagelakeError):
         raise
     except FileNotFoundError as error:
-        raise DamagedLakeError(_message(str(error.filename or name), "the file is missing")) from error
+        # Polars gives no name of its own, only a text.
+        text = "the file is missing" if error.filename else f"a file is missing ({one_line(error, 200)})"
+        raise DamagedLakeError(_message(str(error.filename or name), text)) from error
     except LIBRARY_ERRORS as error:
         raise DamagedLakeError(_message(name, f"cannot be read ({one_line(error, 200)})")) from error
 

@@ -141,7 +141,8 @@ def _read_index(group: FileGroup, part: Part, broken: list[Fault]) -> list[pa.Ta
     """Read a file of the index; None if some of it cannot be read."""
     before = len(broken)
     rows = list(read_row_groups(TableFile(group.root, "index", part), broken))
-    return None if any(fault.kind in UNREADABLE_KINDS for fault in broken[before:]) else rows
+    unreadable = any(fault.kind in UNREADABLE_KINDS for fault in broken[before:])
+    return None if unreadable or not rows else rows
 
 
 def _check_index(

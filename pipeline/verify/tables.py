@@ -212,7 +212,7 @@ def check_logs(snapshot: Snapshot) -> Check:
 
 def _check_files(log: DeltaLog, files: list[str]) -> Iterator[Fault]:
     table, versions = log.table, log.versions()
-    for version in sorted(set(range(versions[-1] + 1 if versions else 0)) - set(versions)):
+    for version in log.missing_versions():
         yield _fault(table, log.file(version), "is missing")
     for version in versions:
         file = log.file(version)
@@ -237,6 +237,8 @@ def _check_opens(log: DeltaLog) -> Iterator[Fault]:
     if opened is None:
         if log.versions():
             yield _fault(table, log.folder, "has commits, but no table can be opened")
+        elif DeltaLog(log.place, "releases").versions():
+            yield _fault(table, log.folder, "the table is missing")
         return
     unknown = {column.name for column in opened.schema().fields} - set(schemas.TABLES[table].schema.names)
     if unknown:
@@ -246,7 +248,7 @@ def _check_opens(log: DeltaLog) -> Iterator[Fault]:
 def _fault(table: str, file: str, text: str) -> Fault:
     advice = (
         "Releases that need this version of the table cannot be read. Put it back from a copy of the lake; without a "
-        "copy, build into a new folder (lake.root): nothing else in the lake has its content"
+        "copy, `imagelake build --repair` makes a table that cannot be opened again from the sources"
     )
     return Fault("log", f"{text}. {advice}", table, file)
 

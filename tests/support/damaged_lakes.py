@@ -63,6 +63,9 @@ class Case(NamedTuple):
         """Return the faults that verify finds, without checks that the damage makes impossible."""
         return [fault for check in verify(self.root) for fault in check.faults if fault.kind != "unchecked"]
 
+    def build(self) -> Built:
+        return build(self.recipe, engine=LocalEngine(1))
+
     def repair(self) -> Built:
         return repair(self.recipe, engine=LocalEngine(1))
 

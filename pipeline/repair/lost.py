@@ -1,0 +1,143 @@
+"""Make tables again whose folder or log is lost: they start empty, and the build fills them.
+
+The versions of a table that is made again continue after all versions that any release or the lost log names. So an
+older release never reads rows that came later: its version of the table is gone, and it is deleted.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import schemas
+from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, shards_digest, shards_state
+from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
+from pipeline.lake.delta_log import DeltaLog, Metadata
+from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
+from pipeline.lake.releases import delete_releases, list_releases
+from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.transaction import Commit, Transaction, all_files
+from pipeline.recipe import Recipe
+from pipeline.repair.reread import resolve_existing
+
+# Tables whose rows come from sources. All are read again if one of them is lost, except the index alone.
+_INGESTED = (*COMMITTED_BEFORE_SHARDS, "shards")
+
+
+def find_lost_tables(place: str) -> dict[str, str]:
+    """Find tables that a lake must have and that cannot be opened.
+
+    Args:
+        place: the lake's place.
+
+    Returns:
+        By table, why it is lost. Empty for a place without tables.
+
+    Raises:
+        NewerLakeError: the lake was made by a newer imagelake.
+        StorageError: a bucket does not answer.
+    """
+    lost: dict[str, str] = {}
+    existing = 0
+    for table in schemas.TABLES:
+        try:
+            if open_table(place, table) is None:
+                lost[table] = "the table is missing"
+            else:
+                existing += 1
+        except (NewerLakeError, StorageError):
+            raise
+        except LakeError:
+            lost[table] = "its log cannot be read"
+    # The first commit of a lake creates the table of releases. Without a release, other tables may not exist yet.
+    published = existing and ("releases" in lost or bool(Snapshot(place).files("releases")))
+    return lost if published else {table: why for table, why in lost.items() if why != "the table is missing"}
+
+
+def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str]) -> tuple[list[Todo], list[str]]:
+    """Make lost tables again, empty, so that the build fills them.
+
+    Args:
+        lake: commits to the lake.
+        recipe: the lake's recipe.
+        lost: made by `find_lost_tables`.
+
+    Returns:
+        What was made again; what is lost for good.
+
+    Raises:
+        SourceError: images, rejects or shards are lost and a source cannot be found; nothing was changed.
+    """
+    reread = [table for table in _INGESTED if table in lost and table != "index"]
+    if reread:
+        _, gone = resolve_existing(recipe)
+        for uri, why in gone.items():
+            raise SourceError(
+                f"{lake.place}: the table {reread[0]} is lost, and all sources must be read again, but {uri} cannot be "
+                f"found ({why}). Put the source back, or the table from a copy of the lake. Nothing was changed."
+            )
+    named = _newest_named_versions(lake.place, lost)
+    for table in lost:
+        log = DeltaLog(lake.place, table)
+        first = max([*log.versions(), named.get(table, -1)]) + 1
+        set_log_aside(log, f"{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        create_table(lake.place, table, first)
+    lake.reopen()
+    if reread:
+        _forget_sources(lake)
+    elif "index" in lost:
+        digest = {"shards": {"fingerprint": shards_state(lake.snapshot)}}
+        lake.commit(Commit("index", (), Metadata("repair", digest), all_files))
+    # Pairs by photo depend on the basis; misses are made with the scores of their run.
+    for table, others in (("bases", ("pairs", "clusters")), ("misses", ("scores",))):
+        for other in others if table in lost else ():
+            lake.commit(Commit(other, (), Metadata("repair"), all_files))
+    done = [Todo("repair", f"table {table}", f"made again, as {why}") for table, why in lost.items()]
+    lines = {
+        "releases": "releases: the list of releases is lost; their numbers start again from 1",
+        "exports": "exports: the list of exports is lost; vacuum no longer keeps their releases",
+    }
+    return done, [line for table, line in lines.items() if table in lost]
+
+
+def delete_unreadable_releases(lake: Transaction, lost: Mapping[str, str]) -> list[str]:
+    """Delete the older releases that name a version of a lost table.
+
+    Args:
+        lake: commits to the lake, after the build has published a release.
+        lost: the tables that were made again.
+
+    Returns:
+        A line that names them; empty if there are none.
+    """
+    first = {table: DeltaLog(lake.place, table).versions()[0] for table in lost if schemas.TABLES[table].released}
+    unreadable = [
+        number
+        for number, versions in list_releases(lake.snapshot).select("release", "versions").rows()
+        if any(item["version"] < first.get(item["table"], 0) for item in versions)
+    ]
+    if not unreadable:
+        return []
+    delete_releases(lake, unreadable)
+    return [f"releases {', '.join(map(str, unreadable))} are lost: they need tables that were lost"]
+
+
+def _forget_sources(lake: Transaction) -> None:
+    """Empty the tables that come from sources, so that the build reads all sources again."""
+    empty = polars_schema(schemas.TABLES["shards"].schema).to_frame()
+    digest = {"shards": {"fingerprint": shards_digest(empty)}}
+    for table in _INGESTED:
+        lake.commit(Commit(table, (), Metadata("repair", digest), all_files))
+
+
+def _newest_named_versions(place: str, lost: Mapping[str, str]) -> dict[str, int]:
+    """Return, by table, the newest version that a release names; empty if the releases are lost."""
+    if "releases" in lost:
+        return {}
+    named: dict[str, int] = {}
+    listed: Sequence[list[dict[str, int]]] = []
+    with suppress(LakeError):
+        listed = list_releases(Snapshot(place))["versions"].to_list()
+    for versions in listed:
+        for item in versions:
+            named[str(item["table"])] = max(named.get(str(item["table"]), -1), item["version"])
+    return named
