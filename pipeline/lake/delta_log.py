@@ -56,6 +56,10 @@ class DeltaLog:
         """List the versions of which the log has a commit, ascending; empty without a table."""
         return sorted(int(found[1]) for name in storage.list_files(self.folder) if (found := _COMMIT.fullmatch(name)))
 
+    def has_changes(self) -> bool:
+        """Return whether the table was committed to after it was created."""
+        return len(self.versions()) > 1
+
     def missing_versions(self) -> list[int]:
         """List versions whose commits are missing. The log of a table that was made again starts at a checkpoint."""
         versions = self.versions()
@@ -106,8 +110,8 @@ class DeltaLog:
             LakeError: a commit cannot be read.
         """
         versions = self.versions()
-        # A lake with releases has a commit of every table.
-        if self.missing_versions() or (not versions and DeltaLog(self.place, "releases").versions()):
+        # A lake with a release has a commit of every table.
+        if self.missing_versions() or (not versions and DeltaLog(self.place, "releases").has_changes()):
             return None
         try:
             actions = (action for version in versions for action in read_actions(storage.read(self.file(version))))

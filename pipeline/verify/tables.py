@@ -237,7 +237,7 @@ def _check_opens(log: DeltaLog) -> Iterator[Fault]:
     if opened is None:
         if log.versions():
             yield _fault(table, log.folder, "has commits, but no table can be opened")
-        elif DeltaLog(log.place, "releases").versions():
+        elif DeltaLog(log.place, "releases").has_changes():
             yield _fault(table, log.folder, "the table is missing")
         return
     unknown = {column.name for column in opened.schema().fields} - set(schemas.TABLES[table].schema.names)
