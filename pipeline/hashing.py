@@ -1,7 +1,7 @@
-"""Hashes that identify images, contents and settings in a lake, and a pseudo-random order of images.
+"""Hashes that identify images, contents, files and settings in a lake, and a pseudo-random order of images.
 
-All hashes are 128-bit XXH3 (version 0.8, seed 0) in canonical, big-endian form. Existing lakes depend on their byte
-layout, so golden tests fix it.
+All hashes are 128-bit XXH3 (version 0.8, seed 0) in canonical, big-endian form, except digests of files, which are
+SHA-256. Existing lakes depend on their byte layout, so golden tests fix it.
 
 The order needs no random generator: `order_keys` computes a number for every image from its id and a seed. The order is
 therefore the same on any engine, for any number of cores and for any listing order, and adding an image does not move
@@ -12,6 +12,7 @@ References:
     finaliser are David Stafford's ("Mix13").
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -52,6 +53,30 @@ def content_hashes(pixels: Bytes) -> Bytes:
         (n, 16) uint8. Equal for equal pixels of equal shape; a 20x10 and a 10x20 image with the same bytes differ.
     """
     return hash_rows(with_shape(flat(pixels), pixels.shape[1:]))
+
+
+def file_digest(data: bytes) -> bytes:
+    """Digest the encoded bytes of a file: SHA-256, 32 bytes, as `sha256sum` prints it in hexadecimal."""
+    return hashlib.sha256(data).digest()
+
+
+def pixel_digests(pixels: Bytes) -> list[bytes]:
+    """Digest images that a source holds as pixels, and not as encoded files.
+
+    Args:
+        pixels: (n, height, width, channels) uint8: the values of the source, before any conversion.
+
+    Returns:
+        SHA-256 of height, width, channels (uint32, little-endian) and the pixels, 32 bytes each, in the same order.
+    """
+    of_shape = hashlib.sha256(np.array(pixels.shape[1:], dtype="<u4").tobytes())
+
+    def digest(row: Bytes) -> bytes:
+        state = of_shape.copy()
+        state.update(row)
+        return state.digest()
+
+    return list(map(digest, np.ascontiguousarray(flat(pixels))))
 
 
 def flat(pixels: NDArray[Scalar]) -> NDArray[Scalar]:

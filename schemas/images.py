@@ -28,6 +28,16 @@ IMAGES = Table(
                 "identifies the content of the image: xxh3-128 of (height, width, channels, pixels)",
                 unit="16 bytes",
             ),
+            column(
+                "file_digest",
+                pa.binary(),
+                "identifies the file: SHA-256 of its encoded bytes. If the source holds pixels and no files, SHA-256 of "
+                "height, width, channels (uint32, little-endian) and the pixels in the layout of `pixels`, as numbers "
+                "from 0 to 255 of any type, before they are converted or resized. Null in rows of imagelake 0.5 or "
+                "earlier until their shard is read again",
+                unit="32 bytes",
+                null=True,
+            ),
             column("pixel_sum", pa.int64(), "sum of all pixel values", unit="0 to 255 a value"),
             column("pixel_squares", pa.int64(), "sum of all squared pixel values", unit="0 to 65,025 a value"),
             FILE_SIZE,

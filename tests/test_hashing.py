@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.hashing import content_hashes, digest_of, hash_rows, image_ids, pixel_sums
+from pipeline.hashing import content_hashes, digest_of, file_digest, hash_rows, image_ids, pixel_digests, pixel_sums
 
 
 def test_image_id_is_xxh3_128_of_dataset_split_path() -> None:
@@ -16,6 +16,15 @@ def test_image_id_is_xxh3_128_of_dataset_split_path() -> None:
 def test_content_hash_is_xxh3_128_of_shape_and_pixels() -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
     assert content_hashes(pixels).tobytes().hex() == "68bfdeda723c1c69a7ce41a862454d5d"
+
+
+def test_digests_of_files_are_their_sha_256_and_those_of_pixels_include_the_shape() -> None:
+    assert file_digest(b"abc").hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
+    shape = b"\x03\0\0\0\x04\0\0\0\x01\0\0\0"
+    assert pixel_digests(pixels) == [file_digest(shape + bytes(range(12))), file_digest(shape + bytes(range(12, 24)))]
+    assert pixel_digests(pixels[:1].transpose(0, 2, 1, 3)) != pixel_digests(pixels[:1].reshape(1, 4, 3, 1))
+    assert pixel_digests(pixels[:0]) == []
 
 
 def test_same_bytes_in_another_shape_have_another_hash() -> None:

@@ -18,13 +18,13 @@ import schemas
 from pipeline.arrow_binary import to_binary
 from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
-from pipeline.hashing import content_hashes, digest_of, image_ids, pixel_sums
+from pipeline.hashing import content_hashes, digest_of, file_digest, image_ids, pixel_digests, pixel_sums
 from pipeline.recipe import DecodePart
 from pipeline.shard import Blobs, Deferred, Encoded, Files, Pixels, Reject
 
-# Position in the shard, size of the file in bytes, (height, width, channels) uint8, and whether colour or gray was
-# converted. A plain tuple, because creating millions of named tuples is slow.
-DecodedImage: TypeAlias = tuple[int, int, NDArray[np.uint8], bool]
+# Position in the shard, size of the file in bytes, (height, width, channels) uint8, whether colour or gray was
+# converted, and the digest of the file. A plain tuple, because creating millions of named tuples is slow.
+DecodedImage: TypeAlias = tuple[int, int, NDArray[np.uint8], bool, bytes]
 
 
 def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | Reject]:
@@ -57,7 +57,7 @@ def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | R
                 pixels, converted = decode(data, spec)
             elif pixels.shape != wanted_shape and not needs_no_conversion(pixels.shape, spec):
                 pixels, converted = convert(pixels, spec)
-            yield position, size, pixels, converted
+            yield position, size, pixels, converted, file_digest(data)
         except Rejected as rejected:
             yield _reject(shard, position, size, rejected)
         except OSError as error:
@@ -74,7 +74,7 @@ def needs_no_conversion(shape: tuple[int, ...], spec: DecodePart) -> bool:
 def _convert_pixels(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[DecodedImage | Reject]:
     for position, pixels in enumerate(array):
         try:
-            yield position, pixels.nbytes, *convert(pixels, spec)
+            yield position, pixels.nbytes, *convert(pixels, spec), *pixel_digests(pixels[None])
         except Rejected as rejected:
             yield _reject(shard, position, pixels.nbytes, rejected)
 
@@ -115,6 +115,7 @@ class _Group(NamedTuple):
     positions: Sequence[int]
     file_sizes: Sequence[int]
     pixels: _Pixels
+    digests: Sequence[bytes]
     converted: int = 0
 
 
@@ -192,10 +193,10 @@ def _decode_group(found: Iterator[DecodedImage | Reject]) -> list[_Group | Rejec
 
 
 def _stack(images: list[DecodedImage]) -> _Group:
-    positions, file_sizes, pixels, converted = zip(*images, strict=True)
+    positions, file_sizes, pixels, converted, digests = zip(*images, strict=True)
     # Like np.stack, but without Python work for every image.
     stacked = np.concatenate(pixels).reshape(len(images), *pixels[0].shape)
-    return _Group(positions, file_sizes, stacked, sum(converted))
+    return _Group(positions, file_sizes, stacked, digests, sum(converted))
 
 
 def _groups_of_pixels(array: _Pixels) -> Iterator[_Group]:
@@ -204,7 +205,7 @@ def _groups_of_pixels(array: _Pixels) -> Iterator[_Group]:
     step = max(1, _GROUP_BYTES // row)
     for start in range(0, len(array), step):
         part = array[start : start + step]
-        yield _Group(range(start, start + len(part)), [row] * len(part), part)
+        yield _Group(range(start, start + len(part)), [row] * len(part), part, pixel_digests(part))
 
 
 def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decoded:
@@ -220,6 +221,7 @@ def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decode
         pa.array(np.full(count, channels, np.int16)),
         to_binary(pixels.reshape(count, -1)),
         to_binary(content_hashes(pixels)),
+        pa.array(group.digests, pa.binary()),
         *map(pa.array, pixel_sums(pixels)),
         pa.array(group.file_sizes, pa.int64()),
     ]

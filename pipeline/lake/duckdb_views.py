@@ -118,6 +118,8 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
 
 # The end of a DuckDB message: a line of the query, and a caret below the place of the error.
 _QUERY_EXCERPT = re.compile(r"\n\s*LINE \d+: .*", re.DOTALL)
+# The unit, in a schema, of ids, hashes and digests of files.
+_ID_UNITS = (b"16 bytes", b"32 bytes")
 
 
 def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "duckdb.DuckDBPyConnection":
@@ -127,8 +129,8 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
 
     Args:
         snapshot: the tables.
-        ids: "bytes" returns ids and hashes as they are stored; "hex" returns them as text of 32 hexadecimal digits, in
-            lower case. If the lake is in a folder, comparisons with such text ignore case.
+        ids: "bytes" returns ids and hashes as they are stored; "hex" returns them as text of hexadecimal digits, in
+            lower case: 32, or 64 for digests of files. If the lake is in a folder, comparisons with such text ignore case.
     """
     import duckdb  # noqa: PLC0415 - loaded when needed
 
@@ -147,7 +149,7 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
     if ids == "hex":
         # Queries that are written for ids as bytes call hex(). It must leave an id that is already text as it is.
         connection.execute(
-            "CREATE MACRO hex(x) AS CASE WHEN typeof(x) = 'VARCHAR' AND regexp_full_match(x::VARCHAR, '[0-9a-f]{32}') "
+            "CREATE MACRO hex(x) AS CASE WHEN typeof(x) = 'VARCHAR' AND regexp_full_match(x::VARCHAR, '([0-9a-f]{32}){1,2}') "
             "THEN upper(x::VARCHAR) ELSE system.main.hex(x) END"
         )
     restrict_connection(connection, allowed)
@@ -155,11 +157,11 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
 
 
 def id_columns(name: str) -> list[str]:
-    """List the columns of a table that hold ids or hashes of 16 bytes."""
+    """List the columns of a table that hold ids, hashes or digests of 16 or 32 bytes."""
     return [
         field.name
         for field in schemas.TABLES[name].schema
-        if pa.types.is_binary(field.type) and field.metadata[b"unit"] == b"16 bytes"
+        if pa.types.is_binary(field.type) and field.metadata[b"unit"] in _ID_UNITS
     ]
 
 

@@ -19,6 +19,8 @@ from pipeline.verify.parquet_file import TableFile, read_row_groups
 
 # Columns of the index that are made from pixels.
 _KEY_COLUMNS = ("bucket", "key", "signature", "vector")
+# Length of a SHA-256.
+_DIGEST_BYTES = 32
 _SHAPE = ("height", "width", "channels")
 # Columns of images that faults of the index name.
 _IMAGE_COLUMNS = ("image_id", "path", "label")
@@ -190,16 +192,32 @@ def _check_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) ->
         "the path does not match its image_id": {"image_id": ids},
         "the pixels do not match their sums": {"pixel_sum": sums, "pixel_squares": squares},
     }
+    masks = {text: _differ(rows, columns) for text, columns in expected.items()}
+    masks["the file_digest is not 32 bytes long"] = _has_odd_digest(rows)
     listed = np.zeros(len(rows), dtype=bool)
-    for text, columns in expected.items():
-        wrong = np.zeros(len(rows), dtype=bool)
-        for name, values in columns.items():
-            if not rows[name].chunk(0).equals(values):
-                wrong |= pc.not_equal(rows[name].chunk(0), values).to_numpy(zero_copy_only=False)
+    for text, wrong in masks.items():
         new = wrong & ~listed
         listed |= wrong
         if new.any():
             yield _fault(file, rows, new, text)
+
+
+def _differ(rows: pa.Table, columns: Mapping[str, pa.Array]) -> NDArray[np.bool_]:
+    wrong = np.zeros(len(rows), dtype=bool)
+    for name, values in columns.items():
+        if not rows[name].chunk(0).equals(values):
+            wrong |= pc.not_equal(rows[name].chunk(0), values).to_numpy(zero_copy_only=False)
+    return wrong
+
+
+def _has_odd_digest(rows: pa.Table) -> NDArray[np.bool_]:
+    """Find digests of a wrong length. Files of imagelake 0.5 have no such column, and a digest may be null."""
+    if "file_digest" not in rows.column_names:
+        return np.zeros(len(rows), dtype=bool)
+    odd: NDArray[np.bool_] = (
+        pc.not_equal(pc.binary_length(rows["file_digest"]), _DIGEST_BYTES).fill_null(False).to_numpy()
+    )
+    return odd
 
 
 def _fault(file: TableFile, rows: pa.Table, wrong: NDArray[np.bool_], text: str) -> Fault:

@@ -41,6 +41,7 @@ def test_ids_and_hashes_are_the_columns_that_the_schemas_say() -> None:
     assert set(IDS) == {
         ("images", "image_id"),
         ("images", "content_hash"),
+        ("images", "file_digest"),
         ("index", "image_id"),
         ("pairs", "left_id"),
         ("pairs", "right_id"),
@@ -211,7 +212,7 @@ def test_parquet_has_all_rows_and_all_bytes(small_lake: Lake, run: Run, tmp_path
     file = tmp_path / "out.parquet"
     file.write_text("from before")
     done = run("sql", small_lake.root, "select * from images order by image_id", "--parquet", file)
-    assert done.stdout == f"rows: 160, columns: 14, written to {file} ({file.stat().st_size:,} bytes)\n"
+    assert done.stdout == f"rows: 160, columns: 15, written to {file} ({file.stat().st_size:,} bytes)\n"
     found, known = pl.read_parquet(file), small_lake.scan("images").sort("image_id").collect()
     assert found["pixels"].equals(known["pixels"])
     assert found["image_id"].to_list() == known["image_id"].bin.encode("hex").to_list()

@@ -1,6 +1,7 @@
 """A shard decoded: every file once, in order, with the right columns, and no copy where none is needed."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from making import as_folder, as_tar, decoded, encoded, pictures, png, shard_of,
 import schemas
 from pipeline.arrow_binary import from_binary
 from pipeline.decode import Decoded, decode_shard, decoder_name, rejects_table
-from pipeline.hashing import content_hashes, image_ids
+from pipeline.hashing import content_hashes, image_ids, pixel_digests
 from pipeline.recipe import DecodePart
 from pipeline.shard import REASONS, Blobs, Deferred, Encoded, Pixels, Reject
 from pipeline.sources import read
@@ -54,6 +55,10 @@ def check_columns(groups: Sequence[Decoded], shard: Encoded) -> None:
         assert rows["content_hash"] == [digest.tobytes() for digest in content_hashes(pixels)]
         assert rows["image_id"] == [name.tobytes() for name in image_ids("d", "train", rows["path"])]
         assert rows["label"] == [label_of[path] for path in rows["path"]]
+        contents = shard.contents.make() if isinstance(shard.contents, Made) else shard.contents
+        if isinstance(contents, Blobs):
+            data_of = dict(zip(shard.paths, contents.data, strict=True))
+            assert rows["file_digest"] == [sha256(data_of[path]).digest() for path in rows["path"]]
 
 
 @given(st.lists(st.sampled_from(sorted(FILES)), max_size=25), st.booleans(), st.sampled_from([1, 30, 2**24]))
@@ -125,6 +130,8 @@ def test_pixels_that_do_not_fit_are_rejected_or_brought_to_size() -> None:
     images, rejects = split_up(shard, strict(size=(4, 4), on_mismatch="convert"))
     assert not rejects
     check_columns(images, shard)
+    # The digest is of the values in the source: another size or mode does not change it.
+    assert images[0].images["file_digest"].to_pylist() == pixel_digests(array)
 
 
 def test_an_empty_shard_is_nothing() -> None:

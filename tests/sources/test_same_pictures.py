@@ -1,13 +1,15 @@
 """MNIST from IDX, from a CSV made of it and from PNG files of it: the same picture has the same content_hash."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from making import DATA, as_folder, as_tar, as_zip, encoded, needs_data, source_of
+from making import DATA, as_folder, as_tar, as_zip, encoded, needs_data, pictures, source_of
 
 from pipeline.decode import decode_shard
+from pipeline.hashing import pixel_digests
 from pipeline.recipe import DecodePart
 from pipeline.shard import Reject
 from pipeline.sources import Source, read
@@ -23,6 +25,11 @@ def rows(source: Source) -> Iterator[tuple[str, str | None, bytes, bytes]]:
             assert not isinstance(item, Reject)
             columns = (item.images[name].to_pylist() for name in ("path", "label", "content_hash", "pixels"))
             yield from zip(*columns, strict=True)
+
+
+def digests(source: Source) -> list[bytes]:
+    groups = [item for shard in read(source) for item in decode_shard(shard, "d", "s", DecodePart(mode="L"))]
+    return [digest for group in groups for digest in group.images["file_digest"].to_pylist()]  # type: ignore[union-attr] # no reject
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +57,24 @@ def test_from_png_files(published: list[tuple[str, str, bytes, bytes]], tmp_path
     assert list(rows(source_of(as_folder(tmp_path / "set", files)))) == expected
     assert sorted(rows(source_of(as_tar(tmp_path / "a.tar.gz", files)))) == expected
     assert sorted(rows(source_of(as_zip(tmp_path / "a.zip", files)))) == expected
+
+
+def test_arrays_of_any_type_give_the_same_file_digests(tmp_path: Path) -> None:
+    made = pictures(5, size=(4, 6))
+    scaled = (made - 127.5) / 255
+    np.savez(tmp_path / "bytes.npz", images=made)
+    np.savez(tmp_path / "doubles.npz", images=made.astype(np.float64))
+    np.savez(tmp_path / "scaled.npz", images=scaled.astype(np.float32))
+    np.savez(tmp_path / "channels.npz", images=np.repeat(made[:, None], 3, axis=1))
+    as_idx = struct.pack(">BBBBIII", 0, 0, 8, 3, *made.shape) + made.tobytes()
+    (tmp_path / "t-images-idx3-ubyte").write_bytes(as_idx)
+    found = {
+        name: digests(source_of(tmp_path / name))
+        for name in ("bytes.npz", "doubles.npz", "scaled.npz", "t-images-idx3-ubyte", "channels.npz")
+    }
+    colour = found.pop("channels.npz")
+    assert list(found.values()) == [pixel_digests(made[..., None])] * 4
+    assert colour == pixel_digests(np.repeat(made[..., None], 3, axis=3))
 
 
 @needs_data

@@ -50,6 +50,11 @@ def keep_all(rows: pl.DataFrame) -> pl.DataFrame:
 FAULTS: dict[str, tuple[str, Change, str]] = {
     "a flipped bit": ("images", flip_a_pixel, "pixels, ids and index keys"),
     "another path": ("images", lambda rows: rows.with_columns(path=pl.col("path") + "x"), "pixels, ids and index keys"),
+    "a short digest": (
+        "images",
+        lambda rows: rows.with_columns(pl.col("file_digest").bin.slice(0, 31)),
+        "pixels, ids and index keys",
+    ),
     "a wrong sum": ("images", lambda rows: rows.with_columns(pl.col("pixel_sum") + 1), "pixels, ids and index keys"),
     "a lost image": ("images", lambda rows: rows.tail(-1), "every file is one image or one reject"),
     "a lost reject": ("rejects", lambda rows: rows.tail(-1), "every file is one image or one reject"),
