@@ -73,7 +73,7 @@ def pixel_digests(pixels: Bytes) -> list[bytes]:
 
     def digest(row: Bytes) -> bytes:
         state = of_shape.copy()
-        state.update(row)
+        state.update(row.data)
         return state.digest()
 
     return list(map(digest, np.ascontiguousarray(flat(pixels))))

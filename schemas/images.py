@@ -31,7 +31,7 @@ IMAGES = Table(
             column(
                 "file_digest",
                 pa.binary(),
-                "identifies the file: SHA-256 of its encoded bytes. If the source holds pixels and no files, SHA-256 of "
+                "identifies the file: SHA-256 of its encoded bytes. If the source holds pixels, not files, SHA-256 of "
                 "height, width, channels (uint32, little-endian) and the pixels in the layout of `pixels`, as numbers "
                 "from 0 to 255 of any type, before they are converted or resized. Null in rows of imagelake 0.5 or "
                 "earlier until their shard is read again",

@@ -1,7 +1,7 @@
 """images, clusters -> splits: draw and sanitize every split that is out of date.
 
-A split with groups keeps the roles of its images as far as possible. It continues from its rows in the newest release
-or, if those are damaged, in an older one.
+A split with groups keeps the roles of its pictures as far as possible. It continues from its rows in the newest release
+or, if those are damaged, in an older one. For every split, the images that moved since then are counted.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,22 +12,25 @@ import polars as pl
 import xxhash
 
 import schemas
+from pipeline import storage
 from pipeline.builder.clusters import StoredRule, active_rules, filter_pairs, find_stored_rule, read_clusters
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
 from pipeline.errors import NoReleaseError, SplitError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import list_releases, release_versions
-from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import rule_with_pairs_of
-from pipeline.splits.draw import draw_roles, from_source
+from pipeline.splits.draw import DrawnBy, draw_column, draw_roles, from_source
 from pipeline.splits.groups import Drawn, draw_groups
-from pipeline.splits.groups.assign import PreviousSplit
+from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves
 from pipeline.splits.sanitize import sanitize, straddling
 
+# What Polars raises for a file that is missing or damaged. The last is not an Exception.
+_UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 # Labels of a role whose deviation is kept in the metadata, largest deviations first, so that commits stay small.
 _MAX_LABELS = 20
 
@@ -36,11 +39,13 @@ class PreviousDraw(NamedTuple):
     """The split that a new draw continues from.
 
     Attributes:
-        before: its settings and rows; None if there is no earlier draw.
+        before: its settings, rows and images; None if there is no earlier draw.
+        unit: its metadata in the newest release; empty if the release does not have it.
         metadata: `restored`, if the newest rows are damaged; see `describe_unit`.
     """
 
     before: PreviousSplit | None
+    unit: Mapping[str, Any]
     metadata: dict[str, Any]
 
 
@@ -119,13 +124,13 @@ def make_splits(
     if not todo:
         return [], []
     in_recipe = {part.name for part in recipe.split}
-    images = snapshot.scan("images").select("image_id", "label", "dataset", "split", "content_hash").collect()
+    images = snapshot.scan("images").select("image_id", "label", "dataset", "split", *IDENTITY).collect()
     replaced = {item.unit for item in todo}
     drawn: dict[str, DrawnSplit] = {}
     for name in (name for name in units if name in replaced):
         progress.step(f"draw split {name}")
         try:
-            drawn[name] = _draw_split(snapshot, units[name]["spec"], images.drop("content_hash"))
+            drawn[name] = _draw_split(snapshot, units[name]["spec"], images)
         except SplitError as error:
             if name in in_recipe:
                 raise
@@ -158,8 +163,9 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
 
             - `deviation`, for a split with groups: by role, the images `asked` and `got`, and the `labels` with the
               largest deviations as (label, asked, got).
-            - `moves`, for a split with groups: the images `moved`, `forced` and `left`; see `Moves`. None if the split
-              was drawn without a previous one.
+            - `moves`: the images `moved`, `forced`, `left` and `joined`; see `Moves`. None if there is no previous
+              split. Versions up to 0.5 have them only for splits with groups, and without `joined`.
+            - `empty`: roles whose share is of no image.
             - `straddling`, for a split with protected datasets: a list of rule, datasets, clusters and rows.
             - `restored`, if its files were damaged: the release that had them, and the release that the draw continued
               from, or None. Then `same`: whether the new rows are equal to the damaged ones.
@@ -174,12 +180,11 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
     ]
     moves = unit.get("moves") or {}
     if moves.get("moved"):
-        phrases.append(
-            f"{moves['moved']:,} images moved to another role, {moves['forced']:,} of them because of new links or "
-            "protected datasets"
-        )
-    if moves.get("left"):
-        phrases.append(f"{moves['left']:,} images left the split")
+        forced = moves["forced"]
+        why = f", {forced:,} of them because of new links, protected datasets or other sources" if forced else ""
+        phrases.append(f"{_images(moves['moved'])} moved to another role{why}")
+    phrases += [f"{_images(moves[kind])} {kind} the split" for kind in ("left", "joined") if moves.get(kind)]
+    phrases += [f"{role} got no image, as its share is too small" for role in unit.get("empty", ())]
     if "restored" in unit:
         lost, found = unit["restored"]
         phrases.append(f"continued from release {found}" if found else "drawn again, as no release has undamaged rows")
@@ -199,26 +204,67 @@ def find_previous_split(snapshot: Snapshot, name: str) -> PreviousDraw:
     try:
         newest, versions = release_versions(snapshot)
     except NoReleaseError:
-        return PreviousDraw(None, {})
+        return PreviousDraw(None, {}, {})
+    released = snapshot.with_version("splits", versions.get("splits", MISSING)).metadata("splits").units.get(name, {})
     damaged = snapshot.metadata("splits").units.get(name, {}).get(DAMAGED)
     if not damaged:
-        return PreviousDraw(_read_split(snapshot, name, versions["splits"]), {})
+        return PreviousDraw(_read_split(snapshot, name, versions), released, {})
     for number in reversed(list_releases(snapshot)["release"].to_list()):
-        version = release_versions(snapshot, number)[1].get("splits", 0)
-        files = snapshot.with_version("splits", version).files("splits", lambda p: p["split_name"] == name)
+        older = release_versions(snapshot, number)[1]
+        files = snapshot.with_version("splits", older.get("splits", 0)).files(
+            "splits", lambda p: p["split_name"] == name
+        )
         if files and not {part.path for part in files} & set(damaged):
-            return PreviousDraw(_read_split(snapshot, name, version), {"restored": [newest, number]})
-    return PreviousDraw(None, {"restored": [newest, None]})
+            return PreviousDraw(_read_split(snapshot, name, older), released, {"restored": [newest, number]})
+    return PreviousDraw(None, released, {"restored": [newest, None]})
 
 
-def _read_split(snapshot: Snapshot, name: str, version: int) -> PreviousSplit | None:
-    at_version = snapshot.with_version("splits", version)
+def _read_split(snapshot: Snapshot, name: str, versions: Mapping[str, int]) -> PreviousSplit | None:
+    at_version = snapshot.with_version("splits", versions.get("splits", MISSING))
     unit = at_version.metadata("splits").units.get(name)
     if unit is None:
         return None
+    spec = SplitPart.model_validate(unit["spec"])
     rows = at_version.scan("splits", lambda partition: partition["split_name"] == name)
     columns = ("image_id", "role", "dropped_by", "reason")
-    return PreviousSplit(SplitPart.model_validate(unit["spec"]), rows.select(columns).collect())
+    images = _read_identities(snapshot, spec, versions.get("images", MISSING))
+    return PreviousSplit(spec, rows.select(columns).collect(), images)
+
+
+def _read_identities(snapshot: Snapshot, spec: SplitPart, version: int) -> pl.DataFrame:
+    """Read what identifies the images that a split could draw: image_id, file_digest, content_hash.
+
+    Files that the lake no longer has may be damaged, as a repair replaces them. Those that cannot be read are left out.
+    """
+    at_version = snapshot.with_version("images", version)
+    paths = [part.path for part in at_version.files("images")]
+    current = {part.path for part in snapshot.files("images")}
+    gone = [path for path in paths if path not in current]
+    found = [_identities(snapshot, spec, [path for path in paths if path in current])]
+    try:
+        found.append(_identities(snapshot, spec, gone))
+    except _UNREADABLE:
+        found += [rows for path in gone if (rows := _readable_identities(snapshot, spec, path)) is not None]
+    return pl.concat(found)
+
+
+def _readable_identities(snapshot: Snapshot, spec: SplitPart, path: str) -> pl.DataFrame | None:
+    try:
+        return _identities(snapshot, spec, [path])
+    except _UNREADABLE:
+        # Raises StorageError if it is the bucket that does not answer.
+        storage.exists(f"{snapshot.place}/images/{path}")
+        return None
+
+
+def _identities(snapshot: Snapshot, spec: SplitPart, paths: list[str]) -> pl.DataFrame:
+    rows = snapshot.scan_files("images", paths).filter(_in_pool(spec))
+    return rows.select("image_id", *IDENTITY).collect()
+
+
+def _in_pool(spec: SplitPart) -> pl.Expr:
+    """Select the images that a split may draw, by columns dataset and split."""
+    return pl.any_horizontal(from_source(part.source_split) for part in spec.roles.values())
 
 
 def _rules_of(spec: Mapping[str, Any], stored: Collection[str]) -> list[str]:
@@ -228,8 +274,7 @@ def _rules_of(spec: Mapping[str, Any], stored: Collection[str]) -> list[str]:
 
 def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
     """Return the digest of the shards that a split may draw from, so that other shards do not change it."""
-    sources = [from_source(part.source_split) for part in SplitPart.model_validate(spec).roles.values()]
-    return shards_digest(shards.filter(pl.any_horizontal(sources)))
+    return shards_digest(shards.filter(_in_pool(SplitPart.model_validate(spec))))
 
 
 def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFrame) -> DrawnSplit:
@@ -237,21 +282,47 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFram
     units = snapshot.metadata("clusters").units
     scan = partial(_scan_rule, snapshot)
     stored = {rule: find_stored_rule(rule, units) for rule in (*part.sanitize, *part.groups)}
-    clusters = {rule: _collect_ids(read_clusters(stored[rule], scan)) for rule in part.sanitize}
+    clusters = {rule: _collect_ids(read_clusters(stored[rule], scan)) for rule in part.dropping_rules}
     # Groups are components: pairs may connect two stars, but every star lies within one component.
     groups = {rule: _collect_ids(read_clusters(stored[rule], scan, "components")) for rule in part.groups}
-    metadata: dict[str, Any] = {}
+    previous = find_previous_split(snapshot, part.name)
+    by = _drawn_by(part, images, previous.unit)
+    metadata: dict[str, Any] = {"drawn_by": by}
     if part.groups:
-        previous = find_previous_split(snapshot, part.name)
-        drawn = draw_groups(part, images, groups, previous.before)
-        rows, metadata = drawn.rows, {**_group_metadata(drawn), **previous.metadata}
+        drawn = draw_groups(part, images, groups, previous.before, by)
+        rows = drawn.rows
+        metadata |= {**_group_metadata(drawn), **previous.metadata}
     else:
-        rows = draw_roles(part, images)
-    pairs = {rule: _read_pairs(snapshot, stored[rule]) for rule in part.sanitize if stored[rule].method == "stars"}
+        rows = draw_roles(part, images, by)
+        metadata |= _plain_metadata(part, images, rows, previous)
+    pairs = {
+        rule: _read_pairs(snapshot, stored[rule]) for rule in part.dropping_rules if stored[rule].method == "stars"
+    }
     sanitized = sanitize(part, rows, clusters, pairs)
     if part.protected:
         metadata["straddling"] = straddling(part, rows, sanitized, {**clusters, **groups}).to_dicts()
     return DrawnSplit(sanitized, metadata)
+
+
+def _drawn_by(spec: SplitPart, images: pl.DataFrame, previous: Mapping[str, Any]) -> DrawnBy:
+    """Choose what a split is drawn by. A split stays with its choice until its seed changes, so that roles stay too."""
+    if "drawn_by" in previous and previous["spec"]["seed"] == spec.seed:
+        stored: DrawnBy = previous["drawn_by"]
+        return stored
+    return draw_column(spec, images)
+
+
+def _plain_metadata(
+    spec: SplitPart, images: pl.DataFrame, rows: pl.DataFrame, previous: PreviousDraw
+) -> dict[str, Any]:
+    """Return the `moves` and the `empty` roles of a split without groups; see `describe_unit`."""
+    # Rows of an older release, or of none, say nothing about the damaged ones, which were drawn like these.
+    before = None if previous.metadata else previous.before
+    pool = images.filter(_in_pool(spec)).select("image_id", *IDENTITY)
+    moves = before and count_moves(pool, rows.select("image_id", "role"), before)._asdict()
+    drawn = set(rows["role"])
+    empty = [role for role, part in spec.roles.items() if part.share is not None and role not in drawn]
+    return {"moves": moves, **({"empty": empty} if empty else {})}
 
 
 def _collect_ids(clusters: pl.LazyFrame) -> pl.DataFrame:
@@ -283,6 +354,10 @@ def _group_metadata(drawn: Drawn) -> dict[str, Any]:
         },
         "moves": drawn.moves and drawn.moves._asdict(),
     }
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _unit_metadata(split: DrawnSplit, images: pl.DataFrame, stored: Mapping[str, Any]) -> dict[str, Any]:

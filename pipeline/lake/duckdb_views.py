@@ -130,7 +130,8 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
     Args:
         snapshot: the tables.
         ids: "bytes" returns ids and hashes as they are stored; "hex" returns them as text of hexadecimal digits, in
-            lower case: 32, or 64 for digests of files. If the lake is in a folder, comparisons with such text ignore case.
+            lower case: 32, or 64 for the digest of a file. If the lake is in a folder, comparisons with such text
+            ignore case.
     """
     import duckdb  # noqa: PLC0415 - loaded when needed
 
@@ -149,7 +150,8 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
     if ids == "hex":
         # Queries that are written for ids as bytes call hex(). It must leave an id that is already text as it is.
         connection.execute(
-            "CREATE MACRO hex(x) AS CASE WHEN typeof(x) = 'VARCHAR' AND regexp_full_match(x::VARCHAR, '([0-9a-f]{32}){1,2}') "
+            "CREATE MACRO hex(x) AS CASE WHEN typeof(x) = 'VARCHAR' "
+            "AND regexp_full_match(x::VARCHAR, '([0-9a-f]{32}){1,2}') "
             "THEN upper(x::VARCHAR) ELSE system.main.hex(x) END"
         )
     restrict_connection(connection, allowed)

@@ -18,7 +18,18 @@ from pipeline import storage
 from pipeline.storage.digests import digest_of_bytes, file_digest
 
 # Columns whose values hardly repeat: a dictionary of them costs time and saves nothing.
-_UNIQUE = {"image_id", "content_hash", "file_digest", "pixels", "path", "key", "signature", "vector", "left_id", "right_id"}
+_UNIQUE = {
+    "image_id",
+    "content_hash",
+    "file_digest",
+    "pixels",
+    "path",
+    "key",
+    "signature",
+    "vector",
+    "left_id",
+    "right_id",
+}
 # Digits at the beginning of a file's name that identify its writer.
 WRITER_LETTERS = 12
 # Bytes of a file for a bucket that are held in memory before it goes to a temporary file.

@@ -218,6 +218,14 @@ class Recipe(Part):
             for rule in rules
             if rule_with_pairs_of(rule, self.dedup.rules) is None
         ]
+        # Not a check of the part: a lake of an earlier version may have such a split, and must still be read.
+        faults += [
+            f"split '{part.name}' has {key} = \"{value}\", but names no rules that it applies to: give it sanitize or "
+            f"groups, such as sanitize = {list(self.dedup.rules[:1] or ('exact',))}"
+            for part in self.split
+            for key, value, default in (("within", part.within, "all"), ("conflicts", part.conflicts, "keep"))
+            if value != default and not part.sanitize and not part.groups
+        ]
         faults += [
             f"baseline '{part.model}' trains on split '{part.split}', which no [[split]] defines"
             for part in self.baseline

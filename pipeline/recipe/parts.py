@@ -212,12 +212,14 @@ class DedupPart(Part):
 
 
 class RolePart(Part):
-    """One role of a split: which images it draws from, and how many. Classes get equal numbers as far as possible.
+    """One role of a split: which images it draws from, and how many.
 
     Attributes:
         source_split: split of the sources to draw from. The key in a recipe is `from`.
-        size: number of images, or "all".
-        share: fraction of the images, 0 to 1, instead of `size`; only for a split with `groups`.
+        size: number of images, evenly over the classes as far as possible, or "all" that no other role takes.
+        share: fraction of the images, 0 to 1, instead of `size`. With `groups`, it is met in every class, as closely as
+            whole groups allow. Without, a hash of the seed and the file decides for each image alone: the share is met
+            on average, and adding images changes no role.
     """
 
     source_split: Annotated[str, Field(alias="from")]
@@ -234,11 +236,13 @@ class SplitPart(Part):
         groups: rules whose clusters stay together: each cluster is drawn into one role, so the split cannot leak.
         sanitize: rules that remove rows: rows of a cluster that is in several roles are dropped. Each rule here and in
             `groups` is one of dedup.rules, or has a stricter threshold than one of them.
-        keep: order of the roles. If a cluster is in several roles, the first of them keeps its rows.
+        keep: order of the roles. If a cluster is in several roles, the first of them keeps its rows. A group with
+            images of several sources goes to the first role that needs it.
         protected: datasets that never lose a row.
         within: which rows of a cluster its role keeps: "all", the "first", or "none" if there are several.
         conflicts: which rows of a cluster with several labels to keep: all ("keep"), none ("drop"), those with the
-            label of the majority, or those with the label of the most trusted source.
+            label of the majority, or those with the label of the most trusted source. This and `within` apply to the
+            rules of `sanitize`, or to those of `groups` if there are none.
         trusted: datasets or dataset/split, the most trusted first.
         train: the train role.
         valid: the validation role.
@@ -264,6 +268,12 @@ class SplitPart(Part):
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {role: part for role, part in named.items() if part is not None}
 
+    @property
+    def dropping_rules(self) -> Words:
+        """The rules whose clusters may drop rows after the draw."""
+        drops_in_groups = self.within != "all" or self.conflicts != "keep"
+        return self.sanitize or (self.groups if drops_in_groups else ())
+
     @model_validator(mode="before")
     @classmethod
     def _read_old_name(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic passes any value
@@ -284,8 +294,6 @@ class SplitPart(Part):
     @model_validator(mode="after")
     def _check_shares_and_conflicts(self) -> Self:
         for role, part in self.roles.items():
-            if part.share is not None and not self.groups:
-                raise ValueError(f"{role}.share needs groups: without them give {role}.size")
             if part.share is not None and part.size != "all":
                 raise ValueError(f"{role} has both a size and a share; give one")
         if (self.conflicts == "trusted") != bool(self.trusted):

@@ -1,29 +1,43 @@
-"""Draw the images of every role: quotas per class, in a random order that does not depend on how files are listed.
+"""Draw the images of every role: quotas per class, in a random order that does not depend on how files are named.
 
-This module draws single images. `groups` draws whole groups of linked images.
+An image's random number depends on the seed and on its file, not on its path. This module draws single images. `groups`
+draws whole groups of linked images.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from pipeline.errors import SplitError
-from pipeline.hashing import order_keys
+from pipeline.hashing import Words, mix64, order_keys
 from pipeline.recipe import RolePart, SplitPart
+from pipeline.splits.previous import IDENTITY
 
 # Roles that share a source are drawn in this order, so that a larger train role takes nothing from valid and test.
 _DRAWING_ORDER = ("test", "valid", "train")
+# Shares may add up to 1 with this tolerance.
+SHARE_TOLERANCE = 1e-9
+
+# The column whose value decides an image's random number.
+DrawnBy = Literal["file_digest", "content_hash"]
 
 
-def draw_roles(spec: SplitPart, images: pl.DataFrame) -> pl.DataFrame:
+def draw_roles(spec: SplitPart, images: pl.DataFrame, by: DrawnBy = "file_digest") -> pl.DataFrame:
     """Draw every role of a split.
 
-    An image's random key depends on its id and the seed only, so adding an image changes at most one place.
+    Roles with a share come first. The random number of a file decides: the shares divide the range from 0 to 1, test
+    first, then valid, then train, and an image has the role whose part contains its number. So its role depends on its
+    file, the seed, the name of the split, and its source only, and equal files have one role. Then roles with a size
+    are drawn from the other images, evenly over the classes, in the order of the random numbers; of equal files, the
+    one with the smallest id is first. So a renamed file keeps its place, and adding an image changes at most one place.
+    A role that takes all gets the images that are left.
 
     Args:
         spec: the recipe's `[[split]]`.
-        images: columns image_id, label, dataset, split; any order.
+        images: columns image_id, label, dataset, split, file_digest, content_hash; any order.
+        by: the column that the random numbers are made from.
 
     Returns:
         Columns role, rank, image_id, label, label_index, dataset, split; ordered by role (in the order of the recipe)
@@ -32,16 +46,33 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame) -> pl.DataFrame:
 
     Raises:
         SplitError: a source split does not exist; a class has too few images for its quota (the message lists all
-            classes); `protected` or `trusted` names a source that no role draws from.
+            classes); shares add up to more than 1; `protected` or `trusted` names a source that no role draws from.
     """
     check_sources(spec, images)
-    images = images.sort("image_id")
-    pool = images.with_columns(key=random_keys(images["image_id"], spec.seed, f"draw {spec.name}"))
-    drawn: dict[str, pl.DataFrame] = {}
+    images = with_picture(images, by).sort("image_id")
+    pool = images.with_columns(key=pl.Series(random_keys(images["picture"], spec.seed, f"draw {spec.name}")))
+    drawn = _draw_shares(spec, pool)
     # Roles of a fixed size first; "all" takes the images that are left.
-    for role in sorted(spec.roles, key=lambda role: (spec.roles[role].size == "all", _DRAWING_ORDER.index(role))):
+    others = [role for role in _DRAWING_ORDER if role in spec.roles and role not in drawn]
+    for role in sorted(others, key=lambda role: spec.roles[role].size == "all"):
         drawn[role] = _draw_role(spec, role, pool, list(drawn.values()))
     return rank_rows(spec, {role: rows.drop("key") for role, rows in drawn.items()})
+
+
+def draw_column(spec: SplitPart, images: pl.DataFrame) -> DrawnBy:
+    """Choose what a new split is drawn by: the digest of files, or the pixels if it may draw images without a digest.
+
+    Args:
+        spec: the recipe's `[[split]]`.
+        images: columns dataset, split, file_digest.
+    """
+    pool = images.filter(pl.any_horizontal(from_source(part.source_split) for part in spec.roles.values()))
+    return "content_hash" if pool["file_digest"].null_count() else "file_digest"
+
+
+def with_picture(images: pl.DataFrame, by: DrawnBy) -> pl.DataFrame:
+    """Replace file_digest and content_hash by the column `picture`: the first 16 bytes of one of them."""
+    return images.with_columns(picture=pl.col(by).bin.slice(0, 16)).drop(IDENTITY)
 
 
 def rank_rows(spec: SplitPart, drawn: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -49,10 +80,10 @@ def rank_rows(spec: SplitPart, drawn: Mapping[str, pl.DataFrame]) -> pl.DataFram
 
     Args:
         spec: the recipe's `[[split]]`.
-        drawn: by role, columns image_id and label, and any others; any order.
+        drawn: by role, columns image_id, label and picture, and any others; any order.
 
     Returns:
-        Columns role, rank, image_id, label, label_index, then the others; ordered as `draw_roles` does.
+        Columns role, rank, image_id, label, label_index, then the others but picture; ordered as `draw_roles` does.
     """
     rows = pl.concat([_rank_role(spec, role, drawn[role]) for role in spec.roles])
     names = class_names(rows["label"])
@@ -127,10 +158,37 @@ def too_few_message(
     )
 
 
-def random_keys(image_ids: pl.Series, seed: int, purpose: str) -> pl.Series:
-    """Compute a random number for every image to sort by: UInt64, in the order of `image_ids`; see `order_keys`."""
-    ids = np.frombuffer(b"".join(image_ids.to_list()), dtype=np.uint8).reshape(-1, 16)
-    return pl.Series(order_keys(ids, seed, purpose))
+def random_keys(pictures: pl.Series, seed: int, purpose: str) -> Words:
+    """Compute a random number for every picture: (n,) uint64, in the order of `pictures`; see `order_keys`."""
+    values = np.frombuffer(b"".join(pictures.to_list()), dtype=np.uint8).reshape(-1, 16)
+    return order_keys(values, seed, purpose)
+
+
+def shares_error(spec: SplitPart, role: str, total: float) -> SplitError:
+    """Make the error that the shares of the source of a role add up to more than 1."""
+    return SplitError(
+        f"split '{spec.name}': the shares of '{spec.roles[role].source_split}' add up to {total:g}. Reduce them to at "
+        "most 1 in total."
+    )
+
+
+def _draw_shares(spec: SplitPart, pool: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Draw the roles that have a share. Test has the lowest numbers, so that no other share changes it."""
+    # 53 bits, as many as a float64 has: below 1 in any case.
+    number = (pool["key"].to_numpy() >> np.uint64(11)) * 2.0**-53
+    end = np.zeros(len(pool))
+    drawn = {}
+    for role in _DRAWING_ORDER:
+        share = spec.roles[role].share if role in spec.roles else None
+        if share is None:
+            continue
+        may_draw = pool.select(from_source(spec.roles[role].source_split)).to_series().to_numpy()
+        start, end = end, np.where(may_draw, end + share, end)
+        end[np.abs(end - 1) <= SHARE_TOLERANCE] = 1
+        if end.max(initial=0) > 1:
+            raise shares_error(spec, role, float(end.max()))
+        drawn[role] = pool.filter(pl.Series(may_draw & (start <= number) & (number < end)))
+    return drawn
 
 
 def _draw_role(spec: SplitPart, role: str, pool: pl.DataFrame, taken: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -159,10 +217,18 @@ def _draw_role(spec: SplitPart, role: str, pool: pl.DataFrame, taken: Sequence[p
 
 
 def _rank_role(spec: SplitPart, role: str, rows: pl.DataFrame) -> pl.DataFrame:
+    rows = rows.sort("image_id")
+    keys = random_keys(rows["picture"], spec.seed, f"rank {spec.name} {role}")
+    # Equal files must not be neighbours: a prefix would no longer be a random sample.
+    copies = rows.select(pl.int_range(pl.len(), dtype=pl.UInt64).over("picture")).to_series().to_numpy()
     return (
-        rows.with_columns(order=random_keys(rows["image_id"], spec.seed, f"rank {spec.name} {role}"))
+        rows.with_columns(order=pl.Series(np.where(copies == 0, keys, mix64(keys + copies))))
         .sort("order", "image_id")
-        .select(pl.lit(role).alias("role"), pl.int_range(pl.len(), dtype=pl.Int64).alias("rank"), pl.exclude("order"))
+        .select(
+            pl.lit(role).alias("role"),
+            pl.int_range(pl.len(), dtype=pl.Int64).alias("rank"),
+            pl.exclude("order", "picture"),
+        )
     )
 
 

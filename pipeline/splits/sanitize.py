@@ -39,7 +39,7 @@ def sanitize(
     Args:
         spec: the recipe's `[[split]]`.
         rows: the result of `draw_roles` or `draw_groups`. Rows that the latter dropped stay dropped.
-        clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.sanitize`.
+        clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.dropping_rules`.
         pairs: rows of the pairs table (left_id and right_id are read), for each rule whose pairs may link two clusters.
             After such a rule, no pair links kept rows of two roles either, except protected ones.
 
@@ -52,7 +52,7 @@ def sanitize(
     state = rows.join(priority, on="role", how="left", maintain_order="left").with_columns(
         protected=is_protected(spec), trust=_trust(spec), **unset
     )
-    for rule in spec.sanitize:
+    for rule in spec.dropping_rules:
         if spec.conflicts != "keep":
             state = _mark_dropped(state, rule, conflict_drops(spec, _kept_members(state, clusters[rule])))
         state = _mark_dropped(state, rule, overlap_drops(spec, _kept_members(state, clusters[rule])))

@@ -215,7 +215,7 @@ def _has_odd_digest(rows: pa.Table) -> NDArray[np.bool_]:
     if "file_digest" not in rows.column_names:
         return np.zeros(len(rows), dtype=bool)
     odd: NDArray[np.bool_] = (
-        pc.not_equal(pc.binary_length(rows["file_digest"]), _DIGEST_BYTES).fill_null(False).to_numpy()
+        pc.not_equal(pc.binary_length(rows["file_digest"]), _DIGEST_BYTES).fill_null(fill_value=False).to_numpy()
     )
     return odd
 

@@ -93,10 +93,10 @@ def test_new_images_move_nobody_and_new_links_only_what_they_link(base: Path) ->
     make(base)
     first = paths(base)
     as_folder(base / "train", {f"A/new{i}.png": data for i, data in enumerate(files_of(15, seed=5).values())})
-    assert why(make(base)) == "its input changed; test got 20 of 30 images"
+    assert why(make(base)) == "its input changed; test got 20 of 30 images; 15 images joined the split"
     second = paths(base)
     assert first.items() <= second.items()
-    assert unit(base)["moves"] == {"moved": 0, "forced": 0, "left": 0}
+    assert unit(base)["moves"] == {"moved": 0, "forced": 0, "left": 0, "joined": 15}
 
     in_valid = next(key for key, role in sorted(second.items()) if role == "valid" and "/0" in key)
     as_folder(base / "train", {"A/link.png": (base / "train" / in_valid.removeprefix("d/")).read_bytes()})

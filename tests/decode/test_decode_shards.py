@@ -55,7 +55,7 @@ def check_columns(groups: Sequence[Decoded], shard: Encoded) -> None:
         assert rows["content_hash"] == [digest.tobytes() for digest in content_hashes(pixels)]
         assert rows["image_id"] == [name.tobytes() for name in image_ids("d", "train", rows["path"])]
         assert rows["label"] == [label_of[path] for path in rows["path"]]
-        contents = shard.contents.make() if isinstance(shard.contents, Made) else shard.contents
+        contents = shard.contents.make() if isinstance(shard.contents, Deferred) else shard.contents
         if isinstance(contents, Blobs):
             data_of = dict(zip(shard.paths, contents.data, strict=True))
             assert rows["file_digest"] == [sha256(data_of[path]).digest() for path in rows["path"]]

@@ -9,16 +9,17 @@ import pytest
 from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
+from making import with_identity
 
 from pipeline.errors import SplitError
 from pipeline.recipe import ROLES, SplitPart
-from pipeline.splits.groups import Drawn, Moves, draw_groups
-from pipeline.splits.groups.assign import PreviousSplit
+from pipeline.splits.groups import Drawn, draw_groups
+from pipeline.splits.previous import Moves, PreviousSplit
 
 # By number of the image: label, source split, and number of its cluster; 0 is no cluster.
 Images = dict[int, tuple[str, str, int]]
 
-STILL = Moves(0, 0, 0)
+STILL = Moves(0, 0, 0, 0)
 SHARES = {r: {"from": "train", "share": s} for r, s in (("train", 0.6), ("valid", 0.2), ("test", 0.2))}
 REST = {"train": {"from": "train"}, "valid": {"from": "train", "share": 0.2}, "test": {"from": "test", "size": 4}}
 SIZES = {r: {"from": "train", "size": s} for r, s in (("train", 8), ("valid", 2), ("test", 4))}
@@ -52,8 +53,13 @@ def draw(spec: SplitPart, found: Images, before: tuple[SplitPart, Drawn] | None 
     rows = [(name(i), label, "a", split, links.get(f"i{i}", cluster)) for i, (label, split, cluster) in found.items()]
     columns = {"image_id": pl.Binary, "label": pl.String, "dataset": pl.String, "split": pl.String, "cluster_id": int}
     frame = pl.DataFrame(rows, schema=columns, orient="row")
-    was = before and PreviousSplit(before[0], before[1].rows.select("image_id", "role", "dropped_by", "reason"))
+    frame = with_identity(frame)
+    was = before and PreviousSplit(before[0], before[1].rows, identities(before[1]))
     return draw_groups(spec, frame.drop("cluster_id"), {"exact": frame.filter(pl.col("cluster_id") > 0)}, was)
+
+
+def identities(drawn: Drawn) -> pl.DataFrame:
+    return with_identity(drawn.rows.select("image_id"))
 
 
 def roles(drawn: Drawn) -> dict[bytes, str]:
@@ -77,9 +83,11 @@ def test_images_without_links_move_no_other_image(old: Images, new: Images, asks
     first = draw(spec, old)
     more = draw(spec, {**old, **new}, (spec, first))
     assert roles(first).items() <= roles(more).items()
-    assert more.moves == STILL
+    assert more.moves == Moves(0, 0, 0, len(roles(more)) - len(roles(first)))
     back = draw(spec, old, (spec, more))
     assert roles(first).items() <= roles(back).items()
+    assert back.moves is not None
+    assert len(roles(more)) - back.moves.left + back.moves.joined == len(roles(back))
 
 
 @few(25)
@@ -94,7 +102,7 @@ def test_links_move_only_what_they_link(old: Images, new: Images, asks: dict[str
     linked = {name(i) for i, (_, _, cluster) in old.items() if cluster in (4, 5)}
     lost = {image for image, role in was.items() if now.get(image) != role}
     assert lost <= linked
-    assert more.moves == Moves(len(lost), len(lost), 0)
+    assert more.moves == Moves(len(lost), len(lost), 0, len(now.keys() - was.keys()))
     if lost:
         stays = min((was[image] for image in linked if image in was), key=keep.index)
         assert {now[image] for image in linked if image in now} == {stays}
@@ -111,9 +119,9 @@ def test_requesting_less_frees_the_end_and_requesting_more_fills_up(old: Images,
     small, large = draw(specs[4], old), draw(specs[10], old)
     grown, cut = draw(specs[10], old, (specs[4], small)), draw(specs[4], old, (specs[10], large))
     assert roles(small).items() <= roles(grown).items()
-    assert grown.moves == STILL
+    assert grown.moves == Moves(0, 0, 0, 6)
     assert roles(cut).items() <= roles(large).items()
-    assert cut.moves == Moves(0, 0, 6)
+    assert cut.moves == Moves(0, 0, 6, 0)
     assert roles(cut) == roles(small)
     for drawn in (grown, cut):
         assert drawn.deviation["asked"].to_list() == drawn.deviation["got"].to_list()
@@ -123,7 +131,7 @@ def test_what_a_smaller_role_leaves_a_role_that_takes_all_gets() -> None:
     found: Images = dict.fromkeys(range(20), ("A", "train", 0))
     before, after = (spec_of(test={"from": "train", "size": n}, train={"from": "train"}) for n in (10, 4))
     drawn = draw(after, found, (before, draw(before, found)))
-    assert drawn.moves == Moves(6, 0, 0)
+    assert drawn.moves == Moves(6, 0, 0, 0)
     assert len(drawn.rows) == 20
 
 
@@ -135,8 +143,10 @@ def test_another_seed_name_rule_or_source_draws_anew(change: dict[str, Any]) -> 
     asks = {"train": {"from": "train", "share": 0.5}, "test": {"from": "train", "size": 4}}
     old, new = spec_of(**asks), spec_of(**{**asks, **change})
     drawn = draw(new, found, (old, draw(old, found)))
-    assert drawn.moves is None
     assert drawn.rows.equals(draw(new, found).rows)
+    was, now = roles(draw(old, found)), roles(drawn)
+    moved = sum(now[image] != role for image, role in was.items() if image in now)
+    assert drawn.moves == Moves(moved, 0, len(was.keys() - now.keys()), len(now.keys() - was.keys()))
 
 
 def test_a_dataset_that_is_protected_now_pulls_its_group_to_its_role() -> None:
@@ -148,12 +158,13 @@ def test_a_dataset_that_is_protected_now_pulls_its_group_to_its_role() -> None:
         orient="row",
     )
     clusters = {"exact": pl.DataFrame({"image_id": [name(1), name(2)], "cluster_id": [1, 1]})}
+    rows = with_identity(rows)
     first = draw_groups(spec_of(**asks), rows, clusters)
     assert roles(first) == {name(1): "train", name(3): "train", name(4): "test"}
-    before = PreviousSplit(spec_of(**asks), first.rows)
+    before = PreviousSplit(spec_of(**asks), first.rows, rows.select("image_id", "file_digest", "content_hash"))
     drawn = draw_groups(spec_of(protected="bench", **asks), rows, clusters, before)
     assert roles(drawn) == {name(2): "test", name(3): "train", name(4): "test"}
-    assert drawn.moves == Moves(1, 1, 0)
+    assert drawn.moves == Moves(1, 1, 0, 1)
 
 
 def test_sizes_that_the_old_and_the_new_split_cannot_give_are_errors() -> None:

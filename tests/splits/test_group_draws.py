@@ -10,6 +10,7 @@ import pytest
 from examples import few
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from making import with_identity
 
 from pipeline.errors import SplitError
 from pipeline.recipe import ROLES, SplitPart
@@ -89,7 +90,7 @@ def frames(images: list[Image]) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
         )
         for rule in RULES
     }
-    return rows, clusters
+    return with_identity(rows), clusters
 
 
 def draw(spec: SplitPart, images: list[Image]) -> Drawn:

@@ -5,11 +5,13 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,6 +42,15 @@ def files_of(count: int, classes: str = "AB", seed: int = 0) -> dict[str, bytes]
     """Make class-folder files by path, `count` in all, dealt out to the classes in turn."""
     made = pictures(count, seed)
     return {f"{classes[i % len(classes)]}/{i:05d}.png": encoded(made[i]) for i in range(count)}
+
+
+def with_identity(images: pl.DataFrame, pictures: Iterable[Any] | None = None) -> pl.DataFrame:
+    """Add file_digest and content_hash, made of `pictures`, of which equal ones are copies; all differ if None."""
+    made = [repr(picture).encode() for picture in (images["image_id"] if pictures is None else pictures)]
+    return images.with_columns(
+        file_digest=pl.Series([sha256(data).digest() for data in made], dtype=pl.Binary),
+        content_hash=pl.Series([sha256(data).digest()[16:] for data in made], dtype=pl.Binary),
+    )
 
 
 def as_folder(folder: Path, files: Mapping[str, bytes]) -> Path:

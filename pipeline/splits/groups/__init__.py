@@ -12,9 +12,10 @@ import polars as pl
 
 from pipeline.errors import SplitError
 from pipeline.recipe import SplitPart
-from pipeline.splits.draw import rank_rows
-from pipeline.splits.groups.assign import NO_ROLE, Assigned, PreviousSplit, Roles, assign
+from pipeline.splits.draw import DrawnBy, rank_rows
+from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles, assign
 from pipeline.splits.groups.pool import Counts, Pool, make_pool
+<<<<<<< HEAD
 
 _DROP_REASONS = {"image_id": pl.Binary, "dropped_by": pl.String, "dropped_for": pl.Binary, "reason": pl.String}
 
@@ -32,6 +33,9 @@ class Moves(NamedTuple):
     moved: int
     forced: int
     left: int
+=======
+from pipeline.splits.previous import IDENTITY, Moves, PreviousSplit, previous_roles
+>>>>>>> d7797aa (Draw by file and carry roles over by picture, not by path)
 
 
 class Drawn(NamedTuple):
@@ -40,7 +44,7 @@ class Drawn(NamedTuple):
     Attributes:
         rows: columns role, rank, image_id, label, label_index, dataset, split, kept, dropped_by, dropped_for, reason.
         deviation: columns role, label, asked, got: images that every role requested and got, see `_deviation`.
-        moves: how many images moved since the previous split; None if the split is drawn anew.
+        moves: how many images moved since the previous split; None if there is none.
     """
 
     rows: pl.DataFrame
@@ -49,7 +53,11 @@ class Drawn(NamedTuple):
 
 
 def draw_groups(
-    spec: SplitPart, images: pl.DataFrame, clusters: Mapping[str, pl.DataFrame], previous: PreviousSplit | None = None
+    spec: SplitPart,
+    images: pl.DataFrame,
+    clusters: Mapping[str, pl.DataFrame],
+    previous: PreviousSplit | None = None,
+    by: DrawnBy = "file_digest",
 ) -> Drawn:
     """Draw every role of a split with `groups`.
 
@@ -57,17 +65,18 @@ def draw_groups(
     has kept rows in two roles. The exception are protected images, which are never left out: they may be in two sources
     that no single role draws from.
 
-    Sizes and shares are met as closely as whole groups allow, label by label. The result depends on ids, clusters, the
-    seed and the previous split only. An image keeps its role unless a new link joins groups of two roles, which then go
-    to the first of these in `keep`, or the recipe requests less. A split with another seed, other rules or other
-    sources is drawn anew.
+    Sizes and shares are met as closely as whole groups allow, label by label. The result depends on the files of
+    images, clusters, the seed and the previous split only. A picture keeps its role, also under another name or label,
+    unless a new link joins groups of two roles, which then go to the first of these in `keep`, or a changed setting
+    requires it (see `assign`). A split with another seed, other rules, roles or sources is drawn anew.
 
     Args:
         spec: the recipe's `[[split]]`.
-        images: columns image_id, label, dataset, split; any order.
+        images: columns image_id, label, dataset, split, file_digest, content_hash; any order.
         clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.groups`. For rules
             with pairs these must be components, because pairs may link two stars.
         previous: the split of the previous release, if there is one.
+        by: the column that the random numbers are made from.
 
     Returns:
         The rows of the split, and an account of the draw.
@@ -76,11 +85,13 @@ def draw_groups(
         SplitError: a source that the split names does not exist, the roles of one source request more images than it
             has, or a role with a size gets no image.
     """
-    pool = make_pool(spec, images, clusters)
-    assigned = assign(spec, pool, previous)
+    pool = make_pool(spec, images, clusters, by)
+    before = _previous_names(pool, images, previous)
+    assigned = assign(spec, pool, previous and previous.spec, _role_numbers(pool, before))
     rows = _split_rows(spec, pool, assigned.role, clusters)
     _check_no_role_is_empty(spec, pool, rows)
-    return Drawn(rows, _deviation(spec, pool, assigned, rows), _moves(pool, assigned, rows))
+    moves = previous and _moves(pool, assigned, rows, before, previous)
+    return Drawn(rows, _deviation(spec, pool, assigned, rows), moves)
 
 
 def _split_rows(spec: SplitPart, pool: Pool, role: Roles, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -206,19 +217,33 @@ def _requested(pool: Pool, assigned: Assigned, number: int) -> Counts:
     return np.bincount(pool.label[available], minlength=len(pool.names)).astype(np.int64)
 
 
-def _moves(pool: Pool, assigned: Assigned, rows: pl.DataFrame) -> Moves | None:
-    """Count the images that are no longer in their previous role; None if the split is drawn anew."""
-    if assigned.previous is None:
-        return None
-    numbers = pl.DataFrame({"role": pool.roles, "now": range(len(pool.roles))}, schema_overrides={"now": pl.Int8})
-    now = rows.filter("kept").select("image_id", "role").join(numbers, on="role")
-    found = pool.images.select("image_id").join(now, on="image_id", how="left", maintain_order="left")
-    group_role = assigned.role[pool.group]
-    had_role = assigned.previous != NO_ROLE
-    role_changed = found["now"].fill_null(NO_ROLE).to_numpy() != assigned.previous
-    moved = had_role & (group_role != NO_ROLE) & role_changed
+def _previous_names(pool: Pool, images: pl.DataFrame, previous: PreviousSplit | None) -> pl.Series:
+    """Find the previous role of every image of the pool; null if it had none."""
+    if previous is None:
+        return pl.repeat(None, len(pool.images), dtype=pl.String, eager=True)
+    ids = pool.images.select("image_id")
+    return previous_roles(
+        ids.join(images.select("image_id", *IDENTITY), on="image_id", how="left", maintain_order="left"), previous
+    )
+
+
+def _role_numbers(pool: Pool, names: pl.Series) -> Roles:
+    """Return the numbers of roles by name: (n,) int8; NO_ROLE for null and for roles that the split no longer has."""
+    numbers = dict(zip(pool.roles, range(len(pool.roles)), strict=True))
+    roles: Roles = names.replace_strict(numbers, default=NO_ROLE, return_dtype=pl.Int8).fill_null(NO_ROLE).to_numpy()
+    return roles
+
+
+def _moves(pool: Pool, assigned: Assigned, rows: pl.DataFrame, before: pl.Series, previous: PreviousSplit) -> Moves:
+    """Compare the split with the previous one. An image that is left out moved with its group."""
+    kept = rows.filter("kept").select("image_id", now="role")
+    now = pool.images.select("image_id").join(kept, on="image_id", how="left", maintain_order="left")["now"]
+    had_role = before.is_not_null().to_numpy()
+    stayed = had_role & (assigned.role != NO_ROLE)[pool.group]
+    moved = stayed & now.ne_missing(before).to_numpy()
     return Moves(
         int(moved.sum()),
         int((moved & ~assigned.freed[pool.group]).sum()),
-        int((had_role & (group_role == NO_ROLE)).sum()),
+        len(previous.members) - int(stayed.sum()),
+        int((now.is_not_null().to_numpy() & ~had_role).sum()),
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.recipe import RolePart, SplitPart
@@ -21,31 +20,17 @@ _LARGE = 1 / 20
 _CountsByGroup = dict[int, list[tuple[int, int]]]
 
 
-class PreviousSplit(NamedTuple):
-    """A split of an earlier release.
-
-    Attributes:
-        spec: its `[[split]]` in the recipe.
-        rows: columns image_id, role, dropped_by, reason: its rows of the splits table, in any order.
-    """
-
-    spec: SplitPart
-    rows: pl.DataFrame
-
-
 class Assigned(NamedTuple):
     """The roles of groups, and how they came about.
 
     Attributes:
         role: (G,) int8, number of every group's role, or NO_ROLE.
         requested: by number of a role with a size or a share, (L,) int64 images.
-        previous: (n,) int8, the previous role of every image, or NO_ROLE; None if the split is drawn anew.
-        freed: (G,) bool, groups that lost their role because the recipe requests less.
+        freed: (G,) bool, groups that lost their role because of a changed setting; all groups, if drawn anew.
     """
 
     role: Roles
     requested: dict[int, Counts]
-    previous: Roles | None
     freed: Mask
 
 
@@ -77,7 +62,7 @@ class _GroupCounts:
         return np.bincount(self.label[chosen], self.count[chosen], self.labels).astype(np.int64)
 
 
-def assign(spec: SplitPart, pool: Pool, previous: PreviousSplit | None) -> Assigned:
+def assign(spec: SplitPart, pool: Pool, previous: SplitPart | None, image_roles: Roles) -> Assigned:
     """Give every group a role, or none.
 
     Roles with a size or a share are filled in the order of `keep`, each in the random order of the seed. Roles that
@@ -85,13 +70,20 @@ def assign(spec: SplitPart, pool: Pool, previous: PreviousSplit | None) -> Assig
     that needs it. A role that takes all always needs it: roles after it in `keep` take none of its groups, unless they
     draw from the same images.
 
-    Groups keep the role that they had in the previous split. If the recipe now requests less for a role, the groups at
-    the end of the random order lose it and are free for other roles.
+    Groups keep the role that they had in the previous split. Settings that have changed take as few groups from their
+    role as they can:
+
+    - If the recipe requests less for a role, the groups at the end of the random order lose it.
+    - If a role still lacks images after it has taken free groups, it takes groups of roles that take all of the same
+      images, and of roles that come later in `keep` and draw from other images. The latter is what `keep` decides
+      about groups with images of several sources.
+    - A role that takes all takes such groups of later roles in any case.
 
     Args:
         spec: the recipe's `[[split]]`.
         pool: what the split can draw from.
-        previous: the split of the previous release, if there is one.
+        previous: settings of the previous split; None to draw anew.
+        image_roles: (n,) int8, previous role of every image, or NO_ROLE.
 
     Returns:
         The roles of all groups.
@@ -102,38 +94,36 @@ def assign(spec: SplitPart, pool: Pool, previous: PreviousSplit | None) -> Assig
     requested = requested_counts(spec, pool)
     counts = {role: _count_groups(pool, role, wanted) for role, wanted in requested.items()}
     role = np.full(len(pool.order), NO_ROLE, dtype=np.int8)
-    freed = np.zeros(len(pool.order), dtype=np.bool_)
-    previous_roles = None
-    if previous is not None and _identity(previous.spec) == _identity(spec):
-        previous_roles = _previous_image_roles(pool, previous)
-        role = _previous_group_roles(pool, previous_roles)
-        for number, wanted in requested.items():
-            name = pool.roles[number]
-            if _requests_less(spec.roles[name], previous.spec.roles[name]):
-                freed |= (role == number) & ~_take(counts[number], role == number, wanted)
-        role[freed] = NO_ROLE
-    _fill_roles(pool, role, requested, counts)
-    return Assigned(role, requested, previous_roles, freed)
+    if previous is None or not continues(spec, previous):
+        _fill_roles(pool, role, requested, counts)
+        return Assigned(role, requested, np.ones(len(pool.order), dtype=np.bool_))
+    role = _previous_group_roles(pool, image_roles)
+    before = role.copy()
+    for number, wanted in requested.items():
+        name = pool.roles[number]
+        if _requests_less(spec.roles[name], previous.roles[name]):
+            role[(role == number) & ~_take(counts[number], role == number, wanted)] = NO_ROLE
+    changed = _decides_roles(spec) != _decides_roles(previous)
+    if changed:
+        _give_to_unlimited(pool, role, requested)
+    _fill_roles(pool, role, requested, counts, take=changed)
+    # Without a changed setting no group leaves its role here.
+    return Assigned(role, requested, (before != NO_ROLE) & (role != before))
+
+
+def continues(spec: SplitPart, previous: SplitPart) -> bool:
+    """Return whether groups keep their roles. With another seed, rules, roles or sources it is another split."""
+    return _identity(spec) == _identity(previous)
 
 
 def _identity(spec: SplitPart) -> object:
-    """The settings that must be equal to carry over roles: with another seed, rules or sources it is another split."""
     return spec.name, spec.seed, sorted(spec.groups), {role: part.source_split for role, part in spec.roles.items()}
 
 
-def _previous_image_roles(pool: Pool, previous: PreviousSplit) -> Roles:
-    """Look up the previous role of every image of the pool.
-
-    Returns:
-        (n,) int8, number of the role; NO_ROLE if the image had none, or was left out when its group went elsewhere.
-    """
-    left_out = (pl.col("reason") == "overlap") & pl.col("dropped_by").is_in(list(previous.spec.groups))
-    numbers = pl.DataFrame({"role": pool.roles, "number": range(len(pool.roles))}, schema_overrides={"number": pl.Int8})
-    drawn = previous.rows.filter(~left_out.fill_null(value=False))
-    with_role = drawn.select("image_id", "role").join(numbers, on="role")
-    found = pool.images.select("image_id").join(with_role, on="image_id", how="left", maintain_order="left")
-    roles: Roles = found["number"].fill_null(NO_ROLE).to_numpy()
-    return roles
+def _decides_roles(spec: SplitPart) -> object:
+    """The settings that decide which role a group goes to if several may draw it."""
+    keep = [role for role in spec.keep if role in spec.roles]
+    return keep, sorted(spec.protected), {role: (part.size, part.share) for role, part in spec.roles.items()}
 
 
 def _previous_group_roles(pool: Pool, image_roles: Roles) -> Roles:
@@ -159,8 +149,26 @@ def _requests_less(now: RolePart, before: RolePart) -> bool:
     return (now.share, now.size) not in ((before.share, before.size), (None, "all"))
 
 
-def _fill_roles(pool: Pool, role: Roles, requested: dict[int, Counts], counts: dict[int, _GroupCounts]) -> None:
-    """Give free groups a role; `role` is updated in place."""
+def _give_to_unlimited(pool: Pool, role: Roles, requested: dict[int, Counts]) -> None:
+    """Give roles that take all the groups that they compete for with later roles; `role` is updated in place."""
+    for number in range(len(pool.roles)):
+        if number not in requested:
+            later = [other for other in range(number + 1, len(pool.roles)) if _compete(pool, number, other)]
+            role[pool.allowed[number] & np.isin(role, later)] = number
+
+
+def _fill_roles(
+    pool: Pool, role: Roles, requested: dict[int, Counts], counts: dict[int, _GroupCounts], *, take: bool = False
+) -> None:
+    """Give free groups a role; `role` is updated in place.
+
+    Args:
+        pool: what the split can draw from.
+        role: (G,) int8.
+        requested: by number of a role with a size or a share, (L,) int64 images.
+        counts: by the same numbers, the images of every group.
+        take: whether roles that still lack images take groups of other roles; see `assign`.
+    """
     unlimited = [number for number in range(len(pool.roles)) if number not in requested]
     for_unlimited: Mask = np.any(pool.allowed[unlimited], axis=0)
     free = {
@@ -174,6 +182,11 @@ def _fill_roles(pool: Pool, role: Roles, requested: dict[int, Counts], counts: d
         missing[number] = missing[number] - counts[number].total(groups)
     for number, groups in free.items():
         role[_take(counts[number], groups & (role == NO_ROLE), missing[number])] = number
+        if take:
+            # Another role may have taken groups of this one meanwhile, so there may be free groups to replace them.
+            for offered in (groups & (role == NO_ROLE), _offered(pool, number, role, unlimited)):
+                lacking = requested[number] - counts[number].total(role == number)
+                role[_take(counts[number], offered, lacking)] = number
     for number in unlimited:
         role[pool.allowed[number] & (role == NO_ROLE)] = number
 
@@ -182,9 +195,29 @@ def _reserved(pool: Pool, number: int, unlimited: list[int]) -> Mask:
     """Find groups that a role must not take: an earlier role in `keep` takes all, and draws from other images."""
     reserved = np.zeros(len(pool.order), dtype=np.bool_)
     for other in unlimited:
-        if other < number and not (pool.drawable[other] & pool.drawable[number]).any():
+        if other < number and _compete(pool, other, number):
             reserved |= pool.allowed[other]
     return reserved
+
+
+def _compete(pool: Pool, role: int, other: int) -> bool:
+    """Return whether two roles draw from different images, so that in a group only one of them has kept images."""
+    return not (pool.drawable[role] & pool.drawable[other]).any()
+
+
+def _offered(pool: Pool, number: int, role: Roles, unlimited: list[int]) -> Mask:
+    """Find the groups of other roles that a role may take if it lacks images.
+
+    Returns:
+        (G,) bool: of roles that take all of the same images, and of later roles in `keep` that compete with it.
+    """
+    givers = [
+        other
+        for other in range(len(pool.roles))
+        if (other > number if _compete(pool, number, other) else other in unlimited)
+    ]
+    offered: Mask = pool.allowed[number] & np.isin(role, givers) & ~_reserved(pool, number, unlimited)
+    return offered
 
 
 def _count_groups(pool: Pool, role: int, requested: Counts) -> _GroupCounts:

@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SplitError
 from pipeline.recipe import SplitPart
-from pipeline.splits.draw import check_sources, class_names, from_source, quotas, random_keys, too_few_message
+from pipeline.splits.draw import (
+    SHARE_TOLERANCE,
+    DrawnBy,
+    check_sources,
+    class_names,
+    from_source,
+    quotas,
+    random_keys,
+    shares_error,
+    too_few_message,
+    with_picture,
+)
 from pipeline.splits.sanitize import is_protected
 
 Numbers = NDArray[np.int32]
@@ -18,8 +29,6 @@ Mask = NDArray[np.bool_]
 
 # In requested counts: images without a label are not counted, because the role's size is distributed over classes.
 UNCOUNTED = -1
-# Shares of one source may add up to 1 with this tolerance.
-_SHARE_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,13 @@ class Pool:
     """The n images that any role may draw, the G groups they form, the L labels they have, and the R roles.
 
     Attributes:
-        images: columns image_id, label, dataset, split; ordered by image_id.
+        images: columns image_id, label, dataset, split, picture; ordered by image_id.
         roles: names of the roles in the order of `keep`; the number of a role is its position here.
         names: sorted class names; None comes last if there are images without a label.
         label: (n,) int32, position in `names`.
         group: (n,) int32, 0 to G - 1.
-        key: (G,) uint64, random number of every group, computed from its smallest image and the seed.
-        order: (G,) int64, position of every group when sorted by `key`.
+        key: (G,) uint64, random number of every group, computed from its smallest picture and the seed.
+        order: (G,) int64, position of every group when sorted by `key`, groups with equal keys by their smallest image.
         drawable: (R, n), whether a role may draw an image.
         protected: (n,), whether an image is protected.
         allowed: (R, G), whether a group may go to a role: the role may draw one of its images, and one of its protected
@@ -52,13 +61,16 @@ class Pool:
     allowed: Mask
 
 
-def make_pool(spec: SplitPart, images: pl.DataFrame, clusters: Mapping[str, pl.DataFrame]) -> Pool:
+def make_pool(
+    spec: SplitPart, images: pl.DataFrame, clusters: Mapping[str, pl.DataFrame], by: DrawnBy = "file_digest"
+) -> Pool:
     """Collect what a split can draw from.
 
     Args:
         spec: the recipe's `[[split]]`.
-        images: columns image_id, label, dataset, split; any order.
+        images: columns image_id, label, dataset, split, file_digest, content_hash; any order.
         clusters: rows of the clusters table, by rule of `spec.groups`.
+        by: the column that the random numbers are made from.
 
     Returns:
         The pool.
@@ -69,10 +81,10 @@ def make_pool(spec: SplitPart, images: pl.DataFrame, clusters: Mapping[str, pl.D
     check_sources(spec, images)
     roles = tuple(role for role in spec.keep if role in spec.roles)
     role_sources = {role: from_source(spec.roles[role].source_split) for role in roles}
-    images = images.filter(pl.any_horizontal(role_sources.values())).sort("image_id")
+    images = with_picture(images.filter(pl.any_horizontal(role_sources.values())), by).sort("image_id")
     group = link_groups(images, [clusters[rule] for rule in spec.groups])
-    _, smallest = np.unique(group, return_index=True)
-    key = random_keys(images["image_id"].gather(smallest), spec.seed, f"draw {spec.name}").to_numpy()
+    smallest = images.group_by(pl.Series(group).alias("group")).agg(pl.col("picture").min()).sort("group")
+    key = random_keys(smallest["picture"], spec.seed, f"draw {spec.name}")
     order = np.empty(len(key), dtype=np.int64)
     order[np.argsort(key, kind="stable")] = np.arange(len(key))
     names: tuple[str | None, ...] = (*class_names(images["label"]), *([None] if images["label"].null_count() else []))
@@ -188,11 +200,8 @@ def _share_counts(
     share, previous = 0.0, np.zeros(len(pool.names), dtype=np.int64)
     for number in numbers:
         share += spec.roles[pool.roles[number]].share or 0.0
-        if share > 1 + _SHARE_TOLERANCE:
-            source = spec.roles[pool.roles[number]].source_split
-            raise SplitError(
-                f"split '{spec.name}': the shares of '{source}' add up to {share:g}. Reduce them to at most 1 in total."
-            )
+        if share > 1 + SHARE_TOLERANCE:
+            raise shares_error(spec, pool.roles[number], share)
         ideal = np.minimum(share * available[number], available[number])
         total = np.maximum(np.floor(ideal).astype(np.int64), previous)
         missing = max(0, round(share * int(available[number].sum())) - int(total.sum()))
