@@ -6,6 +6,11 @@ packages, whatever the current folder holds; see docs/decisions/0026-import-imag
 """
 
 import sys
+
+if sys.argv[:1] == ["-m"] and {"imagelake", "imagelake.__main__", "-mimagelake"} & set(sys.orig_argv):
+    # `python -m imagelake` put the current folder first: no module is imported from it.
+    del sys.path[0]
+
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path

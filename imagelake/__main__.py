@@ -3,7 +3,10 @@
 
 def main() -> None:
     """Run the `imagelake` command."""
-    from pipeline.cli import main as run  # noqa: PLC0415 - `imagelake` must be imported before it
+    from pipeline.import_path import drop_current_folder  # noqa: PLC0415 - `imagelake` must be imported before it
+
+    drop_current_folder()
+    from pipeline.cli import main as run  # noqa: PLC0415 - no module may come from the current folder
 
     run()
 

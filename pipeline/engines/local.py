@@ -1,7 +1,8 @@
 """The local engine: worker processes on the cores of this machine, with a limited number of items in flight.
 
 Workers start from a fork server where the system has one, else they are spawned, as on Windows. They are never forked
-from this process: Polars and Arrow hold threads and locks that do not survive a fork.
+from this process: Polars and Arrow hold threads and locks that do not survive a fork. They import nothing from the
+current folder, and do not run the script of the user again; see `pipeline.import_path`.
 """
 
 import multiprocessing
@@ -19,6 +20,7 @@ from multiprocessing.context import BaseContext
 from typing import Literal, TypeVar
 
 from pipeline.errors import EngineError
+from pipeline.import_path import workers_start_safely
 
 StartMethod = Literal["forkserver", "spawn"]
 
@@ -74,14 +76,16 @@ class LocalEngine:
         if context is None or len(first) < 2:  # noqa: PLR2004 - a pool for one item is slower than none
             yield from map(function, items)
             return
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(_forwarded_variables(),))
+        with workers_start_safely():
+            pool = ProcessPoolExecutor(
+                self.workers, context, initializer=_start_worker, initargs=(_forwarded_variables(),)
+            )
         try:
             yield from _map_in_order(pool, function, items, self.workers + 1)
         except BrokenProcessPool as error:
             raise EngineError(
                 "a worker process died, most likely because it used too much memory. Build again with fewer workers "
-                '(--workers 1). A script of your own must start builds under `if __name__ == "__main__":`, because '
-                "every worker imports the script. Nothing was committed."
+                "(--workers 1). Nothing was committed."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -120,7 +124,7 @@ def start_server(
     context = multiprocessing.get_context("forkserver")
     # imagelake first: it loads this package even if the current folder has a pipeline.py.
     context.set_forkserver_preload(["imagelake", *preload])
-    with _interrupts_ignored(), _one_blas_thread():
+    with _interrupts_ignored(), _one_blas_thread(), workers_start_safely():
         forkserver.ensure_running()
     return context
 
@@ -178,7 +182,7 @@ def _map_in_order(
     pending: deque[Future[Result]] = deque()
     for item in items:
         # The first submits spawn workers, if they are spawned.
-        with interrupts_deferred(), _one_blas_thread():
+        with interrupts_deferred(), _one_blas_thread(), workers_start_safely():
             pending.append(pool.submit(function, item))
         if len(pending) >= capacity:
             yield pending.popleft().result()

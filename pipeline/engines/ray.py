@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.engines.local import available_cores, interrupts_deferred
 from pipeline.errors import EngineError, MissingExtraError, StorageError, one_line
+from pipeline.import_path import without_current_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -135,8 +136,7 @@ class RayEngine:
             for item in items:
                 self._connect()
                 with interrupts_deferred():
-                    task = _import_ray().remote(num_cpus=1, max_retries=_RETRIES)(do_task)
-                    pending.append(task.remote(installed_version(), _RETRY_WAITS, function, item))
+                    pending.append(_submit(function, item))
                 while len(pending) >= self._capacity():
                     yield self._next_result(pending)
             while pending:
@@ -182,6 +182,7 @@ class RayEngine:
                     include_dashboard=False if own else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
+                    job_config=_job_config(),
                     runtime_env={"env_vars": dict.fromkeys(_THREADS, "1")},
                 )
                 break
@@ -203,6 +204,22 @@ def _import_ray() -> Any:  # noqa: ANN401 - types are checked alike whether it i
     return import_module("ray")
 
 
+class _SafePath(list[str]):
+    """Folders that Ray puts on the module search path of workers, without the current folder."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add the folders that are not the current one."""
+        super().extend(without_current_folder([*folders]))
+
+
+def _job_config() -> Any:  # noqa: ANN401 - Ray's type
+    """Keep the current folder off the module search path of workers: Ray imports modules before a task begins."""
+    config = import_module("ray.job_config").JobConfig()
+    # Ray has no public way to do this. If a later version renames the attribute, tasks still drop the folder.
+    setattr(config, "_py_driver_sys_path", _SafePath())  # noqa: B010 - mypy sees no attribute
+    return config
+
+
 def _check_address(address: str | None) -> None:
     """Check that a server answers at an address. Ray itself tries for minutes, and may then end the process.
 
@@ -218,19 +235,43 @@ def _check_address(address: str | None) -> None:
     socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT).close()
 
 
+def _submit(function: Callable[[Any], Any], item: object) -> Any:  # noqa: ANN401 - Ray's reference
+    """Submit a task. Its worker imports nothing from the current folder, which Ray puts on the path of workers."""
+    ray = _import_ray()
+    current = os.path.abspath(os.curdir)  # noqa: PTH100 - as Ray names it
+    outside = [] if without_current_folder([current]) else ["", current, os.path.realpath(current)]
+    task = (installed_version(), _RETRY_WAITS, ray.cloudpickle.dumps((function, item)))
+    return ray.remote(num_cpus=1, max_retries=_RETRIES)(_do_task_safely).remote(outside, *task)
+
+
+def _do_task_safely(outside: Sequence[str], *task: object) -> Any:  # noqa: ANN401 - an outcome
+    """Drop folders from the module search path of a worker, then run a task.
+
+    This function travels by value, so that the worker imports nothing before the folders are gone.
+    """
+    import sys  # noqa: PLC0415 - a function that travels by value has no globals
+
+    sys.path[:] = [entry for entry in sys.path if entry not in outside]
+    import imagelake  # noqa: F401, PLC0415 - loads `pipeline`, whatever has its name
+
+    from pipeline.engines.ray import do_task  # noqa: PLC0415
+
+    return do_task(*task)  # type: ignore[arg-type] # they travel as they are
+
+
+# Ray pickles functions of this module by value.
+_do_task_safely.__module__ = "__main__"
+
+
 def _wait_for(ref: Any) -> Outcome:  # noqa: ANN401 - Ray's reference
     ray = _import_ray()
     try:
         outcome: Outcome = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        not_loaded = isinstance(error.cause, ray.exceptions.RayError) or "failed to import" in str(error.cause)
+        not_loaded = isinstance(error.cause, (ray.exceptions.RayError, ImportError))
         if not not_loaded:  # the return value of the function cannot be pickled
             raise error.cause from WorkerTraceback(error.traceback_str)
-        last_line = one_line(str(error.cause).strip().splitlines()[-1]).rstrip(".")
-        raise EngineError(
-            f"a worker cannot load its task: {last_line}. Install imagelake {installed_version()} and its dependencies "
-            "on every node."
-        ) from error
+        raise EngineError(_not_loaded(error.cause)) from error
     except ray.exceptions.RayError as error:
         raise EngineError(
             f"a worker process died, and so did those that retried its task ({one_line(error).rstrip('.')}). Most "
@@ -282,7 +323,7 @@ class WorkerTraceback(Exception):  # noqa: N818 - shown as the cause of an error
         return f'\n"""\n{self.args[0]}"""'
 
 
-def do_task(driver_version: str, waits: Sequence[float], function: Callable[[Any], Any], item: object) -> Outcome:
+def do_task(driver_version: str, waits: Sequence[float], pickled: bytes) -> Outcome:
     """Run a function on an item, in a worker.
 
     Errors are returned, not raised: the driver then raises the original error, and Ray prints nothing.
@@ -290,13 +331,13 @@ def do_task(driver_version: str, waits: Sequence[float], function: Callable[[Any
     Args:
         driver_version: version of imagelake that the driver runs.
         waits: seconds to wait before each further try after a transient error.
-        function: the function.
-        item: its argument.
+        pickled: the function and its argument.
     """
     output = StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         try:
             check_version(driver_version)
+            function, item = _load(pickled)
             return Outcome(_call_with_retries(function, item, waits), None, "", output.getvalue())
         except Exception as error:  # noqa: BLE001 - all of them go to the driver
             return Outcome(None, _picklable(error), traceback.format_exc(), output.getvalue())
@@ -323,6 +364,22 @@ def installed_version() -> str:
         return version("imagelake")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _load(pickled: bytes) -> tuple[Callable[[Any], Any], object]:
+    try:
+        function, item = pickle.loads(pickled)  # noqa: S301 - made by `_submit`
+    except (ImportError, AttributeError) as error:
+        raise EngineError(_not_loaded(error)) from error
+    return function, item
+
+
+def _not_loaded(error: object) -> str:
+    last_line = one_line(str(error).strip().splitlines()[-1]).rstrip(".")
+    return (
+        f"a worker cannot load its task: {last_line}. Install imagelake {installed_version()} and its dependencies on "
+        "every node."
+    )
 
 
 def _call_with_retries(function: Callable[[Any], Any], item: object, waits: Sequence[float]) -> Any:  # noqa: ANN401
