@@ -20,8 +20,10 @@
 
 Each takes exactly one argument, the message, so that it survives pickling out of a worker process. The message says
 what happened, where, and what to do next. The command line prints it in one line and exits with code 1. Any other
-exception is a bug and keeps its traceback.
+exception is a bug and keeps its traceback. The secrets of addresses are hidden in every message.
 """
+
+from pipeline.addresses import redacted_text
 
 
 def one_line(error: object, limit: int | None = None) -> str:
@@ -31,14 +33,14 @@ def one_line(error: object, limit: int | None = None) -> str:
         error: an error that imagelake did not raise itself.
         limit: most characters of the text; None for all.
     """
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    return " ".join(redacted_text(str(error)).split())[:limit] or type(error).__name__
 
 
 class ImagelakeError(Exception):
     """Base class of all errors that imagelake raises on purpose."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(redacted_text(message))
 
 
 class RecipeError(ImagelakeError, ValueError):

@@ -31,8 +31,8 @@ def without_current_folder(entries: Sequence[str], current: str | None = None) -
 def _is_current(entry: str, current: str | None) -> bool:
     """Whether an entry names the current folder. If that folder is deleted, only an empty entry does."""
     try:
-        folder = current or os.getcwd()
-        return os.path.samefile(entry or folder, folder) and not os.path.samefile(folder, HOME)
+        folder = Path(current) if current else Path.cwd()
+        return folder.samefile(entry or folder) and not folder.samefile(HOME)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return not entry
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import sources, storage
+from pipeline.addresses import identity
 from pipeline.errors import LakeError, RecipeError, SourceError
 from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot
@@ -200,8 +201,9 @@ def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
     """
     values = _values(known)
     old: list[dict[str, Any]] = values["source"]
-    existing = {part["uri"] for part in old}
-    entries, _ = _entries([path for path in paths if absolute(path) not in existing], known.root, known.base)
+    existing = {identity(part["uri"]) for part in old}
+    new = [path for path in paths if identity(absolute(path)) not in existing]
+    entries, _ = _entries(new, known.root, known.base)
     if not entries:
         return Inferred(known, None)
     before = sources.resolve(known)
@@ -244,7 +246,7 @@ def _is_replaced(
         for source in before
         if source.dataset == part["dataset"]
         and not source.is_remainder
-        and _join(known.base, source.group or source.uri) == part["uri"]
+        and _join(known.base, source.group or source.uri) == identity(part["uri"])
     }
     new = {source.split for source in found if not source.is_remainder}
     if not old & new:
@@ -268,7 +270,12 @@ def _entries(
     for uri in dict.fromkeys(uri for uri in uris if "://" in uri or not is_labels_file(Path(uri))):
         if uri.encode("utf-8", "replace").decode() != uri:
             raise RecipeError(f"{readable_name(uri)}: the path is not UTF-8. Rename it.")
-        found = sources.resolve(parse_recipe({"lake": {"root": root}, "source": [{"uri": uri}]}, base=base))
+        recipe = parse_recipe({"lake": {"root": root}, "source": [{"uri": uri}]}, base=base)
+        found = sources.resolve(recipe)
+        if not found:
+            raise sources.lacking_error(recipe.source[0])
+        # The file is in the cache now. The recipe is stored without secrets.
+        uri = recipe.source[0].uri  # noqa: PLW2901
         splits = {source.split for source in found}
         name = _free_name(dataset_name(uri), uri, splits, seen)
         seen |= {(name, split) for split in splits}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline import storage
+from pipeline.addresses import redacted_text
 from pipeline.builder.build import plan
 from pipeline.builder.state import Todo, versions_of_shards
 from pipeline.dedup.clusters import label_conflicts, overlap_matrix, redundancy
@@ -208,7 +209,9 @@ def history(root: str) -> pl.DataFrame:
     pins = find_pins(snapshot, [newest_release(snapshot)])
     rows = list_releases(snapshot)
     pinned = pl.Series("pinned", [pins.get(number, []) for number in rows["release"]], pl.List(pl.String))
-    return rows.with_columns(pinned)
+    # Notes of version 0.5 may quote secrets of addresses.
+    notes = pl.Series("note", list(map(redacted_text, rows["note"])), pl.String)
+    return rows.with_columns(notes, pinned)
 
 
 def _members(lake: Lake, split: str | None) -> pl.LazyFrame:

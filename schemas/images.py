@@ -74,7 +74,11 @@ SHARDS = Table(
             DATASET,
             SPLIT,
             SHARD,
-            column("uri", pa.string(), "location of the source as written in the recipe"),
+            column(
+                "uri",
+                pa.string(),
+                "location of the source as in the recipe, without user name, password and query",
+            ),
             column(
                 "fingerprint", pa.string(), "digest of the names, sizes and modification times of the shard's files"
             ),

@@ -22,7 +22,14 @@ from pipeline.builder.clusters import active_rules, cluster_images, cluster_sett
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
 from pipeline.builder.image_mode import stored_decode, with_decided_mode
 from pipeline.builder.index import find_embeddings, index_images, pairwise_rules
-from pipeline.builder.ingest import check_classes, check_files, commit_sources, decode_sources, plan_ingest
+from pipeline.builder.ingest import (
+    check_classes,
+    check_files,
+    commit_sources,
+    decode_sources,
+    hide_secrets,
+    plan_ingest,
+)
 from pipeline.builder.pairs import compare_images
 from pipeline.builder.publish import write_report
 from pipeline.builder.splits import make_splits, plan_splits, split_units
@@ -156,7 +163,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     snapshot = Snapshot(recipe.root)
     require_tables(snapshot)
     recipe = with_decided_mode(snapshot, recipe, ())
-    missing = [part for part in recipe.source if not sources.is_fetched(part)]
+    missing = [part for part in recipe.source if not (sources.lacks_secrets(part) or sources.is_fetched(part))]
     local = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in missing)})
     ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]
     ingest += plan_ingest(snapshot, recipe, sources.resolve(local), prune=prune and not missing).todo
@@ -281,6 +288,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     else:
         reconcile(lake.snapshot, Decoded(decoder_name(recipe.decode), planned))
         check_any_image(lake.snapshot, [], planned.shards)
+        ingested = hide_secrets(lake)
         if new_recipe:
             check_classes(lake.snapshot, planned, [], planned.shards)
 

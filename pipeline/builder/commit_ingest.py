@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import schemas
 from pipeline import storage
 from pipeline.arrow_binary import to_binary
-from pipeline.builder.state import SHARD_KEY, Todo, key_frame, shards_digest
+from pipeline.builder.state import SHARD_KEY, Todo, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.dedup.rules import KEYS_VERSION
 from pipeline.errors import LakeError, SourceError
@@ -116,7 +116,7 @@ def reconcile(snapshot: Snapshot, decoded: Decoded) -> tuple[IngestPlan, list[In
         LakeError: meanwhile another build committed another state of a source that was read, or dropped or decoded
             otherwise one that was not.
     """
-    current = snapshot.scan("shards").collect()
+    current = stored_shards(snapshot)
     plan, shards, done = decoded.plan, list(decoded.shards), list(decoded.plan.todo)
     if current.equals(plan.shards):
         return plan, shards, done
@@ -187,7 +187,7 @@ def commit_shards(  # noqa: PLR0913 - what the four tables are made of
     """
     shards = pl.concat([retained, shard_rows(decoded, decoder)]).sort(SHARD_KEY)
     keys = set(replaced.rows())
-    unit = {"shards": {"fingerprint": shards_digest(shards)}}
+    unit = _shards_unit(shards)
     metadata = Metadata("ingest", unit)
 
     def is_replaced(partition: Mapping[str, str]) -> bool:
@@ -199,8 +199,17 @@ def commit_shards(  # noqa: PLR0913 - what the four tables are made of
     transaction.commit(Commit("images", [item.images for item in decoded if item.images], metadata, is_replaced))
     transaction.commit(Commit("index", index, Metadata("ingest", index_units), is_replaced))
     transaction.commit(_rejects_commit(transaction, decoded, replaced, metadata, keep))
+    commit_shards_table(transaction, shards)
+
+
+def commit_shards_table(transaction: Transaction, shards: pl.DataFrame) -> None:
+    """Replace the rows of the shards table."""
     added = transaction.writer.write("shards", shards.to_arrow().cast(schemas.TABLES["shards"].schema))
-    transaction.commit(Commit("shards", added, metadata, all_files))
+    transaction.commit(Commit("shards", added, Metadata("ingest", _shards_unit(shards)), all_files))
+
+
+def _shards_unit(shards: pl.DataFrame) -> dict[str, dict[str, str]]:
+    return {"shards": {"fingerprint": shards_digest(shards)}}
 
 
 def shard_rows(decoded: Sequence[Ingested], decoder: str) -> pl.DataFrame:

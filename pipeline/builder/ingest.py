@@ -13,8 +13,17 @@ from socket import gethostname
 import polars as pl
 
 from pipeline import sources
-from pipeline.builder.commit_ingest import Decoded, IngestPlan, SourcePlan, check_paths, commit_shards, reconcile
-from pipeline.builder.state import SHARD_KEY, Todo, key_frame
+from pipeline.addresses import identity
+from pipeline.builder.commit_ingest import (
+    Decoded,
+    IngestPlan,
+    SourcePlan,
+    check_paths,
+    commit_shards,
+    commit_shards_table,
+    reconcile,
+)
+from pipeline.builder.state import SHARD_KEY, Todo, key_frame, stored_shards
 from pipeline.builder.summary import ReadingNotes, check_any_image
 from pipeline.builder.worker import Ingested, Job, ShardInput, ingest_shard
 from pipeline.decode import decoder_name
@@ -23,7 +32,7 @@ from pipeline.errors import LakeError, SourceError
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.progress import Expected, Forecast, Progress
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, SourcePart
 from pipeline.shard import Deferred, Encoded, Files, Survey
 from pipeline.sources import Source
 from pipeline.sources.remote import cache_folder
@@ -59,8 +68,11 @@ def plan_ingest(
     Raises:
         SourceError: a source is missing or damaged.
     """
-    shards = snapshot.scan("shards").collect()
+    shards = stored_shards(snapshot)
     decoder = decoder_name(recipe.decode)
+    lacking = [part for part in recipe.source if sources.lacks_secrets(part)]
+    for part in lacking:
+        _check_unchanged(part, shards, decoder)
     plans = [_plan_source(source, _shards_of(shards, source), decoder) for source in found]
     in_recipe = pl.DataFrame(
         [(source.dataset, source.split, source.uri) for source in found],
@@ -68,16 +80,29 @@ def plan_ingest(
         orient="row",
     )
     others = shards.join(in_recipe, on=_SOURCE_KEY, how="anti")
+    for part in lacking:
+        others = others.filter(~((pl.col("dataset") == part.dataset) & (pl.col("uri") == identity(part.uri))))
     if not prune:
         dropped = [is_replaced(dataset, uri, replaced) for dataset, uri in others.select("dataset", "uri").rows()]
         others = others.filter(pl.Series(dropped, dtype=pl.Boolean))
     return IngestPlan(plans, shards, others)
 
 
+def _check_unchanged(part: SourcePart, shards: pl.DataFrame, decoder: str) -> None:
+    """Check that a source whose address lacks its secrets is in the lake: then it counts as unchanged.
+
+    Raises:
+        SourceError: it is not, or was decoded with other settings.
+    """
+    stored = shards.filter(dataset=part.dataset, uri=identity(part.uri))
+    if stored.is_empty() or (stored["decoder"] != decoder).any():
+        raise sources.lacking_error(part)
+
+
 def is_replaced(dataset: str, uri: str, replaced: Collection[tuple[str, str]]) -> bool:
     """Return whether a uri belongs to one of the replaced sources, given as (dataset, uri)."""
     return any(
-        dataset == name and (uri == old or uri.startswith(f"{old.rstrip('/')}/") or fnmatchcase(uri, old))
+        dataset == name and (uri == identity(old) or uri.startswith(f"{old.rstrip('/')}/") or fnmatchcase(uri, old))
         for name, old in replaced
     )
 
@@ -188,6 +213,20 @@ def commit_sources(transaction: Transaction, decoded: Decoded) -> list[Todo]:
     if len(replaced):
         commit_shards(transaction, decoded.decoder, shards, replaced, retained)
     return done
+
+
+def hide_secrets(transaction: Transaction) -> list[Todo]:
+    """Commit the shards table without the secrets of addresses that version 0.5 stored in it, if there are any.
+
+    Returns:
+        What was done, and why.
+    """
+    snapshot = transaction.snapshot
+    shards = stored_shards(snapshot)
+    if shards.equals(snapshot.scan("shards").collect()):
+        return []
+    commit_shards_table(transaction, shards)
+    return [Todo("ingest", "shards", "secrets of addresses were stored")]
 
 
 def check_classes(snapshot: Snapshot, plan: IngestPlan, decoded: Sequence[Ingested], retained: pl.DataFrame) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from pipeline.addresses import identity
 from pipeline.errors import LakeError
 from pipeline.hashing import digest_of
 from pipeline.lake.delta_log import Metadata
@@ -39,6 +40,12 @@ def shards_digest(shards: pl.DataFrame) -> str:
     """Return the digest of rows of the shards table: everything that their images were made from."""
     columns = ("dataset", "split", "shard", "fingerprint", "decoder", "rows", "rejects")
     return digest_of(shards.select(columns).sort("dataset", "split", "shard").rows())
+
+
+def stored_shards(snapshot: Snapshot) -> pl.DataFrame:
+    """Return the shards table, with uris as this version stores them: version 0.5 stored secrets of addresses too."""
+    shards = snapshot.scan("shards").collect()
+    return shards.with_columns(pl.col("uri").replace({uri: identity(uri) for uri in shards["uri"].unique()}))
 
 
 def shards_state(snapshot: Snapshot) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline.builder.commit_ingest import Decoded
-from pipeline.builder.state import SHARD_KEY
+from pipeline.builder.state import SHARD_KEY, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.errors import SourceError
 from pipeline.lake.snapshot import Snapshot
@@ -101,7 +101,7 @@ def count_sources(snapshot: Snapshot, found: Sequence[Source]) -> list[SourceCou
         One entry for each source: those of the recipe in its order, then others by dataset, split and uri.
     """
     groups = _uris_of_groups(found)
-    shards = snapshot.scan("shards").select(*SHARD_KEY, "uri", "rejects").collect()
+    shards = stored_shards(snapshot).select(*SHARD_KEY, "uri", "rejects")
     uris = [groups.get(key, key[2]) for key in shards.select("dataset", "split", "uri").rows()]
     shards = shards.with_columns(pl.Series("uri", uris, pl.String))
     labels = snapshot.scan("images").group_by(*SHARD_KEY, "label").agg(images=pl.len()).collect()

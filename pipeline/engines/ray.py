@@ -250,10 +250,11 @@ def _do_task_safely(outside: Sequence[str], *task: object) -> Any:  # noqa: ANN4
     This function travels by value, so that the worker imports nothing before the folders are gone.
     """
     import sys  # noqa: PLC0415 - a function that travels by value has no globals
+    from importlib import import_module  # noqa: PLC0415
 
     sys.path[:] = [entry for entry in sys.path if entry not in outside]
-    import imagelake  # noqa: F401, PLC0415 - loads `pipeline`, whatever has its name
-
+    # Loads `pipeline`, whatever else has its name.
+    import_module("imagelake")
     from pipeline.engines.ray import do_task  # noqa: PLC0415
 
     return do_task(*task)  # type: ignore[arg-type] # they travel as they are

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline import storage
+from pipeline.addresses import identity
 from pipeline.errors import RecipeError
 from pipeline.hashing import digest_of
 from pipeline.recipe.baselines import Baseline, BaselinePart, EpochsPart, dump_for_digest, parse_baseline
@@ -173,6 +174,8 @@ class Recipe(Part):
     def digest(self) -> str:
         """Digest of the recipe's values. Comments, spelling and the order of keys do not change it."""
         values = self.model_dump(mode="json", by_alias=True)
+        # The same recipe with and without the secrets of its addresses has one digest.
+        values["source"] = [{**part, "uri": identity(part["uri"])} for part in values["source"]]
         return digest_of({**values, "baseline": list(map(dump_for_digest, self.baseline))})
 
     @property
@@ -293,7 +296,7 @@ def _with_datasets(values: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
     def named(part: Any) -> Any:  # noqa: ANN401 - values are not checked yet
         if not isinstance(part, Mapping) or not isinstance(part.get("uri"), str) or part.get("dataset") is not None:
             return part
-        uri = part["uri"]
+        uri = identity(part["uri"])
         # A relative uri such as "." or "train" is named after the recipe's folder.
         return {**part, "dataset": dataset_name(uri if "://" in uri or uri.startswith("/") else f"{base}/{uri}")}
 

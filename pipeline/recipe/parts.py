@@ -3,7 +3,18 @@
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.addresses import complete, missing_secrets, redacted
 
 RoleName = Literal["train", "valid", "test"]
 ROLES: tuple[RoleName, ...] = ("train", "valid", "test")
@@ -55,7 +66,7 @@ class LakePart(Part):
     @classmethod
     def _check_root(cls, root: str | None) -> str | None:
         if root and "://" in root and not root.startswith("s3://"):
-            raise ValueError(f"a lake is a folder or s3://bucket/prefix, not {root}")
+            raise ValueError(f"a lake is a folder or s3://bucket/prefix, not {redacted(root)}")
         return root
 
 
@@ -63,7 +74,8 @@ class SourcePart(Part):
     """`[[source]]`: a place that images are read from, and checks of its content.
 
     Attributes:
-        uri: a file, a folder, a pattern of files, or a URL.
+        uri: a file, a folder, a pattern of files, or a URL. In a URL, `${NAME}` is the environment variable NAME. User
+            names, passwords and queries are never stored.
         dataset: name of the dataset. The default is made from the uri.
         split: split of all images of the source. Without `split` and `splits` it follows from folder names such as
             train/ and test/, from file names, or from array names; the default is "train".
@@ -79,6 +91,7 @@ class SourcePart(Part):
         digest: required digest of the file: "md5:HEX", "sha1:HEX", "sha256:HEX" or "sha512:HEX".
         rows: number of images to generate.
         seed: seed of the generated images.
+        outside: true to let a list name files outside of its folder.
     """
 
     uri: str
@@ -96,6 +109,32 @@ class SourcePart(Part):
     digest: Annotated[str, StringConstraints(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]{32,128}$")] | None = None
     rows: Count | None = None
     seed: int | None = None
+    outside: bool | None = None
+    # The uri as written, if it has secrets; `uri` hides them. It is not part of any dump, and not printed.
+    _with_secrets: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's signature
+        """Hide the secrets of the uri, so that everything that stores or prints it is safe."""
+        hidden = redacted(self.uri)
+        if hidden != self.uri:
+            self._with_secrets = self.uri
+            self.__dict__["uri"] = hidden
+        super().model_post_init(context)
+
+    @property
+    def address(self) -> str:
+        """The uri with its secrets and the variables of the environment; only for downloads."""
+        return complete(self._with_secrets or self.uri)
+
+    @property
+    def missing_secrets(self) -> list[str]:
+        """What the address lacks to be fetched; see `pipeline.addresses`."""
+        return missing_secrets(self._with_secrets or self.uri)
+
+    @property
+    def written(self) -> str:
+        """The uri as written in the recipe, with its secrets; only to find what version 0.5 kept in its cache."""
+        return self._with_secrets or self.uri
 
     @model_validator(mode="after")
     def _check_splits(self) -> Self:

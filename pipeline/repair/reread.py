@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from pipeline import sources, storage
+from pipeline.addresses import identity
 from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards
 from pipeline.builder.index import embedding_of
 from pipeline.builder.ingest import check_files, decode_sources
-from pipeline.builder.state import SHARD_KEY, key_frame
+from pipeline.builder.state import SHARD_KEY, key_frame, stored_shards
 from pipeline.builder.worker import Ingested, Job
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
@@ -52,10 +53,12 @@ def resolve_existing(recipe: Recipe) -> tuple[list[Source], dict[str, str]]:
     found: list[Source] = []
     gone: dict[str, str] = {}
     for part in recipe.source:
+        if sources.lacks_secrets(part):
+            gone[identity(part.uri)] = str(sources.lacking_error(part)).rstrip(".")
         try:
             found += sources.resolve(recipe.model_copy(update={"source": (part,)}))
         except SourceError as error:
-            gone[part.uri] = str(error).rstrip(".")
+            gone[identity(part.uri)] = str(error).rstrip(".")
     return found, gone
 
 
@@ -80,7 +83,7 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
         progress: shows the progress.
     """
     snapshot = Snapshot(writer.place)
-    shards = snapshot.scan("shards").collect()
+    shards = stored_shards(snapshot)
     reread = Reread(shards, set(damage.shards) | _with_rejects(snapshot, damage, shards))
     rules = {part.partition["rule"] for part in snapshot.files("index")}
     job = Job(writer, recipe.decode, tuple(sorted(rule for rule in rules if embedding_of(rule) is None)))
@@ -118,7 +121,7 @@ def commit_reread(lake: Transaction, decoder: str, damage: Damage, reread: Rerea
     Returns:
         Whether the images are known to be the same as before. If not, everything made of them must be made again.
     """
-    now = lake.snapshot.scan("shards").collect()
+    now = stored_shards(lake.snapshot)
     if not now.equals(reread.table):
         # The other build may have repaired the shards.
         storage.delete(f"{lake.place}/{name}" for item in reread.shards_read for name in item.files)

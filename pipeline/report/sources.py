@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.addresses import identity
 from pipeline.report.pictures import Pictures
 
 _SOURCE = ["dataset", "split"]
@@ -81,7 +82,8 @@ def describe_sources(
                 "source": "/".join(key),
                 "dataset": key[0],
                 "split": key[1],
-                "uris": origins.get(key, {}).get("uris", []),
+                # Version 0.5 stored secrets of addresses.
+                "uris": sorted(set(map(identity, origins.get(key, {}).get("uris", [])))),
                 "rejects": rejected.get(key, {}).get("rejects", 0),
                 **{name: total[name] for name in ("images", "classes", "unlabelled")},
                 "mean": mean_of(total),

@@ -20,9 +20,21 @@ from pipeline.shard import Encoded, Survey
 from pipeline.sources.detect import detect, is_fetched, resolve
 from pipeline.sources.forms import FORMS, module_of
 from pipeline.sources.labels import with_normal_labels
+from pipeline.sources.remote import lacking_error, lacks_secrets
 from pipeline.sources.source import Source
 
-__all__ = ["Source", "check_classes", "check_file", "detect", "is_fetched", "read", "resolve", "survey"]
+__all__ = [
+    "Source",
+    "check_classes",
+    "check_file",
+    "detect",
+    "is_fetched",
+    "lacking_error",
+    "lacks_secrets",
+    "read",
+    "resolve",
+    "survey",
+]
 
 
 def survey(source: Source) -> Survey:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import identity
 from pipeline.errors import RecipeError, SourceError
 from pipeline.recipe import Recipe, SourcePart
 from pipeline.recipe.naming import split_in
@@ -15,7 +16,7 @@ from pipeline.sources.arrays.cifar import splits_of_folder
 from pipeline.sources.arrays.idx import image_files
 from pipeline.sources.containers import Listed, is_images_file, list_folder
 from pipeline.sources.forms import FORMS, OWN_KEYS, companions_of, module_of, note_of, splits_within
-from pipeline.sources.remote import expand, fetch, is_cached, is_glob, is_url
+from pipeline.sources.remote import expand, fetch, is_cached, is_glob, is_url, lacks_secrets
 from pipeline.sources.roles import (
     EVERYTHING_ELSE,
     OTHER,
@@ -38,17 +39,33 @@ def resolve(recipe: Recipe) -> list[Source]:
     Returns:
         Sources in the order of the recipe. A pattern, or a folder of files such as Parquet, becomes one source for each
         file, ordered by name. A source with folders, files or arrays of several splits becomes one source for each
-        split; see `pipeline.sources.roles`.
+        split; see `pipeline.sources.roles`. None for an address that lacks its secrets and is not in the cache.
 
     Raises:
         SourceError: a file is missing or has an unknown form, or no file matches a pattern.
         RecipeError: two sources are the same, or a key does not apply to the form of its source.
     """
-    sources = [source for part in recipe.source for source in _resolve_one(recipe, part)]
+    _check_addresses(recipe)
+    sources = [source for part in recipe.source if not lacks_secrets(part) for source in _resolve_one(recipe, part)]
     seen = [(source.dataset, source.split, source.uri) for source in sources]
     for title in sorted({source.title for source, key in zip(sources, seen, strict=True) if seen.count(key) > 1}):
         raise RecipeError(f"the recipe names the source {title} twice. Remove one of them.")
     return sources
+
+
+def _check_addresses(recipe: Recipe) -> None:
+    """Check that no two addresses differ only in what is not stored: the lake could not tell their files apart.
+
+    Raises:
+        RecipeError: two do.
+    """
+    known: dict[str, str] = {}
+    for part in recipe.source:
+        if is_url(part.uri) and known.setdefault(identity(part.uri), part.written) != part.written:
+            raise RecipeError(
+                f"two sources have the address {identity(part.uri)} and differ only in its query, user name or "
+                "password, which a lake does not store. Download the files, and name them by their paths."
+            )
 
 
 def is_fetched(part: SourcePart) -> bool:

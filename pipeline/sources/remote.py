@@ -4,6 +4,9 @@ A file from an http(s) address is downloaded once and then kept. Set `digest`, o
 changes. An object of a bucket, `s3://bucket/key`, is downloaded again when its size or time has changed; an object with
 a `digest` that is in the cache is not looked up again. Credentials and endpoint: see `pipeline.storage`.
 
+User names, passwords and queries of addresses are only used for the request. The cache and all messages know a file by
+the rest of its address.
+
 Patterns are such as `data/train-*.parquet`, `sets/**/batch-[0-9].npz` and `s3://bucket/train-*.tar`. `*` and `?` match
 characters of one name, `[...]` one of several characters, `**` any number of folders. A name that begins with a dot
 only matches a pattern that begins with a dot. A file or object whose name is the pattern itself comes first.
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from http import HTTPStatus
@@ -32,6 +35,7 @@ import xxhash
 from tqdm import tqdm
 
 from pipeline import storage
+from pipeline.addresses import identity
 from pipeline.errors import CheckError, RecipeError, SourceError, StorageError, one_line
 from pipeline.progress import plain
 from pipeline.recipe import SourcePart
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 _RETRY_DELAYS = (1, 4)
 # First bytes of a web page. No source begins so: servers send a page instead of a file for a login or an error.
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
+# How far to look for the error of the system that made a download fail.
+_MOST_CAUSES = 10
 # Bytes of an object that are written to the cache at a time.
 _PIECE = 2**23
 # File beside a downloaded object: the version of the object.
@@ -100,6 +106,8 @@ def fetch(part: SourcePart) -> Path:
             or the cache cannot be written.
     """
     file = _cache_path(part)
+    if part.missing_secrets and not file.exists():
+        raise lacking_error(part)
     download = _fetch_object if storage.is_bucket(part.uri) else _fetch_http
     try:
         download(part, file)
@@ -108,11 +116,38 @@ def fetch(part: SourcePart) -> Path:
     return file
 
 
+def lacks_secrets(part: SourcePart) -> bool:
+    """Return whether a source cannot be downloaded, because its address lacks secrets, and is not in the cache."""
+    return is_url(part.uri) and bool(part.missing_secrets) and not _cache_path(part).exists()
+
+
+def lacking_error(part: SourcePart) -> SourceError:
+    """Return the error of a source whose address lacks secrets."""
+    return SourceError(
+        f"{part.dataset}: {part.uri} cannot be fetched without {' and '.join(part.missing_secrets)}. Write the whole "
+        "address into the recipe, or set the variable, and build again."
+    )
+
+
 def _cache_path(part: SourcePart) -> Path:
     # Keys of a bucket are not URL-encoded.
-    path = part.uri if storage.is_bucket(part.uri) else unquote(urlsplit(part.uri).path)
+    uri = identity(part.uri)
+    path = uri if storage.is_bucket(uri) else unquote(urlsplit(uri).path)
     name = Path(path).name.lstrip(".") or "download"
-    return cache_folder() / xxhash.xxh3_64_hexdigest(part.uri.encode()) / name
+    file = cache_folder() / xxhash.xxh3_64_hexdigest(uri.encode()) / name
+    if part.written != uri and not file.exists():
+        _move_cached(part, file)
+    return file
+
+
+def _move_cached(part: SourcePart, file: Path) -> None:
+    """Move a file that version 0.5 kept in a folder whose name is a digest of the address with its secrets."""
+    old = cache_folder() / xxhash.xxh3_64_hexdigest(part.written.encode())
+    with suppress(OSError):
+        if (old / file.name).is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (old / file.name).replace(file)
+            old.rmdir()
 
 
 def _fetch_http(part: SourcePart, file: Path) -> None:
@@ -120,7 +155,7 @@ def _fetch_http(part: SourcePart, file: Path) -> None:
     import requests  # noqa: PLC0415 - a dependency of pooch: needed for its errors
 
     pooch.get_logger().setLevel("WARNING")
-    registry = pooch.create(file.parent, base_url="", registry={file.name: part.digest}, urls={file.name: part.uri})
+    registry = pooch.create(file.parent, base_url="", registry={file.name: part.digest}, urls={file.name: part.address})
     # A transfer encoding would unpack the file, and its digest would not be the one that its publisher gives.
     headers = {"Accept-Encoding": "identity"}
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=30, headers=headers)
@@ -132,11 +167,32 @@ def _fetch_http(part: SourcePart, file: Path) -> None:
     try:
         _with_retries(lambda: registry.fetch(file.name, downloader=download))
     except requests.RequestException as error:
-        raise SourceError(f"{part.uri}: cannot be fetched ({error}). Check the URL and the network.") from error
+        # Not from the error, and without its text: it may quote the address, or that of a redirect.
+        reason = _describe(error)
+        raise SourceError(f"{part.uri}: cannot be fetched ({reason}). Check the URL and the network.") from None
     except CheckError:
         raise
     except ValueError as error:
-        raise CheckError(f"{part.uri}: not the file that digest = {part.digest} names ({error}).") from error
+        raise CheckError(f"{part.uri}: not the file that digest = {part.digest} names ({error}).") from None
+
+
+def _describe(error: "requests.RequestException") -> str:
+    """Describe an error of a download without quoting its address."""
+    if error.response is not None and not error.response.ok:
+        return f"the server answers {error.response.status_code} {error.response.reason or ''}".rstrip()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    host = urlsplit(str(error.request.url)).hostname if error.request is not None else None
+    cause = next((str(found) for found in _causes(error) if isinstance(found, OSError) and found.strerror), "")
+    return words + (f" with {host}" if host else "") + (f": {cause}" if cause else "")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(_MOST_CAUSES):
+        if error is None:
+            return
+        yield error
+        inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
+        error = next((one for one in inner if isinstance(one, BaseException)), None)
 
 
 def _reject_web_page(part: SourcePart, file: Path) -> None:

@@ -21,6 +21,7 @@ from typing import IO, Any
 import xxhash
 from isal import igzip, isal_zlib
 
+from pipeline.addresses import identity
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.recipe import SourcePart
@@ -121,8 +122,8 @@ class Source:
 
     @property
     def uri(self) -> str:
-        """The uri in the recipe; the sources of one IDX folder have the same uri and different splits."""
-        return self.part.uri
+        """The uri in the recipe, without secrets. The sources of one IDX folder share it, and have different splits."""
+        return identity(self.part.uri)
 
     @property
     def dataset(self) -> str:

@@ -125,6 +125,11 @@ def store_of(place: str, *, streaming: bool = False) -> "tuple[S3Store, str]":
         streaming: whether a request may take any time, as long as data arrives.
     """
     bucket, _, key = place.removeprefix(SCHEME).partition("/")
+    if "@" in bucket:
+        raise StorageError(
+            f"{place}: an address of a bucket has no user name and password. Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY instead."
+        )
     return _client(bucket, tuple(settings().items()), streaming=streaming), key
 
 

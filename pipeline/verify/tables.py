@@ -15,6 +15,7 @@ import polars as pl
 
 import schemas
 from pipeline import storage
+from pipeline.addresses import identity
 from pipeline.builder.index import embedding_of
 from pipeline.builder.state import SHARD_KEY
 from pipeline.engines import Engine
@@ -172,7 +173,7 @@ def _sources(tables: TableFiles) -> Mapping[tuple[str, ...], str]:
             rows = pl.concat(map(_read_uris, names)).rows() if names else []
     except DamagedError:
         return {}
-    return {tuple(key): uri for *key, uri in rows}
+    return {tuple(key): identity(uri) for *key, uri in rows}
 
 
 def _read_uris(name: str) -> pl.DataFrame:
