@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 # Seconds to wait before the second and the third try of an http(s) download.
 _RETRY_DELAYS = (1, 4)
+# Seconds to wait for a server, and headers of requests: an encoding would unpack the file, and its digest would not be
+# the one that its publisher gives.
+_TIMEOUT, _NO_ENCODING = 30, {"Accept-Encoding": "identity"}
 # First bytes of a web page. No source begins so: servers send a page instead of a file for a login or an error.
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 # How far to look for the error of the system that made a download fail.
@@ -156,14 +159,16 @@ def _fetch_http(part: SourcePart, file: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     registry = pooch.create(file.parent, base_url="", registry={file.name: part.digest}, urls={file.name: part.address})
-    # A transfer encoding would unpack the file, and its digest would not be the one that its publisher gives.
-    headers = {"Accept-Encoding": "identity"}
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=30, headers=headers)
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=_TIMEOUT, headers=_NO_ENCODING
+    )
 
     def download(address: str, target: str, registry: Any) -> None:  # noqa: ANN401 - pooch has no types
         downloader(address, target, registry)
         _reject_web_page(part, Path(target))
 
+    if file.exists() and part.digest is None and _is_another_file(part, file):
+        file.unlink()
     try:
         _with_retries(lambda: registry.fetch(file.name, downloader=download))
     except requests.RequestException as error:
@@ -176,10 +181,28 @@ def _fetch_http(part: SourcePart, file: Path) -> None:
         raise CheckError(f"{part.uri}: not the file that digest = {part.digest} names ({error}).") from None
 
 
+def _is_another_file(part: SourcePart, file: Path) -> bool:
+    """Return whether an address with a query now names a file of another size than the one in the cache.
+
+    The cache does not store queries, so `?id=1` and `?id=2` have the same place in it. If the server does not answer, as
+    for an address that has expired, the file in the cache counts.
+    """
+    import requests  # noqa: PLC0415
+
+    if "?" not in part.written:
+        return False
+    try:
+        with requests.get(part.address, headers=_NO_ENCODING, stream=True, timeout=_TIMEOUT) as response:
+            size = response.headers.get("Content-Length", "")
+    except requests.RequestException:
+        return False
+    return response.ok and size.isdecimal() and int(size) != file.stat().st_size
+
+
 def _describe(error: "requests.RequestException") -> str:
     """Describe an error of a download without quoting its address."""
     if error.response is not None and not error.response.ok:
-        return f"the server answers {error.response.status_code} {error.response.reason or ''}".rstrip()
+        return f"{error.response.status_code} {error.response.reason or ''}".rstrip()
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
     host = urlsplit(str(error.request.url)).hostname if error.request is not None else None
     cause = next((str(found) for found in _causes(error) if isinstance(found, OSError) and found.strerror), "")

@@ -70,8 +70,18 @@ def test_two_addresses_are_two_files(server: Server) -> None:
     server.files["/b/a.bin"] = b"other"
     assert fetch(part(server)).read_bytes() == DATA
     assert fetch(part(server, "/b/a.bin")).read_bytes() == b"other"
-    assert fetch(part(server, "/a.bin?version=2")).name == "a.bin"
-    assert len(server.asked) == len(cached()) == 3
+    assert len(server.asked) == len(cached()) == 2
+
+
+def test_a_query_is_not_stored_so_a_file_of_another_size_is_fetched_again(server: Server) -> None:
+    file = fetch(part(server, "/a.bin?id=1"))
+    assert fetch(part(server, "/a.bin?id=1")) == file == fetch(part(server))
+    server.files["/a.bin"] = b"other"
+    assert fetch(part(server)).read_bytes() == DATA
+    server.trouble = [403]
+    assert fetch(part(server, "/a.bin?id=2")).read_bytes() == DATA
+    assert fetch(part(server, "/a.bin?id=2")).read_bytes() == b"other"
+    assert cached() == [file]
 
 
 @pytest.mark.parametrize("path", ["/", "/..", "/%2e%2e", "/x/.hidden", "/%2Fetc%2Fx"])
