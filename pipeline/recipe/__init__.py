@@ -239,6 +239,10 @@ class Recipe(Part):
         return self
 
 
+# Bytes of the largest recipe.
+_MAX_BYTES = 2**24
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe.
 
@@ -253,6 +257,9 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = Path(path)
     try:
+        storage.check_regular(file)
+        if file.stat().st_size > _MAX_BYTES:
+            raise RecipeError(f"{file}: larger than {_MAX_BYTES >> 20} MiB, which no recipe is. Check the path.")
         # utf-8-sig: editors on Windows write a byte-order mark.
         values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

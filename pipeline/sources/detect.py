@@ -27,6 +27,7 @@ from pipeline.sources.roles import (
     splits_of,
 )
 from pipeline.sources.source import Source, beginning
+from pipeline.storage import check_regular
 
 # The split if nothing names one.
 DEFAULT_SPLIT = "train"
@@ -91,6 +92,7 @@ def detect(path: Path) -> str:
     Raises:
         SourceError: the form is unknown, or the file cannot be read.
     """
+    _check_regular(path)
     head = b"" if path.is_dir() else _head(path)
     for form in FORMS:
         if module_of(form).recognises(path, head):
@@ -349,6 +351,13 @@ def _idx_splits(part: SourcePart, folder: Path) -> list[tuple[str, Path]]:
     if part.labels and len(wanted) > 1:
         raise RecipeError(f"source {part.uri}: labels names one file for {len(wanted)} splits. Name a split as well.")
     return wanted
+
+
+def _check_regular(path: Path) -> None:
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
 
 
 def _head(path: Path) -> bytes:

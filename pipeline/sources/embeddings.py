@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError, one_line
 from pipeline.recipe import EmbeddingPart
+from pipeline.storage import check_expansion, check_regular
 
 
 def read_embedding(part: EmbeddingPart, base: Path) -> tuple[str, pl.Series, NDArray[np.float32]]:
@@ -47,6 +48,7 @@ def read_embedding(part: EmbeddingPart, base: Path) -> tuple[str, pl.Series, NDA
 
 
 def _read_npy(part: EmbeddingPart, file: Path, base: Path) -> tuple[str, pl.Series, NDArray[np.float32]]:
+    check_regular(file)
     # Without pickle: an array of objects is an error.
     vectors = np.load(file, allow_pickle=False, mmap_mode="r")
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):  # noqa: PLR2004 - rows and columns
@@ -54,6 +56,7 @@ def _read_npy(part: EmbeddingPart, file: Path, base: Path) -> tuple[str, pl.Seri
     if part.paths is None:
         names = [str(number) for number in range(len(vectors))]
     else:
+        check_regular(base / part.paths)
         names = (base / part.paths).read_text(encoding="utf-8").splitlines()
     if len(names) != len(vectors):
         raise ValueError(f"{len(vectors)} rows, but {part.paths} has {len(names)} lines")
@@ -63,7 +66,10 @@ def _read_npy(part: EmbeddingPart, file: Path, base: Path) -> tuple[str, pl.Seri
 
 
 def _read_parquet(part: EmbeddingPart, file: Path) -> tuple[str, pl.Series, NDArray[np.float32]]:
-    schema = pq.read_schema(file)
+    check_regular(file)
+    metadata = pq.read_metadata(file)
+    check_expansion(metadata)
+    schema = metadata.schema.to_arrow_schema()
     column = "image_id" if "image_id" in schema.names else "path"
     missing = [name for name in (column, part.column) if name not in schema.names]
     if missing:

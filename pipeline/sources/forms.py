@@ -61,7 +61,7 @@ FORMS: Mapping[str, Form] = {
     "webdataset": Form("archives.webdataset", ("images", "labels", "splits", "truncated"), version=2),
     "tar": Form("archives.tar", ("splits", "truncated"), version=2),
     # A list of paths and labels is also a CSV file.
-    "list": Form("tables.file_list", ("images", "labels")),
+    "list": Form("tables.file_list", ("images", "labels", "outside")),
     "csv": Form("tables.csv", ("images", "labels"), version=2),
     # A tar may contain the end of a zip.
     "zip": Form("archives.zip", ("splits",), version=2),

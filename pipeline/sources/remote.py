@@ -184,8 +184,8 @@ def _fetch_http(part: SourcePart, file: Path) -> None:
 def _is_another_file(part: SourcePart, file: Path) -> bool:
     """Return whether an address with a query now names a file of another size than the one in the cache.
 
-    The cache does not store queries, so `?id=1` and `?id=2` have the same place in it. If the server does not answer, as
-    for an address that has expired, the file in the cache counts.
+    The cache does not store queries, so `?id=1` and `?id=2` have the same place in it. If the server does not answer,
+    as for an address that has expired, the file in the cache counts.
     """
     import requests  # noqa: PLC0415
 

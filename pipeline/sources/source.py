@@ -26,6 +26,7 @@ from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
 from pipeline.recipe import SourcePart
 from pipeline.shard import Reject
+from pipeline.storage import check_regular
 
 # About 8 MB of 28x28 pixels: small enough for many workers, large enough for Parquet.
 IMAGES_PER_SHARD = 10_240
@@ -231,6 +232,7 @@ def decompressed(file: Path) -> IO[bytes]:
     Raises:
         OSError: the file cannot be read; reading it may raise any of DAMAGED.
     """
+    check_regular(file)
     with file.open("rb") as raw:
         opener = _opener(raw)
     stream: IO[bytes] = file.open("rb") if opener is None else opener(file, "rb")
@@ -243,6 +245,7 @@ def beginning(file: Path, size: int) -> bytes:
     Raises:
         OSError: the file cannot be read.
     """
+    check_regular(file)
     with file.open("rb") as raw:
         found = b""
         # Not igzip, which reads far ahead and loses the bytes before any damage.
@@ -266,6 +269,7 @@ def is_compressed(file: Path) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
+    check_regular(file)
     with file.open("rb") as raw:
         return _opener(raw) is not None
 

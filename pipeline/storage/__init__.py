@@ -15,6 +15,7 @@ from pipeline.storage.client import SCHEME, storage_error, storage_errors, with_
 from pipeline.storage.digests import check_files, damage_errors
 from pipeline.storage.objects import (
     ObjectInfo,
+    check_regular,
     delete,
     delta_options,
     exists,
@@ -33,12 +34,14 @@ from pipeline.storage.objects import (
     write,
     write_if_unchanged,
 )
-from pipeline.storage.parquet import open_parquet, read_footers, scan_parquet
+from pipeline.storage.parquet import check_expansion, open_parquet, read_footers, scan_parquet
 
 __all__ = [
     "SCHEME",
     "ObjectInfo",
+    "check_expansion",
     "check_files",
+    "check_regular",
     "damage_errors",
     "delete",
     "delta_options",

@@ -155,7 +155,7 @@ def _locked(target: Path) -> Iterator[None]:
     file = target.with_name(f".{target.name}.export.lock")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise _not_writable(target, error) from error
     try:

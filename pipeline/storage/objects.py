@@ -3,6 +3,9 @@
 A place is a string: a path, or `s3://bucket/key`.
 """
 
+import errno
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -231,6 +234,17 @@ def _delete_object(name: str) -> None:
 
     store, key = store_of(name)
     with_retries(name, lambda: obstore.delete(store, key))
+
+
+def check_regular(file: str | Path) -> None:
+    """Check that a file is a regular one, or a link to one: opening a pipe would wait forever, a device never ends.
+
+    Raises:
+        OSError: it is a pipe, socket or device, or does not exist.
+    """
+    mode = os.stat(file).st_mode  # noqa: PTH116 - a Path for each of many files is slow
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe, socket or device", os.fspath(file))
 
 
 def list_files(place: str, *, deep: bool = True) -> Iterator[str]:

@@ -13,6 +13,8 @@ from pipeline.storage.objects import head, is_bucket, polars_options, read_range
 
 # Footers in a bucket that are read in parallel.
 _THREADS = 16
+# Bytes of a column chunk that is never refused, and how many times as large it may get.
+_SMALL, _MAX_EXPANSION = 2**26, 1000
 
 
 def scan_parquet(names: Sequence[str], **how: Any) -> pl.LazyFrame:  # noqa: ANN401 - Polars' own options
@@ -38,6 +40,22 @@ def read_footers(names: Sequence[str]) -> list[pq.FileMetaData]:
 def _footer(name: str) -> pq.FileMetaData:
     with open_parquet(name) as file:
         return file.metadata
+
+
+def check_expansion(metadata: pq.FileMetaData) -> None:
+    """Check that no column of a file of a stranger expands a thousand times when it is decompressed.
+
+    Raises:
+        OSError: one does. Values that repeat are stored once before they are compressed, so data does not.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.total_byte_size < _SMALL:
+            continue
+        for column in map(group.column, range(group.num_columns)):
+            size, packed = column.total_uncompressed_size, column.total_compressed_size
+            if size > _SMALL and size > _MAX_EXPANSION * packed:
+                raise OSError(f"column {column.path_in_schema} has {packed} bytes that decompress to {size}")
 
 
 def open_parquet(name: str, **how: Any) -> pq.ParquetFile:  # noqa: ANN401 - pyarrow's own options

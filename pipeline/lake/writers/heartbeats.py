@@ -200,7 +200,7 @@ def _folder_heartbeat(writer: Writer) -> Iterator[threading.Event]:
 def _make_locked(file: Path) -> int:
     """Create and lock a file. Before it is locked, another build may presume its writer dead and delete it: retry."""
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         with suppress(FileNotFoundError):
             if try_lock(handle, file) and os.path.samestat(os.fstat(handle), file.stat()):
                 return handle

@@ -201,7 +201,7 @@ def make_folder(place: str) -> None:
         return
     with write_errors(place):
         Path(place).mkdir(parents=True, exist_ok=True)
-        os.close(os.open(Path(place) / ".lock", os.O_RDWR | os.O_CREAT, 0o644))
+        os.close(os.open(Path(place) / ".lock", os.O_RDWR | os.O_CREAT, 0o666))
 
 
 @contextmanager

@@ -334,7 +334,16 @@ class _StrictHeader(tarfile.TarInfo):
         except _BAD_HEADER as error:
             raise _READ_ERROR(f"{error} where the next file or the end mark should be") from error
 
+    def _proc_member(self, tarfile: tarfile.TarFile) -> Any:  # noqa: ANN401 - as in the standard library
+        """Refuse a header that tarfile would read into memory and that no archive has: a path of many MiB."""
+        if self.type in _EXTENSIONS and self.size > _MAX_EXTENSION:
+            raise _READ_ERROR(f"a header of {self.size} bytes")
+        return super()._proc_member(tarfile)  # type: ignore[misc] # the method that chooses how to read a header
 
+
+# Headers that hold the path or other values of the next file, and the most bytes of one.
+_EXTENSIONS = (b"L", b"K", b"x", b"g", b"X")
+_MAX_EXTENSION = 2**20
 # The argument of `fromtarfile` has the name of the module.
 _BAD_HEADER, _READ_ERROR = tarfile.HeaderError, tarfile.ReadError
 

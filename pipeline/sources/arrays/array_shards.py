@@ -323,6 +323,8 @@ def _texts_of_one_hot(values: Array) -> tuple[str | None, ...] | None:
 
 
 _CHUNK_BYTES = 2**20
+# Most bytes that are read at once: one image, a batch of images, or all labels.
+_MAX_BYTES = 2**30
 
 
 class ByteStream(Protocol):
@@ -346,8 +348,10 @@ def read_exactly(stream: ByteStream, size: int) -> bytearray:
         `size` bytes.
 
     Raises:
-        ValueError: the stream ends before. Errors of the stream itself pass through.
+        ValueError: the stream ends before, or `size` is above 1 GiB. Errors of the stream itself pass through.
     """
+    if size > _MAX_BYTES:
+        raise ValueError(f"it declares {size} bytes to be read at once; the most are {_MAX_BYTES}")
     data = bytearray()
     while len(data) < size and (chunk := stream.read(min(size - len(data), _CHUNK_BYTES))):
         data += chunk

@@ -18,7 +18,7 @@ Without a header:
 - Every column is a pixel, or every one but the label at one end of the row. The number of columns decides: an image of
   decode.size first, then any square from 64 values on.
 - The label is the end whose values are not pixels (text, or numbers above 255). If both ends could be pixels, the
-  first 10,000 rows (or 64 MiB) decide, if there are at least 30: one end must look like classes (few small numbers,
+  first 10,000 rows (or 16 MiB) decide, if there are at least 30: one end must look like classes (few small numbers,
   none in more than 60 of 100 rows), and both the column next to it and the other end like corners of an image (one
   value in 90 of 100 rows, or numbers with large gaps). Otherwise it is an error that names the key.
 
@@ -48,7 +48,15 @@ from pipeline.errors import SourceError, one_line
 from pipeline.hashing import digest_of
 from pipeline.shard import Encoded, Pixels, Reject, Survey
 from pipeline.sources.labels import usual_labels
-from pipeline.sources.source import DAMAGED, IMAGES_PER_SHARD, Source, files_fingerprint, opened, shard_key
+from pipeline.sources.source import (
+    BYTES_PER_SHARD,
+    DAMAGED,
+    IMAGES_PER_SHARD,
+    Source,
+    files_fingerprint,
+    opened,
+    shard_key,
+)
 from pipeline.sources.tables.csv_columns import MAX_PIXEL, Layout, choose_layout, is_pixel, not_pixels_error
 from pipeline.sources.tables.delimited import (
     BOM,
@@ -61,11 +69,13 @@ from pipeline.sources.tables.delimited import (
     split_fields,
 )
 
+_SEPARATORS = tuple(separator.encode() for separator in SEPARATORS)
 _BLANKS_AND_QUOTES = ' \t\r\n"'
-# A longer row is cut, so that a file without line ends is not read whole.
-_MAX_ROW_BYTES = 2**26
+# A longer row is an error: a compressed file without line ends may be of any size.
+_MAX_ROW_BYTES = 2**23
+_MAX_COLUMNS = 2**18
 # The layout is chosen from the first rows.
-_SAMPLE_ROWS, _SAMPLE_BYTES = 10_000, 2**26
+_SAMPLE_ROWS, _SAMPLE_BYTES = 10_000, 2**24
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -128,10 +138,15 @@ def _first_reject(shard: Encoded) -> str:
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     try:
-        line = stream.readline(_MAX_ROW_BYTES).removeprefix(BOM)
+        line, number = stream.readline(_MAX_ROW_BYTES + 1).removeprefix(BOM), 1
         while line:
+            if len(line) > _MAX_ROW_BYTES or max(map(line.count, _SEPARATORS)) >= _MAX_COLUMNS:
+                raise SourceError(
+                    f"{source.title}: line {number} of {source.path} has more than {_MAX_ROW_BYTES >> 20} MiB or "
+                    f"{_MAX_COLUMNS:,} values. Check that it has one image a line."
+                )
             yield line
-            line = stream.readline(_MAX_ROW_BYTES)
+            line, number = stream.readline(_MAX_ROW_BYTES + 1), number + 1
     except DAMAGED as error:
         raise SourceError(
             f"{source.title}: {source.path} is damaged or cut short ({one_line(error)}). Fetch it again."
@@ -149,7 +164,14 @@ def _sample(lines: Iterator[bytes]) -> list[bytes]:
 
 
 def _chunks(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while chunk := list(islice(lines, IMAGES_PER_SHARD)):
+    chunk, size = list[bytes](), 0
+    for line in lines:
+        if len(chunk) == IMAGES_PER_SHARD or size > BYTES_PER_SHARD:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(line)
+        size += len(line)
+    if chunk:
         yield chunk
 
 

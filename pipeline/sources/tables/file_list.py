@@ -12,10 +12,11 @@ columns: by the header, or as `"first"`, `"last"` or a position from 0; `labels 
 
 If two columns fit, the error names the key of the recipe that decides. An empty label or NaN means no label.
 
-Paths are relative to the folder of the list, and may lead out of it or be absolute. A list that was downloaded may not
-name local files. A path that does not exist is looked up with `/` for every backslash, and in other Unicode forms (NFC,
-NFD) among the files of its folder; the image then has the file's path. Missing files and addresses are rejects: nothing
-is downloaded. A file listed twice with one label counts once; with two labels it is an error.
+Paths are relative to the folder of the list, or absolute. A list that names a file outside of its folder, also by a
+link inside of it, is an error, unless its source has `outside = true`. A list that was downloaded may not name local
+files. A path that does not exist is looked up with `/` for every backslash, and in other Unicode forms (NFC, NFD) among
+the files of its folder; the image then has the file's path. Missing files and addresses are rejects: nothing is
+downloaded. A file listed twice with one label counts once; with two labels it is an error.
 
 Files are not opened here. They are cut into shards as those of a folder: a changed file changes only its shard.
 """
@@ -28,9 +29,11 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from pipeline.errors import SourceError, one_line
@@ -57,6 +60,8 @@ _IS_ADDRESS = re.compile(_ADDRESS)
 _ADDRESS_ADVICE = "Download it and list its path, or name it as the uri of a [[source]]."
 # Only so many bytes of the first lines are inspected.
 _MAX_LINE_BYTES = 2**16
+# Bytes of a list, decompressed, and of the part of it that is searched for line ends at a time.
+_MAX_BYTES, _SCAN_BYTES = 2**28, 2**24
 # Rows that decide which column holds paths.
 _SAMPLE_ROWS = 1_000
 # The labels of fewer rows may be 0, 1, 2, ...
@@ -153,8 +158,28 @@ def _entries(source: Source) -> list[Entry]:
     folder = os.fspath(source.path.parent)
     listings: dict[str, _NamesByForm] = {}
     found = [_stat_entry(folder, path, label, listings) for path, label in _read_list(source).rows()]
+    if not source.part.outside:
+        _check_inside(source, folder, found)
     found.sort(key=lambda entry: entry.path)
     return list(_without_repeats(source, found))
+
+
+def _check_inside(source: Source, folder: str, entries: Sequence[Entry]) -> None:
+    """Check that every file of a list that exists lies in the folder of the list, wherever links lead.
+
+    Raises:
+        SourceError: one does not.
+    """
+    inside, real = f"{os.path.realpath(folder)}{os.sep}", cache(os.path.realpath)
+    for entry in entries:
+        above, name = os.path.split(entry.name)
+        # The folder is resolved once for all of its files.
+        place = real(entry.name) if os.path.islink(entry.name) or name == ".." else f"{real(above)}{os.sep}{name}"  # noqa: PTH114
+        if not place.startswith(inside) and os.path.lexists(entry.name):
+            raise SourceError(
+                f"{source.title}: {source.path} lists '{entry.path}', which is outside of the folder of the list. If "
+                "you trust the list, add outside = true to its [[source]]."
+            )
 
 
 def _without_repeats(source: Source, entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -310,13 +335,34 @@ def _read_content(source: Source) -> bytes:
         )
     try:
         with opened(source, source.path) as stream:
-            data = stream.read().removeprefix(BOM).lstrip(b"\r\n")
+            data = stream.read(_MAX_BYTES + 1).removeprefix(BOM).lstrip(b"\r\n")
     except DAMAGED as error:
         raise SourceError(
             f"{source.title}: {source.path} is damaged or cut short ({one_line(error)}). Fetch it again."
         ) from error
+    if len(data) >= _MAX_BYTES:
+        raise SourceError(
+            f"{source.title}: {source.path} has more than {_MAX_BYTES >> 20} MiB of text. Split the list into several."
+        )
+    if _longest_line(data) > _MAX_LINE_BYTES:
+        raise SourceError(
+            f"{source.title}: {source.path} has a line of more than {_MAX_LINE_BYTES >> 10} KiB, which no list of "
+            "paths has. Check that it is the right file."
+        )
     check_encoding(source, data)
     return data
+
+
+def _longest_line(data: bytes) -> int:
+    """Return the length of the longest line; the text is searched in parts."""
+    longest = last = 0
+    for start in range(0, len(data), _SCAN_BYTES):
+        part = np.frombuffer(data, np.uint8, min(_SCAN_BYTES, len(data) - start), start)
+        ends = np.flatnonzero(part == ord("\n")) + start
+        if len(ends):
+            longest = max(longest, int(np.diff(ends, prepend=last).max()))
+            last = int(ends[-1])
+    return max(longest, len(data) - last)
 
 
 def _choose_layout(table: _Table) -> _Layout:

@@ -39,9 +39,12 @@ from pipeline.sources.tables.parquet_columns import (
     sizes_table,
     to_large_binary,
 )
+from pipeline.storage import check_expansion
 
 _MAGIC = b"PAR1"
 _BATCH = 1024
+# Most bytes of a batch, and of a column of a shard, where a dictionary makes them larger than the file says.
+_BATCH_BYTES, _MAX_SHARD_BYTES = 2**28, 2**30
 # Rows that are read if only the values show whether a column holds labels or pixels.
 _SAMPLE_ROWS = 16
 # Bytes read at once, or one page: a row group may be larger than memory.
@@ -216,12 +219,15 @@ def _rows(file: pq.ParquetFile, run: _RowRange, column: str, leaf: str = "") -> 
     """Read the rows of a shard of a column, or of one leaf of it."""
     skip, stop = run.start - run.first, run.stop - run.first
     chunks = []
-    at = 0
-    size = min(_BATCH, stop - skip)
+    at = read = 0
+    size = min(_batch_rows(file, run.groups, leaf or column), max(1, stop - skip))
     # No threads: other work keeps every core busy, here and in workers.
     for batch in file.iter_batches(size, list(run.groups), [leaf or column], use_threads=False):
         if at + len(batch) > skip:
             chunks.append(batch[column][max(0, skip - at) : stop - at])
+            read += batch[column].nbytes
+        if read > _MAX_SHARD_BYTES:
+            raise OSError(f"column '{column}' has rows that decompress to more than {_MAX_SHARD_BYTES >> 20} MiB at once")
         at += len(batch)
         if at >= stop:
             break
@@ -230,9 +236,23 @@ def _rows(file: pq.ParquetFile, run: _RowRange, column: str, leaf: str = "") -> 
     return pa.chunked_array(chunks)
 
 
+def _batch_rows(file: pq.ParquetFile, groups: Sequence[int], leaf: str) -> int:
+    """Return how many rows of a column to read at once.
+
+    A dictionary stores a value once that a thousand rows may have. No value is larger than its column chunk.
+    """
+    largest = 1
+    for group in map(file.metadata.row_group, groups):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.startswith(leaf) and any("DICTIONARY" in name for name in column.encodings):
+                largest = max(largest, column.total_uncompressed_size)
+    return max(1, min(_BATCH, _BATCH_BYTES // largest))
+
+
 def _first_rows(file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
     """Read the first rows of a column, which may hold images."""
-    batch = next(file.iter_batches(_SAMPLE_ROWS, columns=[column], use_threads=False), None)
+    rows = min(_SAMPLE_ROWS, _batch_rows(file, range(file.metadata.num_row_groups)[:1], column))
+    batch = next(file.iter_batches(rows, columns=[column], use_threads=False), None)
     return pa.chunked_array([], pa.null()) if batch is None else pa.chunked_array([batch[column]])
 
 
@@ -242,6 +262,7 @@ def _open_file(source: Source) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(
             source.path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
         ) as file:
+            check_expansion(file.metadata)
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(

@@ -15,27 +15,9 @@ from pipeline.recipe import SplitPart
 from pipeline.splits.draw import DrawnBy, rank_rows
 from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles, assign
 from pipeline.splits.groups.pool import Counts, Pool, make_pool
-<<<<<<< HEAD
+from pipeline.splits.previous import IDENTITY, Moves, PreviousSplit, previous_roles
 
 _DROP_REASONS = {"image_id": pl.Binary, "dropped_by": pl.String, "dropped_for": pl.Binary, "reason": pl.String}
-
-
-class Moves(NamedTuple):
-    """How many images of the previous split are no longer in their role, among those that can still be drawn.
-
-    Attributes:
-        moved: images whose group is now in another role. If that role may not draw them, they are left out.
-        forced: those of them that moved because of a new link or because a dataset is protected now. The others moved
-            because the recipe requests less for their previous role.
-        left: images that are in no role now, because the recipe requests less.
-    """
-
-    moved: int
-    forced: int
-    left: int
-=======
-from pipeline.splits.previous import IDENTITY, Moves, PreviousSplit, previous_roles
->>>>>>> d7797aa (Draw by file and carry roles over by picture, not by path)
 
 
 class Drawn(NamedTuple):

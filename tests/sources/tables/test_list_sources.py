@@ -196,19 +196,27 @@ def test_what_is_no_table_is_an_error(tmp_path: Path, data: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_paths_may_lead_anywhere_for_the_list_is_its_owners_word(tmp_path: Path) -> None:
+def test_paths_lead_out_of_the_folder_only_if_the_recipe_says_so(tmp_path: Path) -> None:
     as_folder(tmp_path, {"above/x.png": PNGS[2], "far/y.png": PNGS[3]})
     far = tmp_path / "far" / "y.png"
     file = listed(tmp_path / "lists", "path,label", "../above/x.png,up", f"{far},far", "a/1.png,cat")
-    assert rows(file) == [("../above/x.png", "up"), (str(far), "far"), ("a/1.png", "cat")]
-    assert Path(handed_out(source_of(file))[1][2]) == far
+    assert rows(file, outside=True) == [("../above/x.png", "up"), (str(far), "far"), ("a/1.png", "cat")]
+    assert Path(handed_out(source_of(file, outside=True))[1][2]) == far
+    (tmp_path / "lists" / "link.png").symlink_to(far)
+    (tmp_path / "lists" / "linked").symlink_to(far.parent)
+    (tmp_path / "lists" / "inside.png").symlink_to(tmp_path / "lists" / "a" / "1.png")
+    for path in ("../above/x.png", str(far), "link.png", "linked/y.png", "a/../../far/y.png", "..\\above\\x.png"):
+        with pytest.raises(SourceError, match="outside of the folder of the list. If you trust the list, add outside"):
+            rows(listed(tmp_path / "lists", "path,label", f"{path},x"))
+    own = tmp_path / "lists" / "a" / "1.png"
+    assert rows(listed(tmp_path / "lists", "path,label", "inside.png,x", f"{own},y")) == [(str(own), "y"), ("inside.png", "x")]
 
 
 def test_paths_with_backslashes_are_found_under_the_name_that_the_file_has(tmp_path: Path) -> None:
     lines = ("a\\1.png,cat", ".\\b\\2.png,dog", "a\\.\\1.png,cat", "b/2.png,dog")
     assert rows(listed(tmp_path, "path,label", *lines)) == PAIR
     as_folder(tmp_path, {"above\\x.png": PNGS[2], "above/x.png": PNGS[3], "lists/y": b""})
-    assert rows(listed(tmp_path / "lists", "path,label", "..\\above\\x.png,up")) == [("../above/x.png", "up")]
+    assert rows(listed(tmp_path / "lists", "path,label", "..\\above\\x.png,up"), outside=True) == [("../above/x.png", "up")]
     # A name that really has a backslash in it comes first.
     file = listed(tmp_path, "path,label", "above\\x.png,up", "above/x.png,down")
     assert rows(file) == [("above/x.png", "down"), ("above\\x.png", "up")]
