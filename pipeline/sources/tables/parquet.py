@@ -9,7 +9,7 @@ file's statistics report such rows or have no count.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
@@ -227,7 +227,9 @@ def _rows(file: pq.ParquetFile, run: _RowRange, column: str, leaf: str = "") -> 
             chunks.append(batch[column][max(0, skip - at) : stop - at])
             read += batch[column].nbytes
         if read > _MAX_SHARD_BYTES:
-            raise OSError(f"column '{column}' has rows that decompress to more than {_MAX_SHARD_BYTES >> 20} MiB at once")
+            raise OSError(
+                f"column '{column}' has rows that decompress to more than {_MAX_SHARD_BYTES >> 20} MiB at once"
+            )
         at += len(batch)
         if at >= stop:
             break

@@ -209,14 +209,17 @@ def test_paths_lead_out_of_the_folder_only_if_the_recipe_says_so(tmp_path: Path)
         with pytest.raises(SourceError, match="outside of the folder of the list. If you trust the list, add outside"):
             rows(listed(tmp_path / "lists", "path,label", f"{path},x"))
     own = tmp_path / "lists" / "a" / "1.png"
-    assert rows(listed(tmp_path / "lists", "path,label", "inside.png,x", f"{own},y")) == [(str(own), "y"), ("inside.png", "x")]
+    inside = listed(tmp_path / "lists", "path,label", "inside.png,x", f"{own},y")
+    assert rows(inside) == [(str(own), "y"), ("inside.png", "x")]
 
 
 def test_paths_with_backslashes_are_found_under_the_name_that_the_file_has(tmp_path: Path) -> None:
     lines = ("a\\1.png,cat", ".\\b\\2.png,dog", "a\\.\\1.png,cat", "b/2.png,dog")
     assert rows(listed(tmp_path, "path,label", *lines)) == PAIR
     as_folder(tmp_path, {"above\\x.png": PNGS[2], "above/x.png": PNGS[3], "lists/y": b""})
-    assert rows(listed(tmp_path / "lists", "path,label", "..\\above\\x.png,up"), outside=True) == [("../above/x.png", "up")]
+    assert rows(listed(tmp_path / "lists", "path,label", "..\\above\\x.png,up"), outside=True) == [
+        ("../above/x.png", "up")
+    ]
     # A name that really has a backslash in it comes first.
     file = listed(tmp_path, "path,label", "above\\x.png,up", "above/x.png,down")
     assert rows(file) == [("above/x.png", "down"), ("above\\x.png", "up")]
