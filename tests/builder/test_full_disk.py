@@ -1,6 +1,6 @@
 """A disk that is really full at a given moment: one clear error, a lake as before, and a next build that ends."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ LATER = {
 }
 # What ends otherwise than its neighbours is tried each time, the rest by `make stress`.
 OFTEN = ("making table 1", "commit 7", "restoring 2")
-OFTEN_LATER = ("the mark of the build", "the images", "commit 4")
 
 
-def some(places: Iterable[str], often: Sequence[str] = OFTEN) -> list[Any]:
-    return [name if name in often else pytest.param(name, marks=pytest.mark.stress) for name in places]
+def marks(place: str, *often: str) -> list[pytest.MarkDecorator]:
+    return [] if place in often else [pytest.mark.stress]
+
+
+def some(places: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=marks(name, *OFTEN)) for name in places]
 
 
 UNDONE = {f"restoring {n}": ("deltalake", "DeltaTable.restore", n) for n in (1, 2, 3)}
@@ -110,8 +113,16 @@ def test_full_during_the_first_build(place: str, tmp_path: Path, disk: Path, mon
     assert good_again(tmp_path, disk / "lake")
 
 
-@pytest.mark.parametrize("place", some(LATER, OFTEN_LATER))
-@pytest.mark.parametrize("how", [fill, use_up_names])
+@pytest.mark.parametrize(
+    ("how", "place"),
+    [
+        *(pytest.param(fill, place, marks=marks(place, "the images", "commit 4")) for place in LATER),
+        *(
+            pytest.param(use_up_names, place, marks=marks(place, "the mark of the build", "commit 4"))
+            for place in LATER
+        ),
+    ],
+)
 def test_full_during_a_later_build(
     place: str, how: Callable[[Path], None], tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
