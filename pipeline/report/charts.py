@@ -14,6 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -243,7 +244,9 @@ def threshold_chart(run: dict[str, Any]) -> str:
 def _figure(width: float, height: float) -> Iterator[Figure]:
     """Make a figure, sizes in inches; the style applies until the block ends."""
     with rc_context(_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure
 
 
 def _to_svg(figure: Figure, title: str) -> str:
@@ -260,6 +263,11 @@ def _to_svg(figure: Figure, title: str) -> str:
     with warnings.catch_warnings():
         # Missing glyphs affect only the estimated width of text; the browser has the font or a substitute.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        # `savefig` would draw the figure twice if it had the layout still to do.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
     text = file.getvalue()
     text = re.sub(r"<style.*?</style>", "", text[text.index("<svg") :], count=1, flags=re.DOTALL)

@@ -149,10 +149,17 @@ def test_windows_are_the_places_once_and_no_larger_than_they_may(
     assert all(len(parts) == 1 or sum(stop - low for _, low, stop in parts) <= room for parts in cut)
 
 
-def test_a_lake_larger_than_the_buffer_is_shown_once(notmnist_lake: Lake) -> None:
-    feed = notmnist_lake.feed("main", "test", batch_size=500, seed=1, buffer_bytes=4 * 2**20)
+@pytest.mark.parametrize(
+    ("lake", "size", "buffer"),
+    [("small_lake", 9, 2**12), pytest.param("notmnist_lake", 500, 4 * 2**20, marks=pytest.mark.stress)],
+)
+def test_a_lake_larger_than_the_buffer_is_shown_once(
+    request: pytest.FixtureRequest, lake: str, size: int, buffer: int
+) -> None:
+    opened = Lake(request.getfixturevalue(lake).root)
+    feed = opened.feed("main", "test", batch_size=size, seed=1, buffer_bytes=buffer)
     assert not feed.held_whole
-    pixels, labels = notmnist_lake.arrays("main", "test")
+    pixels, labels = opened.arrays("main", "test")
     every = Counter(zip(map(bytes, pixels), labels.tolist(), strict=True))
     for epoch in range(2):
         found = Counter[tuple[bytes, int]]()
