@@ -23,8 +23,9 @@ RISKY = {
     "pandas",
 }
 READS = {"load", "loads", "load_all", "unsafe_load", "full_load", "open", "read_pickle", "Unpickler", "hub", "jit"}
-# The round trip of an error that was just raised: it tells whether Ray can hand it over.
-OWN = "pickle.loads(pickle.dumps(error))"
+# The round trip of an error that was just raised: it tells whether Ray can hand it over. And a task, which the driver
+# of the same build has pickled.
+OWN = {"pickle.loads(pickle.dumps(error))", "pickle.loads(pickled_task)"}
 ONLY_WITHOUT_PICKLE = {"np.load", "numpy.load", "np.lib.format.read_array", "format.read_array", "read_array"}
 RUNS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 UNPACKS = {"extract", "extractall", "unpack_archive", "_extract_member", "_extract_one"}
@@ -42,7 +43,7 @@ def _is_fault(node: ast.AST) -> bool:
         return any(alias.name in RISKY - {"pickle", "torch"} for alias in node.names)
     if isinstance(node, ast.keyword):
         return (node.arg, ast.unparse(node.value)) in {("allow_pickle", "True"), ("shell", "True")}
-    if not isinstance(node, ast.Call) or ast.unparse(node) == OWN:
+    if not isinstance(node, ast.Call) or ast.unparse(node) in OWN:
         return False
     name = ast.unparse(node.func)
     module, _, last = name.rpartition(".")

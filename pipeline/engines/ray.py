@@ -324,7 +324,7 @@ class WorkerTraceback(Exception):  # noqa: N818 - shown as the cause of an error
         return f'\n"""\n{self.args[0]}"""'
 
 
-def do_task(driver_version: str, waits: Sequence[float], pickled: bytes) -> Outcome:
+def do_task(driver_version: str, waits: Sequence[float], pickled_task: bytes) -> Outcome:
     """Run a function on an item, in a worker.
 
     Errors are returned, not raised: the driver then raises the original error, and Ray prints nothing.
@@ -332,13 +332,13 @@ def do_task(driver_version: str, waits: Sequence[float], pickled: bytes) -> Outc
     Args:
         driver_version: version of imagelake that the driver runs.
         waits: seconds to wait before each further try after a transient error.
-        pickled: the function and its argument.
+        pickled_task: the function and its argument.
     """
     output = StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         try:
             check_version(driver_version)
-            function, item = _load(pickled)
+            function, item = _load(pickled_task)
             return Outcome(_call_with_retries(function, item, waits), None, "", output.getvalue())
         except Exception as error:  # noqa: BLE001 - all of them go to the driver
             return Outcome(None, _picklable(error), traceback.format_exc(), output.getvalue())
@@ -367,9 +367,9 @@ def installed_version() -> str:
         return "(not installed)"
 
 
-def _load(pickled: bytes) -> tuple[Callable[[Any], Any], object]:
+def _load(pickled_task: bytes) -> tuple[Callable[[Any], Any], object]:
     try:
-        function, item = pickle.loads(pickled)  # noqa: S301 - made by `_submit`
+        function, item = pickle.loads(pickled_task)  # noqa: S301 - made by `_submit`
     except (ImportError, AttributeError) as error:
         raise EngineError(_not_loaded(error)) from error
     return function, item
