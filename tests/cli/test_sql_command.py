@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import Run
 from damaged_lakes import Case
+from lakes import shared_connections
 
 from pipeline.cli.show import wide
 from pipeline.errors import LakeError, QueryError
@@ -30,6 +32,12 @@ def rows(run: Run, lake: str, query: str) -> list[dict[str, object]]:
     done = run("sql", lake, query, "--json")
     assert done.stderr == ""
     return json.loads(done.stdout)  # type: ignore[no-any-return] # a list of rows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_connections() -> Iterator[None]:
+    with shared_connections():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +154,13 @@ def test_csv_is_all_rows_with_their_names(small_lake: Lake, run: Run) -> None:
     assert run("sql", small_lake.root, "select i from range(70000) t(i)", "--csv").stdout.count("\n") == 70_001
 
 
-def test_csv_is_exact_in_a_file_and_harmless_on_a_terminal(small_lake: Lake) -> None:
+def test_csv_is_exact_in_a_file_and_harmless_on_a_terminal(small_lake: Lake, run: Run) -> None:
     query = "select 'a' || chr(27) || '[2J' as x, 'two' || chr(10) || 'lines' as \"\x1b[2J\", 1 as \"\\x1b[2J\""
-    words = (COMMAND, "sql", small_lake.root, query, "--csv")
+    words = ("sql", small_lake.root, query, "--csv")
     exact = b'x,\x1b[2J,\\x1b[2J\na\x1b[2J,"two\nlines",1\n'
-    assert subprocess.run(words, capture_output=True, check=True).stdout == exact
+    assert run(*words).stdout_bytes == exact
     ours, theirs = pty.openpty()
-    with subprocess.Popen(words, stdout=theirs) as done:
+    with subprocess.Popen((COMMAND, *words), stdout=theirs) as done:
         os.close(theirs)
         shown = os.read(ours, 4096)
         done.wait()

@@ -1,15 +1,23 @@
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from lakes import shared_connections
 
 from pipeline.cli.sql import sql_command
 from pipeline.errors import QueryError
 from pipeline.lake_handle import Lake
 from pipeline.sql import first_rows
 from schemas import TABLES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_connections() -> Iterator[None]:
+    with shared_connections():
+        yield
 
 
 def test_every_table_can_be_queried_by_name(small_lake: Lake) -> None:
