@@ -37,11 +37,19 @@ def recipe_of(base: Path, **parts: Any) -> Recipe:
     )
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source of 40 images and its lake. Read only."""
+    base = tmp_path_factory.mktemp("built")
+    as_folder(base / "in", files_of(40))
+    build(recipe_of(base), engine=LocalEngine(1))
+    return base
+
+
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """A lake of the test's own: 40 images."""
-    as_folder(tmp_path / "in", files_of(40))
-    build(recipe_of(tmp_path), engine=LocalEngine(1))
+def lake(built: Path, tmp_path: Path) -> Lake:
+    """The lake and its source, for this test alone."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     return Lake(tmp_path / "lake")
 
 

@@ -1,7 +1,6 @@
 """Options have one name for one thing in all commands; help and errors hold no escapes where lines should be."""
 
 import re
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from pipeline.errors import RecipeError
 from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 
-COMMAND = Path(sys.executable).with_name("imagelake")
 COMMANDS = list(cli._COMMANDS)  # noqa: SLF001 - the list itself
 ESCAPE = re.compile(r"\\[a-z0-9]|\x08")
 # Names of older versions, by command: they work, and no help shows them.
@@ -99,11 +97,17 @@ def test_names_of_older_versions_work(small_lake: Lake, run: Run, tmp_path: Path
         (["overlap"], "Missing argument 'LAKE'"),
     ],
 )
-def test_errors_of_usage_hold_no_escapes(words: list[str], said: str) -> None:
-    done = subprocess.run([COMMAND, *words], capture_output=True, check=False, text=True)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert ESCAPE.findall(done.stderr) == []
+def test_errors_of_usage_hold_no_escapes(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["imagelake", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert ESCAPE.findall(shown.err) == []
 
 
 @pytest.mark.parametrize("text", ['uri = "a\nb"\n', "uri = 'a\n", "uri\n= 1\n", 'uri = ["a",\n"b\n]', "[lake\n]"])

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from commands import Run
-from damaged_lakes import Case
+from damaged_lakes import Case, copy_of
 from lakes import shared_connections
 
 from pipeline.cli.show import wide
@@ -241,6 +241,12 @@ def test_a_query_that_fails_leaves_the_file_as_it_was(small_lake: Lake, run: Run
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.parquet", "from before")]
 
 
+@pytest.fixture(scope="module")
+def copied(whole_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A copy of the lake that no test may change."""
+    return copy_of(whole_case, tmp_path_factory.mktemp("copied") / "base")
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -257,13 +263,13 @@ def test_a_query_that_fails_leaves_the_file_as_it_was(small_lake: Lake, run: Run
         ("s3://bucket/x.parquet", "cannot be written to a bucket"),
     ],
 )
-def test_nothing_of_a_lake_is_written_over(case: Case, run: Run, tmp_path: Path, place: str, message: str) -> None:
+def test_nothing_of_a_lake_is_written_over(copied: Case, run: Run, tmp_path: Path, place: str, message: str) -> None:
     link = tmp_path / "link"
-    link.symlink_to(Path(case.root) / "images")
-    before = {str(path): path.lstat().st_mtime_ns for path in case.base.rglob("*")}
+    link.symlink_to(Path(copied.root) / "images")
+    before = {str(path): path.lstat().st_mtime_ns for path in copied.base.rglob("*")}
     with pytest.raises(LakeError, match=message):
-        run("sql", case.root, "select 1", "--parquet", place.format(lake=case.root, folder=tmp_path, link=link))
-    assert {str(path): path.lstat().st_mtime_ns for path in case.base.rglob("*")} == before
+        run("sql", copied.root, "select 1", "--parquet", place.format(lake=copied.root, folder=tmp_path, link=link))
+    assert {str(path): path.lstat().st_mtime_ns for path in copied.base.rglob("*")} == before
     assert Path("/dev/null").is_char_device()
 
 

@@ -1,5 +1,6 @@
 """Releases that are given up, and what keeps others from it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,13 +67,19 @@ def give(root: str, keep_last: int, *, dry_run: bool = False, force: bool = Fals
     return vacuum_releases(root, keep_last=keep_last, older_than_hours=0, dry_run=dry_run, force=force)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> str:
-    """Five releases, none pinned."""
-    made = str(tmp_path / "lake")
+@pytest.fixture(scope="module")
+def five_releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five releases, none pinned. Read only."""
+    made = tmp_path_factory.mktemp("five") / "lake"
     for number in range(1, 6):
-        assert release(made, b"%d" % number) == number
+        assert release(str(made), b"%d" % number) == number
     return made
+
+
+@pytest.fixture
+def root(five_releases: Path, tmp_path: Path) -> str:
+    """Five releases, none pinned, for this test alone."""
+    return str(shutil.copytree(five_releases, tmp_path / "lake"))
 
 
 def test_older_releases_go_with_their_files_and_the_others_read_as_before(root: str) -> None:
