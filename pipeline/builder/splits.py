@@ -15,7 +15,7 @@ import schemas
 from pipeline import storage
 from pipeline.builder.clusters import StoredRule, active_rules, filter_pairs, find_stored_rule, read_clusters
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
-from pipeline.errors import NoReleaseError, SplitError
+from pipeline.errors import DamagedLakeError, NoReleaseError, SplitError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import list_releases, release_versions
@@ -234,10 +234,13 @@ def _read_split(snapshot: Snapshot, name: str, versions: Mapping[str, int]) -> P
 def _read_identities(snapshot: Snapshot, spec: SplitPart, version: int) -> pl.DataFrame:
     """Read what identifies the images that a split could draw: image_id, file_digest, content_hash.
 
-    Files that the lake no longer has may be damaged, as a repair replaces them. Those that cannot be read are left out.
+    Files that the lake no longer has may be damaged, as a repair replaces them. Those that cannot be read are left out,
+    as are all files of a table that was lost and made again. Their images are known by their ids only.
     """
-    at_version = snapshot.with_version("images", version)
-    paths = [part.path for part in at_version.files("images")]
+    try:
+        paths = [part.path for part in snapshot.with_version("images", version).files("images")]
+    except DamagedLakeError:
+        paths = []
     current = {part.path for part in snapshot.files("images")}
     gone = [path for path in paths if path not in current]
     found = [_identities(snapshot, spec, [path for path in paths if path in current])]

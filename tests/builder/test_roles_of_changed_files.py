@@ -1,5 +1,6 @@
 """Files of a lake are relabelled, renamed, moved and copied: no picture changes its role, and moves are counted."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.builder.splits import describe_unit, find_previous_split
 from pipeline.engines.local import LocalEngine
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
+from pipeline.repair import repair
 from pipeline.splits.previous import previous_roles
 from pipeline.verify import verify
 
@@ -140,6 +142,19 @@ def test_images_whose_file_is_lost_are_found_by_their_names(base: Path) -> None:
     assert found.rows.sort("image_id").equals(before.rows.sort("image_id"))
     images = before.images.head(20)
     assert previous_roles(images, found).equals(previous_roles(images, before))
+
+
+def test_a_table_of_images_that_is_made_again_keeps_the_roles_of_its_names(base: Path) -> None:
+    built = make(base, GROUPS)
+    before = Lake(built.root).scan("splits").collect()
+    as_folder(base / "train", {f"A/new{i}.png": data for i, data in enumerate(files_of(9, seed=5).values())})
+    make(base, GROUPS)
+    grown = Lake(built.root).scan("splits").collect()
+    shutil.rmtree(base / "lake" / "images")
+    asked = recipe(base, {"uri": "train"}, split=[GROUPS], dedup={"rules": ["exact"]})
+    assert not any("splits" in line for line in repair(asked, engine=LocalEngine(1)).still_damaged)
+    assert Lake(built.root).scan("splits").collect().equals(grown)
+    assert before.join(grown, on=["image_id", "role"], how="anti").is_empty()
 
 
 def test_a_split_stays_with_the_column_it_was_drawn_by(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
