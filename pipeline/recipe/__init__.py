@@ -144,6 +144,9 @@ __all__ = [
     "read_recipe",
 ]
 
+# A key of a source, and its default, that recipes before 0.6 do not have.
+_NOT_SET = ("outside", None)
+
 
 class Recipe(Part):
     """A whole recipe.
@@ -174,8 +177,12 @@ class Recipe(Part):
     def digest(self) -> str:
         """Digest of the recipe's values. Comments, spelling and the order of keys do not change it."""
         values = self.model_dump(mode="json", by_alias=True)
-        # The same recipe with and without the secrets of its addresses has one digest.
-        values["source"] = [{**part, "uri": identity(part["uri"])} for part in values["source"]]
+        # The same recipe with and without the secrets of its addresses has one digest. A key that came after version
+        # 0.5 counts only if it is set, so that lakes of that version need no new release.
+        values["source"] = [
+            {key: value for key, value in {**part, "uri": identity(part["uri"])}.items() if (key, value) != _NOT_SET}
+            for part in values["source"]
+        ]
         return digest_of({**values, "baseline": list(map(dump_for_digest, self.baseline))})
 
     @property

@@ -67,7 +67,7 @@ def test_a_changed_file_runs_everything_behind_it_and_says_why(made: Path) -> No
     assert done(make(made)) == [
         ("ingest", "d/train (train)", "1 of 1 shards changed, 0 gone"),
         ("dedup", "exact", "its input changed; clusters: no change"),
-        ("splits", "main", "its input changed"),
+        ("splits", "main", "its input changed; 1 image joined the split"),
         ("baselines", RUN, "its input changed"),
     ]
 

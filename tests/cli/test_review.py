@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     base = tmp_path_factory.mktemp("look")
     files = files_of(5)
     as_folder(base / "train", {**files, EVIL: files["A/00000.png"]})
-    split = [{"name": "main", "seed": 1, "train": {"from": "train"}, "test": {"from": "train", "size": 2}}]
+    split = [{"name": "main", "seed": 2, "train": {"from": "train"}, "test": {"from": "train", "size": 2}}]
     build(recipe(base, {"uri": "train"}, dedup={"rules": ["exact"]}, split=split), engine=LocalEngine(1))
     lake = Lake(base / "lake")
     ids = dict(lake.scan("images").select("path", "image_id").collect().rows())

@@ -98,5 +98,7 @@ def test_a_damaged_log_is_named_and_does_not_stop_a_repair(case: Case, table: st
     assert named
     assert "Put it back from a copy" in str(named[0])
     built = case.repair()
-    assert case.faults() == []
-    assert all("lost" in line for line in built.still_damaged), "only older releases may be lost"
+    # A commit of which Delta skips the damaged action stays: only older releases need it, and they may be lost.
+    assert {fault.file for fault in case.faults()} <= {str(log)}
+    assert all("lost" in line or str(log) in line for line in built.still_damaged)
+    assert case.differing() == []

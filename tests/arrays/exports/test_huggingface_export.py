@@ -51,7 +51,7 @@ def base(small_lake: Lake, rgb_lake: Lake, mixed_lake: Lake, tmp_path_factory: p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "FILE_BYTES", 700)
         patch.setattr(huggingface, "CHUNK_BYTES", 200)
-        patch.setattr("pipeline.arrays.exports.png.CHUNK_BYTES", 200)
+        patch.setattr("pipeline.arrays.exports.selection.CHUNK_BYTES", 200)
         export_main(mixed_lake, base / "mixed", "huggingface")
     return base
 
