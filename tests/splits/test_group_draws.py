@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from examples import few
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from making import with_identity
 
@@ -31,6 +31,19 @@ class Image(NamedTuple):
     dataset: str = "a"
 
 
+SINGLE = [Image(*of) for of in product("AB", ("train", "train", "test"), (0,), (0,), "aab")]
+# Protected images of one group in two roles: all others of the group are dropped.
+TORN = (
+    {
+        "keep": ["train", "valid", "test"],
+        "protected": ["a"],
+        "seed": 0,
+        "train": {"from": "train"},
+        "valid": {"from": "train", "share": 0.1},
+        "test": {"from": "test"},
+    },
+    [Image(dataset="b", sign=1), Image(exact=1, sign=1), Image(split="test", exact=1), *SINGLE],
+)
 CLUSTERS = st.sampled_from([0] * 9 + list(range(1, 8)))
 IMAGES = st.lists(
     st.builds(
@@ -43,7 +56,7 @@ IMAGES = st.lists(
     ),
     min_size=8,
     max_size=40,
-).map(lambda found: found + [Image(*of) for of in product("AB", ("train", "train", "test"), (0,), (0,), "aab")])
+).map(lambda found: found + SINGLE)
 ASKS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.sampled_from([0.1, 0.25, 0.5, 0.8]).map(lambda share: {"share": share}),
     st.integers(2, 5).map(lambda size: {"size": size}),
@@ -120,6 +133,7 @@ def groups_of(images: list[Image]) -> list[set[int]]:
 
 @few(30)
 @given(SPECS, IMAGES)
+@example(*TORN)
 def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, Any], images: list[Image]) -> None:
     sources = {keys[role]["from"] for role in ROLES}
     images = [image for image in images if {image.split, f"{image.dataset}/{image.split}"} & sources]
@@ -138,6 +152,7 @@ def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, 
 
 @few(30)
 @given(SPECS, IMAGES)
+@example(*TORN)
 def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
     keys: dict[str, Any], images: list[Image]
 ) -> None:
@@ -157,6 +172,15 @@ def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
         shared = [rule for rule in RULES if getattr(mine, rule) == getattr(theirs, rule) > 0]
         assert getattr(mine, row["dropped_by"]) > 0
         assert row["dropped_by"] in shared or not shared
+        number = getattr(mine, row["dropped_by"])
+        near = [
+            image
+            for image, other in rows.items()
+            if other["kept"]
+            and other["role"] != row["role"]
+            and getattr(images[place[image]], row["dropped_by"]) == number
+        ]
+        assert row["dropped_for"] == min(near, default=row["dropped_for"])
     ranks = drawn.rows.group_by("role").agg(pl.col("rank").sort())
     assert all(found.to_list() == list(range(len(found))) for found in ranks["rank"])
 
