@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from many_builds import Told, crowd, of
+from many_builds import Counts, of, run_writers_and_readers
 from s3 import Bucket
 from together import differing, laws, left_over
 
@@ -13,20 +13,20 @@ from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
 
-def held(base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float = 1) -> Told:  # noqa: PLR0913 - as of `crowd`
-    """Run a crowd, and compare what it leaves with a lake that is built of the last state of all folders."""
-    told = crowd(base, root, writers=writers, readers=readers, releases=releases, pause=pause)
-    print(f"\n{writers} writers and {readers} readers: {told}; nothing lost")  # noqa: T201 - shown by make stress
+def held(base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float = 1) -> Counts:  # noqa: PLR0913 - keyword arguments
+    """Run writers and readers, and compare the lake with one that is built from the last state of all folders."""
+    counts = run_writers_and_readers(base, root, writers=writers, readers=readers, releases=releases, pause=pause)
+    print(f"\n{writers} writers and {readers} readers: {counts}; nothing lost")  # noqa: T201 - shown by make stress
     numbers = sorted(int(folder.name[1:]) for folder in base.glob("s*") if folder.is_dir())
     fresh = build(of(base, "fresh", *numbers), engine=LocalEngine(1)).root
     assert differing(root, fresh) == []
     assert laws(Lake(root)) == []
     assert left_over(root) == []
     assert all(not check.faults for check in verify(root))
-    assert told.releases >= releases
-    assert told.reads >= 2 * readers
-    assert told.outcomes["landed"] > 0
-    return told
+    assert counts.releases >= releases
+    assert counts.reads >= 2 * readers
+    assert counts.outcomes["landed"] > 0
+    return counts
 
 
 def test_three_writers_and_two_readers(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_three_writers_and_two_readers(tmp_path: Path) -> None:
 
 @pytest.mark.stress
 def test_eight_writers_and_four_readers_over_two_hundred_releases(tmp_path: Path) -> None:
-    told = held(tmp_path, str(tmp_path / "lake"), writers=8, readers=4, releases=200)
-    assert told.outcomes["refused"] + told.outcomes["dropped as the same"] > 0
+    counts = held(tmp_path, str(tmp_path / "lake"), writers=8, readers=4, releases=200)
+    assert counts.outcomes["refused"] + counts.outcomes["dropped as the same"] > 0
 
 
 @pytest.mark.stress

@@ -143,9 +143,9 @@ def test_a_statement_may_end_in_a_semicolon_and_comments(small_lake: Lake, run: 
 
 
 def test_csv_is_all_rows_with_their_names(small_lake: Lake, run: Run) -> None:
-    query = "select label, path, image_id, null as nothing, '' as empty, 'a,\"b\"' as quoted from images order by path"
+    query = "select label, path, image_id, null as nothing, '' as empty, 'a,\"b\"' as quoted from images order by all"
     text = run("sql", small_lake.root, query, "--csv").stdout
-    known = small_lake.scan("images").sort("path").collect()
+    known = small_lake.scan("images").sort("label", "path", "image_id").collect()
     found = list(csv.DictReader(io.StringIO(text)))
     assert [row["image_id"] for row in found] == known["image_id"].bin.encode("hex").to_list()
     assert [row["path"] for row in found] == known["path"].to_list()

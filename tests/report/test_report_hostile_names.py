@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile import HARM, NAMES, build_named, tame
+from hostile import HARM, NAMES, build_named, harmless_names
 from pages import Page
 
 from pipeline.builder.publish import write_report
@@ -25,7 +25,7 @@ Pages = dict[str, tuple[str, str]]
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     """The report and the page of pairs, of a hostile lake and of a harmless one."""
     made: dict[str, list[str]] = {"report": [], "pairs": []}
-    for names in (NAMES, tame(NAMES)):
+    for names in (NAMES, harmless_names(NAMES)):
         base = tmp_path_factory.mktemp("pages")
         _, lake = build_named(base, names)
         question = ReviewQuery("cosine:0.95", "main", conflicts=True)

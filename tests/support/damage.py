@@ -1,4 +1,4 @@
-"""Damage to bytes, for the fuzz tests: seeded, anywhere in them or in a field that is set to an extreme."""
+"""Damage bytes for the fuzz tests: seeded, at any position, or by setting a field to an extreme value."""
 
 import random
 import struct
@@ -17,7 +17,7 @@ def damage(chance: Chance, data: bytes, other: bytes = b"") -> bytes:
 
 
 def _at(chance: Chance, data: bytes) -> int:
-    """Pick a place; headers and ends matter more than what is between."""
+    """Pick a position; positions in the header and at the end are more likely."""
     near = min(len(data), chance.choice((16, 64, 600, len(data) or 1)))
     return max(0, len(data) - 1 - chance.randrange(near or 1)) if chance.random() < 0.3 else chance.randrange(near or 1)
 

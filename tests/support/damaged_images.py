@@ -1,7 +1,7 @@
 """Damaged PNG and JPEG files for the fuzz tests.
 
-Damage is of two sorts: anywhere in the file, or in one part of it with its checksums made right again, so that it
-reaches what lies behind them.
+There are two kinds of damage: at any position of the file, or in one part of it with its checksums corrected, so that
+the damage gets past the check of the checksum.
 """
 
 import io
@@ -99,7 +99,7 @@ def damaged_jpeg(chance: Chance) -> bytes:
 
 
 def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """Cut a JPEG in front of the data of its first scan."""
+    """Divide a JPEG into the segments before the data of its first scan, and the rest."""
     found: list[tuple[int, bytes]] = []
     at = 2
     while not found or found[-1][0] != 0xDA:

@@ -79,7 +79,7 @@ SOURCES = ({"uri": "train.tar.gz"}, {"uri": "test", "split": "test"}, {"uri": "m
 
 
 def make_lake(base: Path) -> Case:
-    """Build a lake of three sources with rows in every table; every source has rejects."""
+    """Build a lake of three sources that has rows in every table and rejects in every source."""
     base.mkdir()
     train = files_of(40)
     copies = {f"A/copy{i}.png": train[f"A/{2 * i:05d}.png"] for i in range(6)}

@@ -1,4 +1,4 @@
-"""Damaged sources and images for the fuzz tests: a kind and a number always name the same bytes.
+"""Damaged sources and images for the fuzz tests: the same kind and number always give the same bytes.
 
 `damaged("png", 17)` is the 17th damaged PNG.
 """
@@ -28,7 +28,7 @@ def _idx(chance: Chance) -> bytes:
     count = chance.choice((0, 1, 30, 30))
     shape: tuple[int, ...] = chance.choice(((28, 28), (1, 1), (5, 7, 3), (4, 4, 1), (3,), (2, 2, 9)))
     way = chance.random()
-    if way < 0.3:  # whole inside, whatever it says it is
+    if way < 0.3:  # undamaged content, whatever the header says
         shape = tuple(chance.choice((0, 1, 2, 40, size)) for size in shape)
     head = struct.pack(f">HBB{len(shape) + 1}I", 0, 8, len(shape) + 1, count, *shape)
     body = chance.randbytes(count * int(np.prod(shape)))
@@ -115,7 +115,7 @@ def _zip(chance: Chance) -> bytes:
         return damage(chance, data)
     if way < 0.4:
         return _zip64(data, chance.choice(LONGS))
-    # A record of the directory, of a file or of the end, one of its fields made extreme.
+    # A record of the directory, of a file or of the end, with one of its fields set to an extreme value.
     magic = chance.choice((b"PK\1\2", b"PK\1\2", b"PK\3\4", b"PK\5\6"))
     places = [at for at in range(len(data)) if data.startswith(magic, at)]
     at = chance.choice(places) + chance.randrange(4, {b"PK\1\2": 46, b"PK\3\4": 30, b"PK\5\6": 22}[magic])
@@ -125,7 +125,7 @@ def _zip(chance: Chance) -> bytes:
 
 
 def _zip64(data: bytes, size: int) -> bytes:
-    """Tell the size of the first member in 64 bits: the directory's entry is longer, and its own field all ones."""
+    """Store the size of the first member in 64 bits, in an extra field of the directory's entry."""
     at, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
     extra = struct.pack("<HHQ", 1, 8, size)
     behind = at + 46 + int.from_bytes(data[at + 28 : at + 30], "little")
@@ -182,7 +182,7 @@ def _tar(chance: Chance) -> bytes:
 
 
 def _tar_field(chance: Chance, data: bytearray) -> bytes:
-    """Set a field of a header, or the records behind it, and make the checksum right again."""
+    """Change a field of a header, or the records behind it, and correct the checksum."""
     heads = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
     head = chance.choice(heads)
     at, size = chance.choice(_FIELDS)

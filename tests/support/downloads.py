@@ -1,4 +1,4 @@
-"""A server that hands out files, and can do so badly."""
+"""A web server for tests of downloads. It can return errors, redirects and broken responses."""
 
 import gzip
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,9 +8,10 @@ DATA = b"some bytes" * 1_000
 
 
 class Server(ThreadingHTTPServer):
-    """A server that hands out `files`, after the `trouble` that is left: statuses, or a length that is a lie.
+    """A server of `files`.
 
-    What is in `moved` is somewhere else; where `pieces` is set, files come without a length, and break off.
+    The statuses in `trouble` are returned first, one for each request. `lies` is added to the length that a response
+    declares. Paths in `moved` are redirected. With `pieces`, a response has no length and ends too early.
     """
 
     def __init__(self) -> None:
@@ -27,10 +28,10 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers a GET as its server says."""
+    """Answers a GET by the settings of its server."""
 
     server: Server
-    protocol_version = "HTTP/1.1"  # in which files may come in pieces
+    protocol_version = "HTTP/1.1"  # has chunked responses
     close_connection = True
 
     def handle_one_request(self) -> None:

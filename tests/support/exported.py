@@ -14,7 +14,7 @@ from pipeline.lake_handle import Lake
 
 
 def rows_of(lake: Lake, role: str, *, sanitized: bool = True, split: str = "main") -> pl.DataFrame:
-    """Join splits and images, with pixels: one row an image, in the order of ranks."""
+    """Join splits and images, with pixels: one row for each image, ordered by rank."""
     rows = lake.scan("splits").filter(split_name=split, role=role).filter(pl.col("kept") | (not sanitized))
     return rows.join(lake.scan("images"), on="image_id").sort("rank").collect()
 
@@ -29,12 +29,12 @@ def pictures_of(rows: pl.DataFrame) -> list[NDArray[np.uint8]]:
 
 
 def labels_of(rows: pl.DataFrame) -> list[int]:
-    """Return label numbers; -1 without a label."""
+    """Return the numbers of the labels; -1 for an image without a label."""
     return rows["label_index"].fill_null(-1).to_list()
 
 
 def export_main(lake: Lake, target: Path, form: str, *, split: str = "main", **options: Any) -> dict[str, Any]:
-    """Export a split in this process without pinning; return the values of export.json."""
+    """Export a split in this process without a pin; return the values of export.json."""
     options = {"engine": LocalEngine(1), "pinned": False, **options}
     export(lake.root, split, target, form, **options)
     description: dict[str, Any] = json.loads((target / "export.json").read_text(encoding="utf-8"))

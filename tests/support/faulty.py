@@ -1,22 +1,22 @@
-"""Faults between an S3 client and its server: what is injected, and what was seen.
+"""A proxy that injects faults between an S3 client and its server, and records the requests.
 
-`faulty` starts a proxy (`faulty_proxy.py`) as a process of its own, so that no fork of a test holds its connections.
-A plan says how often each fault comes:
+`faulty` starts the proxy (`faulty_proxy.py`) in its own process, so that no fork of a test inherits its connections.
+A plan sets the rate of each fault:
 
-    error         500, and nothing was passed on
-    slow_down     503 SlowDown, and nothing was passed on
-    reset         the connection is reset, and nothing was passed on
-    reset_upload  reset in the middle of the request's body, of which the server got half (without a body: reset)
-    late_error    the request took effect, and the answer is 500
-    late_reset    the request took effect, and the connection is reset without an answer
-    reset_answer  the request took effect, and the connection is reset in the middle of the answer
-    cut_answer    the request took effect, and the answer ends halfway, in good order
-    cut_head      the same in the middle of a field of its head, which not every client notices
-    delay         the request is passed on `seconds` later
-    trickle       the answer comes in ten pieces over `seconds`
+    error         status 500; the request is not forwarded
+    slow_down     status 503 SlowDown; the request is not forwarded
+    reset         the connection is reset; the request is not forwarded
+    reset_upload  reset in the middle of the request's body; the server got half of it (without a body: as reset)
+    late_error    the request took effect, and the response is 500
+    late_reset    the request took effect, and the connection is reset without a response
+    reset_answer  the request took effect, and the connection is reset in the middle of the response
+    cut_answer    the request took effect, and the connection is closed properly after half of the response
+    cut_head      the same in the middle of a header field, which some clients do not notice
+    delay         the request is forwarded after `seconds`
+    trickle       the response is sent in ten pieces over `seconds`
 
-Whether a request meets a fault depends on the seed, its method, its address and range, and how often it came before:
-not on what else goes on. Of an answer without a body, reset_answer and cut_answer let nothing through.
+Whether a request gets a fault depends on the seed, its method, its URL and range, and the number of equal requests
+before it, but not on other requests. If a response has no body, reset_answer and cut_answer send none of it.
 """
 
 import json
@@ -44,22 +44,22 @@ Fault = Literal[
     "trickle",
 ]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
-# The request took effect, and the client cannot know.
+# The request took effect, but the client cannot find that out.
 AFTER: tuple[Fault, ...] = ("late_error", "late_reset", "reset_answer", "cut_answer", "cut_head")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which requests meet which fault.
+    """Which requests get which fault.
 
     Attributes:
-        rates: The chance of each fault, 0 to 1; they add up to 1 at most.
-        seed: Of the chances.
+        rates: Probability of each fault, 0 to 1; the sum is at most 1.
+        seed: Seed of the random choice.
         methods: Only requests with one of these; empty for all.
         keys: Only requests whose path, with its query, has a match of this pattern.
-        in_a_row: At most so many faults in a row for one request, so that retries can succeed; None for no bound.
-        at_most: At most so many faults in all; None for no bound.
-        seconds: How long `delay` and `trickle` take.
+        in_a_row: Most faults in a row for one request, so that retries can succeed; None for no limit.
+        at_most: Most faults in all; None for no limit.
+        seconds: Duration of `delay` and `trickle`.
     """
 
     rates: Mapping[Fault, float] = field(default_factory=dict)
@@ -72,22 +72,22 @@ class Plan:
 
 
 def evenly(rate: float, *faults: Fault, **more: Any) -> Plan:
-    """Spread a rate over faults, or over all of them; `more` is what else a plan has."""
+    """Divide a rate among the given faults, or among all. `more` holds other fields of the plan."""
     chosen = faults or FAULTS
     return Plan(dict.fromkeys(chosen, rate / len(chosen)), **more)
 
 
 def always(fault: Fault, **more: Any) -> Plan:
-    """Let every request that the plan is for meet a fault; `more` is what else a plan has."""
+    """Inject a fault into every request that matches the plan. `more` holds other fields of the plan."""
     return Plan({fault: 1.0}, **{"in_a_row": None, **more})
 
 
 class Request(NamedTuple):
-    """A request that came.
+    """A request that the proxy received.
 
     Attributes:
-        fault: What it met, "" for nothing.
-        status: What the server answered, 0 if it was not asked or did not answer. The client may have seen another.
+        fault: The injected fault, "" for none.
+        status: Status of the server's response, 0 if there was none. The client may have received another one.
     """
 
     method: str
@@ -98,30 +98,30 @@ class Request(NamedTuple):
 
 
 class Proxy(NamedTuple):
-    """A running proxy. What is asked of it here is no request and meets no fault."""
+    """A running proxy. Calls of these methods are not recorded and get no faults."""
 
     endpoint: str
 
     @property
     def requests(self) -> list[Request]:
-        """All requests so far, in the order in which they were done with."""
+        """All requests so far, in the order in which they finished."""
         return [Request(*row) for row in self._ask("GET", "/-/requests")]
 
     @property
     def injected(self) -> "Counter[Fault]":
-        """How often each fault was injected."""
+        """The number of injections of each fault."""
         return Counter(request.fault for request in self.requests if request.fault)
 
     def use(self, plan: Plan) -> None:
-        """Go on with another plan; counts of faults start anew."""
+        """Replace the plan and reset the counts of faults."""
         self._ask("PUT", "/-/plan", json.dumps(asdict(plan)))
 
     def quiet(self) -> None:
-        """Inject nothing any more."""
+        """Stop injecting faults."""
         self.use(Plan())
 
     def forget(self) -> None:
-        """Drop the record of requests."""
+        """Clear the list of requests."""
         self._ask("DELETE", "/-/requests")
 
     def _ask(self, method: str, path: str, body: str = "") -> Any:
@@ -135,11 +135,11 @@ class Proxy(NamedTuple):
 
 @contextmanager
 def faulty(endpoint: str, plan: Plan | None = None) -> Iterator[Proxy]:
-    """Run a proxy before a server.
+    """Run a proxy in front of a server.
 
     Args:
-        endpoint: The address of the server.
-        plan: What is injected from the start; nothing without one.
+        endpoint: URL of the server.
+        plan: The first plan; without it no fault is injected.
     """
     command = [sys.executable, str(Path(__file__).with_name("faulty_proxy.py")), endpoint]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:

@@ -1,8 +1,8 @@
-"""The proxy of `faulty.py`: `python tests/support/faulty_proxy.py http://SERVER` prints its address
+"""The proxy of `faulty.py`: `python tests/support/faulty_proxy.py http://SERVER` prints its URL.
 
-HTTP/1.1 with open connections to clients and one connection to the server for each request. Bodies, whether they
-have a length, are chunked or signed in chunks, are read whole and passed on as they are. `Expect: 100-continue` is
-answered here.
+It keeps the connections of clients open (HTTP/1.1) and opens one connection to the server for each request. Bodies with
+a length, chunked, or signed in chunks are read whole and forwarded unchanged. The proxy itself answers `Expect:
+100-continue`.
 """
 
 import json
@@ -30,7 +30,7 @@ REFUSALS["late_error"] = REFUSALS["error"]
 
 
 class Message(NamedTuple):
-    """A request or an answer, as it came."""
+    """The bytes of a request or of a response."""
 
     head: bytes
     body: bytes
@@ -50,7 +50,7 @@ def fields_of(head: bytes) -> dict[str, str]:
 
 
 def read_head(stream: BufferedIOBase) -> bytes:
-    """Read up to the empty line; nothing if the other side is done."""
+    """Read up to the empty line; nothing if the other side closed the connection."""
     lines = []
     while (line := stream.readline()) not in (b"\r\n", b""):
         lines.append(line)
@@ -67,7 +67,7 @@ def read_exactly(stream: BufferedIOBase, size: int) -> bytes:
 
 
 def read_body(stream: BufferedIOBase, fields: dict[str, str]) -> bytes:
-    """Read a body with all that frames it."""
+    """Read a body, with the sizes and trailers of its chunks."""
     if "chunked" not in fields.get("transfer-encoding", "").lower():
         return read_exactly(stream, int(fields.get("content-length", 0)))
     parts = []
@@ -75,7 +75,7 @@ def read_body(stream: BufferedIOBase, fields: dict[str, str]) -> bytes:
         parts.append(stream.readline())
         size = int(parts[-1].split(b";")[0], 16)
         if size == 0:
-            # What may follow the last chunk is fields, and an empty line.
+            # Header fields and an empty line may follow the last chunk.
             while parts[-1] not in (b"\r\n", b""):
                 parts.append(stream.readline())
             return b"".join(parts)
@@ -92,11 +92,11 @@ def upload_half(server: tuple[str, int], request: Message) -> None:
         reset_on_close(upstream)
 
 
-def pass_on(server: tuple[str, int], request: Message) -> Message:
-    """Let the server answer."""
+def forward(server: tuple[str, int], request: Message) -> Message:
+    """Forward a request to the server and read the response."""
     with socket.create_connection(server) as upstream, upstream.makefile("rb") as stream:
         upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # It may answer before it has read all.
+        # The server may respond before it has read everything.
         with suppress(OSError):
             upstream.sendall(request.head + request.body)
         while (head := read_head(stream)).split(b" ", 2)[1:2] == [b"100"]:
@@ -110,8 +110,8 @@ def pass_on(server: tuple[str, int], request: Message) -> Message:
         return Message(head, read_body(stream, fields) if framed else stream.read())
 
 
-class Book:
-    """The plan, and what came."""
+class State:
+    """The plan, and counts of requests and faults."""
 
     def __init__(self) -> None:
         self.lock, self.plan, self.requests = Lock(), Plan(), list[Request]()
@@ -123,7 +123,7 @@ class Book:
             self.came, self.row = Counter(), Counter()
 
     def fault_of(self, request: Message) -> Fault | None:
-        """Decide what a request meets."""
+        """Choose the fault of a request, if any."""
         method, target, _ = request.first
         plan, name = self.plan, f"{method} {target} {request.fields.get('range', '')}"
         if (plan.methods and method not in plan.methods) or not re.search(plan.keys, target):
@@ -143,7 +143,7 @@ class Book:
             return None
 
     def control(self, method: str, path: str, body: bytes) -> Any:
-        """Answer who runs the proxy."""
+        """Handle a request of the test that runs the proxy."""
         if path == "/-/plan":
             self.use(Plan(**json.loads(body)))
         elif method == "DELETE":
@@ -164,11 +164,11 @@ class Handler(StreamRequestHandler):
             while self.one():
                 pass
         except (OSError, ValueError):
-            # Either side is gone in the middle: so is this connection.
+            # One side closed its connection early: close the other one too.
             reset_on_close(self.connection)
 
     def one(self) -> bool:
-        """Take one request; tells whether the connection goes on."""
+        """Handle one request; return whether the connection stays open."""
         head = read_head(self.rfile)
         if not head:
             return False
@@ -179,28 +179,28 @@ class Handler(StreamRequestHandler):
         method, target, _ = request.first
         path, _, query = target.partition("?")
         if path.startswith("/-/"):
-            data = json.dumps(self.server.book.control(method, path, request.body)).encode()
+            data = json.dumps(self.server.state.control(method, path, request.body)).encode()
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(data), data))
             return True
-        fault, status = self.server.book.fault_of(request), 0
+        fault, status = self.server.state.fault_of(request), 0
         try:
             answer = self.answer(request, fault)
             status = int(answer.first[1]) if answer else 0
         finally:
-            self.server.book.requests.append(Request(method, path, query, fault or "", status))
+            self.server.state.requests.append(Request(method, path, query, fault or "", status))
         return self.reply(request, answer, fault)
 
     def answer(self, request: Message, fault: Fault | None) -> Message | None:
-        """Ask the server, where the fault lets the request through."""
+        """Forward the request, if the fault allows it."""
         if fault == "delay":
-            time.sleep(self.server.book.plan.seconds)
+            time.sleep(self.server.state.plan.seconds)
         if fault == "reset_upload":
             upload_half(self.server.upstream, request)
         asks = fault is None or fault in (*AFTER, "delay", "trickle")
-        return pass_on(self.server.upstream, request) if asks else None
+        return forward(self.server.upstream, request) if asks else None
 
     def reply(self, request: Message, answer: Message | None, fault: Fault | None) -> bool:
-        """Say what the client gets to hear; tells whether the connection goes on."""
+        """Send the response, changed by the fault; return whether the connection stays open."""
         if fault in REFUSALS:
             status, code, text = REFUSALS[fault]
             data = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>".encode()
@@ -221,7 +221,7 @@ class Handler(StreamRequestHandler):
         for start in range(0, len(whole), step):
             self.wfile.write(whole[start : start + step])
             if fault == "trickle":
-                time.sleep(self.server.book.plan.seconds / PIECES)
+                time.sleep(self.server.state.plan.seconds / PIECES)
         framed = not answer.body or {"content-length", "transfer-encoding"} & answer.fields.keys()
         said = (request.fields.get("connection", "") + answer.fields.get("connection", "")).lower()
         return bool(framed) and "close" not in said
@@ -233,11 +233,11 @@ class FaultyServer(ThreadingTCPServer):
     daemon_threads, request_queue_size = True, 256
 
     def __init__(self, upstream: tuple[str, int]) -> None:
-        self.upstream, self.book = upstream, Book()
+        self.upstream, self.state = upstream, State()
         super().__init__(("127.0.0.1", 0), Handler)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close at once: the usual goodbye before it would be a proper end, where a reset is wanted."""
+        """Close at once. The default sends a proper end of the connection first, but a reset is needed."""
         request.close()
 
 
@@ -245,6 +245,6 @@ if __name__ == "__main__":
     host, _, port = sys.argv[1].removeprefix("http://").rpartition(":")
     proxy = FaultyServer((host, int(port)))
     Thread(target=proxy.serve_forever, daemon=True).start()
-    print(f"http://127.0.0.1:{proxy.server_address[1]}", flush=True)  # noqa: T201 - whoever started it reads it
-    # It ends with whoever started it, however that ended.
+    print(f"http://127.0.0.1:{proxy.server_address[1]}", flush=True)  # noqa: T201 - the parent process reads it
+    # Stop when the parent process ends, in any way.
     sys.stdin.read()

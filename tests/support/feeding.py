@@ -1,4 +1,4 @@
-"""Images to feed that several tests share: Parquet files with row groups of any size, and any part of their images."""
+"""Images for tests of feeds: Parquet files with row groups of any size, and selections of their images."""
 
 import hashlib
 from collections import Counter
@@ -21,7 +21,7 @@ BYTES = 12
 
 
 class Pictures(NamedTuple):
-    """Images on disk: files of the images table, and what they hold.
+    """Images on disk: files of the images table, and their content.
 
     Attributes:
         files: Parquet files.
@@ -35,7 +35,7 @@ class Pictures(NamedTuple):
 
 
 def write_pictures(folder: Path, groups: Sequence[Sequence[int]]) -> Pictures:
-    """Write pictures to one file a sequence, one row group a number, of as many images."""
+    """Write one file for each sequence. Each of its numbers is the size of a row group."""
     count = sum(map(sum, groups))
     ids = np.frombuffer(b"".join(hashlib.md5(bytes([n % 256, n // 256])).digest() for n in range(count)), np.uint8)  # noqa: S324 - ids, no secrets
     ids = ids.reshape(count, 16)
@@ -52,7 +52,7 @@ def write_pictures(folder: Path, groups: Sequence[Sequence[int]]) -> Pictures:
 
 
 def images_of(pictures: Pictures, chosen: NDArray[np.int64]) -> Images:
-    """Make a role of some of the pictures, in the order given; the label of a picture is its number."""
+    """Make a role of the chosen pictures, in the given order. The label of a picture is its number."""
     ids = pictures.image_ids[chosen]
     about: dict[str, str | int | bool] = {"release": 1, "split": "main", "role": "train", "sanitized": True}
     where = locate(pictures.files, pl.Series(map(bytes, ids), dtype=pl.Binary))
@@ -60,12 +60,12 @@ def images_of(pictures: Pictures, chosen: NDArray[np.int64]) -> Images:
 
 
 def feed_of(images: Images, batch_size: int = 8, seed: int = 0, buffer_bytes: int = 2**20, **plan: int) -> Feed:
-    """Make a feed; by default the images fit into its buffer."""
+    """Make a feed. By default the images fit into its buffer."""
     return Feed(images, Plan(batch_size, seed, buffer_bytes, **plan))  # type: ignore[arg-type] # drop_last is a bool
 
 
 def shown(batches: Iterable[Batch], pictures: Pictures) -> list[int]:
-    """List which pictures batches hold, after a look at whether each label belongs to its pixels."""
+    """List the numbers of the pictures in batches. Checks that each label belongs to its pixels."""
     listed: list[int] = []
     for pixels, labels in batches:
         np.testing.assert_array_equal(pixels, pictures.pixels[labels])
@@ -76,7 +76,7 @@ def shown(batches: Iterable[Batch], pictures: Pictures) -> list[int]:
 
 
 def once(listed: Iterable[int]) -> bool:
-    """Tell whether nothing is listed twice."""
+    """Return whether no number is listed twice."""
     return max(Counter(listed).values(), default=1) == 1
 
 

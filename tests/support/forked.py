@@ -1,4 +1,4 @@
-"""Functions in processes of their own, forked from one process that has imported everything.
+"""Run functions in processes that are forked from one process, which has imported everything.
 
 Starting Python and importing `imagelake` takes 1 to 3 s of CPU time; a fork takes some milliseconds. The server starts
 no thread and calls no library, so its forks are safe. Each fork has a process beside it that waits for it.
@@ -32,11 +32,11 @@ PRELOAD = (
 
 
 class Forked:
-    """A function that runs in a process of its own.
+    """A function that runs in its own process.
 
     Args:
         function: `module:name` of the function. Its module is in `tests/support` or in the package.
-        arguments: its arguments, as JSON has them.
+        arguments: its arguments, which JSON can hold.
         handles: file descriptors; their numbers in the child come before the arguments.
         stdout: file descriptor; None for no output.
         stderr: file descriptor; None for that of the tests.

@@ -1,4 +1,4 @@
-"""Names as nobody should choose them, and a lake in which everything free to choose is one of them."""
+"""Hostile names, and a lake in which every label, path and name that a user can choose is hostile."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.recipe import read_recipe
 
-# What nobody may see in what is printed: control characters, and what turns the direction of writing or is not seen.
+# Must not occur in output: control characters, characters that change the direction of text, invisible characters.
 HARM = re.compile(r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9\U000e0041]")
 LETTERS = "äöü ñ ß 漢字 かな ελ עב\N{WOMAN}\u200d\N{PERSONAL COMPUTER}"
 RECIPE = """
@@ -49,7 +49,7 @@ precision = 0.9
 folds = 2
 max_iter = 3
 """
-# For the lake's own folder, where Delta takes no control characters.
+# For the lake's own folder: Delta accepts no control characters in it.
 MARKUP = "\u202e\"'><img src=x onerror=alert(1)>-->{{7*7}}$x^{"
 NAMES = sorted(
     (
@@ -82,25 +82,25 @@ NAMES = sorted(
 )
 
 
-def tame(names: Sequence[str]) -> list[str]:
-    """Make as many names in which nothing is odd. They sort alike: numbers of classes are the same."""
+def harmless_names(names: Sequence[str]) -> list[str]:
+    """Make as many harmless names that sort in the same order, so that classes have the same numbers."""
     return [f"name{number:02d}" for number in range(len(names))]
 
 
 def spelled(text: str) -> str:
-    """Write a string in TOML."""
+    """Write a string as a TOML value."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def in_a_name(text: str) -> str:
-    """Make of a name what can be the name of a file."""
+def file_name(text: str) -> str:
+    """Turn a name into a valid file name."""
     return text.replace("/", "|").replace("\0", "")[:60]
 
 
 def write_sources(base: Path, names: Sequence[str]) -> str:
-    """Write a list for train and one for test, in which every name is a label, and a tar in which it is a path.
+    """Write lists of files for train and test in which every name is a label, and a tar in which every name is a path.
 
-    A test picture is a train picture of the name before: every name overlaps, and every cluster has two labels.
+    Each test picture is a train picture of the name before it, so every name overlaps and every cluster has two labels.
 
     Returns:
         The recipe.
@@ -113,7 +113,7 @@ def write_sources(base: Path, names: Sequence[str]) -> str:
         text = io.StringIO()
         csv.writer(text).writerows([("path", "label"), *rows])
         (base / split / "list.csv").write_bytes(text.getvalue().encode())
-    odd = list(map(in_a_name, names))
+    odd = list(map(file_name, names))
     tar = f"{odd[0]}{odd[-1]}.tar"
     other = [encoded(one) for one in pictures(len(names), 1)]
     paths = {f"{name}/{name}.png": data for name, data in zip(odd, other, strict=True)}
@@ -122,12 +122,12 @@ def write_sources(base: Path, names: Sequence[str]) -> str:
 
 
 def build_named(base: Path, names: Sequence[str]) -> tuple[Path, Path]:
-    """Build a lake in which labels, paths, places and the class that is looked for are names.
+    """Build a lake whose labels, paths, folders and positive class are the given names.
 
     Returns:
         The recipe and the lake.
     """
-    folder, lake = base / in_a_name(names[0] + names[-1]), base / f"lake {MARKUP if names is NAMES else 'here'}"
+    folder, lake = base / file_name(names[0] + names[-1]), base / f"lake {MARKUP if names is NAMES else 'here'}"
     folder.mkdir()
     text = f"[lake]\nroot = {spelled(f'../{lake.name}')}\n{write_sources(folder, names)}"
     (folder / "r.toml").write_text(text, encoding="utf-8")

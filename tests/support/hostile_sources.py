@@ -1,4 +1,4 @@
-"""Sources whose names, labels and contents are hostile, by number: each number is one source, always the same."""
+"""Sources with hostile names, labels and contents. The same number always gives the same source."""
 
 import csv
 import io
@@ -73,7 +73,7 @@ class Made(NamedTuple):
 
 
 def contents(chance: random.Random) -> bytes:
-    """Make what is in a file: about half are pictures."""
+    """Make the content of a file; about half are pictures."""
     good = encoded(pictures(1, chance.randrange(10**6), (4, 5))[0])
     huge = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", (2**31 - 1).to_bytes(4, "big") * 2 + b"\x08\0\0\0\0")
     text = png_chunk(b"tEXt", b"Comment\0<script>\x1b[2J")
@@ -93,7 +93,7 @@ def contents(chance: random.Random) -> bytes:
 
 
 def as_tar(base: Path, chance: random.Random) -> Made:
-    """Write a tar, plain or packed, whose members are also links, devices and folders."""
+    """Write a tar, plain or compressed, whose members include links, devices and folders."""
     mode, ending = chance.choice((("w", "tar"), ("w:gz", "tar.gz")))
     kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
     form = chance.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
@@ -113,7 +113,7 @@ def as_tar(base: Path, chance: random.Random) -> Made:
 
 
 def as_zip(base: Path, chance: random.Random) -> Made:
-    """Write a zip, some of whose files say that they are links."""
+    """Write a zip in which some files are marked as links."""
     files = 0
     with zipfile.ZipFile(base / "in.zip", "w", chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
         for number in range(FILES):
@@ -126,7 +126,7 @@ def as_zip(base: Path, chance: random.Random) -> Made:
 
 
 def as_samples(base: Path, chance: random.Random) -> Made:
-    """Write a WebDataset tar whose labels are names."""
+    """Write a WebDataset tar with hostile names as labels."""
     with tarfile.open(base / "in.tar", "w", errors="surrogateescape") as archive:
         for number in range(FILES):
             folder = chance.choice(PLACES).rpartition("/")[0].format(n="x")
@@ -138,7 +138,7 @@ def as_samples(base: Path, chance: random.Random) -> Made:
 
 
 def as_folder(base: Path, chance: random.Random) -> Made:
-    """Write a folder, in which there are also links to files and folders outside, loops and a pipe."""
+    """Write a folder that also has links to files and folders outside of it, loops and a pipe."""
     (base / "in").mkdir()
     for number in range(FILES):
         place = [part[:100].replace("\0", "0") for part in chance.choice(PLACES).format(n=number).split("/")[-9:]]
@@ -158,7 +158,7 @@ def as_folder(base: Path, chance: random.Random) -> Made:
 
 
 def as_list(base: Path, chance: random.Random) -> Made:
-    """Write a list of files, of which few are there, with names for labels."""
+    """Write a list of files, few of which exist, with hostile names as labels."""
     rows = []
     for number in range(FILES):
         path = chance.choice(PLACES).format(n=number).encode("utf-8", "replace").decode()
@@ -177,5 +177,5 @@ FORMS: tuple[Callable[[Path, random.Random], Made], ...] = (as_tar, as_zip, as_s
 
 
 def write_source(base: Path, number: int) -> Made:
-    """Write the source of a number into a folder that has a folder `outside` in it."""
+    """Write the source of a number into a folder that contains a folder `outside`."""
     return FORMS[number % len(FORMS)](base, random.Random(number))

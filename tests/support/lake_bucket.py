@@ -1,8 +1,8 @@
-"""A server for lakes in buckets: one that honours conditional writes.
+"""A server for lakes in buckets, which honours conditional writes.
 
-Delta commits, and the lake's lock, are PUTs with `If-None-Match: *` or `If-Match`. rclone, which serves sources in
-`s3.py`, ignores both. The server is moto under a lock (`locked_moto.py`: `pip install "moto[s3]" flask flask-cors`),
-about 500 requests a second; `IMAGELAKE_TEST_SERVER=radosgw` takes Ceph's own instead (`radosgw.py`).
+Delta commits and the lake's lock are PUT requests with `If-None-Match: *` or `If-Match`. rclone, which serves sources
+in `s3.py`, ignores both headers. The server is moto under a lock (`locked_moto.py`: `pip install "moto[s3]" flask
+flask-cors`), about 500 requests a second; `IMAGELAKE_TEST_SERVER=radosgw` uses Ceph's server instead (`radosgw.py`).
 """
 
 import os
@@ -24,7 +24,7 @@ MISSING = "" if HERE else f"no {SERVER} here: tests/{'locked_moto' if SERVER == 
 
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
-    """Run moto as a process of its own; tells its address."""
+    """Run moto in its own process; yields its URL."""
     command = [sys.executable, str(Path(__file__).with_name("locked_moto.py"))]
     environment = {**os.environ, "TMPDIR": str(folder)}
     with (folder / "server.log").open("wb") as log:
@@ -32,7 +32,7 @@ def moto(folder: Path) -> Iterator[str]:
     with server:
         try:
             assert server.stdout
-            # It prints once it listens; nothing, if it could not start.
+            # It prints its URL when it listens, and nothing if it cannot start.
             address = server.stdout.readline().decode().strip()
             assert address, (folder / "server.log").read_text()
             yield address
@@ -41,16 +41,16 @@ def moto(folder: Path) -> Iterator[str]:
 
 
 def conditional_server(folder: Path) -> AbstractContextManager[str]:
-    """Run the server of lakes as a process; tells its address, once it answers.
+    """Run the server in its own process; yields its URL once it responds.
 
     Args:
-        folder: An empty folder for its files; what is stored is gone when the server ends.
+        folder: An empty folder for its files. Stored objects are lost when the server stops.
     """
     return {"moto": moto, "radosgw": radosgw}[SERVER](folder)
 
 
 def make_bucket(endpoint: str, name: str) -> Bucket:
-    """Make a bucket on the server."""
+    """Create a bucket on the server."""
     files = S3FileSystem(
         access_key=KEY,
         secret_key=SECRET,
@@ -64,7 +64,7 @@ def make_bucket(endpoint: str, name: str) -> Bucket:
 
 
 def bucket_variables(endpoint: str) -> dict[str, str]:
-    """Tell the environment in which every client finds the server."""
+    """Return the environment variables by which every client finds the server."""
     told = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,

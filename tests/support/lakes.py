@@ -1,6 +1,6 @@
-"""A lake by its place, as tests use it: each function opens a snapshot or holds a transaction for one call.
+"""Functions that take a lake's place: each opens a snapshot, or holds a transaction, for one call.
 
-Functions that commit take a transaction too, where a test holds the lock already.
+Functions that commit also accept a transaction, for tests that already hold the lock.
 """
 
 import uuid
@@ -37,7 +37,7 @@ def shared_connections() -> Iterator[None]:
 
 
 def writer_of(root: str) -> Writer:
-    """Make a writer that is not registered."""
+    """Make a writer that has no heartbeat."""
     return Writer(root, uuid.uuid4().hex[:WRITER_LETTERS])
 
 
@@ -54,7 +54,7 @@ def writing(root: Place, on_wait: Callable[[], None] | None = None) -> Iterator[
 
 
 def without_lock(root: str) -> Transaction:
-    """Commit as a writer does whose lock another one took, before it finds out."""
+    """Make a transaction that does not hold the lock, as after another writer took it over."""
     return Transaction(writer_of(root), lambda: None)
 
 

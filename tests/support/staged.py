@@ -1,7 +1,7 @@
-"""A command of imagelake in a process of its own that tells in which stage it is, to be killed there.
+"""Run a command of imagelake in a process that reports its stages, so that a test can kill it in a given stage.
 
-The process writes `> stage` to a pipe where a stage begins and `< stage` where it ends. `Staged` is that process, as
-its parent sees it.
+The process writes `> stage` to a pipe when a stage begins and `< stage` when it ends. `Staged` controls it from its
+parent.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from forked import Forked, run_command
 
-# What a stage is called, and the function that it is.
+# The name of each stage, and the function that runs it.
 STAGES = {
     "sweep": ("pipeline.lake.writers.heartbeats", "_delete_files_of_dead_writers"),
     "mark": ("pipeline.lake.writers.heartbeats", "_make_locked"),
@@ -35,16 +35,16 @@ STAGES = {
     "pin": ("pipeline.export", "_pin_release"),
 }
 COMMITS = ("images", "index", "rejects", "shards", "pairs", "clusters", "splits", "misses", "scores", "releases")
-# Taking the lock or waiting for it; committing what was decoded; the same where sources are dropped.
+# Taking the lock or waiting for it; committing decoded images; the same if sources are dropped.
 OTHERS = ("lock", "ingest", "prune")
 EVERY = (*STAGES, *OTHERS, *(f"commit {name}" for name in COMMITS))
 
 
 class Staged:
-    """A command that runs, to be killed.
+    """A running command, which a test can kill.
 
     Args:
-        words: the words after `imagelake`.
+        words: the arguments of `imagelake`.
         report: whether a build draws its report.
     """
 
@@ -65,11 +65,11 @@ class Staged:
         self._open: list[tuple[str, float]] = []
 
     def until(self, stage: str) -> bool:
-        """Wait until a stage begins; tells whether it ever does."""
+        """Wait until a stage begins; return False if it never does."""
         return any(self._take(line) == stage for line in self._told)
 
     def end(self) -> int:
-        """Let it end by itself; tells with which exit code. What it says where that is not 0 is shown."""
+        """Wait for the end; return the exit code. If it is not 0, print the stderr of the command."""
         self._drain()
         code = self._close()
         if code:
@@ -77,7 +77,7 @@ class Staged:
         return code
 
     def kill(self) -> str:
-        """End it at once; tells in which stage it was, or that it was between two."""
+        """Kill the process; return its stage, "between stages", or "over" if it had ended."""
         self._process.kill()
         self._drain()
         if self._close() != -signal.SIGKILL:
@@ -97,7 +97,7 @@ class Staged:
         return code
 
     def _take(self, line: str) -> str | None:
-        """Note what it told; the stage, where one began. Killed while it wrote, it told half of a line."""
+        """Record a line; return the stage if one begins. The last line of a killed process may be incomplete."""
         if not line.endswith("\n"):
             return None
         kind, name, when = line.rstrip("\n").split("\t")
@@ -117,7 +117,7 @@ def staging(handle: int, name: str) -> Iterator[None]:
 
 
 def stage(handle: int, module: str, function: str, name: Callable[..., str]) -> None:
-    """Let a function tell when it begins and ends, under a name that may depend on what it is given."""
+    """Make a function report its begin and end as a stage, whose name may depend on the arguments."""
     owner: Any = import_module(module)
     *inner, last = function.split(".")
     for part in inner:

@@ -1,4 +1,4 @@
-"""Builds at the same time on one lake: in a given order, and what must hold of the lake after them."""
+"""Run builds at the same time on one lake in a given order, and check the lake after them."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from pipeline.lake.transaction import Transaction, transaction
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 
-# Tables whose rows do not tell when or by which release they were made.
+# Tables whose rows do not depend on the time or the number of the release.
 SAME = ("images", "rejects", "shards", "index", "pairs", "clusters", "splits")
 _LOG = re.compile(r"_delta_log/(\d{20}\.(json|crc|checkpoint\.parquet)|_last_checkpoint)")
 _number: ContextVar[int] = ContextVar("number")
@@ -36,16 +36,16 @@ def in_turn(
     between: Callable[[], object] = lambda: None,
     last_first: bool = False,
 ) -> list[Any]:
-    """Run builds at once: they decode one after the other, and when all have, commit in the same order.
+    """Run builds at the same time: they decode one after the other, then commit in the same order.
 
     Args:
         monkeypatch: pytest's.
         calls: the builds.
-        between: called whenever one has decoded and the next has not begun.
+        between: called after each build has decoded, before the next one begins.
         last_first: commit in the opposite order.
 
     Returns:
-        What each returned, or the error of imagelake's that it ended with.
+        The result of each, or the error of imagelake that it raised.
     """
     came, ended = ([Event() for _ in calls] for _ in range(2))
 
@@ -78,7 +78,7 @@ def _wait_for(*events: Event) -> None:
 
 
 def _writing_after(wait: Callable[[], None]) -> Callable[..., Any]:
-    """The lock, taken when something has been waited for."""
+    """Make a replacement of the lock that first waits."""
 
     @contextmanager
     def awaited(writer: Writer, on_wait: Callable[[], None] | None = None) -> Iterator[Transaction]:
@@ -90,7 +90,7 @@ def _writing_after(wait: Callable[[], None]) -> Callable[..., Any]:
 
 
 def building(recipe: Recipe, *, prune: bool = False) -> Callable[[], Built]:
-    """A build to be run, by one process."""
+    """Make a function that builds with one worker process."""
     return lambda: build(recipe, engine=LocalEngine(1), prune=prune)
 
 
@@ -101,7 +101,7 @@ def rows_of(root: str, release: int | None = None, tables: Sequence[str] = SAME)
 
 
 def digest(lake: Lake) -> str:
-    """Digest the rows of a release, in their order."""
+    """Compute a digest of the rows of a release, in their order."""
     words = xxhash.xxh3_128()
     for name in SAME:
         words.update(lake.scan(name).collect().hash_rows(seed=1).to_numpy().tobytes())
@@ -109,13 +109,13 @@ def digest(lake: Lake) -> str:
 
 
 def differing(left: str, right: str) -> list[str]:
-    """Name the tables in which the newest releases of two lakes differ."""
+    """List the tables that differ between the newest releases of two lakes."""
     there = rows_of(right)
     return [name for name, rows in rows_of(left).items() if not rows.equals(there[name])]
 
 
 def left_over(root: str) -> list[str]:
-    """List what lies in a lake and belongs to no version of any table, as the tables' own logs tell."""
+    """List the files of a lake that no version of any table has, according to the logs of the tables."""
     named = {"report.html", ".lock"}
     there = set(storage.list_files(root))
     for name in schemas.TABLES:
@@ -128,10 +128,10 @@ def left_over(root: str) -> list[str]:
 
 
 def laws(lake: Lake) -> list[str]:
-    """Tell which laws a release breaks that can be told from its tables: every file of it is read.
+    """List the laws that a release breaks, as far as its tables show them. Reads every file of the release.
 
     Returns:
-        What is wrong, in words; empty where the release is whole.
+        A description of each fault; empty if there is none.
     """
     rows = {name: lake.scan(name).collect() for name in SAME}
     ids = rows["images"]["image_id"]

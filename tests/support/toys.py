@@ -1,4 +1,4 @@
-"""Made-up tasks that every model can learn: a class is a place where its pictures are bright."""
+"""Simple tasks that every model can learn: the pictures of a class have the same bright band."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SHAPE = (12, 12, 1)
 
 
 def examples(count: int, classes: int = 3, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Examples:
-    """Make separable pictures, the classes in turn and then shuffled; a row of pixels is bright at its class."""
+    """Make separable pictures in shuffled order. Each class has a bright band of rows."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count) % classes)
     pixels = rng.integers(0, 60, (count, *shape), dtype=np.uint8)
@@ -22,13 +22,13 @@ def examples(count: int, classes: int = 3, *, seed: int = 0, shape: tuple[int, i
 
 
 def task(count: int = 90, classes: int = 3, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Task:
-    """Make a task of so many training pictures and 30 valid ones."""
+    """Make a task of `count` training pictures and 30 valid ones."""
     valid = examples(30, classes, seed=seed + 1, shape=shape)
     return Task(examples(count, classes, seed=seed, shape=shape), valid, classes, shape)
 
 
 def spec(model: str, **changes: Any) -> Any:
-    """Make the part of a model; networks get batches of a size that suits a toy."""
+    """Make the recipe part of a model; networks get a small batch size."""
     asked = {"model": model, "split": "toy", **changes}
     if model in {"dense", "lenet"}:
         asked = {"batch_size": 16, "epochs": 12, **asked}
