@@ -1,16 +1,16 @@
-"""Near-duplicates, complete and fast: imagelake's joins beside dense products, MD5 and brute force, as ratios.
+"""Near-duplicates, complete and fast: compare imagelake's joins with dense products, MD5 and brute force.
 
     .venv/bin/python benchmarks/dedup.py [--only overlap|cosine|hamming|add] [--runs N] [--data DIR] [--json]
 
 - overlap: exact and sign overlap of 200,000 train and 10,000 test images from tables at rest, in a running process,
-  beside the notebooks' dense ratio and MD5 with np.where on arrays in memory.
+  compared with the notebooks' dense ratio and MD5 with np.where on arrays in memory.
 - cosine: all pairs at 0.90, 0.95 and 0.98 of 200,000 and 10,000 glyphs, of notMNIST_small with itself and of MNIST's
-  train with its test images, from pixels in memory, beside products of all by BLAS in blocks, in float32.
-- hamming: hamming:6 of 50,000 to 529,114 hashes with themselves, beside xor and popcount of all pairs.
-- add: notMNIST_small (or generated glyphs where it is not there) added to a lake of 529,114 under rules that compare.
+  train with its test images, from pixels in memory, compared with all products by BLAS in blocks, in float32.
+- hamming: hamming:6 of 50,000 to 529,114 hashes with themselves, compared with xor and popcount of all pairs.
+- add: notMNIST_small (or generated glyphs if it is missing) added to a lake of 529,114 under rules that compare.
 
-Glyphs are generated once into DIR and kept there. Both ways must find the same pairs; ends with exit code 1 where not.
-Figures are medians, ratios are of medians. The slow ways make this bench a quarter of an hour long.
+Glyphs are generated once into DIR and kept there. Both ways must find the same pairs; otherwise the exit code is 1.
+Figures are medians, and ratios are of medians. The benchmark takes a quarter of an hour, because of the slow ways.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Shown = tuple[list[Figure], list[str]]
 
 
 def main() -> int:
-    """Run the bench; 1 where two ways found different things."""
+    """Run the benchmark; return 1 if two ways found different pairs."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="imagelake-bench-") as folder:
         shown = list(_parts(options, Path(folder)))

@@ -1,4 +1,4 @@
-"""The other ways of `dedup.py`: dense matrices, MD5 with np.where, and blocked float32 products, at their best."""
+"""The alternatives of `dedup.py`: dense matrices, MD5 with np.where, and blocked float32 products, each optimized."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ def dense_sign(train: Pixels, test: Pixels) -> int:
     for start in range(0, len(others), 1_000):
         part = others[start : start + 1_000]
         i, j = np.nonzero((part @ scaled.T) / (np.abs(part) @ sizes) >= 1 - _DOUBT)
-        # float32 errs by more than one pixel may weigh: the few that are near 1 are looked at in float64.
+        # The error of float32 can exceed the weight of one pixel, so the few ratios near 1 are computed in float64.
         a, b = part[i].astype(np.float64), scaled[j].astype(np.float64)
         flagged += len(np.unique(i[(a * b).sum(axis=1) / np.abs(a * b).sum(axis=1) >= 1 - 1e-12]))
     return flagged
 
 
 def md5_where(train: Pixels, test: Pixels) -> int:
-    """Count test images that occur in train, by MD5 and np.where for each of them, as solutions do."""
+    """Count test images that occur in train, by MD5 and np.where for each of them, as published solutions do."""
     known = np.array([hashlib.md5(row, usedforsecurity=False).hexdigest() for row in train])
     found = 0
     for row in test:
@@ -37,7 +37,7 @@ def md5_where(train: Pixels, test: Pixels) -> int:
 
 
 def md5_set(train: Pixels, test: Pixels) -> int:
-    """Count test images that occur in train, by MD5 and a set: the best of the simple ways."""
+    """Count test images that occur in train, by MD5 and a set: the fastest simple way."""
     known = {hashlib.md5(row, usedforsecurity=False).digest() for row in train}
     return sum(hashlib.md5(row, usedforsecurity=False).digest() in known for row in test)
 

@@ -1,4 +1,4 @@
-"""cosine for `dedup.py`: the same pairs as blocked float32 products of all, and how much faster."""
+"""cosine for `dedup.py`: compare it with blocked float32 products of all pairs."""
 
 import gzip
 import sys
@@ -18,7 +18,7 @@ from pipeline.dedup.rules.cosine import Cosine, correlations
 
 Pairs = np.ndarray
 THRESHOLDS = (0.90, 0.95, 0.98)
-# float32 errs by less than this; pairs so near the threshold are looked at in float64.
+# The error of float32 is smaller than this; pairs this near the threshold are computed in float64.
 _DOUBT = 1e-4
 _TARGET = 8.0
 
@@ -91,7 +91,7 @@ def _all_products(left: Pixels, right: Pixels | None, threshold: float) -> Pairs
     b = None if right is None else unit(right)
     found = [np.stack(pair, axis=1) for pair in products(a, b, threshold - _DOUBT)]
     pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
-    # What float32 cannot tell is told as the rule does.
+    # Pairs that float32 cannot decide are decided as the rule does.
     other = left if right is None else right
     return pairs[correlations(left[pairs[:, 0]], other[pairs[:, 1]]) >= threshold]
 

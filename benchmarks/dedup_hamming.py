@@ -1,4 +1,4 @@
-"""hamming for `dedup.py`: the same pairs as xor and popcount of all, how much faster, and how it grows."""
+"""hamming for `dedup.py`: compare it with xor and popcount of all pairs, at several sizes."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ _TARGET = 20.0
 
 
 def growth(words: Words, runs: int) -> tuple[list[Figure], list[str]]:
-    """Join more and more words with themselves; compare all pairs of the fewest and of all."""
+    """Join growing numbers of hashes with themselves; compare the smallest and the largest with all pairs."""
     shuffled = np.random.default_rng(0).permutation(words)
     figures: list[Figure] = []
     differences: list[str] = []

@@ -1,4 +1,4 @@
-"""Lakes for `dedup.py`: overlap from tables at rest, and what adding a source costs."""
+"""Lakes for `dedup.py`: overlap from stored tables, and the cost of adding a source."""
 
 import shutil
 import sys
@@ -31,7 +31,7 @@ test = {{ from = "test", size = {test} }}
 
 
 def overlap_at_rest(root: Path, runs: int) -> tuple[list[Figure], list[str]]:
-    """Overlap of test with train from tables on disk, beside other ways on arrays in memory."""
+    """Find the overlap of test with train from tables on disk, and by other ways from arrays in memory."""
     lake = Lake(root)
     figures: list[Figure] = []
     differences: list[str] = []

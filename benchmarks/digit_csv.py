@@ -1,4 +1,4 @@
-"""MNIST's digits in the form of the digit-recognizer competition: train.csv with a label a row, test.csv without."""
+"""MNIST's digits in the form of the digit-recognizer competition: train.csv with labels, test.csv without."""
 
 import gzip
 from pathlib import Path
@@ -14,7 +14,7 @@ def write_digits(folder: Path, idx: Path) -> Path:
     """Write 42,000 labelled and 28,000 unlabelled rows, as many as the competition has, of MNIST's 70,000 digits.
 
     Args:
-        folder: where to; what is there already is kept.
+        folder: the target; existing files are kept.
         idx: folder of the four gzipped IDX files.
 
     Returns:

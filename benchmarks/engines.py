@@ -1,11 +1,11 @@
-"""Builds by the Ray engine beside the local one: the same tables, row for row, and how long each takes.
+"""Compare builds of the Ray engine with builds of the local engine: tables, row for row, and time.
 
     .venv/bin/python benchmarks/engines.py [--rows N] [--runs N] [--workers N] [--data DIR] [--json]
 
-Both archives of shared/data, where they are here, and N generated glyphs (200,000; drawn once into DIR), under the
+Both archives of shared/data, if they exist, and N generated glyphs (200,000; drawn once into DIR), under the
 rules exact, sign, maxpool:4, cosine:0.95 and hamming:6. Every build is a whole command into an empty lake, engines in
-turn; the time that Ray takes to start and to end is part of its time, and told apart once. Figures are medians. Ends
-with exit code 1 where a table differs.
+turn. The time that Ray takes to start and to stop is part of its time, and is also measured alone. Figures are medians.
+The exit code is 1 if a table differs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ START = "from pipeline.engines.ray import RayEngine; list(RayEngine({workers}).m
 
 
 def main() -> int:
-    """Run the bench; 1 where a table differs."""
+    """Run the benchmark; return 1 if a table differs."""
     options = _options()
     about = {"workers": options.workers, "runs": options.runs, "load_at_start": os.getloadavg()[0]}
     differences: list[str] = []
@@ -72,7 +72,7 @@ def _inputs(options: argparse.Namespace) -> Iterator[tuple[str, Sequence[Path]]]
 
 
 def _start(options: argparse.Namespace) -> Figure:
-    """Time what every command with Ray pays: to start it, do nothing, and end it."""
+    """Time the start and stop of Ray without any work."""
     command = [sys.executable, "-c", START.format(workers=options.workers)]
     times = [run(command, memory=False).seconds for _ in range(options.runs)]
     return seconds("Ray on this machine", "start, one task that does nothing, end", times)
@@ -98,7 +98,7 @@ def _race(
 
 
 def _differences(part: str, one: Lake, other: Lake) -> list[str]:
-    """Compare all tables row for row, order and all."""
+    """Compare all tables row for row, in order."""
     found = []
     for name in TABLES:
         left, right = (lake.scan(name).collect() for lake in (one, other))

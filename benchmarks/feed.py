@@ -1,17 +1,17 @@
-"""Shuffled batches: imagelake beside a memory map and the loaders that people use.
+"""Shuffled batches: compare imagelake with a memory map and with common loaders.
 
     .venv/bin/python benchmarks/feed.py [--rows N] [--size N] [--part N] [--runs N] [--data DIR] [--mosaic DIR]
         [--json]
 
-A lake is built from generated glyphs (drawn once into DIR and kept there), and its train role written in the forms that
-other loaders want, into a temporary folder that is removed at the end. Every way then runs in processes of its own, the
-fast ones in turn: batches of 256, the first epoch from opening, three later ones timed, and one more that is not timed,
-whose pixels and labels are added up: all ways must have handed out all images, once. Slow ways run on a part of the
-images, as the table says. Everything is in the page cache.
+A lake is built from generated glyphs (drawn once into DIR and kept there), and its train role written in the formats of
+the other loaders, into a temporary folder that is deleted at the end. Every way then runs in its own processes, the
+fast ones in turn: batches of 256, the first epoch from opening, three later epochs, and one more that is not timed. Its
+pixels and labels are summed, to check that every way returns each image once. Slow ways run on a part of the images;
+the table has its size. All files are in the page cache.
 
-MosaicML streaming is measured where it can be imported. It wants other versions of common packages than those in the
-lock; `--mosaic DIR` names a folder of its own, made by `pip install --target DIR`. Figures are medians over all epochs
-of all runs. Ends with exit code 1 where a way handed out something else than it should.
+MosaicML streaming is measured if it can be imported. It needs other versions of common packages than those in the lock;
+`--mosaic DIR` names a folder made by `pip install --target DIR`. Figures are medians over all epochs of all runs. The
+exit code is 1 if a way returned wrong images.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Laps = dict[str, list[dict[str, Any]]]
 
 
 def main() -> int:
-    """Run the bench; 1 where a way handed out something else than it should."""
+    """Run the benchmark; return 1 if a way returned wrong images."""
     options = _options()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="imagelake-bench-") as folder:

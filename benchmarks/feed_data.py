@@ -1,4 +1,4 @@
-"""What `feed.py` reads: a lake, its npy export, and the same images in the forms that other loaders want."""
+"""The inputs of `feed.py`: a lake, its npy export, and the same images in the formats of other loaders."""
 
 import io
 import json
@@ -30,17 +30,17 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def write_all(folder: Path, drawn: Glyphs, size: int, part: int) -> dict[str, Any]:
-    """Write every form below `folder`.
+    """Write every format below `folder`.
 
     Args:
         folder: an empty folder.
         drawn: archives to build the lake from.
         size: images of the train role.
-        part: how many of them go into the forms of the slow ways.
+        part: number of images in the formats of the slow ways.
 
     Returns:
-        What all ways must hand out, as `facts.json` in the folder has it: for the whole role and for the part, the
-        number of images, the sum of their pixels, and the images of each label.
+        The expected result of all ways, which is also in `facts.json` in the folder: for the whole role and for the
+        part, the number of images, the sum of their pixels, and the number of images of each label.
     """
     sys.stderr.write("bench: building the lake and writing the other forms\n")
     build(write_recipe(folder, [drawn.train, drawn.test], ("exact",), SPLIT.format(size=size, test=size // 20)))
@@ -55,7 +55,7 @@ def write_all(folder: Path, drawn: Glyphs, size: int, part: int) -> dict[str, An
 
 
 def told(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Tell of images how many, the sum of their pixels, and how many have each label."""
+    """Return the number of images, the sum of their pixels, and the number of images of each label."""
     counts = np.bincount(labels, minlength=10).tolist()
     return {"images": len(labels), "sum": int(pixels.sum(dtype=np.int64)), "labels": counts}
 

@@ -1,4 +1,4 @@
-"""MosaicML streaming, where it is installed: its own file, because it takes tricks to import it.
+"""MosaicML streaming, if it is installed. It has its own file, because importing it needs workarounds.
 
 Run as a script, `feed_mosaic.py FOLDER PART` writes PART images of the npy export in FOLDER as its shards.
 """
@@ -26,10 +26,10 @@ _UNUSED = (
 
 
 def streaming() -> Any:
-    """Import MosaicML streaming; None where it is not installed.
+    """Import MosaicML streaming; None if it is not installed.
 
-    It imports names of torchvision and transformers for classes that nobody uses here; not every build of torch has a
-    torchvision, and transformers wants other versions of what is here. They get stand-ins.
+    It imports names of torchvision and transformers for classes that are not used here. Not every build of torch has a
+    torchvision, and transformers needs other versions of installed packages. Stand-ins replace both.
     """
     for name in _UNUSED:
         sys.modules.setdefault(name, _StandIn(name))

@@ -1,4 +1,4 @@
-"""Other libraries' ways to hand out shuffled batches, each as its own documentation shows it: for `feed_ways.py`."""
+"""Shuffled batches by other libraries, each used as its documentation shows: for `feed_ways.py`."""
 
 import io
 import os
@@ -19,7 +19,7 @@ Epochs = Callable[[int], Iterator[tuple[Any, Any]]]
 
 
 def loader(dataset: Any, workers: int, **options: Any) -> Any:
-    """Make a DataLoader whose workers live through all epochs."""
+    """Make a DataLoader that keeps its workers for all epochs."""
     return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, **options)
 
 
@@ -40,7 +40,7 @@ class _Files(Dataset):  # type: ignore[misc] # torch may be missing, and is Any 
 
 
 def png(folder: Path, workers: int) -> Epochs:
-    """Decode files with Pillow, one an item."""
+    """Decode files with Pillow, one for each item."""
     data = loader(_Files(folder / "png"), workers, batch_size=BATCH, shuffle=True)
     return lambda _: iter(data)
 
@@ -72,12 +72,12 @@ def mosaic(folder: Path, workers: int) -> Epochs | None:
 
 
 def arrow_lists(folder: Path) -> Epochs:
-    """Read lists of numbers, the form that `datasets` gives an array by default."""
+    """Read lists of numbers, the default format of `datasets` for an array."""
     return _arrow(folder / "arrow_lists", lambda rows: np.array(rows, dtype=np.uint8))
 
 
 def arrow_binary(folder: Path) -> Epochs:
-    """Read bytes, one value an image."""
+    """Read bytes, one value for each image."""
     return _arrow(folder / "arrow_binary", lambda rows: np.frombuffer(b"".join(rows), dtype=np.uint8))
 
 

@@ -1,8 +1,8 @@
-"""Ways to hand out shuffled batches, each opened from the folder that `feed_data.py` wrote: for `feed.py`.
+"""Ways to read shuffled batches from the folder that `feed_data.py` wrote: for `feed.py`.
 
-Run as a script, one way is measured in a process of its own: `feed_ways.py WAY FOLDER EPOCHS` prints JSON with the
-seconds to the first batch and of the first epoch, both from opening, the seconds of EPOCHS later epochs, and what an
-epoch that is not timed handed out.
+As a script it measures one way in its own process: `feed_ways.py WAY FOLDER EPOCHS` prints JSON with the seconds to the
+first batch and of the first epoch, both from opening, the seconds of EPOCHS later epochs, and the content of an epoch
+that is not timed.
 """
 
 import json
@@ -26,11 +26,11 @@ Epochs = Callable[[int], Batches]
 
 
 class Way(NamedTuple):
-    """A way to hand out batches.
+    """A way to read batches.
 
     Attributes:
-        name: as the table spells it.
-        open: from the folder to a function from the number of an epoch to its batches; None where it is not installed.
+        name: name in the table.
+        open: from the folder to a function from the number of an epoch to its batches; None if it is not installed.
         part: whether it runs on a part of the images, being slow.
     """
 

@@ -1,4 +1,4 @@
-"""Figures of `ingest.py`, each the median of its runs, beside its target where the issue sets one."""
+"""Figures of `ingest.py`, each the median of its runs, with its target, if there is one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Figure:
     Attributes:
         part: main, scale, noop or add.
         name: what was measured.
-        values: one a run.
+        values: one for each run.
         unit: s, images/s, MiB or x, a ratio.
         most: the target, if it is at most that much.
         least: the target, if it is at least that much.
@@ -33,14 +33,14 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """Whether the target is met; None without a target."""
         if self.most is not None:
             return self.value <= self.most
         return None if self.least is None else self.value >= self.least
 
 
 def seconds(part: str, name: str, values: Iterable[float], most: float | None = None) -> Figure:
-    """Make a figure of wall times, one a run."""
+    """Make a figure of wall times, one for each run."""
     return Figure(part, name, tuple(values), "s", most=most)
 
 
@@ -50,12 +50,12 @@ def ratio(upper: Figure, lower: Figure, name: str, *, most: float | None = None,
 
 
 def as_values(figure: Figure) -> dict[str, Any]:
-    """Spell a figure for JSON."""
+    """Return a figure as JSON values."""
     return {**vars(figure), "value": figure.value, "met": figure.met}
 
 
 def table(figures: Sequence[Figure]) -> list[str]:
-    """Lay figures out as lines, a heading a part."""
+    """Write figures as lines, with a heading for each part."""
     lines: list[str] = []
     for at, figure in enumerate(figures):
         if not at or figures[at - 1].part != figure.part:

@@ -1,11 +1,12 @@
-"""The whole flow beside the notebook's way: both in turn, each in processes of its own, as a ratio per step.
+"""Compare a whole build with the notebook's way, step by step. Both run in turn, each in its own processes.
 
     .venv/bin/python benchmarks/flow.py [--data DIR] [--runs N] [--json]
 
 The notebook's way (`notebook.py`) extracts, decodes file by file, pickles per class, finds overlap by MD5 and by the
 dense ratio, trains and plots. imagelake's steps (`steps.py`) are those of a build. Both read notMNIST_small as test and
-a sample of notMNIST_large as train; where these are not there, generated glyphs. Both must find the same, or the script
-tells what differs and ends with exit code 1. Figures are medians over the runs; imports are in the whole, in no step.
+a sample of notMNIST_large as train; if these are missing, generated glyphs. Both must find the same; otherwise
+the script prints the differences and the exit code is 1. Figures are medians over the runs. The whole includes imports;
+the steps do not.
 """
 
 import argparse
@@ -27,7 +28,7 @@ IMAGELAKE = Path(sys.executable).with_name("imagelake")
 GLYPHS = 4_000
 WAYS = ("notebook", "imagelake")
 
-# Row of the table: what each way does in it.
+# Rows of the table, and what each way does there.
 STEPS = {
     "read": ("extract, Pillow, pickle per class", "decode, hash, commit"),
     "overlap, exact": ("MD5 set", "clusters of exact"),
@@ -88,7 +89,7 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    """Run the bench; 1 where the two ways found different things."""
+    """Run the benchmark; return 1 if the two ways found different things."""
     options = _options()
     notebooks: list[Lap] = []
     lakes: list[Lap] = []
@@ -132,7 +133,7 @@ def _archives(folder: Path, work: Path) -> tuple[Sequence[Path], str]:
 
 
 def _notebook(archives: Sequence[Path], work: Path) -> Lap:
-    """Run the notebook's way from nothing, and once more on what it left."""
+    """Run the notebook's way from the start, and again with its files in place."""
     work.mkdir()
     command = [sys.executable, str(HERE / "notebook.py"), *map(str, archives), str(work)]
     first, again = run(command), run(command)
@@ -140,12 +141,12 @@ def _notebook(archives: Sequence[Path], work: Path) -> Lap:
 
 
 def _imagelake(archives: Sequence[Path], work: Path) -> Lap:
-    """Run imagelake's steps, then a build of another lake from the command line, and that once more."""
+    """Run imagelake's steps, then build another lake from the command line, and build it again."""
     train, test = (json.dumps(str(archive)) for archive in archives)
     for name in ("steps", "build"):
         (work / name).mkdir(parents=True)
         (work / name / "recipe.toml").write_text(RECIPE.format(train=train, test=test), encoding="utf-8")
-    # Not as a script: worker processes import a script once more, and with it all that it imports.
+    # Not as a script: worker processes import a script again, with everything that it imports.
     code = "import steps; steps.main()"
     steps = run([sys.executable, "-c", code, str(work / "steps" / "recipe.toml")], HERE)
     command = [str(IMAGELAKE), "build", str(work / "build" / "recipe.toml")]
@@ -168,7 +169,7 @@ def _rows(notebooks: Sequence[Lap], lakes: Sequence[Lap]) -> list[Row]:
 
 
 def _differences(notebooks: Sequence[Lap], lakes: Sequence[Lap]) -> list[str]:
-    """Tell what a run found otherwise than the first one did."""
+    """List the results of a run that differ from those of the first."""
     wanted = notebooks[0].found
     return [
         f"{name}: {wanted[name]} by the notebook's way, {lap.found[name]} in run {number} of {way}"

@@ -1,4 +1,4 @@
-"""Generated archives for `ingest.py`, kept between runs: half an hour of benches should not draw them again."""
+"""Generated archives for `ingest.py`, kept between runs."""
 
 import sys
 from pathlib import Path
@@ -22,8 +22,7 @@ class Glyphs(NamedTuple):
 def glyphs(folder: Path, rows: int) -> Glyphs:
     """Find or draw archives of `rows` train files and notMNIST's share of test files, and read them once.
 
-    They are complete where their folder has its name. Read once, they are in the page cache, which is where every way
-    finds them.
+    They are complete if their folder has its final name. After one read they are in the page cache for every way.
     """
     kept = folder / f"glyphs-{rows}-seed-{SEED}"
     if not kept.exists():

@@ -1,4 +1,4 @@
-"""Ingest at the speed of the machine: imagelake beside a plain script, a Pillow pool and the notebook's way.
+"""Ingest: compare imagelake with a plain script, a Pillow pool and the notebook's way.
 
     .venv/bin/python benchmarks/ingest.py [--only main|scale|noop|add] [--rows N] [--runs N] [--data DIR] [--json]
 
@@ -7,14 +7,15 @@ From generated glyphs in a tar.gz, drawn once into DIR (about 1.6 GB and five mi
 - main: the same archive by four ways, interleaved, each in processes of its own and timed whole: `imagelake build` from
   the command line into an empty lake, also up to the commit of images and index with the keys of three rules;
   `yardstick.py`; `pillow_pool.py`; `notebook_read.py`. All must agree on images, rejects and content hashes.
-- scale: builds of about a fifth, of N and of four times N files; peak memory is of runs of their own, as looking costs.
-- noop: the same build again, with nothing to do, and what of that is imports.
-- add: the small test part added to the lake of N, beside the same part into an empty lake.
+- scale: builds of about a fifth, of N and of four times N files; peak memory is measured in
+  separate runs, because measuring takes time.
+- noop: the same build again, with nothing to do, and the time of its imports.
+- add: the small test part added to the lake of N, compared with the same part into an empty lake.
 
 Before anything is timed, all ways run once on a small set and every archive is read once: the page cache is warm for
-all. Lakes and extracted files (5 GB) go to a temporary folder that is removed at the end; between two runs let ext4
-rest for five minutes (see `race`), or say TMPDIR=/dev/shm, which favours the ways that extract. Figures are medians,
-ratios are of medians; targets are those of 529,114 files on two cores. Ends with exit code 1 where something differs.
+all. Lakes and extracted files (5 GB) go to a temporary folder that is removed at the end; between two runs wait
+five minutes for ext4 (see `race`), or set TMPDIR=/dev/shm, which favours the ways that extract. Figures are medians,
+and ratios are of medians; targets are for 529,114 files on two cores. The exit code is 1 if the results differ.
 """
 
 import argparse
@@ -39,7 +40,7 @@ Shown = tuple[list[Figure], list[str]]
 
 
 def main() -> int:
-    """Run the bench; 1 where a way found something else, or a build did something else, than it should."""
+    """Run the benchmark; return 1 if a way found, or a build did, something unexpected."""
     options = _options()
     about = {
         "rows": options.rows,
@@ -56,7 +57,7 @@ def main() -> int:
         if options.json:
             json.dump({**about, "figures": [*map(as_values, figures)], "differences": differences}, sys.stdout)
             sys.stdout.write("\n")
-        sys.stdout.flush()  # removing what was extracted takes a while
+        sys.stdout.flush()  # deleting the extracted files takes a while
     sys.stderr.writelines(f"bench: {line}\n" for line in differences)
     return 1 if differences else 0
 

@@ -1,4 +1,4 @@
-"""Four ways from one tar.gz to rows, each in processes of its own, and whether they found the same: for `ingest.py`."""
+"""Four ways from one tar.gz to rows, each in its own processes, and a comparison of their results: for `ingest.py`."""
 
 import json
 import os
@@ -23,10 +23,10 @@ class Lap(NamedTuple):
     """One way, once.
 
     Attributes:
-        seconds: by what they are of.
+        seconds: by step.
         images: how many it read.
         rejects: the files it could not read, as label/name, sorted.
-        hashes: (path, content_hash) of every image; None where the way hashes nothing.
+        hashes: (path, content_hash) of every image; None if the way computes no hashes.
     """
 
     seconds: dict[str, float]
@@ -70,8 +70,8 @@ SLOW: tuple[Way, ...] = (pillow_pool, notebook)
 def race(drawn: Glyphs, runs: int, slow_runs: int, work: Path) -> tuple[list[Figure], list[str]]:
     """Run the fast ways in turn, then the slow ones in turn; return the figures and what differed.
 
-    What the slow ways extract stays in `work`, whose owner removes it when nothing is timed any more: for five minutes
-    ext4 steps over the inodes of deleted files one by one, and extracting after a removal takes many times as long.
+    The files that the slow ways extract stay in `work`. The caller deletes them after all timing: for five minutes
+    after a deletion, ext4 skips the inodes of deleted files one by one, and extracting takes many times as long.
     """
     laps: dict[str, list[dict[str, float]]] = {way.__name__: [] for way in (*FAST, *SLOW)}
     differences: list[str] = []
@@ -122,7 +122,7 @@ def _speed(figure: Figure, rows: int) -> Figure:
 
 
 def _differences(lap: Lap, first: Lap, rows: int) -> list[str]:
-    """Tell what a lap found otherwise than the first one did, or than there is."""
+    """List the results of a lap that differ from those of the first, or from the truth."""
     found = []
     if lap.images + len(lap.rejects) != rows:
         found.append(f"{lap.images} images and {len(lap.rejects)} rejects of {rows} files")

@@ -1,4 +1,4 @@
-"""imagelake's side of `ingest.py`: builds from the command line, and what they leave."""
+"""imagelake's side of `ingest.py`: builds from the command line, and the content of their lakes."""
 
 import json
 import os
@@ -36,8 +36,8 @@ class Build(NamedTuple):
     Attributes:
         seconds: of the whole command.
         committed: seconds from its start until the last commit to images and index was on disk.
-        megabytes: peak memory of its processes; not a number where nobody looked.
-        told: what the command says it did.
+        megabytes: peak memory of its processes; NaN if it was not measured.
+        told: output of the command.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ class Build(NamedTuple):
 
 
 def write_recipe(folder: Path, sources: Sequence[Path], rules: Sequence[str] = RULES, more: str = "") -> Path:
-    """Write the recipe of a lake in `folder`; an archive's split is its name."""
+    """Write the recipe of a lake in `folder`; the split of an archive is its file name."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
         _SOURCE.format(uri=json.dumps(str(file)), split=json.dumps(file.name.partition(".")[0])) for file in sources
@@ -63,12 +63,12 @@ def write_recipe(folder: Path, sources: Sequence[Path], rules: Sequence[str] = R
 
 
 def command(recipe: Path) -> list[str]:
-    """Spell the command that builds a recipe."""
+    """Return the command that builds a recipe."""
     return [str(IMAGELAKE), "build", str(recipe), "--json"]
 
 
 def build(recipe: Path, *, memory: bool = False) -> Build:
-    """Run a build, after what earlier work left to be written is on disk."""
+    """Flush earlier writes to disk, then run a build."""
     os.sync()
     started = time.time()
     ran = run(command(recipe), memory=memory)
@@ -76,7 +76,7 @@ def build(recipe: Path, *, memory: bool = False) -> Build:
 
 
 def _committed(lake: Path) -> float:
-    """When images and index were committed: the younger of their last commits, by the clock of the file system."""
+    """Return the time of the last commit to images and index, by the clock of the file system."""
     logs = [file for name in ("images", "index") for file in (lake / name / "_delta_log").glob("*.json")]
     return max(file.stat().st_mtime for file in logs)
 

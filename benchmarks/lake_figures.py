@@ -1,4 +1,4 @@
-"""imagelake beside itself, for `ingest.py`: more images, nothing to do, and one source more."""
+"""Builds of imagelake for `ingest.py`: more images, nothing to do, and one more source."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ for name in sys.argv[1:]:
 
 
 def scale(sizes: Sequence[Glyphs], runs: int) -> tuple[list[Figure], list[str]]:
-    """Build lakes of several sizes in turn, the middle one being the issue's; once more each with an eye on memory."""
+    """Build lakes of several sizes in turn, then each again to measure memory."""
     builds = [[_fresh(drawn) for drawn in sizes] for _ in range(runs)]
     peaks = [
         Figure(
@@ -57,7 +57,7 @@ def scale(sizes: Sequence[Glyphs], runs: int) -> tuple[list[Figure], list[str]]:
 
 
 def noop(recipe: Path, runs: int) -> tuple[list[Figure], list[str]]:
-    """Build again what is built; then only import, in a process of its own, what that build imports."""
+    """Build a finished lake again; then time the imports of that build in a separate process."""
     again = [build(recipe) for _ in range(runs)]
     names = _imported(recipe)
     alone = [run([sys.executable, "-c", _IMPORTS, *names], memory=False).seconds for _ in range(runs)]
@@ -105,7 +105,7 @@ def _ratios(sizes: Sequence[Glyphs], wholes: Sequence[Figure], peaks: Sequence[F
 
 
 def _imported(recipe: Path) -> list[str]:
-    """Name every module that a build with nothing to do imports, in the order in which they are ready."""
+    """List every module that a build with nothing to do imports, in the order in which their import ends."""
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", *command(recipe)], check=True, capture_output=True, text=True
     )

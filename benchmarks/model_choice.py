@@ -1,6 +1,6 @@
-"""What both sides of `models.py` must agree on."""
+"""Settings that both sides of `models.py` share."""
 
-# The class that models of two classes look for, by position: digit 5, letter F.
+# The positive class of models of two classes, by position: digit 5, letter F.
 POSITIVE = 5
 # The svm's C: given, so that both sides make one fit and no search.
 STRENGTH = 2**-5

@@ -1,7 +1,7 @@
-"""The models in imagelake: from opening a lake that was built to the scored model.
+"""The models in imagelake: from opening a finished lake to the scored model.
 
-Run by `models.py` in a process of its own: `model_lake.py MODEL FOLDER` prints seconds and accuracy as JSON. What
-the model needs is imported before the clock starts.
+Run by `models.py` in its own process: `model_lake.py MODEL FOLDER` prints seconds and accuracy as JSON. The
+imports of the model are not timed.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The models as a notebook writes them: arrays out of a pickle, scaled, and the library called directly.
 
-Run by `models.py` in a process of its own: `model_plain.py MODEL FOLDER` prints seconds and accuracy as JSON. What the
-model needs is imported before the clock starts.
+Run by `models.py` in its own process: `model_plain.py MODEL FOLDER` prints seconds and accuracy as JSON. The
+imports of the model are not timed.
 """
 
 import json
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.float32]
 Labels = NDArray[np.int64]
-# Trained on pixels and labels, it says what other pixels are.
+# From pixels, labels and other pixels to the predicted labels of the others.
 Answers = Callable[[Pixels, Labels, Pixels], Labels]
 
 
@@ -50,7 +50,7 @@ def softmax_sgd(pixels: Pixels, labels: Labels, asked: Pixels) -> Labels:
 
 
 def sgd_binary(pixels: Pixels, labels: Labels, asked: Pixels) -> Labels:
-    """Fit the class or not on raw pixels."""
+    """Fit one class against the rest on raw pixels."""
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415 - only the model that is asked for
 
     said: Labels = SGDClassifier(random_state=0).fit(pixels, labels == POSITIVE).predict(asked)
@@ -58,12 +58,12 @@ def sgd_binary(pixels: Pixels, labels: Labels, asked: Pixels) -> Labels:
 
 
 def never(_pixels: Pixels, _labels: Labels, asked: Pixels) -> Labels:
-    """Say no."""
+    """Predict that no image is of the class."""
     return np.zeros(len(asked), np.int64)
 
 
 def svm_linear(pixels: Pixels, labels: Labels, asked: Pixels) -> Labels:
-    """Fit at a given C and ask libsvm."""
+    """Fit at a given C, and predict with libsvm."""
     from sklearn.svm import SVC  # noqa: PLC0415 - only the model that is asked for
 
     said: Labels = SVC(kernel="linear", C=STRENGTH).fit(pixels, labels).predict(asked)
@@ -140,5 +140,5 @@ def run(model: str, folder: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     import_module(IMPORTS[sys.argv[1]])
-    warnings.simplefilter("ignore")  # logistic regression stops at its iterations, as the notebook does
+    warnings.simplefilter("ignore")  # logistic regression stops at its maximum of iterations, as in the notebook
     json.dump(run(sys.argv[1], Path(sys.argv[2])), sys.stdout)

@@ -1,11 +1,11 @@
-"""Every model beside itself in a notebook: seconds from stored data to the scored model, and accuracies.
+"""Compare every model with the same model in a notebook: seconds from stored data to the scored model, and accuracy.
 
     .venv/bin/python benchmarks/models.py [--only MODEL] [--size N] [--data DIR] [--json]
 
 The notebook's way (`model_plain.py`) loads a pickle of arrays, scales all of it and calls scikit-learn, numpy or torch
 itself. imagelake (`model_lake.py`) opens a lake that was built before, reads its arrays and fits by
 `pipeline.baselines`, as a build does. Both have the same pictures in the same order, on real MNIST, or on generated
-glyphs where that is not there. Each runs in a process of its own, one after the other; imports are before the clock.
+glyphs if that is missing. Each runs in its own process, one after the other; imports are not timed.
 The svm's C is given. Seconds are of single runs: all of MNIST takes a quarter of an hour.
 """
 
@@ -75,12 +75,12 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """imagelake's seconds over the notebook's: 1 where the lake adds nothing."""
+        """imagelake's seconds divided by the notebook's."""
         return self.imagelake.seconds / self.notebook.seconds
 
 
 def main() -> None:
-    """Run the bench."""
+    """Run the benchmark."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="imagelake-bench-") as folder:
         work = Path(folder)
@@ -112,7 +112,7 @@ def _can(model: str) -> bool:
 
 
 def _build(folder: Path, work: Path, size: int | str) -> str:
-    """Build the lake; tell what is in it."""
+    """Build the lake; return a description of its content."""
     if folder.exists():
         told = "MNIST"
         sources = [
@@ -134,7 +134,7 @@ def _build(folder: Path, work: Path, size: int | str) -> str:
 
 
 def _pickle(work: Path) -> int:
-    """Pickle what the notebook starts from, in the order of the lake; tell how many training images there are."""
+    """Pickle the input of the notebook, in the order of the lake; return the number of training images."""
     lake = Lake(work / "lake")
     train, test = (lake.arrays("main", role) for role in ("train", "test"))
     with (work / "arrays.pickle").open("wb") as stream:

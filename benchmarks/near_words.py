@@ -1,7 +1,7 @@
-"""Measure the join of near words against numpy brute force: `near_words.py hashes.npy [--rows N ...] [--bits D ...]`.
+"""Compare the Hamming join with brute force in numpy: `near_words.py hashes.npy [--rows N ...] [--bits D ...]`.
 
-Brute force compares every pair, in pieces that fit the cache, in as many threads as there are cores. Given pictures
-instead of hashes, (n, height, width, channels) uint8, it hashes them first.
+Brute force compares every pair, in pieces that fit the cache, with one thread per core. Pictures, (n, height, width,
+channels) uint8, instead of hashes are hashed first.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _ROWS = 256
 
 
 def brute_force(words: Words, distance: int) -> int:
-    """Count near pairs by comparing them all."""
+    """Count near pairs by comparing all pairs."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return sum(pool.map(partial(_rows, words, distance), range(0, len(words), _ROWS)))
 
@@ -44,12 +44,12 @@ def _rows(words: Words, distance: int, first: int) -> int:
 
 
 def by_tables(words: Words, distance: int) -> int:
-    """Count near pairs as the join hands them out."""
+    """Count the near pairs that the join finds."""
     return sum(len(bits) for _, _, bits in hamming_join(words, None, distance))
 
 
 def main() -> None:
-    """Print a line a measurement: seconds by the clock, and of all cores together."""
+    """Print a line for each measurement: wall time, and CPU time of all cores."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("words", type=Path)
     asked.add_argument("--hash", choices=HASHES, default="dct")

@@ -1,10 +1,10 @@
-"""The yardstick: notMNIST the way the notebooks do it, as one script.
+"""notMNIST as in the notebooks, as one script: the reference of the benchmarks.
 
 It follows the first assignment of Udacity's deep learning course (`1_notmnist.ipynb` in TensorFlow's examples), step by
-step and with its own ideas of reuse: what is extracted or pickled already is not made again. Where the notebook leaves
-the answer to the reader (overlap, sanitizing, the classifier), it takes what the published solutions do.
+step, and reuses extracted and pickled files as it does. Where the notebook asks the reader to write code (overlap,
+sanitizing, the classifier), this script does what the published solutions do.
 
-Run by `flow.py` in a process of its own: `notebook.py TRAIN.tar.gz TEST.tar.gz FOLDER` prints seconds by step and
+Run by `flow.py` in its own process: `notebook.py TRAIN.tar.gz TEST.tar.gz FOLDER` prints seconds by step and
 what was found, as JSON.
 
 References:
@@ -47,7 +47,7 @@ class Dataset(NamedTuple):
 
 
 def extract(archive: Path, work: Path) -> Path:
-    """Extract an archive unless that was done; return the folder of its class folders."""
+    """Extract an archive, unless it is extracted already; return the folder of its class folders."""
     target = work / archive.name.removesuffix(".tar.gz")
     if not target.exists():
         with tarfile.open(archive) as tar:
@@ -56,7 +56,7 @@ def extract(archive: Path, work: Path) -> Path:
 
 
 def load_letter(folder: Path) -> tuple[Pictures, list[str]]:
-    """Read one class, file by file, into an array made beforehand."""
+    """Read one class, file by file, into a preallocated array."""
     files = list(folder.iterdir())
     pictures = np.ndarray((len(files), SIDE, SIDE), dtype=np.float32)
     count, skipped = 0, []
@@ -64,13 +64,13 @@ def load_letter(folder: Path) -> tuple[Pictures, list[str]]:
         try:
             pictures[count] = (np.asarray(Image.open(file)).astype(float) - DEPTH / 2) / DEPTH
             count += 1
-        except (OSError, SyntaxError, ValueError):  # unreadable, Pillow's word for a broken PNG, another shape
+        except (OSError, SyntaxError, ValueError):  # unreadable; Pillow's error for a broken PNG; another shape
             skipped.append(f"{folder.name}/{file.name}")
     return pictures[:count], skipped
 
 
 def pickle_letters(root: Path) -> tuple[list[Path], list[str]]:
-    """Pickle every class unless that was done; return the pickles and the files that could not be read."""
+    """Pickle every class, unless the pickles exist; return the pickles and the files that could not be read."""
     made, skipped = [], []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         file = folder.with_suffix(".pickle")
@@ -84,7 +84,7 @@ def pickle_letters(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def merge(files: list[Path], chance: np.random.RandomState, valid: int = 0) -> tuple[Dataset, Dataset]:
-    """Load the classes, shuffle each, share `valid` rows out evenly; the rest is the first dataset."""
+    """Load the classes and shuffle each. Returns the rest, then `valid` rows with equal shares of the classes."""
     rest, held = [], []
     for label, file in enumerate(files):
         with file.open("rb") as stream:
@@ -104,7 +104,7 @@ def _joined(parts: list[Dataset], chance: np.random.RandomState) -> Dataset:
 
 
 def seen_by_md5(pictures: Pictures, *others: Pictures) -> NDArray[np.bool_]:
-    """Tell which pictures occur, byte for byte, in the others."""
+    """Return which pictures occur, byte for byte, in the others."""
     known = {_md5(picture) for other in others for picture in other}
     return np.array([_md5(picture) in known for picture in pictures])
 
@@ -114,7 +114,7 @@ def _md5(picture: Pictures) -> bytes:
 
 
 def seen_by_ratio(pictures: Pictures, *others: Pictures) -> NDArray[np.bool_]:
-    """Tell which pictures have inner(X, Y) / inner(|X|, |Y|) >= 1 with one of the others, a block of rows at a time."""
+    """Return which pictures have inner(X, Y) / inner(|X|, |Y|) >= 1 with one of the others, block by block."""
     flagged = np.zeros(len(pictures), dtype=bool)
     for other in others:
         y = other.reshape(len(other), -1)
@@ -126,7 +126,7 @@ def seen_by_ratio(pictures: Pictures, *others: Pictures) -> NDArray[np.bool_]:
 
 
 def train_and_score(train: Dataset, test: Dataset, kept: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Fit at every size; accuracy by size on the test set as it was, as it is sanitized, and on what overlapped."""
+    """Fit at every size; return the accuracy by size on the original and the sanitized test set, and on the overlap."""
     x, tests = train.pictures.reshape(len(train.labels), -1), test.pictures.reshape(len(test.labels), -1)
     scores = {}
     for size in [*TRAIN_SIZES, len(x)]:
@@ -138,7 +138,7 @@ def train_and_score(train: Dataset, test: Dataset, kept: NDArray[np.bool_]) -> d
 
 
 def plot_samples(data: Dataset, file: Path) -> None:
-    """Plot ten pictures a class to PNG."""
+    """Plot ten pictures of each class to PNG."""
     classes = np.unique(data.labels)
     figure, axes = plt.subplots(len(classes), 10, figsize=(10, len(classes)))
     for row, label in zip(axes, classes, strict=True):
@@ -149,7 +149,7 @@ def plot_samples(data: Dataset, file: Path) -> None:
 
 
 def run(train_archive: Path, test_archive: Path, work: Path) -> dict[str, Any]:
-    """Do it all in order; return seconds by step and what was found."""
+    """Run all steps in order; return seconds by step and the results."""
     watch, chance, saved = Stopwatch(), np.random.RandomState(133), work / "notMNIST.pickle"
     with watch("read"):
         roots = [extract(archive, work) for archive in (train_archive, test_archive)]

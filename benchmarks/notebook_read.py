@@ -1,8 +1,8 @@
 """Only the reading of `notebook.py`, for `ingest.py`: extract with tarfile, then Pillow file by file, a pickle a class.
 
-Run by `ingest.py` in a process of its own: `notebook_read.py ARCHIVE.tar.gz FOLDER` prints the number of images, the
-files that were skipped and the seconds of both steps, as JSON. The imports do not count: the notebook needs most of
-them later.
+Run by `ingest.py` in its own process: `notebook_read.py ARCHIVE.tar.gz FOLDER` prints the number of images, the
+files that were skipped and the seconds of both steps, as JSON. Imports are not timed, because the notebook needs
+most of them later.
 """
 
 import json
@@ -16,7 +16,7 @@ from stopwatch import Stopwatch
 
 
 def run(archive: Path, folder: Path) -> dict[str, Any]:
-    """Extract and pickle; count what the pickles hold, which does not count as time."""
+    """Extract and pickle; then count the pictures in the pickles, which is not timed."""
     watch = Stopwatch()
     with watch("extract"):
         root = extract(archive, folder)

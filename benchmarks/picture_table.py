@@ -1,4 +1,4 @@
-"""Pictures of 28x28 as a Parquet file: what the yardstick and the Pillow pool of `ingest.py` write and tell."""
+"""Pictures of 28x28 as a Parquet file: the output of `yardstick.py` and `pillow_pool.py`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 SIDE = 28
-# What is hashed in front of the pixels, as in the lake: height, width, channels.
+# Hashed before the pixels, as in the lake: height, width, channels.
 _SHAPE = np.array([SIDE, SIDE, 1], "<u4").view(np.uint8)
 _SCHEMA = pa.schema(
     [("path", pa.string()), ("label", pa.string()), ("pixels", pa.binary(SIDE * SIDE)), ("content_hash", pa.binary(16))]
@@ -18,14 +18,14 @@ _SCHEMA = pa.schema(
 
 
 class Made(NamedTuple):
-    """How many pictures were written, and the files that were skipped."""
+    """Number of pictures that were written, and the skipped files."""
 
     images: int
     rejects: list[str]
 
 
 def blank(count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Make room for pictures: rows to hash, (n, 796), and the pictures inside them, (n, 28, 28)."""
+    """Allocate pictures: rows to hash, (n, 796), and the pictures inside them, (n, 28, 28)."""
     rows = np.empty((count, len(_SHAPE) + SIDE * SIDE), np.uint8)
     rows[:, : len(_SHAPE)] = _SHAPE
     return rows, rows[:, len(_SHAPE) :].reshape(-1, SIDE, SIDE)
@@ -52,6 +52,6 @@ def write_pictures(file: Path, paths: Sequence[str], rows: NDArray[np.uint8], ha
 
 
 def together(made: Iterable[Made]) -> Made:
-    """Add up what the parts of the work made."""
+    """Add up the results of the parts of the work."""
     parts = list(made)
     return Made(sum(part.images for part in parts), sorted(path for part in parts for path in part.rejects))

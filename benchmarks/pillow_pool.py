@@ -1,10 +1,10 @@
 """The usual script, for `ingest.py`: the `tar` command extracts, two processes decode with Pillow in chunks of files.
 
-Each worker hashes with xxh3-128 and writes a zstd Parquet file a chunk, so that no pixels go between processes. The
-`tar` command, because Python's tarfile takes two to three times as long to extract as many small files.
+Each worker hashes with xxh3-128 and writes a zstd Parquet file a chunk, so that no pixels go between processes. It uses
+the `tar` command, because Python's tarfile takes two to three times as long to extract as many small files.
 
-Run by `ingest.py` in a process of its own: `pillow_pool.py ARCHIVE.tar.gz FOLDER` prints the number of images, the
-files that were skipped and the seconds of the extraction, as JSON. It counts whole, imports included.
+Run by `ingest.py` in its own process: `pillow_pool.py ARCHIVE.tar.gz FOLDER` prints the number of images, the
+files that were skipped and the seconds of the extraction, as JSON. Its whole time counts, with imports.
 """
 
 import json
@@ -57,7 +57,7 @@ def write(root: Path, folder: Path, chunk: Chunk) -> Made:
         try:
             with Image.open(file) as image:
                 pictures[count] = np.asarray(image)
-        except (OSError, SyntaxError, ValueError):  # unreadable, Pillow's word for a broken PNG, another shape
+        except (OSError, SyntaxError, ValueError):  # unreadable; Pillow's error for a broken PNG; another shape
             bad.append(file[prefix:])
             continue
         good.append(file[prefix:])

@@ -1,9 +1,9 @@
-"""The recipes of the classic notebooks, run whole, and their published figures beside ours.
+"""Build the recipes of the classic notebooks, and print the published figures and ours.
 
     .venv/bin/python benchmarks/published.py [--only NAME] [--work DIR] [--json]
 
 MNIST and the digits of the digit-recognizer competition (its 42,000 rows are MNIST's) are the real ones of
-`../shared/data`. The large archive of notMNIST is not there: its recipes run on real letters, a sample of 3,493 of it
+`../shared/data`. The large archive of notMNIST is missing: its recipes run on real letters, a sample of 3,493 of it
 as train and the whole small archive as test, at the train sizes that this allows, and on generated glyphs of full size,
 which are other letters in other faces, so that their accuracies say nothing about notMNIST. Takes about half an hour.
 """
@@ -34,11 +34,11 @@ Values = dict[str, Any]
 
 
 class Claim(NamedTuple):
-    """A published figure, and which rows of scores stand beside it.
+    """A published figure, and the rows of scores to compare with it.
 
     Attributes:
-        what: in words.
-        published: the figures, in the order of `rows`; empty where none was published.
+        what: description.
+        published: the figures, in the order of `rows`; empty if none was published.
         rows: picks the rows, in order.
     """
 
@@ -138,7 +138,7 @@ DATA: dict[str, list[tuple[str, Callable[[Values, Path], Values]]]] = {
 
 
 def figures(name: str, work: Path) -> Iterator[dict[str, Any]]:
-    """Build a recipe on all data there is for it, and read what it published."""
+    """Build a recipe on all available data, and read its scores."""
     for data, place in DATA[name]:
         values = place(tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8")), work)
         with TemporaryDirectory(dir=work) as folder:

@@ -1,10 +1,10 @@
-"""What an image costs as lakes grow: builds of generated glyphs, by stage: time, memory, tasks, and bytes by table.
+"""The cost of an image as lakes grow: time, memory and tasks by stage, and bytes by table, of builds of glyphs.
 
     python benchmarks/scale.py [--sizes 500000 2000000 10000000] [--data DIR] [--json FILE]
 
-docs/benchmarks/scaling.md derives from its tables what a billion images cost. Archives are drawn once and kept;
+docs/benchmarks/scaling.md estimates the cost of a billion images from its tables. Archives are drawn once and kept;
 lakes are deleted.
-The largest lake needs about 1 KB of disk an image, with its archive.
+The largest lake needs about 1 KB of disk for each image, with its archive.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from glyph_data import glyphs
 from lake_builds import RULES, write_recipe
 from watched import tree_megabytes
 
-# Of a split: at most so many images train a baseline, so that the table shows what grows with the lake.
+# Most training images of the baseline, so that the table shows the costs that grow with the lake.
 _MORE = """
 [[split]]
 name = "main"
@@ -43,13 +43,13 @@ _LOOK_EVERY = 0.5
 
 
 class Stage(NamedTuple):
-    """What a stage took.
+    """The cost of a stage.
 
     Attributes:
-        name: as the progress bar calls it.
+        name: name in the progress bar.
         seconds: wall time.
         megabytes: highest memory of all processes while it ran (PSS).
-        tasks: how many the engine got.
+        tasks: number of tasks of the engine.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Scaled(NamedTuple):
 
 
 def measure(data: Path, rows: int) -> Scaled:
-    """Build a lake of so many glyphs and their test part, and measure it."""
+    """Build a lake of a number of glyphs and their test part, and measure it."""
     drawn = glyphs(data, rows)
     with tempfile.TemporaryDirectory(dir=data) as folder:
         recipe = write_recipe(Path(folder), [drawn.train, drawn.test], RULES, _MORE)
@@ -88,7 +88,7 @@ def measure(data: Path, rows: int) -> Scaled:
 
 
 def _merged(stages: Sequence[Stage]) -> list[Stage]:
-    """Put stages of one name together."""
+    """Combine stages of the same name."""
     found: dict[str, Stage] = {}
     for stage in stages:
         old = found.get(stage.name, Stage(stage.name, 0.0, 0.0, 0))
@@ -118,7 +118,7 @@ def _watched(command: Sequence[str]) -> tuple[dict[str, Any], list[tuple[float, 
 
 
 def report(scaled: Scaled) -> list[str]:
-    """Lay out a build: by stage, and by table."""
+    """Format the costs of a build, by stage and by table."""
     million = scaled.images / 1e6
     lines = [f"\n{scaled.images:,} images from {scaled.sources / 1e6:,.0f} MB of archives"]
     lines.append(f"  {'stage':<28}{'s':>8}{'s / million':>13}{'MB':>8}{'tasks':>8}")

@@ -1,6 +1,6 @@
-"""One build of `scale.py`, in a process of its own: when each stage began, and how many tasks its engine got.
+"""One build of `scale.py` in its own process: the start of each stage and its number of tasks.
 
-`main` takes a recipe and prints JSON. The build is the real one; only its progress bar and its engine are listened to.
+`main` takes a recipe and prints JSON. The build is the real one; only its progress bar and its engine are wrapped.
 """
 
 import json
@@ -24,15 +24,15 @@ TASKS: Counter[str] = Counter()
 
 
 class Noted(Progress):
-    """A bar that notes when each stage began."""
+    """A bar that records when each stage begins."""
 
     def stage(self, title: str, total: int | None = None, *, rejects: bool = False) -> None:
-        """Note it."""
+        """Record it."""
         STAGES.append((title, time.time()))
         super().stage(title, total, rejects=rejects)
 
     def step(self, title: str) -> None:
-        """Note it."""
+        """Record it."""
         STAGES.append((title, time.time()))
         super().step(title)
 
@@ -44,7 +44,7 @@ class Counting:
         self._engine = flow.local_engine()
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-        """Count, and hand on."""
+        """Count the items, and call the engine."""
         yield from self._engine.map(function, self._counted(items))
 
     def _counted(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -57,7 +57,7 @@ class Counting:
 
 
 def main() -> None:
-    """Build, and print what was noted."""
+    """Build, and print the records."""
     setattr(flow, "Progress", Noted)  # noqa: B010 - the bench listens
     recipe = read_recipe(Path(sys.argv[1]))
     STAGES.append(("look at the sources", time.time()))

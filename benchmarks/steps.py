@@ -1,6 +1,6 @@
-"""The same in imagelake: the steps of `pipeline.builder.build.build` in one process, each timed.
+"""The steps of `pipeline.builder.build.build` in one process, each timed.
 
-Run by `flow.py` in a process of its own: `main` takes a recipe and prints seconds by step and what was found, as JSON.
+Run by `flow.py` in its own process: `main` takes a recipe and prints seconds by step and the results, as JSON.
 """
 
 import json
@@ -33,7 +33,7 @@ from pipeline.recipe import Recipe, read_recipe
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
-    """Build a new lake in the order of `build`; return seconds by step and what was found."""
+    """Build a new lake in the order of `build`; return seconds by step and the results."""
     with registered(recipe.root) as writer, transaction(writer) as lake:
         return _run(recipe, lake)
 
@@ -50,7 +50,7 @@ def _run(recipe: Recipe, lake: Transaction) -> dict[str, Any]:
         with Progress("decode") as progress:
             commit_sources(lake, decode_sources(Job(writer, recipe.decode, recipe.dedup.rules), plan, engine, progress))
         commit(index_images(lake.snapshot, writer, recipe.dedup.rules, engine))
-    # A build clusters by all rules in one commit; here each has its own, to stand beside its counterpart.
+    # A build clusters by all rules in one commit; here each rule has its own, to be timed alone.
     for position, rule in enumerate(recipe.dedup.rules, start=1):
         with watch(f"overlap, {rule}"):
             commit(cluster_images(lake.snapshot, writer, recipe.dedup.rules[:position])[1])

@@ -1,19 +1,19 @@
-"""`imagelake verify` beside reading the same bytes with pyarrow, and beside computing the same hashes.
+"""Compare `imagelake verify` with reading the same bytes with pyarrow, and with computing the same hashes.
 
     .venv/bin/python benchmarks/verify.py [--rows N] [--runs N] [--data DIR] [--lake DIR] [--json]
 
-A lake of generated glyphs under the rules exact, sign and maxpool:4, built once into a temporary folder (or found in
-DIR, and left there). Then, in turn, each in processes of its own and timed whole:
+A lake of generated glyphs with the rules exact, sign and maxpool:4 is built once into a temporary folder (or into DIR,
+where it is kept). Then these run in turn, each in its own processes, and their whole time counts:
 
-- `imagelake verify`, on every core and with one worker; how much memory its processes hold is looked at in runs of
-  their own, as looking costs;
-- pyarrow: all Parquet files that the newest release names, every row group and column, decompressed, and nothing done
-  with them: in one process and thread, in one process and a thread a core, and in a process a core, whichever is best;
-- hashes: content hashes, ids, sums and keys of the three rules, of pixels that are in memory, in one process. Only the
-  hashing is timed, not the reading before.
+- `imagelake verify`, on every core and with one worker; its memory is measured in separate runs,
+  because measuring takes time;
+- pyarrow: all Parquet files that the newest release names, every row group and column, decompressed and dropped: the
+  fastest of one process and thread, one process with a thread per core, and one process per core;
+- hashes: content hashes, ids, sums and keys of the three rules, of pixels in memory, in one process. Reading them
+  is not timed.
 
-The page cache is warm for all. CPU seconds are told besides: wall times mean little where others use the machine. Ends
-with exit code 1 where verify finds a fault, or not as many images as there are.
+The page cache is warm for all. CPU seconds are printed too, because wall times mean little on a shared machine. The
+exit code is 1 if verify finds a fault, or a wrong number of images.
 """
 
 import argparse
@@ -42,7 +42,7 @@ READINGS = ("one thread", "threads", "processes")
 
 
 def main() -> int:
-    """Run the bench, or, where told to, one of the ways that it times."""
+    """Run the benchmark, or the one way that the arguments name."""
     options = _options()
     if options.way:
         return _way(options.way, options.lake)
@@ -104,7 +104,7 @@ def _measure(lake: Path, runs: int) -> tuple[list[Figure], list[str]]:
 
 
 def _cpu() -> float:
-    """Tell the CPU seconds of commands that ended; of more than one worker, theirs are not among them."""
+    """Return the CPU seconds of ended commands; those of several workers are not included."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -159,7 +159,7 @@ def _way(name: str, lake: Path) -> int:
         with ThreadPoolExecutor(CORES) as threads:
             rows = sum(threads.map(_read, names))
     elif name == "processes":
-        # Not fork: reading the lake's log left threads behind.
+        # Not fork: threads that read the lake's log still run.
         with ProcessPoolExecutor(CORES, get_context("forkserver")) as pool:
             rows = sum(pool.map(_read, names, chunksize=4))
     else:
@@ -175,7 +175,7 @@ def _read(name: str) -> int:
 
 
 def _hash(names: Sequence[str]) -> float:
-    """Hash the pixels of all images, a row group at a time; tells for how long."""
+    """Hash the pixels of all images, one row group at a time; return the seconds."""
     from pipeline.arrow_binary import from_binary  # noqa: PLC0415
     from pipeline.dedup.rules import parse_rule  # noqa: PLC0415
     from pipeline.hashing import content_hashes, image_ids, pixel_sums  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Run a command and tell how long it took and how much memory its processes held together."""
+"""Run a command and measure its time and the memory of all its processes."""
 
 import os
 import subprocess
@@ -18,9 +18,9 @@ class Ran(NamedTuple):
 
     Attributes:
         seconds: wall time.
-        megabytes: highest sum of its processes' proportional shares (PSS): what they share is counted once; not a
-            number where nobody looked.
-        output: what it printed.
+        megabytes: highest sum of its processes' proportional shares (PSS): shared memory is counted once; NaN
+            if it was not measured.
+        output: its stdout.
     """
 
     seconds: float
@@ -29,12 +29,12 @@ class Ran(NamedTuple):
 
 
 def run(command: Sequence[str], folder: Path | None = None, *, memory: bool = True) -> Ran:
-    """Run a command to its end, in a folder if one is given.
+    """Run a command and wait for it, in a folder if one is given.
 
-    Looking at the memory takes a tenth of a core: without it, times are of the command alone.
+    Measuring the memory takes a tenth of a core; without it, times are of the command alone.
 
     Raises:
-        SystemExit: it failed; what it wrote to stderr is passed on.
+        SystemExit: it failed; its stderr is printed.
     """
     peak, done = [0.0], threading.Event()
     started = time.perf_counter()

@@ -1,12 +1,13 @@
-"""The yardstick of `ingest.py`: tar.gz to Parquet as fast as a plain script gets it, for one kind of archive.
+"""The reference of `ingest.py`: a plain script from tar.gz to Parquet, optimized for one kind of archive.
 
 One process gunzips (ISA-L's igzip) into shared memory and walks the tar headers itself; two decode with libpng
-(imagecodecs), hash with xxh3-128 and write zstd Parquet, a file a slot: path, label, pixels, content_hash. Between them
-go places in memory, no bytes. A damaged picture is skipped and told. What makes it a script and no ingest: every
-picture is a gray PNG of 28x28, names are short, header checksums are not looked at, nothing is checked or committed.
+(imagecodecs), hash with xxh3-128 and write zstd Parquet, one file for each slot: path, label, pixels,
+content_hash. The processes exchange offsets, not bytes. Damaged pictures are skipped and listed. It does less than an
+ingest: every picture is a gray PNG of 28x28, names are short, header checksums are ignored, nothing is checked or
+committed.
 
-Run by `ingest.py` in a process of its own: `yardstick.py ARCHIVE.tar.gz FOLDER` prints the number of images, the files
-that were skipped and CPU seconds (the reader's, then the workers'), as JSON. It counts whole, imports included.
+Run by `ingest.py` in its own process: `yardstick.py ARCHIVE.tar.gz FOLDER` prints the number of images, the files
+that were skipped and CPU seconds (the reader's, then the workers'), as JSON. Its whole time counts, with imports.
 """
 
 import json
@@ -35,7 +36,7 @@ _memory = mmap(-1, SLOT * SLOTS)  # anonymous and shared: the workers are forks 
 
 
 class Filled(NamedTuple):
-    """A slot with whole files in it: where each header starts, and how long its file is."""
+    """A slot of whole files: the offset of each header, and the length of its file."""
 
     number: int
     starts: list[int]
@@ -56,9 +57,9 @@ def run(archive: Path, folder: Path) -> Made:
 
 
 def slots(archive: Path) -> Iterator[Filled]:
-    """Gunzip into one slot after the other; a file that does not fit goes on in the next."""
+    """Gunzip into one slot after the other; a file that does not fit is continued in the next."""
     rest, number, more = b"", 0, True
-    opened = igzip.IGzipFile(archive)  # type: ignore[no-untyped-call] # its stub says nothing of arguments
+    opened = igzip.IGzipFile(archive)  # type: ignore[no-untyped-call] # its stub has no arguments
     with opened as stream, memoryview(_memory) as memory:
         while more:
             with memory[number % SLOTS * SLOT :][:SLOT] as slot:
@@ -77,7 +78,7 @@ def slots(archive: Path) -> Iterator[Filled]:
 
 
 def walk(number: int, slot: memoryview) -> tuple[Filled, int]:
-    """Find the files that are in a slot from start to end; tell also where the next one starts."""
+    """Find the files that are completely in a slot, and the offset of the next one."""
     starts, sizes = [], []
     at, end = 0, len(slot)
     while at + BLOCK <= end and slot[at]:
