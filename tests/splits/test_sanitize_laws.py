@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 from examples import few
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.recipe import ROLES, SplitPart
@@ -155,6 +155,9 @@ SPECS = st.builds(
     POLICIES,
 )
 
+# A source of another label comes between two sources of one label.
+BETWEEN = spec_of(sanitize=["exact"], conflicts="trusted", trusted=["a", "b", "c"])
+
 
 def apply(spec: SplitPart, rows: list[Row]) -> pl.DataFrame:
     return sanitize(spec, frame(rows), tables(rows))
@@ -171,6 +174,7 @@ def clusters_of(rows: list[Row], result: pl.DataFrame, rule: str) -> dict[int, l
 
 @few(60)
 @given(SPECS, ROWS)
+@example(BETWEEN, [Row("train", 1, 0, label, dataset) for label, dataset in ("Aa", "Bb", "Ac")])
 def test_policies_do_what_their_docstrings_say(spec: SplitPart, rows: list[Row]) -> None:
     expected = sanitized(spec, rows)
     columns = ("kept", "dropped_by", "dropped_for", "reason")
