@@ -73,6 +73,6 @@ def workers_start_safely() -> Iterator[None]:
         spawn.get_preparation_data = describe
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value

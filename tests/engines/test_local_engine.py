@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.engines.local import LocalEngine, start_server
 from pipeline.errors import EngineError, SourceError
+from pipeline.import_path import workers_start_safely
 
 
 def square(value: int) -> int:
@@ -164,3 +165,14 @@ def test_workers_have_the_current_credentials(monkeypatch: pytest.MonkeyPatch) -
     assert list(LocalEngine(2).map(access_key, range(3))) == ["somebody"] * 3
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert list(LocalEngine(2).map(access_key, range(3))) == [None] * 3
+
+
+@pytest.mark.parametrize("path", [None, "/elsewhere"])
+def test_the_search_path_of_the_environment_is_as_before(path: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    if path is not None:
+        monkeypatch.setenv("PYTHONPATH", path)
+    with workers_start_safely():
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert (os.environ.get("PYTHONPATH"), os.environ.get("PYTHONSAFEPATH")) == (path, None)
