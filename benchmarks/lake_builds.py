@@ -37,18 +37,18 @@ class Build(NamedTuple):
         seconds: of the whole command.
         committed: seconds from its start until the last commit to images and index was on disk.
         megabytes: peak memory of its processes; NaN if it was not measured.
-        told: output of the command.
+        output: what the command printed with `--json`.
     """
 
     seconds: float
     committed: float
     megabytes: float
-    told: dict[str, Any]
+    output: dict[str, Any]
 
     @property
     def files(self) -> int:
         """Images and rejects in the lake."""
-        return int(self.told["images"] + self.told["rejects"])
+        return int(self.output["images"] + self.output["rejects"])
 
 
 def write_recipe(folder: Path, sources: Sequence[Path], rules: Sequence[str] = RULES, more: str = "") -> Path:

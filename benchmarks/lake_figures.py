@@ -63,7 +63,7 @@ def noop(recipe: Path, runs: int) -> tuple[list[Figure], list[str]]:
     alone = [run([sys.executable, "-c", _IMPORTS, *names], memory=False).seconds for _ in range(runs)]
     whole = seconds("noop", "the same build again, whole command", [lap.seconds for lap in again], most=1.0)
     imports = seconds("noop", f"  python that only imports its {len(names):,} modules", alone)
-    differences = [f"a build with nothing to do did {lap.told['done']}" for lap in again if lap.told["done"]]
+    differences = [f"a build with nothing to do did {lap.output['done']}" for lap in again if lap.output["done"]]
     return [whole, imports, ratio(imports, whole, "imports / whole command", least=0.5)], differences
 
 
@@ -114,7 +114,7 @@ def _imported(recipe: Path) -> list[str]:
 
 
 def _wrong_addition(rows: int, alone: Build, both: Build) -> list[str]:
-    read = [item for item in both.told["done"] if item["stage"] == "ingest"]
+    read = [item for item in both.output["done"] if item["stage"] == "ingest"]
     wrong = [f"adding one source read {len(read)}: {read}"] if len(read) != 1 else []
     if both.files != rows + alone.files:
         wrong.append(f"{both.files} files in the lake, where {rows} and {alone.files} were put")

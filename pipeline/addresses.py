@@ -4,7 +4,7 @@ The secrets of an address are its user name and password, `https://user:password
 presigned address. Three forms of an address follow from what the recipe says:
 
 - redacted, for stored recipes and messages: `https://***@host/a.zip?***`. Variables such as `${TOKEN}` stay;
-- its identity, by which a lake knows the source: `https://host/a.zip`;
+- its identity, which is stored to recognise the source: `https://host/a.zip`;
 - complete, with the variables of the environment filled in. Only the download uses it.
 """
 
@@ -43,7 +43,7 @@ def redacted(address: str) -> str:
 
 
 def identity(address: str) -> str:
-    """Return an address without its secrets, by which a lake knows the source; other text unchanged."""
+    """Return an address without its secrets, which is stored to recognise the source; other text unchanged."""
     found = _parse(address)
     return address if found is None else f"{found.scheme}{found.place}"
 

@@ -165,7 +165,7 @@ def filled(lake: Lake, text: str) -> str:
 
 @cache
 def places_in(root: str) -> dict[str, str]:
-    """Return what stands for the names in braces of queries and places."""
+    """Return the values of the names in braces: the lake, its folder, one of its files, a parsed query."""
     places = {"lake": root, "base": str(Path(root).parent)}
     places["file"] = str(next(Path(root).glob("images/**/*.parquet")))
     query = WRITERS[0].format(**places)

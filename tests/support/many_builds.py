@@ -2,7 +2,7 @@
 
 A writer changes its folder of pictures and builds, in a loop; some writers share a folder. A reader opens the newest
 and a random release, checks the laws, and checks that no release has changed since it was read before. All stop when
-the file `stop` exists, and then write counts of what they did as JSON.
+the file `stop` exists. Then each prints, as JSON, how many builds or reads it did.
 """
 
 import json
@@ -33,7 +33,7 @@ SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test"
 
 
 class Counts(NamedTuple):
-    """Counts of what all writers and readers did."""
+    """How many builds and reads all writers and readers did."""
 
     releases: int
     commits: int
