@@ -24,7 +24,7 @@ from pipeline.hashing import digest_of, flat
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import newest_release
-from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, all_files
 from pipeline.lake_handle import Lake
 from pipeline.pixels import gather, locate
@@ -304,7 +304,7 @@ def _replace_rows(
     snapshot: Snapshot, writer: Writer, table: str, units: Mapping[str, Unit], new: Mapping[str, pl.DataFrame]
 ) -> Commit:
     """Replace a table by the rows of all units: new rows and, for units that were not scored again, the stored rows."""
-    columns = polars_schema(schemas.TABLES[table].schema)
+    columns = pl.Schema(schemas.TABLES[table].schema)
     stored = snapshot.scan(table).collect()
     frames = [new[name] if name in new else stored.filter(run_id=unit["fingerprint"]) for name, unit in units.items()]
     rows = pl.concat(

@@ -24,7 +24,7 @@ from pipeline.dedup.rules import KEYS_VERSION
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import image_ids
 from pipeline.lake.delta_log import Metadata
-from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.sources import Source
 
@@ -225,7 +225,7 @@ def shard_rows(decoded: Sequence[Ingested], decoder: str) -> pl.DataFrame:
         }
         for item in decoded
     ]
-    return pl.DataFrame(rows, schema=polars_schema(schemas.TABLES["shards"].schema))
+    return pl.DataFrame(rows, schema=pl.Schema(schemas.TABLES["shards"].schema))
 
 
 def _ids_that_occur_twice(old: pl.LazyFrame, new: Sequence[NDArray[np.uint8]]) -> pl.Series:

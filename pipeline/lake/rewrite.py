@@ -10,7 +10,7 @@ import pyarrow as pa
 import schemas
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.releases import DELETED
-from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 
 # Not "release": commits of that stage are counted as releases.
@@ -27,7 +27,7 @@ def whole_rows(snapshot: Snapshot, table: str, damaged: Collection[str]) -> pl.D
     """
     paths = [part.path for part in snapshot.files(table) if part.path not in damaged]
     if not paths:
-        return polars_schema(schemas.TABLES[table].schema).to_frame()
+        return pl.Schema(schemas.TABLES[table].schema).to_frame()
     return snapshot.scan_files(table, paths).collect()
 
 

@@ -5,7 +5,6 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 import polars as pl
-import pyarrow as pa
 from deltalake import DeltaTable
 
 import schemas
@@ -208,7 +207,7 @@ def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:
     """
     declared = schemas.TABLES[table]
     if not paths:
-        return polars_schema(declared.schema).to_frame().lazy()
+        return pl.Schema(declared.schema).to_frame().lazy()
     keys = declared.partition_by
     # Polars skips files by the names of their folders, but takes every `key=value` above the lake for a partition too.
     by_folders = bool(keys) and not has_partition_names(place)
@@ -216,7 +215,7 @@ def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:
     files = [f"{place}/{table}/{path}" for path in paths]
     scanned = storage.scan_parquet(
         files,
-        schema=polars_schema(declared.file_schema),
+        schema=pl.Schema(declared.file_schema),
         hive_partitioning=by_folders,
         hive_schema=dict.fromkeys(keys, pl.String()) if by_folders else None,
         include_file_paths=_FILE if by_files else None,
@@ -245,11 +244,6 @@ def partition_values(path: str) -> dict[str, str]:
         path: relative to the table.
     """
     return {key: unquote(value) for key, _, value in (name.partition("=") for name in path.split("/")[:-1])}
-
-
-def polars_schema(schema: pa.Schema) -> pl.Schema:
-    """Convert an Arrow schema to Polars' types."""
-    return pl.DataFrame(schema.empty_table()).schema
 
 
 def _partition_and_time(row: Mapping[str, Any]) -> tuple[str, int, str]:

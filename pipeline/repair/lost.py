@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import polars as pl
+
 import schemas
 from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, shards_digest, shards_state
 from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
 from pipeline.lake.releases import delete_releases, list_releases
-from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.recipe import Recipe
 from pipeline.repair.reread import resolve_existing
@@ -123,7 +125,7 @@ def delete_unreadable_releases(lake: Transaction, lost: Mapping[str, str]) -> li
 
 def _forget_sources(lake: Transaction) -> None:
     """Empty the tables that come from sources, so that the build reads all sources again."""
-    empty = polars_schema(schemas.TABLES["shards"].schema).to_frame()
+    empty = pl.Schema(schemas.TABLES["shards"].schema).to_frame()
     digest = {"shards": {"fingerprint": shards_digest(empty)}}
     for table in _INGESTED:
         lake.commit(Commit(table, (), Metadata("repair", digest), all_files))

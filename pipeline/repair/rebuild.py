@@ -19,7 +19,7 @@ from pipeline.dedup.rules import parse_rule
 from pipeline.errors import RecipeError, SourceError
 from pipeline.lake.parquet_writer import Part
 from pipeline.lake.rewrite import drop_files, recorded_recipes, replace_rows, restore_releases, whole_rows
-from pipeline.lake.snapshot import Snapshot, polars_schema
+from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.recipe import Recipe, parse_recipe
 from pipeline.repair.damage import Damage, ShardKey
@@ -256,7 +256,7 @@ def _shard_rows(counts: Mapping[ShardKey, tuple[int, int]], origins: ShardOrigin
         for key, (images, rejects) in counts.items()
         if key in origins
     ]
-    return pl.DataFrame(rows, schema=polars_schema(schemas.TABLES["shards"].schema), orient="row").sort(SHARD_KEY)
+    return pl.DataFrame(rows, schema=pl.Schema(schemas.TABLES["shards"].schema), orient="row").sort(SHARD_KEY)
 
 
 def _older_origins(snapshot: Snapshot, damage: Damage) -> ShardOrigins:
