@@ -6,7 +6,7 @@ READY := .venv/.ready
 # processes that tests start.
 # Small lakes are made and deleted ten times faster in memory, where 4 GB are free.
 IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
-TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(IN_MEMORY) $(BIN)/pytest -n 2 --dist worksteal
+TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(IN_MEMORY) $(BIN)/pytest -n 2
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-servers check docs tutorial audit wheel stress bench lock clean
@@ -33,23 +33,24 @@ demo: $(READY)   ## the whole flow on generated glyphs, into data/demo
 	$(BIN)/imagelake demo data/demo
 
 test: $(READY)   ## the tests, without slow ones and those that need a Ray cluster or an S3 server
-	$(TESTS) -m "not stress and not ray and not bucket"
+	$(TESTS) --dist worksteal -m "not stress and not ray and not bucket"
 
+# The tests of one Ray cluster are one group, so that it starts once.
 test-servers: $(READY)  ## the tests that start a Ray cluster or an S3 server
-	$(TESTS) -m "not stress and (ray or bucket)"
+	$(TESTS) --dist loadgroup -m "not stress and (ray or bucket)"
 
 check: $(READY) .venv/.torch  ## lint, types, import rule, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(TESTS) -m "not stress and not ray and not bucket"
+	$(TESTS) --dist worksteal -m "not stress and not ray and not bucket"
 
 # Sphinx has an environment of its own, so that the tests do not install it. It reads imagelake and its dependencies from
 # .venv; both locks have the same version of every package that is in both.
 .venv/docs/.ready: .ci/docs.lock $(READY)
-	$(BIN)/python -m venv --clear .venv/docs
-	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/docs.lock
+	$(BIN)/python -m venv --clear --without-pip .venv/docs
+	$(BIN)/python -m pip --python .venv/docs/bin/python install --quiet --disable-pip-version-check --require-hashes -r .ci/docs.lock
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv/docs/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/imagelake.pth"
 	@touch .venv/docs/.ready
 
@@ -57,7 +58,7 @@ tutorial: $(READY)  ## run every command of docs/tutorial.md
 	$(BIN)/python docs/run_tutorial.py
 
 docs: .venv/docs/.ready  ## the documentation, into site/; a warning is an error
-	PYTHONPATH=. .venv/docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs site
+	PYTHONPATH=. .venv/docs/bin/sphinx-build --jobs 2 --quiet --fail-on-warning --keep-going --fresh-env docs site
 	@echo "open site/index.html"
 
 # pip-audit has an environment of its own: imagelake does not need its dependencies.
@@ -74,7 +75,7 @@ wheel: $(READY)  ## build the wheel and try it in a new environment, without the
 
 stress: $(READY) .venv/.torch  ## slow tests, with counts: kills, faults, many writers, hostile and damaged inputs; laws with more examples
 	$(BIN)/pytest -m stress -s
-	$(TESTS) -m "hypothesis and not stress and not ray and not bucket" --hypothesis-profile thorough
+	$(TESTS) --dist worksteal -m "hypothesis and not stress and not ray and not bucket" --hypothesis-profile thorough
 
 bench: $(READY) .venv/.torch  ## the README's figures, each beside a named alternative
 	$(BIN)/python benchmarks/flow.py

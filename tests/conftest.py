@@ -36,14 +36,17 @@ SERVERS = {"ray": {"ray_here"}, "bucket": {"s3_endpoint", "lake_endpoint"}}
 ODD_LABELS = ("A", "a", "CON", "ä b%", "_unlabelled", "..x", "x" * 120)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the servers that they need: `ray`, `bucket`."""
+    """Mark tests by the servers that they need, `ray` or `bucket`; one process runs all tests of the Ray cluster."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         for marker, servers in SERVERS.items():
             if fixtures & servers or (marker == "ray" and parameters.get("engine") == "ray"):
                 item.add_marker(marker)
+                if marker == "ray":
+                    item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

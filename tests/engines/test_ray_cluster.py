@@ -19,6 +19,7 @@ from pipeline.verify import verify
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.xdist_group("cluster"),
     pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra `ray`) is not installed"),
 ]
 
@@ -28,11 +29,11 @@ RECIPE = """
 [lake]
 root = "{root}"
 [[source]]
-uri = "train.tar.gz"
+uri = "{glyphs}/train"
 dataset = "g"
 split = "train"
 [[source]]
-uri = "test.tar.gz"
+uri = "{glyphs}/test"
 dataset = "g"
 split = "test"
 [decode]
@@ -141,9 +142,17 @@ def cluster(nodes: Cluster) -> Cluster:
     return nodes
 
 
-def recipe_at(base: Path, root: str) -> Path:
+@pytest.fixture(scope="module")
+def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of 12,000 train images, which are read in six shards, and of some test images."""
+    folder = tmp_path_factory.mktemp("glyphs")
+    synth(folder, rows=12_000, seed=1, form="folder", workers=2)
+    return folder
+
+
+def recipe_at(base: Path, root: str, glyphs: Path) -> Path:
     file = base / f"{root}.toml"
-    file.write_text(RECIPE.format(root=root))
+    file.write_text(RECIPE.format(root=root, glyphs=glyphs))
     return file
 
 
@@ -159,14 +168,14 @@ def rows_of(root: Path) -> dict[str, pl.DataFrame]:
     return {name: lake.scan(name).collect() for name in TABLES}
 
 
-def build_while_a_node_dies(base: Path, cluster: Cluster, files: int) -> str:
+def build_while_a_node_dies(base: Path, glyphs: Path, cluster: Cluster, files: int) -> str:
     """Build on the cluster, kill its last node when so many files of images are there, and compare with a local build.
 
     Returns:
         What the build said on stderr.
     """
     root = base / "lake"
-    with built(recipe_at(base, "lake"), "--engine", "ray", "--ray-address", cluster.address) as build:
+    with built(recipe_at(base, "lake", glyphs), "--engine", "ray", "--ray-address", cluster.address) as build:
         while len(list(root.glob("images/**/*.parquet"))) < files and build.poll() is None:
             time.sleep(0.01)
         assert build.poll() is None, build.communicate()
@@ -174,7 +183,7 @@ def build_while_a_node_dies(base: Path, cluster: Cluster, files: int) -> str:
         out, said = build.communicate(timeout=600)
     assert build.returncode == 0, said
     assert "built release 1" in out
-    with built(recipe_at(base, "local"), "--workers", "2") as build:
+    with built(recipe_at(base, "local", glyphs), "--workers", "2") as build:
         assert build.wait() == 0
     on_cluster, local = rows_of(root), rows_of(base / "local")
     for name in TABLES:
@@ -184,17 +193,16 @@ def build_while_a_node_dies(base: Path, cluster: Cluster, files: int) -> str:
     return said
 
 
-def test_a_build_outlives_a_node(tmp_path: Path, cluster: Cluster) -> None:
-    synth(tmp_path, rows=50_000, seed=1, form="tar", workers=2)
-    said = build_while_a_node_dies(tmp_path, cluster, files=2)
+def test_a_build_outlives_a_node(tmp_path: Path, glyphs: Path, cluster: Cluster) -> None:
+    said = build_while_a_node_dies(tmp_path, glyphs, cluster, files=2)
     assert "Traceback" not in said
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("files", [1, 4, 8, 12, 16])
 def test_a_larger_build_outlives_a_node_wherever_it_is(tmp_path: Path, cluster: Cluster, files: int) -> None:
-    synth(tmp_path, rows=200_000, seed=files, form="tar", workers=2)
-    build_while_a_node_dies(tmp_path, cluster, files=files)
+    synth(tmp_path / "glyphs", rows=200_000, seed=files, form="folder", workers=2)
+    build_while_a_node_dies(tmp_path, tmp_path / "glyphs", cluster, files=files)
 
 
 # Every result is too large to travel with its message: it stays in the object store of its node until it is fetched.
@@ -236,9 +244,8 @@ def test_results_that_die_with_their_node_are_made_again(tmp_path: Path, cluster
         assert made.count(item) > 1
 
 
-def test_ctrl_c_ends_the_work_of_other_nodes(tmp_path: Path, cluster: Cluster) -> None:
-    synth(tmp_path, rows=50_000, seed=1, form="tar", workers=2)
-    with built(recipe_at(tmp_path, "lake"), "--engine", "ray", "--ray-address", cluster.address) as build:
+def test_ctrl_c_ends_the_work_of_other_nodes(tmp_path: Path, glyphs: Path, cluster: Cluster) -> None:
+    with built(recipe_at(tmp_path, "lake", glyphs), "--engine", "ray", "--ray-address", cluster.address) as build:
         while not list(tmp_path.glob("lake/images/**/*.parquet")) and build.poll() is None:
             time.sleep(0.01)
         build.send_signal(signal.SIGINT)
@@ -246,6 +253,6 @@ def test_ctrl_c_ends_the_work_of_other_nodes(tmp_path: Path, cluster: Cluster) -
     assert (build.returncode, out) == (130, ""), said
     assert said.strip() == "imagelake: stopped. The lake is as of its last release; build again to continue."
     assert not list(tmp_path.glob("lake/*/**/*.parquet"))
-    with built(recipe_at(tmp_path, "lake"), "--engine", "ray", "--ray-address", cluster.address) as build:
+    with built(recipe_at(tmp_path, "lake", glyphs), "--engine", "ray", "--ray-address", cluster.address) as build:
         out, said = build.communicate(timeout=600)
     assert "built release 1" in out, said

@@ -24,7 +24,7 @@ pytestmark = [
 
 COMMAND = str(Path(sys.executable).with_name("imagelake"))
 GLYPHS = (
-    '[lake]\nroot = "lake"\n[[source]]\nuri = "g"\nformat = "glyphs"\nrows = 200000\ndataset = "g"\nsplit = "train"\n'
+    '[lake]\nroot = "lake"\n[[source]]\nuri = "g"\nformat = "glyphs"\nrows = 1000\ndataset = "g"\nsplit = "train"\n'
 )
 
 

@@ -54,7 +54,9 @@ def equal(base: Path, place: str) -> bool:
     return all(here.scan(name).collect().equals(there.scan(name).collect()) for name in SAME)
 
 
-def rounds(base: Path, place: str, proxy: Proxy, seeds: range, rate: float) -> tuple[Counter[str], Counter[str]]:
+def rounds(  # noqa: PLR0913 - how often, and how badly
+    base: Path, place: str, proxy: Proxy, seeds: range, *, rate: float, seconds: float
+) -> tuple[Counter[str], Counter[str]]:
     """Change the source and build under faults, again and again; each lake is looked at without faults."""
     met: Counter[str] = Counter()
     ends: Counter[str] = Counter()
@@ -63,7 +65,7 @@ def rounds(base: Path, place: str, proxy: Proxy, seeds: range, rate: float) -> t
         as_folder(base / "in", {f"A/new{seed}.png": files_of(1, seed=100 + seed)["A/00000.png"]})
         before = Lake(place).release
         proxy.forget()
-        proxy.use(evenly(rate, *FAULTS, seed=seed, seconds=0.2))
+        proxy.use(evenly(rate, *FAULTS, seed=seed, seconds=seconds))
         try:
             landed = made(base, place).release
             ends["landed"] += 1
@@ -79,8 +81,9 @@ def rounds(base: Path, place: str, proxy: Proxy, seeds: range, rate: float) -> t
     return met, ends
 
 
-def test_a_few_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy) -> None:
-    met, ends = rounds(base, f"s3://{lake_bucket.name}/lake", proxy, range(2), rate=0.08)
+def test_a_few_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.02, 0.05, 0.1, 0.2, 0.4))
+    met, ends = rounds(base, f"s3://{lake_bucket.name}/lake", proxy, range(2), rate=0.08, seconds=0.02)
     assert sum(met.values()) > 20
     assert sum(ends.values()) == 2
 
@@ -88,7 +91,7 @@ def test_a_few_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy) -> N
 @pytest.mark.stress
 def test_many_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
     place = f"s3://{lake_bucket.name}/lake"
-    met, ends = rounds(base, place, proxy, range(20), rate=0.1)
+    met, ends = rounds(base, place, proxy, range(20), rate=0.1, seconds=0.2)
     vacuum(place, older_than_hours=0, dry_run=False)
     assert equal(base, place)
     with capsys.disabled():
