@@ -19,6 +19,7 @@ _COMMANDS = {
     "init": ("build", "Write the recipe that build would infer, for you to edit."),
     "status": ("maintenance", "Show tables, rejects, and what the next build would do and why."),
     "overlap": ("overlap", "Show duplicates between and within roles, and label conflicts."),
+    "show": ("images", "Show single images with their labels, or write them as PNG files."),
     "sql": ("sql", "Run one SELECT over all tables, by name."),
     "export": ("export", "Write a split to files for other tools: arrays, Parquet, folders, tar."),
     "report": ("maintenance", "Write the report: one HTML file that opens offline."),

@@ -11,7 +11,15 @@ from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import overlap
-from pipeline.review import ClusterReview, PairReview, ReviewQuery, review_clusters, review_pairs, write_review
+from pipeline.review import (
+    ClusterReview,
+    PairReview,
+    ReviewQuery,
+    review_clusters,
+    review_pairs,
+    write_clusters,
+    write_review,
+)
 
 _SHOWN = 5
 # Lower bounds of the size classes in which clusters are counted.
@@ -36,7 +44,9 @@ _SIZES = (2, 3, 4, 5, 10, 100, 1_000, 10_000, 100_000)
 @click.option("--best", metavar="ROLE", help="For every image of ROLE, only its closest pair with another role.")
 @click.option("--clusters", is_flag=True, help="List the largest clusters of the rule instead of its pairs.")
 @click.option(
-    "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page of the pairs with their images."
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write an HTML page of the pairs or clusters with their images.",
 )
 @of_release("show")
 @as_json
@@ -59,6 +69,7 @@ def overlap_command(
     imagelake overlap data/demo --rule sign --conflicts
     imagelake overlap data/demo --rule cosine:0.95 --split main --best test --html review.html
     imagelake overlap data/demo --rule cosine:0.95 --min-score 0.99
+    imagelake overlap data/demo --rule exact --clusters --split main --html clusters.html
     """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
     if rule is None:
         names = ("min_score", "top", "between", "conflicts", "best", "clusters", "html")
@@ -68,8 +79,8 @@ def overlap_command(
     clusters, html = options.pop("clusters"), options.pop("html")
     query = ReviewQuery(rule, split, **{name: value for name, value in options.items() if value is not None})
     if clusters:
-        _refuse({"best": query.best, "html": html}, "best", "html", why="is for pairs: leave out --clusters")
-        _print_clusters(review_clusters(Lake(lake, release), query), json_=json_)
+        _refuse({"best": query.best}, "best", why="is for pairs: leave out --clusters")
+        _print_clusters(Lake(lake, release), query, html, json_=json_)
     else:
         _print_pairs(Lake(lake, release), query, html, json_=json_)
 
@@ -130,14 +141,18 @@ def _both(name: str, joined: str) -> pl.Expr:
     return pl.when(left == right).then(left).otherwise(pl.format(f"{{}} {joined} {{}}", left, right))
 
 
-def _print_clusters(shapes: ClusterReview, *, json_: bool) -> None:
+def _print_clusters(lake: Lake, query: ReviewQuery, html: Path | None, *, json_: bool) -> None:
+    shapes = review_clusters(lake, query)
+    page = write_clusters(lake, query, shapes, html) if html else None
     if json_:
-        show_json(shapes._asdict())
+        show_json({**shapes._asdict(), "page": page} if page else shapes._asdict())
         return
     noun = "cluster" if shapes.clusters == 1 else "clusters"
     if not shapes.matching:
         found = f"none of {shapes.clusters:,} {noun} matches" if shapes.clusters else "no cluster"
         print_line(f"{shapes.rule}: {found}.")
+        if page:
+            print_line(page)
         return
     some = f"{shapes.matching:,} of " if shapes.matching < shapes.clusters else ""
     longest = "-" if shapes.diameter is None else f"{'' if shapes.exact else 'at least '}{shapes.diameter:,}"
@@ -147,6 +162,9 @@ def _print_clusters(shapes: ClusterReview, *, json_: bool) -> None:
     )
     _print_stored_rule(shapes)
     print_line(f"Clusters by images: {_histogram(shapes.sizes)}.")
+    if page:
+        print_line(page)
+        return
     least = pl.when("exact").then(pl.lit("")).otherwise(pl.lit("at least "))
     shown = shapes.shown.select(
         "images",

@@ -166,7 +166,7 @@ def balance_chart(source: dict[str, Any]) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         if named:
-            labels = ["no label" if r["label"] is None else shorten(r["label"], 12) for r in source["rows"]]
+            labels = [shorten(row["label"], 12) for row in source["rows"]]
             crowded = sum(map(len, labels)) > _MAX_NAMED_CLASSES
             axes.set_xticks(range(len(counts)), labels, rotation=90 if crowded else 0)
         else:

@@ -29,6 +29,12 @@ _FILTERS = {
         formatting.shorten,
     )
 }
+# Why sanitizing drops a row, by its reason in the table splits.
+_REASONS = {
+    "overlap": "overlap: another role keeps a duplicate",
+    "repeat": "repeat: its own role has a duplicate",
+    "conflict": "conflict: a duplicate has another label",
+}
 
 
 def render_html(summary: dict[str, Any]) -> str:
@@ -51,7 +57,7 @@ def render_html(summary: dict[str, Any]) -> str:
         "leakage_charts": [charts.leakage_chart(curve["leakage"][0]) if _leaks(curve) else "" for curve in curves],
         "training_charts": [charts.training_chart(run) if len(run["epochs"]) > 1 else "" for run in runs],
         "threshold_charts": [charts.threshold_chart(run) if run["thresholds"] else "" for run in runs],
-        "balance_charts": [charts.balance_chart(source) for source in summary["classes"]],
+        "balance_charts": [charts.balance_chart(source) if source["rows"] else "" for source in summary["classes"]],
     }
     drawn = {name: [Markup(svg) for svg in group] for name, group in svgs.items()}  # noqa: S704 - own SVG, names escaped in it
     return template_environment().get_template("report.html.j2").render(summary, **drawn)
@@ -74,7 +80,7 @@ def template_environment() -> "jinja2.Environment":
         lstrip_blocks=True,
     )
     env.filters |= {**_FILTERS, "meaning": rule_meaning}
-    env.globals |= {"ends": formatting.ends, "twin": TWIN}
+    env.globals |= {"ends": formatting.ends, "twin": TWIN, "reasons": _REASONS}
     return env
 
 

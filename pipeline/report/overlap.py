@@ -17,7 +17,10 @@ Matrix = list[list[int]]
 _CLUSTERS_PER_RULE = 12
 _MIN_CLUSTERS_PER_RULE = 4
 _IMAGES_PER_SIDE = 2
-_MAX_SIDES = 12
+_IMAGES_PER_REPEAT = 6
+MAX_SIDES = 12
+# Rules that drop rows one after the other: a row was dropped for one that a later rule dropped, and so on.
+_MAX_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,11 @@ class ClusterChoice:
     """The clusters to show in one section of the report.
 
     Attributes:
-        split_name: the named split whose roles the clusters cross; None if they cross sources or have several labels.
+        split_name: the named split that says which images were kept; None if the lake has none.
         totals: by rule, the number of such clusters.
-        shown: by rule, the chosen clusters: cluster_id, images, sides, more_sides (number of sides not shown). A side
-            has side (a role, source or label), images and ids.
+        shown: by rule, the chosen clusters: cluster_id, images, sides, more_sides (number of sides not shown), instead
+            (the kept image for which all images of the cluster were dropped; None if it keeps one, or none was kept). A
+            side has side (a role, source or label), images and ids, kept images first.
     """
 
     split_name: str | None
@@ -38,7 +42,8 @@ class ClusterChoice:
     def ids(self) -> list[bytes]:
         """List the image_ids to show."""
         clusters = [cluster for chosen in self.shown.values() for cluster in chosen]
-        return [image_id for cluster in clusters for side in cluster["sides"] for image_id in side["ids"]]
+        ids = [image_id for cluster in clusters for side in cluster["sides"] for image_id in side["ids"]]
+        return ids + [cluster["instead"] for cluster in clusters if cluster["instead"] is not None]
 
 
 def known_rules(clusters: pl.LazyFrame, index: pl.LazyFrame) -> list[str]:
@@ -189,59 +194,155 @@ def choose_crossing_roles(
     Returns:
         One choice per split, in the order of `names`.
     """
-    limit = max(_MIN_CLUSTERS_PER_RULE, _CLUSTERS_PER_RULE // len(names))
-    roles = splits.select("split_name", "image_id", side=pl.col("role"))
     return [
-        _choose(clusters.join(roles.filter(pl.col("split_name") == name), on="image_id"), images, name, limit)
+        _choose(_in_roles(clusters, splits, name), images, splits, name, clusters_per_rule(len(names)))
         for name in names
     ]
 
 
-def choose_crossing_sources(clusters: pl.LazyFrame, images: pl.LazyFrame) -> list[ClusterChoice]:
+def choose_crossing_sources(clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame) -> list[ClusterChoice]:
     """Choose clusters that have images in several sources, for releases without a named split."""
+    return [_choose(_in_sources(clusters), images, splits, None, _CLUSTERS_PER_RULE)]
+
+
+def choose_repeats(
+    clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame, names: list[str]
+) -> list[ClusterChoice]:
+    """Choose groups of two or more images of one cluster that are in the same role, or source if there is no split.
+
+    Args:
+        clusters: the clusters table.
+        images: the images table.
+        splits: the splits table.
+        names: the named splits.
+
+    Returns:
+        One choice per split, in the order of `names`; one for all sources if there is no split. A group has one side.
+    """
+    if not names:
+        return [_choose(_in_sources(clusters), images, splits, None, _CLUSTERS_PER_RULE, repeats=True)]
+    limit = clusters_per_rule(len(names))
+    return [_choose(_in_roles(clusters, splits, name), images, splits, name, limit, repeats=True) for name in names]
+
+
+def choose_label_conflicts(
+    clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame, split_name: str | None
+) -> ClusterChoice:
+    """Choose clusters with several labels; images without a label are ignored.
+
+    Args:
+        clusters: the clusters table.
+        images: the images table.
+        splits: the splits table.
+        split_name: the split that says which images were kept; None if there is none.
+    """
+    return _choose(clusters.with_columns(side="label"), images, splits, split_name, _CLUSTERS_PER_RULE)
+
+
+def clusters_per_rule(splits: int) -> int:
+    """Return how many clusters to show of each rule and split; the more splits, the fewer."""
+    return max(_MIN_CLUSTERS_PER_RULE, _CLUSTERS_PER_RULE // splits)
+
+
+def _in_roles(clusters: pl.LazyFrame, splits: pl.LazyFrame, split_name: str) -> pl.LazyFrame:
+    roles = splits.filter(pl.col("split_name") == split_name).select("image_id", side="role")
+    return clusters.join(roles, on="image_id")
+
+
+def _in_sources(clusters: pl.LazyFrame) -> pl.LazyFrame:
     source = pl.concat_str("dataset", "split", separator="/")
-    return [_choose(clusters.with_columns(side=source), images, None, _CLUSTERS_PER_RULE)]
+    return clusters.with_columns(side=source)
 
 
-def choose_label_conflicts(clusters: pl.LazyFrame, images: pl.LazyFrame) -> ClusterChoice:
-    """Choose clusters with several labels; images without a label are ignored."""
-    return _choose(clusters.with_columns(side="label"), images, None, _CLUSTERS_PER_RULE)
-
-
-def _choose(members: pl.LazyFrame, images: pl.LazyFrame, split_name: str | None, limit: int) -> ClusterChoice:
+def _choose(  # noqa: PLR0913 - the tables, and what to choose of them
+    members: pl.LazyFrame,
+    images: pl.LazyFrame,
+    splits: pl.LazyFrame,
+    split_name: str | None,
+    limit: int,
+    *,
+    repeats: bool = False,
+) -> ClusterChoice:
     """Choose clusters with two or more sides: the largest, which shows how loose a rule is, then small ones.
 
     Small clusters are the most different from each other. Clusters whose images are not all equal come first, because
-    equal images look the same under every rule.
+    equal images look the same under every rule. With `repeats`, the images of one side of a cluster take the place of a
+    cluster, if there are two or more.
     """
-    key = ["rule", "cluster_id"]
+    key = ["rule", "cluster_id", *(["side"] if repeats else [])]
     several = (
         members.group_by(key)
-        .agg(cluster_images=pl.len(), sides=pl.col("side").drop_nulls().n_unique())
+        .agg(cluster_images=pl.len(), sides=pl.len() if repeats else pl.col("side").drop_nulls().n_unique())
         .filter(pl.col("sides") > 1)
         .collect()
     )
     found = (
-        several.join(_all_equal(members, several, images), on=key)
-        .sort("rule", -pl.col("cluster_images").cast(pl.Int64), "cluster_id")
+        several.join(_all_equal(members, several, images, key), on=key)
+        .sort("rule", -pl.col("cluster_images").cast(pl.Int64), *key[1:])
         .with_columns(largest=pl.int_range(pl.len()).over("rule") == 0)
-        .sort("rule", ~pl.col("largest"), "equal", "cluster_images", "cluster_id")
+        .sort("rule", ~pl.col("largest"), "equal", "cluster_images", *key[1:])
     )
     chosen = found.group_by("rule", maintain_order=True).head(limit).with_row_index("order")
+    totals = dict(found.group_by("rule").len().iter_rows())
+    inside = members.join(chosen.lazy(), on=key).collect()
+    shown = describe_clusters(inside, splits, split_name, _IMAGES_PER_REPEAT if repeats else _IMAGES_PER_SIDE)
+    return ClusterChoice(split_name, totals, shown)
+
+
+def describe_clusters(
+    members: pl.DataFrame, splits: pl.LazyFrame, split_name: str | None, images_per_side: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Choose the images to show of every side of chosen clusters: kept ones first, then by `image_id`.
+
+    Args:
+        members: rows of the chosen clusters: order (number of the cluster), rule, cluster_id, cluster_images, image_id
+            and side.
+        splits: the splits table.
+        split_name: the split that says which images were kept; None if there is none.
+        images_per_side: maximum number of images per side.
+
+    Returns:
+        By rule, the clusters in their order, as in `ClusterChoice.shown`.
+    """
+    ids = members.lazy().select("image_id").unique()
+    in_split = splits.filter(pl.col("split_name") == pl.lit(split_name, pl.String))
+    kept = in_split.select("image_id", "kept").join(ids, on="image_id", how="semi").collect()
+    kept_first = pl.col("image_id").sort_by(~pl.col("kept").fill_null(value=False), "image_id")
     sides = (
-        members.join(chosen.lazy(), on=key)
-        .group_by("order", *key, "cluster_images", "side")
-        .agg(images=pl.len(), ids=pl.col("image_id").sort().head(_IMAGES_PER_SIDE))
-        .collect()
+        members.join(kept, on="image_id", how="left")
+        .group_by("order", "rule", "cluster_id", "cluster_images", "side")
+        .agg(images=pl.len(), any_kept=pl.col("kept").any(), ids=kept_first.head(images_per_side))
         .sort("order")
     )
-    totals = dict(found.group_by("rule").len().iter_rows())
-    return ClusterChoice(split_name, totals, {rule: _clusters_of(sides, rule) for rule in totals})
+    lost = sides.filter(~pl.col("any_kept").any().over("order")).explode("ids")
+    instead = _kept_instead(splits, split_name, lost["ids"]) if split_name is not None else {}
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for part in sides.partition_by("order", maintain_order=True):
+        shown.setdefault(part["rule"][0], []).append(_describe_cluster(part, instead))
+    return shown
 
 
-def _all_equal(members: pl.LazyFrame, several: pl.DataFrame, images: pl.LazyFrame) -> pl.DataFrame:
-    """Find out whether all images of each of some clusters are equal: rule, cluster_id, equal."""
-    key = ["rule", "cluster_id"]
+def _kept_instead(splits: pl.LazyFrame, split_name: str, dropped: pl.Series) -> dict[bytes, bytes]:
+    """Find the image that was kept in place of each dropped image, which another rule may have found.
+
+    A row is dropped for another one, which a later rule may have dropped too. Rows that were dropped for each other,
+    because their labels differ, have no such image.
+    """
+    rows = splits.filter(pl.col("split_name") == split_name).select("image_id", "kept", "dropped_for")
+    starts = dropped.unique()
+    paths = pl.DataFrame({"start": starts, "image_id": starts}, schema={"start": pl.Binary, "image_id": pl.Binary})
+    found: dict[bytes, bytes] = {}
+    for _ in range(_MAX_STEPS):
+        if paths.is_empty():
+            break
+        at = paths.lazy().join(rows, on="image_id").collect()
+        found |= dict(at.filter("kept").select("start", "image_id").iter_rows())
+        paths = at.filter(~pl.col("kept")).select("start", image_id="dropped_for").drop_nulls()
+    return found
+
+
+def _all_equal(members: pl.LazyFrame, several: pl.DataFrame, images: pl.LazyFrame, key: list[str]) -> pl.DataFrame:
+    """Find out whether all images of each of some clusters are equal: the key, and equal."""
     inside = members.select(*key, "image_id").join(several.lazy().select(key), on=key, how="semi").unique().collect()
     ids = inside["image_id"].unique().implode()
     contents = images.filter(pl.col("image_id").is_in(ids)).select("image_id", "content_hash").collect()
@@ -250,21 +351,20 @@ def _all_equal(members: pl.LazyFrame, several: pl.DataFrame, images: pl.LazyFram
     )
 
 
-def _clusters_of(sides: pl.DataFrame, rule: str) -> list[dict[str, Any]]:
-    parts = sides.filter(pl.col("rule") == rule).partition_by("order", maintain_order=True)
-    return [_describe_cluster(part) for part in parts]
-
-
-def _describe_cluster(part: pl.DataFrame) -> dict[str, Any]:
-    sides = sorted(
-        part.select("side", "images", "ids").rows(named=True),
-        key=lambda side: (side["side"] is None, _role_order(side["side"] or "")),
-    )
+def _describe_cluster(part: pl.DataFrame, instead: dict[bytes, bytes]) -> dict[str, Any]:
+    rows = part.select("side", "images", "any_kept", "ids").rows(named=True)
+    # A side with a kept image is always among those shown.
+    shown = sorted(rows, key=lambda row: (row["any_kept"] is not True, *_side_order(row["side"])))[:MAX_SIDES]
+    first = [image_id for row in shown for image_id in row["ids"] if image_id in instead]
     return {
         "cluster_id": part["cluster_id"][0].hex(),
         "images": part["cluster_images"][0],
-        "sides": sides[:_MAX_SIDES],
-        "more_sides": max(0, len(sides) - _MAX_SIDES),
+        "sides": [
+            {name: row[name] for name in ("side", "images", "ids")}
+            for row in sorted(shown, key=lambda row: _side_order(row["side"]))
+        ],
+        "more_sides": len(rows) - len(shown),
+        "instead": instead[first[0]] if first else None,
     }
 
 
@@ -279,6 +379,10 @@ def _matrices(counts: pl.DataFrame, roles: list[str]) -> dict[str, Matrix]:
 
 def _zeros(size: int) -> Matrix:
     return [[0] * size for _ in range(size)]
+
+
+def _side_order(side: str | None) -> tuple[bool, int, str]:
+    return (side is None, *_role_order(side or ""))
 
 
 def _role_order(role: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +19,8 @@ _ENLARGED_SIDE = 64
 _MAX_SIDE = 96
 _SHEET_GAP = 2
 _COLUMNS = ["image_id", "path", "label", "dataset", "split", "height", "width", "channels", "pixels"]
+# Pixels in memory at a time while pictures are read and scaled down.
+_BLOCK_BYTES = 2**27
 
 
 def read_pictures(images: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
@@ -34,11 +36,28 @@ def read_pictures(images: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
     return images.filter(pl.col("image_id").is_in(ids.implode())).select(_COLUMNS).collect()
 
 
+def read_scaled(images: pl.LazyFrame, wanted: pl.Series) -> Iterator[dict[str, Any]]:
+    """Read some images block by block, and scale large ones down at once, so that few pixels are in memory.
+
+    Yields:
+        The rows of `read_pictures`, in which `image`, a Pillow image of at most 96 pixels a side, replaces `pixels`.
+    """
+    size = pl.col("height").cast(pl.Int64) * pl.col("width") * pl.col("channels")
+    ids = wanted.cast(pl.Binary).unique()
+    found = images.filter(pl.col("image_id").is_in(ids.implode())).select("image_id", size=size).collect()
+    block = pl.col("size").cum_sum() // _BLOCK_BYTES
+    for _, part in found.sort("image_id").group_by(block.alias("block"), maintain_order=True):
+        for row in read_pictures(images, part["image_id"]).iter_rows(named=True):
+            image = scale_down(to_pillow(row), _MAX_SIDE)
+            del row["pixels"]
+            yield {**row, "image": image}
+
+
 def picture(row: dict[str, Any]) -> dict[str, Any]:
     """Draw one image.
 
     Args:
-        row: height, width, channels and pixels of an image.
+        row: height, width, and channels and pixels of an image, or `image`.
 
     Returns:
         src (PNG data URI, at most 96 pixels a side), scale (an integer by which small images are enlarged), show_width
@@ -52,7 +71,7 @@ def contact_sheet(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Draw images side by side, in cells of equal size on a transparent background.
 
     Args:
-        rows: height, width, channels and pixels of each image, in the order to show.
+        rows: height, width, and channels and pixels of each image, or `image`; in the order to show.
 
     Returns:
         src, scale, show_width and show_height, as in `picture`; count (number of images).
@@ -70,9 +89,12 @@ def contact_sheet(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def to_pillow(row: dict[str, Any]) -> "Image":
-    """Make a Pillow image of a row's height, width, channels and pixels."""
+    """Make a Pillow image of a row's height, width, channels and pixels, or copy its `image`."""
     from PIL import Image  # noqa: PLC0415 - importing the package must not load Pillow
 
+    if "image" in row:
+        scaled: Image.Image = row["image"].copy()
+        return scaled
     shape = (row["height"], row["width"], row["channels"])
     pixels = np.frombuffer(row["pixels"], dtype=np.uint8).reshape(shape)
     return Image.fromarray(pixels[..., 0] if row["channels"] == 1 else pixels)
@@ -107,7 +129,7 @@ class Pictures:
 
     Attributes:
         wanted: image_ids to read.
-        split_rows: by (split_name, image_id), the image's row of the splits table: kept, dropped_by, dropped_for.
+        split_rows: by (split_name, image_id), the image's row of the splits table: role, kept, dropped_by, dropped_for.
         rows: by image_id, its row, once read.
     """
 
@@ -120,24 +142,22 @@ class Pictures:
         cls,
         splits: pl.LazyFrame,
         samples: pl.Series,
-        crossing: list[ClusterChoice],
-        conflicts: ClusterChoice,
+        choices: list[ClusterChoice],
         misses: tuple[Sequence[bytes], Sequence[bytes]] = ((), ()),
     ) -> Self:
         """Collect the ids of all images to show, and of the images for which they were dropped.
 
         Args:
             splits: the splits table.
-            samples: image_ids of the samples of classes.
-            crossing: clusters that cross roles or sources.
-            conflicts: clusters with several labels.
+            samples: image_ids of the samples of classes and roles.
+            choices: clusters to show.
             misses: image_ids of misclassified test images, and of the training images nearest to them.
         """
         missed, nearest = misses
-        in_splits = [*(image_id for choice in crossing for image_id in choice.ids()), *missed]
+        in_splits = [*(image_id for choice in choices for image_id in choice.ids()), *missed]
         shown = pl.Series("image_id", in_splits, dtype=pl.Binary)
         split_rows = splits.join(pl.LazyFrame([shown.unique()]), on="image_id", how="semi").collect()
-        others = pl.Series([*conflicts.ids(), *nearest], dtype=pl.Binary)
+        others = pl.Series(nearest, dtype=pl.Binary)
         dropped_for = split_rows["dropped_for"].cast(pl.Binary).drop_nulls()
         wanted = pl.concat([samples.cast(pl.Binary), shown, others, dropped_for])
         return cls(
@@ -145,9 +165,9 @@ class Pictures:
             {(row["split_name"], row["image_id"]): row for row in split_rows.iter_rows(named=True)},
         )
 
-    def fill(self, rows: pl.DataFrame) -> None:
-        """Add the rows that `read_pictures` returned."""
-        self.rows = {row["image_id"]: row for row in rows.iter_rows(named=True)}
+    def fill(self, images: pl.LazyFrame) -> None:
+        """Read the wanted images."""
+        self.rows = {row["image_id"]: row for row in read_scaled(images, self.wanted)}
 
     def sheet(self, ids: list[bytes]) -> dict[str, Any] | None:
         """Draw images side by side in one PNG; None without images."""
@@ -165,6 +185,7 @@ class Pictures:
             "path": row["path"],
             "label": row["label"],
             "source": f"{row['dataset']}/{row['split']}",
+            "role": split_row.get("role"),
             "kept": split_row.get("kept"),
             "dropped_by": split_row.get("dropped_by"),
             "dropped_for": dropped_for.get("path"),
@@ -176,12 +197,17 @@ class Pictures:
 
         Returns:
             One dict, or none if the rule has no such cluster: rule, split_name, total, shown. A shown cluster has
-            cluster_id, images, sides and more_sides; a side has side, images and pictures.
+            cluster_id, images, sides, more_sides and instead (a picture, or None); a side has side, images and
+            pictures.
         """
         if rule not in choice.totals:
             return []
         shown = [
-            {**cluster, "sides": [self._side(side, choice.split_name) for side in cluster["sides"]]}
+            {
+                **cluster,
+                "sides": [self._side(side, choice.split_name) for side in cluster["sides"]],
+                "instead": self.picture(cluster["instead"], choice.split_name),
+            }
             for cluster in choice.shown[rule]
         ]
         return [{"rule": rule, "split_name": choice.split_name, "total": choice.totals[rule], "shown": shown}]

@@ -103,29 +103,34 @@ def describe_classes(sums: pl.DataFrame, samples: pl.DataFrame, pictures: Pictur
         pictures: the images, read.
 
     Returns:
-        One dict per source, sorted: source, dataset, split, rows. A row per class, sorted, unlabelled images last:
-        label, images, mean, std, sheet (a contact sheet; None if the source has too many classes to show this one).
+        One dict per source, sorted: source, dataset, split, rows, unlabelled. A row per class, sorted: label, images,
+        mean, std, sheet (a contact sheet; None if the source has too many classes to show this one). Unlabelled images
+        are no class: `unlabelled` is such a row with label None, or None if there are none.
     """
     chosen = samples.group_by(_CLASS).agg("image_id").rows()
     ids = {(dataset, split, label): image_ids for dataset, split, label, image_ids in chosen}
-    return [
-        {
-            "source": f"{dataset}/{split}",
-            "dataset": dataset,
-            "split": split,
-            "rows": [
-                {
-                    "label": row["label"],
-                    "images": row["images"],
-                    "mean": mean_of(row),
-                    "std": std_of(row),
-                    "sheet": pictures.sheet(ids.get((dataset, split, row["label"]), [])),
-                }
-                for row in part.iter_rows(named=True)
-            ],
-        }
-        for (dataset, split), part in sums.partition_by(_SOURCE, as_dict=True).items()
-    ]
+    described = []
+    for (dataset, split), part in sums.partition_by(_SOURCE, as_dict=True).items():
+        rows = [
+            {
+                "label": row["label"],
+                "images": row["images"],
+                "mean": mean_of(row),
+                "std": std_of(row),
+                "sheet": pictures.sheet(ids.get((dataset, split, row["label"]), [])),
+            }
+            for row in part.iter_rows(named=True)
+        ]
+        described.append(
+            {
+                "source": f"{dataset}/{split}",
+                "dataset": dataset,
+                "split": split,
+                "rows": [row for row in rows if row["label"] is not None],
+                "unlabelled": next((row for row in rows if row["label"] is None), None),
+            }
+        )
+    return described
 
 
 def mean_of(sums: dict[str, Any]) -> float | None:
@@ -143,10 +148,10 @@ def std_of(sums: dict[str, Any]) -> float | None:
 def choose_samples(
     images: pl.LazyFrame, per_class: int = _SAMPLES_PER_CLASS, classes: int = _MAX_CLASSES
 ) -> pl.DataFrame:
-    """Choose images to show for the first classes of each source: always the same ones, from as few shards as possible.
+    """Choose images to show for the first classes of each source, and unlabelled ones: from as few shards as possible.
 
-    A class is shown from its first shard that alone has enough images of it, if there is one. Within a shard the
-    smallest `image_id` come first; ids are hashes, so this is a uniform sample.
+    The choice is always the same. A class is shown from its first shard that alone has enough images of it, if there is
+    one. Within a shard the smallest `image_id` come first; ids are hashes, so this is a uniform sample.
 
     Args:
         images: the images table; only its small columns are read.
@@ -161,7 +166,13 @@ def choose_samples(
     counts = (
         images.group_by(class_and_shard).agg(count=pl.len()).collect().sort(*_CLASS, too_few, "shard", nulls_last=True)
     )
-    first = counts.select(_CLASS).unique(maintain_order=True).group_by(_CLASS[:2], maintain_order=True).head(classes)
+    named = counts.select(_CLASS).unique(maintain_order=True)
+    first = pl.concat(
+        [
+            named.drop_nulls("label").group_by(_SOURCE, maintain_order=True).head(classes),
+            named.filter(pl.col("label").is_null()),
+        ]
+    )
     needed = (
         counts.with_columns(before=pl.col("count").cum_sum().over(_CLASS) - pl.col("count"))
         .filter(pl.col("before") < per_class)

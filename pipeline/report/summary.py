@@ -14,13 +14,15 @@ from pipeline.report.overlap import (
     choose_crossing_roles,
     choose_crossing_sources,
     choose_label_conflicts,
+    choose_repeats,
     count_clusters,
     describe_splits,
     known_rules,
     source_matrix,
     split_matrices,
 )
-from pipeline.report.pictures import Pictures, read_pictures
+from pipeline.report.pictures import Pictures
+from pipeline.report.roles import choose_role_samples, describe_roles, sum_roles
 from pipeline.report.runs import describe_runs
 from pipeline.report.sources import choose_samples, count_rejects, describe_classes, describe_sources, sum_classes
 
@@ -44,26 +46,32 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
 
     Returns:
         A dict of JSON values; pictures are PNG data URIs. Keys: lake, release, created_at, headline, sources, classes,
-        rejects, clusters, splits, overlap, crossing, conflicts, accuracy, runs, misses. README.md describes them.
+        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, accuracy, runs, misses. README.md
+        describes them.
     """
     images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
     rules = known_rules(clusters, scan("index"))
     samples = choose_samples(images)
     described_splits = describe_splits(splits)
     names = [split["split_name"] for split in described_splits]
-    if names:
-        crossing = choose_crossing_roles(clusters, images, splits, names)
-    else:
-        crossing = choose_crossing_sources(clusters, images)
-    conflicts = choose_label_conflicts(clusters, images)
-
+    role_samples = choose_role_samples(splits, len(names))
     accuracy = accuracy_curves(scan("scores"))
     runs = describe_runs(scan("scores"), accuracy)
     misses = choose_misses(scan("misses"), runs)
 
-    pictures = Pictures.collect(splits, samples["image_id"], crossing, conflicts, image_ids_of(misses))
+    if names:
+        crossing = choose_crossing_roles(clusters, images, splits, names)
+    else:
+        crossing = choose_crossing_sources(clusters, images, splits)
+    repeats = choose_repeats(clusters, images, splits, names)
+    scored = _largest_scored(accuracy)
+    shown_split = scored["split_name"] if scored and scored["split_name"] in names else next(iter(names), None)
+    conflicts = choose_label_conflicts(clusters, images, splits, shown_split)
+
+    sampled = pl.concat([samples["image_id"], role_samples["image_id"].explode().cast(pl.Binary)])
+    pictures = Pictures.collect(splits, sampled, [*crossing, *repeats, conflicts], image_ids_of(misses))
     sums = sum_classes(images)
-    pictures.fill(read_pictures(images, pictures.wanted))
+    pictures.fill(images)
 
     summary = {
         "lake": lake,
@@ -74,11 +82,13 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
         "rejects": count_rejects(scan("rejects")),
         "clusters": count_clusters(clusters, rules),
         "splits": described_splits,
+        "roles": describe_roles(described_splits, sum_roles(images, splits, names), role_samples, pictures),
         "overlap": {
             "splits": [split_matrices(overlap, clusters, splits, split, rules) for split in described_splits],
             "sources": source_matrix(overlap, clusters, sums, rules),
         },
         "crossing": _draw_clusters(crossing, pictures, rules),
+        "repeats": _draw_clusters(repeats, pictures, rules),
         "conflicts": _draw_clusters([conflicts], pictures, rules),
         "accuracy": accuracy,
         "runs": runs,
@@ -100,7 +110,7 @@ def find_headline(summary: Summary) -> dict[str, Any]:
         sanitized, drop, by; None without both scores). If sanitizing drops no test image, the sanitized score is that
         without the overlap of a rule, which `by` names, with images that the model may have been trained on.
     """
-    scored = _largest_scored(summary)
+    scored = _largest_scored(summary["accuracy"])
     split = _headline_split(summary["overlap"]["splits"], scored)
     rule = _headline_rule(summary, split)
     counts: Summary = next((row for row in summary["clusters"] if row["rule"] == rule), {})
@@ -116,9 +126,9 @@ def find_headline(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _largest_scored(summary: Summary) -> Summary | None:
+def _largest_scored(accuracy: list[Summary]) -> Summary | None:
     """Find the first run with original and sanitized scores, at its largest train size with both."""
-    for curve in summary["accuracy"]:
+    for curve in accuracy:
         both = [p for p in curve["points"] if p["original"] is not None and p["sanitized"] is not None]
         if both:
             last = {name: both[-1][name] for name in ("train_size", "original", "sanitized")}

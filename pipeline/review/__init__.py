@@ -1,10 +1,24 @@
 """Review the duplicates that a rule finds: its closest pairs, and its largest clusters.
 
-`query.py` is the query, `pairs.py` and `clusters.py` answer it. `write_review` writes pairs and their pictures as HTML.
+`query.py` is the query, `pairs.py` and `clusters.py` answer it. `write_review` and `write_clusters` write pairs and
+clusters with their pictures as HTML. `images.py` finds single images and writes them as PNG.
 """
 
-from pipeline.review.clusters import ClusterReview, review_clusters
+from pipeline.review.clusters import ClusterReview, review_clusters, write_clusters
+from pipeline.review.images import FoundImages, find_images, read_found, write_pngs
 from pipeline.review.pairs import PairReview, review_pairs, write_review
 from pipeline.review.query import ReviewQuery
 
-__all__ = ["ClusterReview", "PairReview", "ReviewQuery", "review_clusters", "review_pairs", "write_review"]
+__all__ = [
+    "ClusterReview",
+    "FoundImages",
+    "PairReview",
+    "ReviewQuery",
+    "find_images",
+    "read_found",
+    "review_clusters",
+    "review_pairs",
+    "write_clusters",
+    "write_pngs",
+    "write_review",
+]

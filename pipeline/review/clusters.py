@@ -1,13 +1,16 @@
-"""Describe the clusters of a rule: sizes, diameters, labels, roles and first paths."""
+"""Describe the clusters of a rule: sizes, diameters, labels, roles and first paths; write them as one HTML page."""
 
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from pipeline import storage
 from pipeline.builder.clusters import filter_pairs, read_clusters
 from pipeline.lake_handle import Lake
 from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
+from pipeline.storage.atomic import atomic_file
 
 # Paths listed for each cluster.
 _PATHS = 3
@@ -87,6 +90,56 @@ def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
         stored.rule,
         stored.min_score,
     )
+
+
+def write_clusters(lake: Lake, query: ReviewQuery, review: ClusterReview, file: Path) -> Path:
+    """Write clusters with their pictures as one self-contained HTML page.
+
+    Of a large cluster some images are shown: in every role those first that the split keeps.
+
+    Args:
+        lake: the lake of the review's release.
+        query: the query of the review.
+        review: made by `review_clusters`.
+        file: the page; an existing file is replaced.
+
+    Returns:
+        `file`.
+
+    Raises:
+        LakeError: the page cannot be written there.
+        DiskFullError: no space is left.
+    """
+    from pipeline.report.clusters import render_clusters  # noqa: PLC0415 - slow to import
+
+    clusters = read_clusters(stored_rule(lake, query), partial(scan_rule, lake)).select("cluster_id", "image_id")
+    shown = pl.col("cluster_id").is_in(review.shown["cluster_id"].implode())
+    facts = image_facts(lake, query).select("image_id", "label", side="role")
+    members = clusters.filter(shown).join(facts, on="image_id")
+    summary: dict[str, Any] = {
+        "lake": storage.last_name(lake.root),
+        "release": review.release,
+        "rule": review.rule,
+        "split": query.split,
+        "headline": _headline(query, review),
+        "shown": review.shown.to_dicts(),
+    }
+    html = render_clusters(summary, members, lake.scan("images"), lake.scan("splits"))
+    with atomic_file(file, "the page") as draft:
+        draft.write_text(html, encoding="utf-8")
+    return file
+
+
+def _headline(query: ReviewQuery, review: ClusterReview) -> str:
+    rule = review.rule if query.min_score is None else f"{review.rule} with a score of {query.min_score:g} or more"
+    roles = "roles" if query.split else "sources"
+    between = f" that have images in different {roles}" if query.between else ""
+    labels = f"{' and' if between else ' that have'} different labels" if query.conflicts else ""
+    count = f"All {review.matching:,}" if len(review.shown) == review.matching else f"{len(review.shown):,} of "
+    count += "" if count.startswith("All") else f"{review.matching:,}"
+    if not review.matching:
+        return f"No clusters by {rule}{between}{labels}."
+    return f"{count} clusters by {rule}{between}{labels}, the largest first."
 
 
 def _key_shapes(shapes: pl.DataFrame) -> pl.DataFrame:

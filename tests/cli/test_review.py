@@ -123,6 +123,30 @@ def test_clusters_are_listed_with_their_chains(root: str, run: Run) -> None:
     assert none == "cosine:0.95: none of 1 cluster matches.\n"
 
 
+def test_a_page_of_clusters_is_written_and_named(root: str, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "clusters.html"
+    words = ("overlap", root, "--rule", RULE, "--clusters", "--html", file)
+    assert run(*words).stdout.splitlines()[-1] == str(file)
+    html = file.read_text(encoding="utf-8")
+    assert html.count("<section") == 1
+    assert "All 1 clusters by cosine:0.95, the largest first." in html
+    assert "4 images" in html
+    assert "\x1b" not in html
+    assert ">kept</span>" not in html
+    run(*words, "--split", "main", "--between")
+    html = file.read_text(encoding="utf-8")
+    assert html.count(">kept</span>") == 4
+    data = json.loads(run(*words, "--json").stdout)
+    assert (data["page"], data["clusters"]) == (str(file), 1)
+    # Of a stricter threshold than the stored one, the clusters are those that it links.
+    stricter = ("overlap", root, "--rule", "cosine:0.98", "--clusters", "--html", file)
+    assert run(*stricter).stdout.splitlines()[-1] == str(file)
+    assert "3 images" in file.read_text(encoding="utf-8")
+    none = run("overlap", root, "--rule", RULE, "--clusters", "--between", "--html", file).stdout
+    assert none.splitlines()[-1] == str(file)
+    assert "No clusters by cosine:0.95 that have images in different sources." in file.read_text(encoding="utf-8")
+
+
 def test_rules_that_compare_keys_are_noted(root: str, run: Run) -> None:
     text = run("overlap", root, "--rule", "exact").stdout
     assert "exact compares keys only: its pairs are made from its clusters, and every score is 1." in text
@@ -146,7 +170,6 @@ def test_an_unknown_rule_names_the_nearest(root: str) -> None:
         (("--html", "x.html"), "--html needs --rule RULE."),
         (("--min-score", "0"), "--min-score needs --rule RULE."),
         (("--rule", RULE, "--min-score", "1.1"), "1.1 is not in the range"),
-        (("--rule", RULE, "--clusters", "--html", "x.html"), "--html is for pairs: leave out --clusters."),
         (("--rule", RULE, "--clusters", "--best", "test"), "--best is for pairs: leave out --clusters."),
         (("--rule", RULE, "--top", "0"), "0 is not in the range"),
     ],

@@ -12,7 +12,7 @@ from pipeline.builder.publish import write_report
 from pipeline.lake_handle import Lake
 from pipeline.report.charts import balance_chart
 from pipeline.report.formatting import escape_unprintable, shorten
-from pipeline.review import ReviewQuery, review_pairs, write_review
+from pipeline.review import ReviewQuery, review_clusters, review_pairs, write_clusters, write_review
 
 # Attributes that a name may change: descriptions of images, the images, and the positions of drawn elements.
 SAID = {"title", "alt", "src", "aria-label"}
@@ -23,19 +23,21 @@ Pages = dict[str, tuple[str, str]]
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
-    """The report and the page of pairs, of a hostile lake and of a harmless one."""
-    made: dict[str, list[str]] = {"report": [], "pairs": []}
+    """The report and the pages of pairs and clusters, of a hostile lake and of a harmless one."""
+    made: dict[str, list[str]] = {"report": [], "pairs": [], "clusters": []}
     for names in (NAMES, harmless_names(NAMES)):
         base = tmp_path_factory.mktemp("pages")
         _, lake = build_named(base, names)
         question = ReviewQuery("cosine:0.95", "main", conflicts=True)
         write_review(Lake(lake), review_pairs(Lake(lake), question), base / "pairs.html")
+        write_clusters(Lake(lake), question, review_clusters(Lake(lake), question), base / "clusters.html")
         made["report"].append(Path(write_report(Lake(lake))).read_text(encoding="utf-8"))
-        made["pairs"].append((base / "pairs.html").read_text(encoding="utf-8"))
+        for name in ("pairs", "clusters"):
+            made[name].append((base / f"{name}.html").read_text(encoding="utf-8"))
     return {name: (hostile, harmless) for name, (hostile, harmless) in made.items()}
 
 
-@pytest.mark.parametrize("name", ["report", "pairs"])
+@pytest.mark.parametrize("name", ["report", "pairs", "clusters"])
 def test_names_make_no_element_attribute_or_value_of_their_own(pages: Pages, name: str) -> None:
     hostile, harmless = (Page(text) for text in pages[name])
     assert hostile.open == []
@@ -48,7 +50,7 @@ def test_names_make_no_element_attribute_or_value_of_their_own(pages: Pages, nam
         }
 
 
-@pytest.mark.parametrize("name", ["report", "pairs"])
+@pytest.mark.parametrize("name", ["report", "pairs", "clusters"])
 def test_nothing_is_fetched_followed_or_run(pages: Pages, name: str) -> None:
     page = Page(pages[name][0])
     assert not {tag for tag, _ in page.tags} & {
@@ -72,7 +74,7 @@ def test_nothing_is_fetched_followed_or_run(pages: Pages, name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["report", "pairs"])
+@pytest.mark.parametrize("name", ["report", "pairs", "clusters"])
 def test_no_control_character_and_no_change_of_direction_is_in_a_page(pages: Pages, name: str) -> None:
     assert HARM.findall(pages[name][0].replace("\n", "")) == []
     assert "\\x1b[2J" in pages[name][0]

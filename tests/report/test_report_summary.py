@@ -135,10 +135,12 @@ def test_a_source_of_rejects_alone_is_listed() -> None:
     assert (source["source"], source["images"], source["rejects"], source["mean"]) == ("toy/test", 0, 7, None)
 
 
-def test_classes_are_counted_with_unlabelled_images_last(summary: dict[str, Any]) -> None:
+def test_classes_are_counted_and_unlabelled_images_are_none(summary: dict[str, Any]) -> None:
     train = summary["classes"][1]
-    assert [(row["label"], row["images"]) for row in train["rows"]] == [("a", 3), ("b", 2), (None, 1)]
-    assert [row["sheet"]["count"] for row in train["rows"]] == [3, 2, 1]
+    assert [(row["label"], row["images"]) for row in train["rows"]] == [("a", 3), ("b", 2)]
+    assert [row["sheet"]["count"] for row in train["rows"]] == [3, 2]
+    assert (train["unlabelled"]["label"], train["unlabelled"]["images"]) == (None, 1)
+    assert train["unlabelled"]["sheet"]["count"] == 1
 
 
 def test_rejects_are_counted_by_reason(summary: dict[str, Any]) -> None:
@@ -280,7 +282,9 @@ def test_an_empty_lake_has_an_empty_summary() -> None:
         "classes",
         "clusters",
         "splits",
+        "roles",
         "crossing",
+        "repeats",
         "conflicts",
         "accuracy",
         "runs",
