@@ -83,6 +83,18 @@ def test_an_export_is_a_row_of_exports_and_no_release(lake: Lake, tmp_path: Path
     assert lake.scan("exports").collect()["export_id"].n_unique() == 2
 
 
+def test_rows_that_sanitizing_dropped_are_exported_only_where_asked(tmp_path: Path) -> None:
+    files = files_of(12)
+    as_folder(tmp_path / "in", {**files, "A/copy.png": files["A/00000.png"]})
+    split = {"name": "main", "sanitize": "exact", "within": "first", "train": {"from": "train"}}
+    build(recipe(tmp_path, {"uri": "in"}, dedup={"rules": ["exact"]}, split=[split]), engine=LocalEngine(1))
+    made = Lake(tmp_path / "lake")
+    assert run(made, tmp_path / "kept").images == 12
+    assert run(made, tmp_path / "all", sanitized=False).images == 13
+    with np.load(tmp_path / "kept" / "main.npz") as kept:
+        assert len(kept["train_images"]) == 12
+
+
 def test_what_was_written_is_counted(lake: Lake, tmp_path: Path) -> None:
     done = run(lake, tmp_path / "out", "imagefolder", pinned=False)
     found = files_below(tmp_path / "out")

@@ -69,6 +69,21 @@ def test_a_class_must_be_in_every_fold() -> None:
         cross_validate(toys.spec("logistic", folds=3), 0, Task(train, None, 3, (2, 2, 1)))
 
 
+@pytest.mark.parametrize("wrong", [1, 30])
+def test_scores_that_are_no_numbers_are_refused(wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = toys.task(30)
+    fitted = MODELS["logistic"](toys.spec("logistic"), task)
+
+    def scores(pixels: Pixels) -> Scores:
+        found = np.array(fitted.scores(pixels))
+        found[:wrong] = np.nan
+        return found
+
+    monkeypatch.setitem(MODELS, "logistic", lambda _spec, _task: fitted._replace(scores=scores))
+    with pytest.raises(BaselineError, match="gives scores that are not numbers"):
+        fit_once(toys.spec("logistic"), 0, task, {"train": task.train})
+
+
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"never"}))
 def test_one_class_alone_teaches_nothing(name: str) -> None:
     task = toys.task()._replace(train=Examples(np.zeros((5, 144), np.uint8), np.ones(5, np.int64)))

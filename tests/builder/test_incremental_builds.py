@@ -18,6 +18,9 @@ from pipeline.builder.ingest import decode_sources
 from pipeline.builder.worker import ShardInput
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import CheckError, LakeError, SourceError, SplitError
+from pipeline.lake.delta_log import Metadata
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake.transaction import Commit, all_files
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import status, vacuum
 
@@ -308,6 +311,25 @@ def test_one_path_as_image_and_as_reject_is_one_path_twice(base: Path) -> None:
             archive.addfile(info, io.BytesIO(data))
     with pytest.raises(SourceError, match=r"1 paths occur more than once, first 'A/x.png'"):
         build(recipe(base, {"uri": "twice.tar"}), engine=LocalEngine(1))
+
+
+def test_an_image_with_the_path_of_a_reject_that_stays_is_one_path_twice(base: Path) -> None:
+    as_folder(base / "first", {**files_of(4), "A/x.png": b""})
+    as_folder(base / "second", {"A/x.png": files_of(1, seed=3)["A/00000.png"]})
+    assert build(recipe(base, {"uri": "first"}), engine=LocalEngine(1)).rejects == 1
+    with pytest.raises(SourceError, match=r"1 paths occur more than once, first 'A/x.png'"):
+        build(recipe(base, {"uri": "first"}, {"uri": "second"}), engine=LocalEngine(1))
+
+
+def test_rejects_that_a_killed_build_committed_alone_are_restored(base: Path) -> None:
+    as_folder(base / "train", {"A/empty.png": b""})
+    make(base)
+    root = str(base / "lake")
+    with writing(root) as lake:
+        lake.commit(Commit("rejects", (), Metadata("ingest", {"shards": {"fingerprint": "another"}}), all_files))
+    assert Lake.working(Snapshot(root)).scan("rejects").collect().is_empty()
+    make(base)
+    assert Lake(root).scan("rejects").collect()["path"].to_list() == ["A/empty.png"]
 
 
 def test_a_test_role_without_labels_scores_nothing(base: Path) -> None:

@@ -26,6 +26,7 @@ from pipeline.errors import LakeError, NoReleaseError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.releases import spans
 from pipeline.lake.vacuum import delete_unneeded_files
+from pipeline.lake.writers.heartbeats import registered
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import history, vacuum, vacuum_releases
 
@@ -186,6 +187,15 @@ def test_young_files_stay_but_their_release_is_gone_at_once(root: str) -> None:
     assert (done.deleted_releases, done.deleted) == ([1, 2, 3, 4], [])
     with pytest.raises(NoReleaseError):
         Lake(root, 1)
+
+
+def test_files_of_a_writer_that_lives_stay(root: str) -> None:
+    row = {"cluster_id": b"new", "image_id": b"new", "label": None, "dataset": "d", "split": "s"}
+    table = pa.Table.from_pylist([row], schema=schemas.TABLES["clusters"].file_schema)
+    with registered(root) as writer:
+        (part,) = writer.write("clusters", table, {"rule": "sign"})
+        assert vacuum(root, older_than_hours=0, dry_run=False) == []
+        assert Path(root, "clusters", part.path).exists()
 
 
 def test_plain_vacuum_keeps_every_release(root: str) -> None:

@@ -134,6 +134,9 @@ def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
         holder._renew()  # noqa: SLF001 - what its thread does every few seconds
         holder.check()
     assert elsewhere(lambda: busy(root))
+    # The lease is counted from the last sign of life that was seen, not from the first.
+    clock.seconds += lock.LEASE_SECONDS / 2
+    assert busy(root)
 
 
 def test_who_comes_late_waits_a_whole_lease_of_its_own(root: str, clock: Clock) -> None:
