@@ -10,6 +10,7 @@
     │   ├── DamagedLakeError             a file or table of the lake is missing or damaged
     │   └── BusyLakeError                another build is writing to the lake
     ├── DiskFullError (OSError)          no space is left on the disk of the lake
+    ├── LimitError (OSError)             a limit of the system was reached: open files, threads, memory, size of a file
     ├── StorageError (OSError)           a bucket did not answer, or refused a request; a later try may succeed
     ├── SplitError (ValueError)          a split needs more images than there are, or names something unknown
     ├── BaselineError (ValueError)       a baseline cannot be trained on its data
@@ -77,6 +78,10 @@ class BusyLakeError(LakeError):
 
 class DiskFullError(ImagelakeError, OSError):
     """No space is left on the disk of the lake."""
+
+
+class LimitError(ImagelakeError, OSError):
+    """A limit of the system was reached: open files, processes and threads, memory, or the size of a file."""
 
 
 class StorageError(ImagelakeError, OSError):

@@ -9,8 +9,9 @@ from importlib import import_module
 
 import click
 
+from pipeline.cli.failures import end_on_signals, failure
 from pipeline.cli.terminal import print_line
-from pipeline.errors import ImagelakeError
+from pipeline.limits import check_limits
 
 # By name: the module, and the summary for `imagelake --help`.
 _COMMANDS = {
@@ -28,9 +29,6 @@ _COMMANDS = {
     "vacuum": ("maintenance", "Delete files that no release needs."),
     "synth": ("demo", "Draw glyph images with planted overlaps."),
 }
-
-# 128 + SIGINT, as in shells.
-_INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -80,25 +78,19 @@ def _print_usage_error(error: click.ClickException) -> None:
 def main() -> None:
     """Run the command. An error of imagelake is printed in one line with exit code 1. Ctrl-C gives exit code 130."""
     try:
+        end_on_signals()
+        check_limits()
         sys.exit(_imagelake(standalone_mode=False))
-    except click.Abort:
-        print_line("imagelake: stopped. The lake is as of its last release; build again to continue.", err=True)
-        sys.exit(_INTERRUPTED)
     except click.ClickException as error:
         _print_usage_error(error)
         sys.exit(error.exit_code)
-    except ImagelakeError as error:
-        print_line(f"imagelake: {error}", err=True)
-        sys.exit(1)
     except BrokenPipeError:
         # The program that reads stdout, such as head, has closed it.
         sys.stderr.close()
         sys.exit(0)
-    except OSError as error:
-        from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
-
-        # Polars reads a bucket when a query runs, which may be anywhere.
-        if (message := storage_error("s3://...", error)) is None:
+    except (Exception, KeyboardInterrupt) as error:
+        found = failure(error)
+        if found is None:
             raise
-        print_line(f"imagelake: {message}", err=True)
-        sys.exit(1)
+        print_line(found.line, err=True)
+        sys.exit(found.code)

@@ -19,6 +19,7 @@ from pipeline.arrow_binary import to_binary
 from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.hashing import content_hashes, digest_of, file_digest, image_ids, pixel_digests, pixel_sums
+from pipeline.limits import raise_limit
 from pipeline.recipe import DecodePart
 from pipeline.shard import Blobs, Deferred, Encoded, Files, Pixels, Reject
 
@@ -61,6 +62,7 @@ def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | R
         except Rejected as rejected:
             yield _reject(shard, position, size, rejected)
         except OSError as error:
+            raise_limit(error)
             yield _reject(shard, position, 0, Rejected("unreadable", f"{error.strerror or error}"))
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from pipeline.limits import raise_limit
 from pipeline.recipe import DecodePart
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -207,6 +208,8 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except Exception as error:  # noqa: BLE001 - format plugins raise many kinds of errors
+        if getattr(error, "errno", None):
+            raise_limit(error)  # as when a format plugin cannot be loaded
         raise _broken(data, error) from None
 
 

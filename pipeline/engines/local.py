@@ -9,23 +9,22 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Literal, TypeVar
 
-from pipeline.errors import EngineError
+from pipeline.engines.processes import Processes, start_error
 from pipeline.import_path import workers_start_safely
 
 StartMethod = Literal["forkserver", "spawn"]
 
 # Environment variables with bucket credentials and settings: workers get their current values.
 _FORWARDED = ("AWS_", "IMAGELAKE_")
+# Signals that ask a process to end.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,7 +65,7 @@ class LocalEngine:
             items: picklable items; consumed lazily, in this process.
 
         Raises:
-            EngineError: a worker died, most often for lack of memory.
+            EngineError: a worker died, or cannot be started.
         """
         source = iter(items)
         # Before the first items are read, so that the fork server does its imports in the meantime.
@@ -76,19 +75,8 @@ class LocalEngine:
         if context is None or len(first) < 2:  # noqa: PLR2004 - a pool for one item is slower than none
             yield from map(function, items)
             return
-        with workers_start_safely():
-            pool = ProcessPoolExecutor(
-                self.workers, context, initializer=_start_worker, initargs=(_forwarded_variables(),)
-            )
-        try:
-            yield from _map_in_order(pool, function, items, self.workers + 1)
-        except BrokenProcessPool as error:
-            raise EngineError(
-                "a worker process died, most likely because it used too much memory. Build again with fewer workers "
-                "(--workers 1). Nothing was committed."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        processes = Processes(context, self.workers, _worker_starts, _start_worker, _forwarded_variables())
+        yield from processes.map(function, items, self.workers + 1)
 
 
 # Runs everything in this process.
@@ -112,7 +100,10 @@ def start_server(
         start_method: as for `LocalEngine`.
 
     Returns:
-        The context to make a pool with; None with one worker, whose work is done in this process.
+        The context to start workers with; None with one worker, whose work is done in this process.
+
+    Raises:
+        EngineError: it cannot be started.
     """
     if (workers or available_cores()) == 1:
         return None
@@ -124,8 +115,11 @@ def start_server(
     context = multiprocessing.get_context("forkserver")
     # imagelake first: it loads this package even if the current folder has a pipeline.py.
     context.set_forkserver_preload(["imagelake", *preload])
-    with _interrupts_ignored(), _one_blas_thread(), workers_start_safely():
-        forkserver.ensure_running()
+    try:
+        with _interrupts_ignored(), _one_blas_thread(), workers_start_safely():
+            forkserver.ensure_running()
+    except OSError as error:
+        raise start_error(error) from error
     return context
 
 
@@ -157,37 +151,30 @@ def _interrupts_ignored() -> Iterator[None]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block.
+    """Delay Ctrl-C, and other signals that have a handler, until the end of the block.
 
-    The first submit of a pool starts the workers. If it is interrupted, the pool may have no record of a worker that
-    has just started. That worker takes the stop message meant for another, and shutdown then waits forever for the
-    other one.
+    An interrupt while a worker or a task starts would leave it unknown to this process, which then cannot end it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    before = {number: found for number in _ENDING if callable(found := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if received:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(received[0])
 
 
-def _map_in_order(
-    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], capacity: int
-) -> Iterator[Result]:
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        # The first submits spawn workers, if they are spawned.
-        with interrupts_deferred(), _one_blas_thread(), workers_start_safely():
-            pending.append(pool.submit(function, item))
-        if len(pending) >= capacity:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+@contextmanager
+def _worker_starts() -> Iterator[None]:
+    with interrupts_deferred(), _one_blas_thread(), workers_start_safely():
+        yield
 
 
 def _forwarded_variables() -> dict[str, str]:
@@ -195,7 +182,7 @@ def _forwarded_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
 
 
-def _start_worker(variables: dict[str, str]) -> None:
+def _start_worker(variables: Mapping[str, str]) -> None:
     """Set the variables, ignore Ctrl-C, and exit when the driver ends for any reason."""
     for name in [name for name in os.environ if name.startswith(_FORWARDED)]:
         del os.environ[name]

@@ -20,6 +20,7 @@ from io import StringIO
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.engines.local import available_cores, interrupts_deferred
+from pipeline.engines.processes import WorkerTraceback, picklable
 from pipeline.errors import EngineError, MissingExtraError, StorageError, one_line
 from pipeline.import_path import without_current_folder
 
@@ -316,14 +317,6 @@ def _print(text: str) -> None:
     tqdm.write(text.strip(), file=sys.stderr)
 
 
-class WorkerTraceback(Exception):  # noqa: N818 - shown as the cause of an error, and never caught
-    """The traceback of an error in its worker."""
-
-    def __str__(self) -> str:
-        """Format it as `concurrent.futures` does."""
-        return f'\n"""\n{self.args[0]}"""'
-
-
 def do_task(driver_version: str, waits: Sequence[float], pickled_task: bytes) -> Outcome:
     """Run a function on an item, in a worker.
 
@@ -341,7 +334,7 @@ def do_task(driver_version: str, waits: Sequence[float], pickled_task: bytes) ->
             function, item = _load(pickled_task)
             return Outcome(_call_with_retries(function, item, waits), None, "", output.getvalue())
         except Exception as error:  # noqa: BLE001 - all of them go to the driver
-            return Outcome(None, _picklable(error), traceback.format_exc(), output.getvalue())
+            return Outcome(None, picklable(error), traceback.format_exc(), output.getvalue())
 
 
 def check_version(driver_version: str) -> None:
@@ -391,12 +384,3 @@ def _call_with_retries(function: Callable[[Any], Any], item: object, waits: Sequ
             sys.stderr.write(f"imagelake: {one_line(error).rstrip('.')}: trying again in {wait:g} s\n")
             time.sleep(wait)
     return function(item)
-
-
-def _picklable(error: Exception) -> Exception:
-    """Return the error if it survives pickling, else a RuntimeError with its type and message."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - just made
-    except Exception:  # noqa: BLE001 - pickling may raise anything
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

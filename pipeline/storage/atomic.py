@@ -14,7 +14,8 @@ from pathlib import Path
 
 import portalocker
 
-from pipeline.errors import DiskFullError, LakeError
+from pipeline.errors import DiskFullError, LakeError, LimitError
+from pipeline.limits import raise_limit
 from pipeline.storage import objects
 
 
@@ -121,7 +122,7 @@ def atomic_file(file: str | Path, description: str, *, outside_lakes: bool = Fal
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
-    except DiskFullError:
+    except (DiskFullError, LimitError):
         raise
     except OSError as error:
         reason = error.strerror or str(error)
@@ -137,6 +138,7 @@ def disk_full_errors(place: str) -> Iterator[None]:
 
     Raises:
         DiskFullError: no space is left, or a quota is used up.
+        LimitError: a limit of the system was reached, such as the size of a file.
     """
     try:
         yield
@@ -146,6 +148,7 @@ def disk_full_errors(place: str) -> Iterator[None]:
             raise DiskFullError(
                 f"no space is left on the disk of {place}. The lake is unchanged; free some space and build again."
             ) from error
+        raise_limit(error)
         raise
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import xxhash
 
 from pipeline.errors import DamagedLakeError, ImagelakeError, StorageError, one_line
+from pipeline.limits import raise_limit
 from pipeline.storage.objects import head, is_bucket, stream
 from pipeline.storage.parquet import open_parquet
 
@@ -130,6 +131,7 @@ def damage_errors(name: str) -> Iterator[None]:
     Raises:
         DamagedLakeError: the file is missing or damaged.
         StorageError: a bucket does not answer, which is no sign of damage.
+        LimitError: a limit of the system was reached, which is none either.
     """
     try:
         yield
@@ -140,6 +142,7 @@ def damage_errors(name: str) -> Iterator[None]:
         text = "the file is missing" if error.filename else f"a file is missing ({one_line(error, 200)})"
         raise DamagedLakeError(_message(str(error.filename or name), text)) from error
     except LIBRARY_ERRORS as error:
+        raise_limit(error)
         raise DamagedLakeError(_message(name, f"cannot be read ({one_line(error, 200)})")) from error
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from pipeline.errors import StorageError, one_line
+from pipeline.errors import LimitError, StorageError, one_line
+from pipeline.limits import raise_limit
 from pipeline.storage.digests import LIBRARY_ERRORS
 
 # A fault names at most this many images.
@@ -75,14 +76,16 @@ def damage_errors() -> Iterator[None]:
     Raises:
         DamagedError: something cannot be read.
         StorageError: a bucket does not answer, which is no sign of damage.
+        LimitError: a limit of the system was reached, which is none either.
     """
     try:
         yield
-    except StorageError:
+    except (StorageError, LimitError):
         raise
     except FileNotFoundError as error:
         raise DamagedError("is missing") from error
     except LIBRARY_ERRORS as error:
+        raise_limit(error)
         raise DamagedError(f"cannot be read ({one_line(error, 200)})") from error
 
 
