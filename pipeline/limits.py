@@ -4,18 +4,20 @@ Such an error says nothing about the file that was being read: it must not becom
 """
 
 import errno
+import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from pipeline.errors import ImagelakeError, LimitError
 
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
+# Windows has no such limits. Any: types are checked alike on every system.
+resource: Any = None
+with suppress(ImportError):
+    resource = import_module("resource")
 
 
 class _Limit(NamedTuple):
@@ -79,11 +81,11 @@ _MEMORY = _Limit(
 _LIMITS = (_FILES, _SIZE, _TASKS, _MEMORY)
 
 # What a command needs, measured on two cores; see docs/proof.md. Files: libraries, tables and pipes to two workers.
-_MIN_FILES, _MIN_MEMORY = 64, 4 * 2**30
+_MIN_FILES, _MIN_MEMORY = 64, 3 * 2**29 * 2**30
 # The soft limit of files is raised to this, if the hard limit permits: 1024 or less is common.
 _WANTED_FILES = 4096
-# Threads that Polars, Arrow and the standard library start, at least. Arrow ends the process if it cannot.
-_MIN_THREADS = 24
+# Threads that Polars, Arrow, DuckDB and Delta start: at least, and for each core. Some end the process if they cannot.
+_MIN_THREADS, _THREADS_PER_CORE = 32, 4
 
 
 def limit_error(error: BaseException) -> LimitError | None:
@@ -168,7 +170,7 @@ def check_limits() -> None:
         if now is not None and now < least:
             needed = f"{least // limit.unit:,}" if limit.unit else f"{least:,}"
             raise LimitError(
-                f"imagelake cannot run with ulimit {limit.option} {now // (limit.unit or 1)}: it needs at least "
+                f"this command cannot run with ulimit {limit.option} {now // (limit.unit or 1)}: it needs at least "
                 f"{needed}. Raise the limit with ulimit {limit.option}, then run the command again."
             )
     _check_threads()
@@ -184,17 +186,18 @@ def _raise_file_limit() -> None:
 
 def _check_threads() -> None:
     """Start some threads at once, each with the smallest stack."""
+    needed = _MIN_THREADS + _THREADS_PER_CORE * (os.cpu_count() or 1)
     over = threading.Event()
     before = threading.stack_size(2**16)
     threads: list[threading.Thread] = []
     try:
-        for _ in range(_MIN_THREADS):
+        for _ in range(needed):
             thread = threading.Thread(target=over.wait, daemon=True)
             thread.start()
             threads.append(thread)
     except (RuntimeError, MemoryError) as error:
         raise LimitError(
-            f"imagelake cannot run here: only {len(threads)} threads can be started, and it needs {_MIN_THREADS}. Raise "
+            f"this command cannot run here: only {len(threads)} threads can be started, but it needs {needed}. Raise "
             "the limit with ulimit -u, raise pids.max of the container, or end other programs."
         ) from error
     finally:

@@ -4,6 +4,7 @@ A subcommand parses its arguments, calls one function, and prints the result. Re
 to stderr. Modules share `options` (arguments), `terminal` (lines) and `show` (tables, JSON, CSV).
 """
 
+import logging
 import sys
 from importlib import import_module
 
@@ -77,6 +78,8 @@ def _print_usage_error(error: click.ClickException) -> None:
 
 def main() -> None:
     """Run the command. An error of imagelake is printed in one line with exit code 1. Ctrl-C gives exit code 130."""
+    # It warns in two lines if its folder of settings cannot be written to, which changes nothing here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         end_on_signals()
         check_limits()
@@ -88,7 +91,9 @@ def main() -> None:
         # The program that reads stdout, such as head, has closed it.
         sys.stderr.close()
         sys.exit(0)
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # the errors of Rust libraries are no Exceptions
         found = failure(error)
         if found is None:
             raise

@@ -56,6 +56,8 @@ def failure(error: BaseException) -> Failure | None:
         return Failure(f"imagelake: {limit}", 1)
     if isinstance(error, ImagelakeError):
         return Failure(f"imagelake: {error}", 1)
+    if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+        return Failure("imagelake: no folder for temporary files can be written to. Set TMPDIR to one that can.", 1)
     if isinstance(error, OSError):
         from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Literal, TypeVar
 
-from pipeline.engines.processes import Processes, start_error
+from pipeline.engines.processes import Processes, start_error, tracker_restarts_quietly
 from pipeline.import_path import workers_start_safely
 
 StartMethod = Literal["forkserver", "spawn"]
@@ -116,7 +116,7 @@ def start_server(
     # imagelake first: it loads this package even if the current folder has a pipeline.py.
     context.set_forkserver_preload(["imagelake", *preload])
     try:
-        with _interrupts_ignored(), _one_blas_thread(), workers_start_safely():
+        with _interrupts_ignored(), _one_blas_thread(), workers_start_safely(), tracker_restarts_quietly():
             forkserver.ensure_running()
     except OSError as error:
         raise start_error(error) from error

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -151,7 +151,7 @@ class Processes:
                     raise _death(worker.process) from error
         starting = sum(not worker.ready for worker in self._workers)
         for _ in range(min(len(waiting) - starting, self._size - len(self._workers))):
-            self._workers.append(self._start())
+            self._start()
 
     def _receive(self, timeout: float | None) -> None:
         """Take the results that are there; wait for one if there is no timeout."""
@@ -167,34 +167,33 @@ class Processes:
                 continue
             worker.task.outcome, worker.task = _Outcome(*pickle.loads(message)), None  # noqa: S301 - made by `_serve`
 
-    def _start(self) -> _Worker:
+    def _start(self) -> None:
         for left in range(_STARTS - 1, -1, -1):
             try:
-                return self._try_to_start()
+                with self._starting(), tracker_restarts_quietly():
+                    # Inside the block, at whose end an interrupt may arrive: all workers must be known.
+                    self._workers.append(self._try_to_start())
+                return
             except (EOFError, OSError, RuntimeError) as error:
                 if limit_error(error) is None and left:
                     continue
                 raise start_error(error) from error
-        raise AssertionError("unreachable: the last try returns or raises")
 
     def _try_to_start(self) -> _Worker:
-        with self._starting(), warnings.catch_warnings():
-            # `multiprocessing` restarts its resource tracker. Nothing here uses it.
-            warnings.filterwarnings("ignore", message="resource_tracker")
-            tasks, own_tasks = self._context.Pipe(duplex=False)
-            own_results, results = self._context.Pipe(duplex=False)
-            try:
-                arguments = (tasks, results, self._initialize, self._settings)
-                process = self._context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
-                process.start()
-            except BaseException:
-                own_tasks.close()
-                own_results.close()
-                raise
-            finally:
-                # From here on only the worker holds these, so that their end is the end of the worker.
-                tasks.close()
-                results.close()
+        tasks, own_tasks = self._context.Pipe(duplex=False)
+        own_results, results = self._context.Pipe(duplex=False)
+        try:
+            arguments = (tasks, results, self._initialize, self._settings)
+            process = self._context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
+            process.start()
+        except BaseException:
+            own_tasks.close()
+            own_results.close()
+            raise
+        finally:
+            # From here on only the worker holds these, so that their end is the end of the worker.
+            tasks.close()
+            results.close()
         return _Worker(process, own_tasks, own_results)
 
     def _end(self, *, at_once: bool) -> None:
@@ -211,6 +210,14 @@ class Processes:
             worker.results.close()
             worker.process.join()
         self._workers.clear()
+
+
+@contextmanager
+def tracker_restarts_quietly() -> Iterator[None]:
+    """Hide the warning of `multiprocessing` that its resource tracker has died: nothing here uses its resources."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="resource_tracker")
+        yield
 
 
 def start_error(error: BaseException) -> EngineError:

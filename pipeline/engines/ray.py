@@ -6,14 +6,15 @@ First the engine, which runs in the driver; then `do_task`, which runs in a work
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
@@ -177,15 +178,16 @@ class RayEngine:
         for left in range(_STARTS if own else 1, 0, -1):
             try:
                 _check_address(self.address)
-                ray.init(
-                    address=self.address or "local",
-                    num_cpus=(self.workers or available_cores()) if own else None,
-                    include_dashboard=False if own else None,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    job_config=_job_config(),
-                    runtime_env={"env_vars": dict.fromkeys(_THREADS, "1")},
-                )
+                with _handlers_kept():
+                    ray.init(
+                        address=self.address or "local",
+                        num_cpus=(self.workers or available_cores()) if own else None,
+                        include_dashboard=False if own else None,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        job_config=_job_config(),
+                        runtime_env={"env_vars": dict.fromkeys(_THREADS, "1")},
+                    )
                 break
             except Exception as error:  # Ray raises a plain Exception if it starts too slowly
                 if left > 1:
@@ -196,6 +198,17 @@ class RayEngine:
                     "the same Ray and Python versions as the other nodes. Without --ray-address it starts its own Ray."
                 ) from error
         _print_ray_errors_to_stderr()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM that this process has: Ray replaces it by one that exits without a message."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _import_ray() -> Any:  # noqa: ANN401 - types are checked alike whether it is installed or not

@@ -1,16 +1,18 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.engines.local import LocalEngine, start_server
+from pipeline.engines.local import LocalEngine, StartMethod, start_server
 from pipeline.errors import EngineError, SourceError
 from pipeline.import_path import workers_start_safely
 
@@ -29,9 +31,23 @@ def cache_and_threads(_: int) -> tuple[str | None, str | None]:
     return os.environ.get("IMAGELAKE_CACHE"), os.environ.get("OPENBLAS_NUM_THREADS")
 
 
-def die(value: int) -> int:
+def die(number: signal.Signals, value: int) -> int:
     if value:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
+    return value
+
+
+def die_while_writing(value: int) -> bytes:
+    """Return more than a pipe holds, and die before it is read."""
+    if value < 3:
+        return b""
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return bytes(2**22)
+
+
+def kill_fork_server(value: int) -> int:
+    if value == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
     return value
 
 
@@ -73,14 +89,58 @@ def test_an_error_comes_out_as_it_was_raised() -> None:
         list(LocalEngine(2).map(fail_at_three, range(10)))
 
 
-def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(EngineError, match="--workers 1"):
-        list(LocalEngine(2).map(die, range(4)))
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (signal.SIGKILL, r"was killed \(SIGKILL\), most likely because memory was short.*--workers 1"),
+        (signal.SIGSEGV, r"crashed \(SIGSEGV\)"),
+        (signal.SIGTERM, r"was ended by another program \(SIGTERM\)"),
+    ],
+)
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_a_killed_worker_is_an_error_that_names_the_signal(
+    number: signal.Signals, text: str, start_method: StartMethod
+) -> None:
+    with pytest.raises(EngineError, match=f"worker process [0-9]+ {text}"):
+        list(LocalEngine(2, start_method=start_method).map(partial(die, number), range(4)))
+
+
+def test_a_worker_that_is_killed_while_it_writes_blocks_nothing() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        time.sleep(0.2)
+        yield 3
+        # Long enough for the worker to fill its pipe and to die.
+        time.sleep(0.5)
+        yield 4
+
+    with pytest.raises(EngineError, match="SIGKILL"):
+        list(LocalEngine(2).map(die_while_writing, items()))
+
+
+def test_workers_finish_when_the_fork_server_is_killed() -> None:
+    assert list(LocalEngine(2).map(kill_fork_server, range(8))) == list(range(8))
+    assert list(LocalEngine(2).map(square, range(4))) == [0, 1, 4, 9]
+
+
+def test_no_semaphores_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are files in /dev/shm, which may be full."""
+    monkeypatch.setattr("_multiprocessing.SemLock", None)
+    assert list(LocalEngine(2).map(square, range(4))) == [0, 1, 4, 9]
+
+
+def test_a_worker_that_cannot_be_started_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: BaseProcess) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(BaseProcess, "start", fail)
+    with pytest.raises(EngineError, match="cannot be started: no more processes or threads"):
+        list(LocalEngine(2).map(square, range(4)))
 
 
 DRIVER = """
 import sys, time
-from pipeline.engines.local import LocalEngine, start_server
+from pipeline.engines.local import LocalEngine, StartMethod, start_server
 if __name__ == "__main__":
     for _ in LocalEngine(2).map(time.sleep, [0.01, 0.01] + [60] * 8):
         print("started", flush=True)
@@ -88,9 +148,17 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    "delay", [0, 0.5, *(pytest.param(delay, marks=pytest.mark.stress) for delay in (0.1, 0.2, 0.3, 1, 2))]
+    ("delay", "number", "text"),
+    [
+        (0, signal.SIGINT, "stopped"),
+        (0.5, signal.SIGTERM, "stopped by SIGTERM"),
+        *(
+            pytest.param(delay, signal.SIGINT, "stopped", marks=pytest.mark.stress)
+            for delay in (0.1, 0.2, 0.3, 0.5, 1, 2)
+        ),
+    ],
 )
-def test_ctrl_c_is_quick_and_quiet(tmp_path: Path, delay: float) -> None:
+def test_an_interrupt_is_quick_and_quiet(tmp_path: Path, delay: float, number: signal.Signals, text: str) -> None:
     (tmp_path / "in.toml").write_text(
         '[lake]\nroot = "lake"\n'
         '[[source]]\nuri = "g"\nformat = "glyphs"\nrows = 200000\ndataset = "g"\nsplit = "train"\n'
@@ -101,28 +169,27 @@ def test_ctrl_c_is_quick_and_quiet(tmp_path: Path, delay: float) -> None:
         while not (tmp_path / "lake" / ".lock").exists() and build.poll() is None:
             time.sleep(0.01)
         time.sleep(delay)
-        os.killpg(build.pid, signal.SIGINT)
+        os.killpg(build.pid, number)
         assert build.stderr is not None
         said = build.stderr.read()
         build.wait(timeout=60)
-    assert build.returncode == 130, said
-    assert "imagelake: stopped. The lake is as of its last release" in said
+    assert build.returncode == 128 + number, said
+    assert f"imagelake: {text}. The lake is as of its last release" in said
     assert "KeyboardInterrupt" not in said
 
 
 def test_ctrl_c_while_a_worker_starts_waits_until_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools: Any = ProcessPoolExecutor
-    spawn, known = pools._spawn_process, []  # noqa: SLF001 - the very moment that matters
+    start, known = BaseProcess.start, []
 
-    def interrupted(pool: Any) -> None:
+    def interrupted(process: BaseProcess) -> None:
         signal.raise_signal(signal.SIGINT)
-        spawn(pool)
-        known.append(len(pool._processes))  # noqa: SLF001 - whom it will tell to stop
+        start(process)
+        known.append(process)
 
-    monkeypatch.setattr(pools, "_spawn_process", interrupted)
+    monkeypatch.setattr(BaseProcess, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(LocalEngine(2).map(abs, range(100)))
-    assert known == [1]
+    assert [process.exitcode for process in known] == [0]
 
 
 def test_workers_leave_when_the_driver_is_killed(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_ctrl_c_ends_the_work_of_other_nodes(tmp_path: Path, glyphs: Path, clust
         build.send_signal(signal.SIGINT)
         out, said = build.communicate(timeout=120)
     assert (build.returncode, out) == (130, ""), said
-    assert said.strip() == "imagelake: stopped. The lake is as of its last release; build again to continue."
+    assert said.strip() == "imagelake: stopped. The lake is as of its last release; run the command again to continue."
     assert not list(tmp_path.glob("lake/*/**/*.parquet"))
     with built(recipe_at(tmp_path, "lake", glyphs), "--engine", "ray", "--ray-address", cluster.address) as build:
         out, said = build.communicate(timeout=600)

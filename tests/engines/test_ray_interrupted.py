@@ -38,7 +38,7 @@ def test_ctrl_c_is_quiet_and_leaves_no_process(tmp_path: Path) -> None:
         os.killpg(build.pid, signal.SIGINT)
         out, said = build.communicate(timeout=120)
     assert build.returncode == 130, said
-    assert said.strip() == "imagelake: stopped. The lake is as of its last release; build again to continue."
+    assert said.strip() == "imagelake: stopped. The lake is as of its last release; run the command again to continue."
     assert out == ""
     gone(build.pid)
     assert not list(tmp_path.glob("lake/images/**/*.parquet"))
