@@ -173,11 +173,11 @@ class Processes:
                 with self._starting(), tracker_restarts_quietly():
                     # Inside the block, at whose end an interrupt may arrive: all workers must be known.
                     self._workers.append(self._try_to_start())
-                return
             except (EOFError, OSError, RuntimeError) as error:
                 if limit_error(error) is None and left:
                     continue
                 raise start_error(error) from error
+            return
 
     def _try_to_start(self) -> _Worker:
         tasks, own_tasks = self._context.Pipe(duplex=False)

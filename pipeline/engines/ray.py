@@ -22,8 +22,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.engines.local import available_cores, interrupts_deferred
 from pipeline.engines.processes import WorkerTraceback, picklable
-from pipeline.errors import EngineError, MissingExtraError, StorageError, one_line
+from pipeline.errors import EngineError, LimitError, MissingExtraError, StorageError, one_line
 from pipeline.import_path import without_current_folder
+from pipeline.limits import soft_limit
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -132,6 +133,7 @@ class RayEngine:
 
         Raises:
             EngineError: Ray cannot be started or reached, workers die repeatedly, or run another imagelake version.
+            LimitError: the size of files is limited, so that Ray cannot start.
         """
         pending: deque[Any] = deque()
         try:
@@ -175,6 +177,11 @@ class RayEngine:
         if ray.is_initialized():
             return
         own = self.address is None
+        if own and soft_limit("RLIMIT_FSIZE") is not None:
+            raise LimitError(
+                "Ray cannot start where the size of files is limited (ulimit -f): it keeps objects in large files. Raise "
+                "the limit with ulimit -f unlimited, or build with --engine local."
+            )
         for left in range(_STARTS if own else 1, 0, -1):
             try:
                 _check_address(self.address)
@@ -206,6 +213,10 @@ def _handlers_kept() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        if callable(before) and error.code == signal.SIGTERM:
+            before(signal.SIGTERM, None)
+        raise
     finally:
         if callable(before) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
