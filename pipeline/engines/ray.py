@@ -179,8 +179,8 @@ class RayEngine:
         own = self.address is None
         if own and soft_limit("RLIMIT_FSIZE") is not None:
             raise LimitError(
-                "Ray cannot start where the size of files is limited (ulimit -f): it keeps objects in large files. Raise "
-                "the limit with ulimit -f unlimited, or build with --engine local."
+                "Ray cannot start where the size of files is limited (ulimit -f): it keeps objects in large files. "
+                "Raise the limit with ulimit -f unlimited, or build with --engine local."
             )
         for left in range(_STARTS if own else 1, 0, -1):
             try:
