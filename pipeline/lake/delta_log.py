@@ -2,20 +2,30 @@
 
 The deltalake library reads files and versions. This module reads what the library does not return: the metadata of
 each commit, every file that any commit ever added, and whether commits are missing.
+
+Delta has no checksum of a log: where a bit of a key has changed, it skips the action. So each commit of imagelake
+records digests, in keys of its own: of the files that the table has after it (`FILES_KEY`), of the file of the commit
+before (`PREVIOUS_KEY`), and of the values of all its keys (`DIGEST_KEY`). Commits before 0.6 have none.
 """
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+import xxhash
+
 from pipeline import storage
-from pipeline.errors import LakeError, one_line
+from pipeline.errors import DamagedLakeError, LakeError, one_line
 
 # The key of imagelake's metadata in a commit, and of a token that no other commit has.
 METADATA_KEY, TOKEN_KEY = "imagelake", "imagelake.commit"
+# Digests; see above. The checkpoint is the one that Delta has made of the commit before.
+FILES_KEY, DIGEST_KEY = "imagelake.files", "imagelake.digest"
+PREVIOUS_KEY, CHECKPOINT_KEY = "imagelake.previous", "imagelake.checkpoint"
+_DIGESTED = (METADATA_KEY, TOKEN_KEY, FILES_KEY, PREVIOUS_KEY, CHECKPOINT_KEY)
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 
@@ -52,6 +62,10 @@ class DeltaLog:
         """Return the place of the file of one commit."""
         return f"{self.folder}/{version:020}.json"
 
+    def checkpoint(self, version: int) -> str:
+        """Return the place of the checkpoint of one version."""
+        return f"{self.folder}/{version:020}.checkpoint.parquet"
+
     def versions(self) -> list[int]:
         """List the versions of which the log has a commit, ascending; empty without a table."""
         return sorted(int(found[1]) for name in storage.list_files(self.folder) if (found := _COMMIT.fullmatch(name)))
@@ -65,7 +79,7 @@ class DeltaLog:
         versions = self.versions()
         if not versions:
             return []
-        starts_here = storage.exists(f"{self.folder}/{versions[0]:020}.checkpoint.parquet")
+        starts_here = storage.exists(self.checkpoint(versions[0]))
         first = versions[0] if starts_here else 0
         return sorted(set(range(first, versions[-1] + 1)) - set(versions))
 
@@ -73,18 +87,20 @@ class DeltaLog:
         """Read the information about a commit; empty where there is no such commit.
 
         Raises:
-            LakeError: the commit cannot be read.
+            DamagedLakeError: the commit cannot be read, or its values are not those that were written.
         """
-        file = self.file(version)
         try:
-            # Only this line is parsed: a commit of many files has as many others.
-            lines = (line for line in storage.read(file).splitlines() if line.startswith(b'{"commitInfo"'))
-            found: dict[str, Any] = next((json.loads(line)["commitInfo"] for line in lines), {})
+            content = storage.read(self.file(version))
         except FileNotFoundError:
             return {}
+        try:
+            # Only this line is parsed: a commit of many files has as many others.
+            lines = (line for line in content.splitlines() if line.startswith(b'{"commitInfo"'))
+            found: dict[str, Any] = next((json.loads(line)["commitInfo"] for line in lines), {})
+            check_commit_info(found)
         except ValueError as error:
-            raise LakeError(
-                f"{file}: cannot be read ({one_line(error, 300)}). Run: imagelake verify {self.place}"
+            raise DamagedLakeError(
+                f"{self.file(version)}: cannot be read ({one_line(error, 300)}). Run: imagelake verify {self.place}"
             ) from error
         return found
 
@@ -94,7 +110,23 @@ class DeltaLog:
         Raises:
             LakeError: the commit cannot be read.
         """
-        return Metadata(**json.loads(self.commit_info(version).get(METADATA_KEY, '{"stage": ""}')))
+        return metadata_of(self.commit_info(version))
+
+    def next_commit_info(self, metadata: Metadata | None, files: int, token: str) -> dict[str, str]:
+        """Return the keys of imagelake for the next commit.
+
+        Args:
+            metadata: what the commit stands for; None for nothing.
+            files: sum of the digests of the files that the table has after the commit; see `file_entry`.
+            token: what no other commit has.
+        """
+        newest = self.versions()[-1]
+        made = {TOKEN_KEY: token, FILES_KEY: files_digest([files]), PREVIOUS_KEY: digest_of_file(self.file(newest))}
+        if metadata is not None:
+            made[METADATA_KEY] = json.dumps(asdict(metadata), sort_keys=True)
+        if storage.exists(self.checkpoint(newest)):
+            made[CHECKPOINT_KEY] = digest_of_file(self.checkpoint(newest))
+        return {**made, DIGEST_KEY: commit_digest(made)}
 
     def commit_time(self, version: int) -> int:
         """Return when a commit was made, by its writer's clock: milliseconds since 1970; 0 where it is not recorded."""
@@ -122,6 +154,54 @@ class DeltaLog:
                 f"{self.place}/{self.table}: its log cannot be read ({one_line(error, 300)}). "
                 f"Run: imagelake verify {self.place}"
             ) from error
+
+
+def metadata_of(info: Mapping[str, Any]) -> Metadata:
+    """Return what a commit stands for, from the information about it."""
+    return Metadata(**json.loads(info.get(METADATA_KEY, '{"stage": ""}')))
+
+
+def check_commit_info(info: Mapping[str, Any]) -> None:
+    """Check the values of a commit against the digest that it records. Commits before 0.6 have none.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if (FILES_KEY in info or DIGEST_KEY in info) and info.get(DIGEST_KEY) != commit_digest(info):
+        raise ValueError("its values are not those that were written")
+
+
+def commit_digest(info: Mapping[str, Any]) -> str:
+    """Return the digest of the values of imagelake's keys in a commit, without that of `DIGEST_KEY`."""
+    return xxhash.xxh3_128_hexdigest(json.dumps([info.get(key) for key in _DIGESTED]).encode())
+
+
+def digest_of_file(name: str) -> str:
+    """Return the digest of the bytes of a file of a log."""
+    return digest_of_bytes(storage.read(name))
+
+
+def digest_of_bytes(content: bytes) -> str:
+    """Return the digest of the bytes of a file of a log: xxh3-128."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def file_entry(path: str, size: int, rows: int, time: int, values: Sequence[str]) -> int:
+    """Return the digest of all that a log says of a file, as a number.
+
+    Args:
+        path: relative to the table, without the log's own percent-encoding.
+        size: bytes.
+        rows: number of rows.
+        time: when it was committed, milliseconds since 1970. The order of a partition's files depends on it.
+        values: values of the partition columns, in their order.
+    """
+    return xxhash.xxh3_128_intdigest(json.dumps([path, size, rows, time, *values]).encode())
+
+
+def files_digest(entries: Iterable[int]) -> str:
+    """Return the digest of the files of a table: the sum of their entries, so that a commit is added in one step."""
+    return f"{sum(entries) % 2**128:032x}"
 
 
 def read_actions(content: bytes) -> list[dict[str, Any]]:

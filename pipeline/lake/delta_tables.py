@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -82,15 +83,24 @@ def create_table(place: str, name: str, version: int = 0) -> DeltaTable:
     return storage.with_retries(f"{place}/{name}", lambda: _created(place, name))
 
 
-def set_log_aside(log: DeltaLog, suffix: str) -> None:
-    """Rename the log of a table to `_delta_log.<suffix>`: nothing reads it, and no file of it is deleted."""
-    if not storage.is_bucket(log.place):
+def set_log_aside(log: DeltaLog, suffix: str, before: int | None = None) -> None:
+    """Move the log of a table to `_delta_log.<suffix>`: nothing reads it, and no file of it is deleted.
+
+    Args:
+        log: the log.
+        suffix: of the new folder.
+        before: a version that has a checkpoint; only files of older versions are moved. None for all.
+    """
+    aside = f"{log.folder}.{suffix}"
+    if before is None and not storage.is_bucket(log.place):
         if Path(log.folder).exists():
-            Path(log.folder).rename(f"{log.folder}.{suffix}")
+            Path(log.folder).rename(aside)
         return
-    names = list(storage.list_files(log.folder))
+    names = [name for name in storage.list_files(log.folder) if before is None or name[:20] < f"{before:020}"]
+    if not storage.is_bucket(log.place):
+        Path(aside).mkdir(exist_ok=True)
     for name in names:
-        storage.write(f"{log.folder}.{suffix}/{name}", storage.read(f"{log.folder}/{name}"))
+        write_log_file(f"{aside}/{name}", storage.read(f"{log.folder}/{name}"))
     storage.delete(f"{log.folder}/{name}" for name in names)
 
 
@@ -106,26 +116,38 @@ def _write_first_version(place: str, name: str, version: int) -> None:
     if not storage.is_bucket(place):
         Path(log.folder).mkdir(parents=True)
     # The commit comes last: until then there is no table.
-    _write(f"{log.folder}/{version:020}.checkpoint.parquet", checkpoint)
-    _write(f"{log.folder}/_last_checkpoint", json.dumps({**pointer, "version": version}).encode())
-    _write(log.file(version), commit)
+    write_log_file(log.checkpoint(version), checkpoint)
+    write_log_file(f"{log.folder}/_last_checkpoint", json.dumps({**pointer, "version": version}).encode())
+    write_log_file(log.file(version), commit)
 
 
-def _write(name: str, content: bytes) -> None:
+def write_log_file(name: str, content: bytes) -> None:
+    """Write a file of a log, and replace the one that is there."""
     if storage.is_bucket(name):
         storage.write(name, content)
     else:
         Path(name).write_bytes(content)
 
 
-def add_new_columns(place: str, name: str, table: DeltaTable) -> None:
-    """Add the columns that a table of an older imagelake lacks. They are null in the rows that it has."""
+def add_new_columns(
+    place: str, name: str, table: DeltaTable, properties: Callable[[], CommitProperties] = CommitProperties
+) -> None:
+    """Add the columns that a table of an older imagelake lacks. They are null in the rows that it has.
+
+    Args:
+        place: the lake's place.
+        name: table name.
+        table: the table as opened.
+        properties: returns those of the next commit.
+    """
     known = {field.name for field in table.schema().fields}
     lacking = [field for field in Schema.from_arrow(schemas.TABLES[name].schema).fields if field.name not in known]
 
     def add() -> None:
-        table.alter.add_columns(lacking)
-        table.alter.set_table_properties({_SCHEMA_KEY: str(schemas.VERSION)}, raise_if_not_exists=False)
+        table.alter.add_columns(lacking, commit_properties=properties())
+        table.alter.set_table_properties(
+            {_SCHEMA_KEY: str(schemas.VERSION)}, raise_if_not_exists=False, commit_properties=properties()
+        )
 
     if lacking:
         storage.with_retries(f"{place}/{name}", add)

@@ -15,12 +15,14 @@ import pyarrow as pa
 import schemas
 from pipeline import storage
 from pipeline.errors import DamagedLakeError, NoReleaseError
-from pipeline.lake.delta_log import DeltaLog, Metadata
+from pipeline.lake.delta_log import DeltaLog, Metadata, digest_of_file
 from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 
 # The key in the metadata of `releases`: by deleted release, when. Lakes of version 0.5 have it too.
 DELETED = "given_up"
+# The key in the same metadata: by table, the digest of the commit of its version in the newest release.
+LOGS = "logs"
 
 
 def list_releases(snapshot: Snapshot) -> pl.DataFrame:
@@ -152,7 +154,8 @@ def publish(
         "note": note,
     }
     added = transaction.writer.write("releases", _as_table("releases", row))
-    units = {**snapshot.metadata("releases").units, "recipe": recipe, "sources": {"counts": [*sources]}}
+    logs = {name: digest_of_file(DeltaLog(transaction.place, name).file(version)) for name, version in current.items()}
+    units = {**snapshot.metadata("releases").units, "recipe": recipe, "sources": {"counts": [*sources]}, LOGS: logs}
     transaction.commit(Commit("releases", added, Metadata("release", units, current)))
     return number
 

@@ -10,9 +10,10 @@ from deltalake import DeltaTable
 import schemas
 from pipeline import storage
 from pipeline.errors import DamagedLakeError
-from pipeline.lake.delta_log import DeltaLog, Metadata
+from pipeline.lake.delta_log import FILES_KEY, DeltaLog, Metadata, file_entry, files_digest, metadata_of
 from pipeline.lake.delta_tables import arrow_actions, open_table
 from pipeline.lake.parquet_writer import Part
+from pipeline.storage.digests import recorded_digest
 
 # The version of a table that does not exist.
 MISSING = -1
@@ -130,8 +131,14 @@ class Snapshot:
         Returns:
             The files ordered by partition; in a partition those that were committed first come first.
         """
-        found: list[Part] = self._cached("files", table, lambda: self._list_files(table))
-        return [part for part in found if keep is None or keep(part.partition)]
+        found: dict[int, Part] = self._cached("files", table, lambda: self._list_files(table))
+        return [part for part in found.values() if keep is None or keep(part.partition)]
+
+    def entries(self, table: str) -> dict[str, int]:
+        """Return, by path of a file, its entry in the digest that the next commit records; see `file_entry`."""
+        self.files(table)
+        found: dict[int, Part] = self._cached("files", table, dict)
+        return {part.path: entry for entry, part in found.items()}
 
     def file_places(self, table: str, keep: KeepPartition | None = None) -> list[str]:
         """List the places of a table's Parquet files, in the order of `files`."""
@@ -162,11 +169,7 @@ class Snapshot:
         Raises:
             LakeError: the commit cannot be read.
         """
-        version = self.version(table)
-        if version == MISSING:
-            return Metadata("")
-        found: Metadata = self._cached("metadata", table, lambda: DeltaLog(self.place, table).metadata(version))
-        return found
+        return Metadata("") if self.version(table) == MISSING else metadata_of(self._commit_info(table))
 
     def history(self, table: str) -> Iterator[tuple[int, Metadata]]:
         """Read what every commit of a table stands for, newest first, each with its version."""
@@ -177,15 +180,29 @@ class Snapshot:
         """Return when the table's commit was made: milliseconds since 1970; 0 where it is not recorded."""
         return DeltaLog(self.place, table).commit_time(self.version(table))
 
-    def _list_files(self, table: str) -> list[Part]:
+    def _list_files(self, table: str) -> dict[int, Part]:
+        """List the files of a table by their entries, and compare them with the digest that the commit records."""
         opened = self.open(table)
         if opened is None:
-            return []
+            return {}
         keys = schemas.TABLES[table].partition_by
-        return [
-            Part(unquote(row["path"]), row["size_bytes"], row["num_records"], {k: row[f"partition.{k}"] for k in keys})
-            for row in sorted(arrow_actions(self.place, table, opened).to_pylist(), key=_partition_and_time)
-        ]
+        with storage.damage_errors(f"{self.place}/{table}"):
+            rows = arrow_actions(self.place, table, opened).to_pylist()
+            found = dict(entry_and_part(row, keys) for row in sorted(rows, key=_partition_and_time))
+        info = self._commit_info(table)
+        if FILES_KEY not in info and not any(recorded_digest(part.path) for part in found.values()):
+            return found  # of a lake before 0.6
+        if info.get(FILES_KEY) != files_digest(found):
+            raise DamagedLakeError(
+                f"{self.place}/{table}: the log is damaged: its files are not those that its newest commit records. "
+                "List the damage with `imagelake verify`, repair it with `imagelake build --repair`."
+            )
+        return found
+
+    def _commit_info(self, table: str) -> dict[str, Any]:
+        version = self.version(table)
+        found: dict[str, Any] = self._cached("commit", table, lambda: DeltaLog(self.place, table).commit_info(version))
+        return found
 
     def _cached(self, kind: str, table: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - values of several kinds
         key = (kind, table, self.version(table))
@@ -244,6 +261,13 @@ def partition_values(path: str) -> dict[str, str]:
         path: relative to the table.
     """
     return {key: unquote(value) for key, _, value in (name.partition("=") for name in path.split("/")[:-1])}
+
+
+def entry_and_part(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[int, Part]:
+    """Return a file of a table and its entry, from a row of `arrow_actions`."""
+    values = {key: row[f"partition.{key}"] for key in keys}
+    part = Part(unquote(row["path"]), row["size_bytes"], row["num_records"], values)
+    return file_entry(part.path, part.size, part.rows, row["modification_time"], list(values.values())), part
 
 
 def _partition_and_time(row: Mapping[str, Any]) -> tuple[str, int, str]:

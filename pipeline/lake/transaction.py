@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from deltalake import CommitProperties, DeltaTable
@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction
 import schemas
 from pipeline import storage
 from pipeline.errors import LakeError, one_line
-from pipeline.lake.delta_log import METADATA_KEY, TOKEN_KEY, DeltaLog, Metadata
+from pipeline.lake.delta_log import TOKEN_KEY, DeltaLog, Metadata, file_entry
 from pipeline.lake.delta_tables import add_new_columns, create_table
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.snapshot import KeepPartition, Snapshot
@@ -104,8 +104,11 @@ class Transaction:
             now = int(time.time() * 1000)
             actions: list[AddAction | RemoveAction] = [_add(part, now) for part in change.add]
             actions += [_remove(part, now) for part in gone]
+            entries = self._snapshot.entries(name)
+            files = sum(entries.values()) - sum(entries[part.path] for part in gone)
+            files += sum(_entry(name, part, now) for part in change.add)
             try:
-                self._make_version(name, table, change.metadata, partial(_transact, table, name, actions))
+                self._make_version(name, table, change.metadata, files, partial(_transact, table, name, actions))
             except DeltaError as error:
                 raise LakeError(
                     f"{self.place}/{name}: the commit was refused, as another writer was faster or the table is "
@@ -120,12 +123,17 @@ class Transaction:
             DiskFullError: no space is left.
             StorageError: the bucket does not answer.
         """
-        metadata = self.snapshot.with_version(name, version).metadata(name)
+        older = self.snapshot.with_version(name, version)
+        files = sum(older.entries(name).values())
         try:
             with storage.disk_full_errors(self.place):
                 table = self._writable(name)
                 self._make_version(
-                    name, table, metadata, lambda properties: table.restore(version, commit_properties=properties)
+                    name,
+                    table,
+                    older.metadata(name),
+                    files,
+                    lambda properties: table.restore(version, commit_properties=properties),
                 )
         except DeltaError as error:
             raise LakeError(
@@ -160,12 +168,18 @@ class Transaction:
                     f"{self.place}/{name}: another writer created the table while this build held the lake. Nothing "
                     "of this build is visible; build again."
                 )
-        add_new_columns(self.place, name, table)
+        files = sum(snapshot.entries(name).values())
+        add_new_columns(self.place, name, table, lambda: self._properties(name, None, files))
         self._snapshot = snapshot.with_version(name, table.version())
         return table
 
     def _make_version(
-        self, name: str, table: DeltaTable, metadata: Metadata, change: Callable[[CommitProperties], object]
+        self,
+        name: str,
+        table: DeltaTable,
+        metadata: Metadata,
+        files: int,
+        change: Callable[[CommitProperties], object],
     ) -> None:
         """Make the next version of a table, or none: another writer may have changed what this one is made of.
 
@@ -176,11 +190,9 @@ class Transaction:
             DeltaError: another writer was faster, or the commit is not possible.
             StorageError: the bucket does not answer.
         """
-        location, version, token = f"{self.place}/{name}", table.version() + 1, uuid.uuid4().hex
-        properties = CommitProperties(
-            custom_metadata={METADATA_KEY: json.dumps(asdict(metadata), sort_keys=True), TOKEN_KEY: token},
-            max_commit_retries=0,
-        )
+        location, version = f"{self.place}/{name}", table.version() + 1
+        properties = self._properties(name, metadata, files)
+        token = (properties.custom_metadata or {})[TOKEN_KEY]
 
         def attempt() -> None:
             try:
@@ -194,6 +206,10 @@ class Transaction:
         storage.with_retries(location, attempt)
         storage.with_retries(location, table.update_incremental)
         self._moved(name, table)
+
+    def _properties(self, name: str, metadata: Metadata | None, files: int) -> CommitProperties:
+        recorded = DeltaLog(self.place, name).next_commit_info(metadata, files, uuid.uuid4().hex)
+        return CommitProperties(custom_metadata=recorded, max_commit_retries=0)
 
     def _moved(self, name: str, table: DeltaTable) -> None:
         self._snapshot = self._snapshot.with_table(name, table)
@@ -226,6 +242,11 @@ def _transact(
         partition_by=list(schemas.TABLES[name].partition_by),
         commit_properties=properties,
     )
+
+
+def _entry(table: str, part: Part, now: int) -> int:
+    values = [part.partition[key] for key in schemas.TABLES[table].partition_by]
+    return file_entry(part.path, part.size, part.rows, now, values)
 
 
 def _add(part: Part, now: int) -> AddAction:

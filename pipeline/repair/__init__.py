@@ -28,6 +28,7 @@ from pipeline.lake.writers.heartbeats import check_registered, registered
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.repair.damage import Damage, ShardKey, find_damage
+from pipeline.repair.logs import mend_logs
 from pipeline.repair.lost import delete_unreadable_releases, find_lost_tables, make_lost_tables
 from pipeline.repair.rebuild import (
     drop_derived,
@@ -39,7 +40,7 @@ from pipeline.repair.rebuild import (
 )
 from pipeline.repair.reread import Reread, commit_reread, reread_shards, resolve_existing
 from pipeline.sources import Source
-from pipeline.verify.tables import check_logs
+from pipeline.verify.logs import check_logs
 
 __all__ = ["Repaired", "repair"]
 
@@ -127,16 +128,15 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     check_recipe(recipe)
     engine = engine or local_engine()
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
-        lost = find_lost_tables(writer.place)
-        remade: tuple[list[Todo], list[str]] = ([], [])
-        if lost:
-            with transaction(writer, progress.waiting) as lake:
-                remade = make_lost_tables(lake, recipe, lost)
+        with transaction(writer, progress.waiting) as lake:
+            mended, broken, shortened = mend_logs(writer.place)
+            lost = {**broken, **find_lost_tables(writer.place)}
+            remade = make_lost_tables(lake, recipe, lost) if lost else ([], [])
         before = Snapshot(writer.place)
         undecided = recipe.decode.mode is None and not stored_decode(before)
         recipe = with_decided_mode(before, recipe, _resolved(recipe))
         repaired = restore(writer, recipe, engine, progress)
-        repaired.done[:0] = remade[0]
+        repaired.done[:0] = [*mended, *remade[0]]
         repaired.lost += remade[1]
         found = sources.resolve(recipe) if repaired.reads_sources else []
         built = update_lake(
@@ -149,15 +149,15 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
             damaged=repaired.left_out,
             report=not repaired.stays,
         )
-        if lost:
+        if lost or shortened:
             with transaction(writer, progress.waiting) as lake:
-                repaired.lost += delete_unreadable_releases(lake, lost)
+                repaired.lost += delete_unreadable_releases(lake, {*lost, *shortened})
         stays = repaired.not_restored(Snapshot(writer.place))
         # Commits of older versions that are damaged: the build did not need them.
         stays += [str(fault) for fault in check_logs(Snapshot(writer.place)).faults]
     return replace(
         built,
-        damaged=repaired.faults + len(lost),
+        damaged=repaired.faults + len({todo.unit for todo in mended} | {f"log of {table}" for table in lost}),
         still_damaged=tuple(stays),
         seconds=time.monotonic() - started,
         mode_decided=undecided,

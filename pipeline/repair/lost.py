@@ -4,7 +4,7 @@ The versions of a table that is made again continue after all versions that any 
 older release never reads rows that came later: its version of the table is gone, and it is deleted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -101,12 +101,12 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
     return done, [line for table, line in lines.items() if table in lost]
 
 
-def delete_unreadable_releases(lake: Transaction, lost: Mapping[str, str]) -> list[str]:
+def delete_unreadable_releases(lake: Transaction, lost: Collection[str]) -> list[str]:
     """Delete the older releases that name a version of a lost table.
 
     Args:
         lake: commits to the lake, after the build has published a release.
-        lost: the tables that were made again.
+        lost: the tables that were made again, or whose log starts later.
 
     Returns:
         A line that names them; empty if there are none.

@@ -21,7 +21,8 @@ from pipeline.verify.laws import (
     pairs_are_of_images,
     splits_name_images,
 )
-from pipeline.verify.tables import check_logs, check_tables, list_tables, newest_lake
+from pipeline.verify.logs import check_logs
+from pipeline.verify.tables import check_tables, list_tables, newest_lake
 
 __all__ = ["PRELOAD", "REPAIRABLE_KINDS", "Check", "Fault", "check_laws", "verify"]
 

@@ -1,5 +1,6 @@
 """A small lake with rows in every table, and functions that damage its files."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from lakes import files
 from making import as_folder, as_tar, files_of, recipe
 
@@ -16,6 +18,18 @@ import schemas
 from pipeline.builder.build import Built, build
 from pipeline.engines.local import LocalEngine
 from pipeline.export import export
+from pipeline.lake.delta_log import (
+    DIGEST_KEY,
+    FILES_KEY,
+    METADATA_KEY,
+    PREVIOUS_KEY,
+    DeltaLog,
+    commit_digest,
+    digest_of_file,
+    files_digest,
+)
+from pipeline.lake.releases import LOGS
+from pipeline.lake.snapshot import entry_and_part
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.repair import repair
@@ -120,9 +134,41 @@ def renamed(file: Path) -> Path:
     new = file.with_name(f"{file.stem[:32]}{file_digest(str(file))}.parquet")
     file.rename(new)
     (table,) = (folder for folder in file.parents if (folder / "_delta_log").exists())
-    for log in (table / "_delta_log").glob("*.json"):
+    for log in sorted((table / "_delta_log").glob("*.json")):
         log.write_text(log.read_text().replace(file.stem, new.stem))
+        sign(log)
+    _record_in_release(table)
     return new
+
+
+def _record_in_release(table: Path) -> None:
+    """Let the newest release name the digest of a table's newest commit, if it names one."""
+    newest = max((table.parent / "releases" / "_delta_log").glob("*.json"))
+    first, *others = newest.read_text().splitlines()
+    info = json.loads(first)["commitInfo"]
+    metadata = json.loads(info[METADATA_KEY])
+    if table.name in metadata["units"].get(LOGS, {}):
+        log = DeltaLog(str(table.parent), table.name)
+        metadata["units"][LOGS][table.name] = digest_of_file(log.file(metadata["inputs"][table.name]))
+        info[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
+        newest.write_text("\n".join([json.dumps({"commitInfo": info}), *others]))
+        sign(newest)
+
+
+def sign(file: Path) -> None:
+    """Give a changed commit the digests that it would have if it had been written so."""
+    version, log = int(file.stem), DeltaLog(str(file.parents[2]), file.parents[1].name)
+    first, *others = file.read_text().splitlines()
+    info = json.loads(first)["commitInfo"]
+    if METADATA_KEY not in info:
+        return
+    held = DeltaTable(file.parents[1], version=version)
+    rows = pa.table(held.get_add_actions(flatten=True)).to_pylist()
+    entries = [entry_and_part(row, schemas.TABLES[log.table].partition_by)[0] for row in rows]
+    info[FILES_KEY] = files_digest(entries)
+    info[PREVIOUS_KEY] = digest_of_file(log.file(version - 1))
+    info[DIGEST_KEY] = commit_digest(info)
+    file.write_text("\n".join([json.dumps({"commitInfo": info}, separators=(",", ":")), *others]))
 
 
 def end_of(file: Path, column: str) -> int:

@@ -1,0 +1,141 @@
+"""Flip random bits of every file of a lake: reads are right or an error, verify names the file, a repair mends it."""
+
+import random
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from damaged_lakes import Case, copy_of, flip, tables_of
+from deltalake import DeltaTable
+from lakes import files
+
+import schemas
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import LakeError
+from pipeline.export import export
+from pipeline.lake_handle import Lake
+
+Arrays = list[np.ndarray[Any, Any]]
+# A round flips a bit of one file of each of so many tables, so that a repair is shared.
+TOGETHER = 4
+
+
+def read_arrays(root: str) -> Arrays:
+    return [array for role in ("train", "test") for array in Lake(root).arrays("main", role)]
+
+
+def read_feed(root: str) -> Arrays:
+    return [array for batch in Lake(root).batches("main", "train", batch_size=16) for array in batch]
+
+
+def read_export(root: str) -> Arrays:
+    target = Path(root).with_name("again")
+    shutil.rmtree(target, ignore_errors=True)
+    export(root, "main", target, "npz", engine=LocalEngine(1), pinned=False)
+    with np.load(target / "main.npz") as values:
+        return [values[name] for name in sorted(values.files)]
+
+
+READERS: dict[str, Callable[[str], Arrays]] = {"arrays": read_arrays, "feed": read_feed, "export": read_export}
+
+
+def data_files(case: Case, table: str) -> list[Path]:
+    return [Path(case.root, table, part.path) for part in files(case.root, table)]
+
+
+def commits(case: Case, table: str) -> list[Path]:
+    return sorted(Path(case.root, table, "_delta_log").glob("*.json"))
+
+
+def checkpoints(case: Case, table: str) -> list[Path]:
+    DeltaTable(Path(case.root, table)).create_checkpoint()
+    return sorted(Path(case.root, table, "_delta_log").glob("*.parquet"))
+
+
+def pointers(case: Case, table: str) -> list[Path]:
+    DeltaTable(Path(case.root, table)).create_checkpoint()
+    return [Path(case.root, table, "_delta_log", "_last_checkpoint")]
+
+
+KINDS = {"data": data_files, "commit": commits, "checkpoint": checkpoints, "pointer": pointers}
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(("kind", "rounds"), [("data", 100), ("commit", 100), ("checkpoint", 30), ("pointer", 30)])
+def test_flipped_bits_of_every_table(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
+    assert flips(whole_case, tmp_path, kind, rounds)["reads with other values"] == 0
+
+
+@pytest.mark.parametrize("kind", ["data", "commit", "checkpoint"])
+def test_some_flipped_bits_of_every_table(whole_case: Case, tmp_path: Path, kind: str) -> None:
+    assert flips(whole_case, tmp_path, kind, 1)["reads with other values"] == 0
+
+
+def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> Counter[str]:
+    """Flip bits in files of one kind, `rounds` in each table, and count the outcomes."""
+    chance, counts = random.Random(kind), Counter[str]()
+    keep = copy_of(whole_case, tmp_path / "keep")
+    chosen = {table: KINDS[kind](keep, table) for table in schemas.TABLES}
+    case = copy_of(keep, tmp_path / "base")
+    whole = {name: read(case.root) for name, read in READERS.items()}
+    expected = tables_of(case.root)
+    waiting = [table for table in schemas.TABLES for _ in range(rounds)]
+    chance.shuffle(waiting)
+    for start in range(0, len(waiting), TOGETHER):
+        flipped = []
+        for table in dict.fromkeys(waiting[start : start + TOGETHER]):
+            file = Path(str(chance.choice(chosen[table])).replace(str(keep.base), str(case.base)))
+            before = file.read_bytes()
+            at, bit = chance.randrange(len(before)), chance.randrange(8)
+            flip(file, at, bit)
+            counts["flips"] += 1
+            what = f"{table}: bit {bit} of byte {at} of {file.name}: {before[max(0, at - 40) : at + 40]!r}"
+            for name, read in READERS.items():
+                counts[read_outcome(case, read, whole[name])] += 1
+            counts[scan_outcome(case, expected)] += 1
+            named = [fault for fault in case.faults() if fault.table == table]
+            counts["named by verify" if named else "not named by verify"] += 1
+            if not named:
+                sys.stdout.write(f"not named: {what}\n")
+            flipped.append((file, at, bit))
+            file.write_bytes(before)
+        for one in flipped:
+            flip(*one)
+        lost = case.repair().still_damaged
+        faults, differing = case.faults(), [table for table in case.differing() if table != "exports"]
+        good = not faults and not differing and all("export" in line or "release" in line for line in lost)
+        counts["repaired" if good else "not repaired"] += len(flipped)
+        if not good or lost:
+            sys.stdout.write(f"{flipped} {lost} {faults} {differing}\n")
+        shutil.rmtree(case.base)
+        shutil.copytree(keep.base, case.base)
+    sys.stdout.write(f"{kind}: {dict(sorted(counts.items()))}\n")
+    return counts
+
+
+def read_outcome(case: Case, read: Callable[[str], Arrays], whole: Arrays) -> str:
+    try:
+        found = read(case.root)
+    except LakeError:
+        return "reads that are an error"
+    same = len(found) == len(whole) and all(map(np.array_equal, found, whole))
+    return "reads with the right values" if same else "reads with other values"
+
+
+def scan_outcome(case: Case, expected: dict[str, Any]) -> str:
+    try:
+        found = tables_of(case.root)
+    except Exception:  # noqa: BLE001 - scans raise the errors of Polars too
+        return "scans that are an error"
+    return (
+        "scans with the right values" if all(map(pl_equal, found.values(), expected.values())) else "scans with other"
+    )
+
+
+def pl_equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - data frames
+    return bool(left.equals(right))
