@@ -18,8 +18,10 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # User names and queries that only consist of variables, and names of parameters.
 _OPEN_USER = re.compile(r"(\$\{\w+\}:?)+")
 _OPEN_QUERY = re.compile(r"(?:[\w.~-]*=)?\$\{\w+\}(?:&[\w.~-]*=\$\{\w+\})*")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?=[^/])(.*)", re.DOTALL)
-_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}[^\s/<>\"`][^\s<>\"`]*")
+# Also an address whose scheme was forgotten, if it has a user name: //user:password@host/a.zip
+_START = r"(?:[A-Za-z][A-Za-z0-9+.-]+:/{1,3}|//(?=[^\s/?#@]*@))"
+_SCHEME = re.compile(rf"(\s*{_START})(?=[^/])(.*)", re.DOTALL)
+_IN_TEXT = re.compile(rf"{_START}[^\s/<>\"`][^\s<>\"`]*")
 _PUNCTUATION = "'),.;:]}"
 # In a bucket, `?` is a pattern unless a parameter follows.
 _QUERY_OF_BUCKET = re.compile(r"\?[^/=]*=")
@@ -66,7 +68,7 @@ def complete(address: str) -> str:
 
 def redacted_text(text: str) -> str:
     """Hide the secrets of every address in a text, such as a message."""
-    return _IN_TEXT.sub(_redact_match, text) if ":/" in text else text
+    return _IN_TEXT.sub(_redact_match, text) if "//" in text or ":/" in text else text
 
 
 def _redact_match(found: re.Match[str]) -> str:

@@ -102,6 +102,8 @@ def export(  # noqa: PLR0913 - the options of the command
         StorageError: a bucket does not answer.
     """
     started = time.monotonic()
+    if ":/" in str(target):
+        raise LakeError(f"{target}: is an address. An export is written to a folder: copy it from there.")
     write, folder = _find_form(form, pickle=pickle), target.resolve()
     opened = Lake(lake, release)
     if not storage.is_bucket(opened.root) and folder.is_relative_to(Path(lake).resolve()):

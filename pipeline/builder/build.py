@@ -281,14 +281,13 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     new_recipe = _is_new_recipe(lake.snapshot, recipe)
 
     # decoded files -> images, rejects, index, shards
-    ingested: list[Todo] = []
+    ingested = hide_secrets(lake, in_shards=decoded is None)
     if decoded:
         progress.step("check and commit")
-        ingested = commit_sources(lake, decoded)
+        ingested += commit_sources(lake, decoded)
     else:
         reconcile(lake.snapshot, Decoded(decoder_name(recipe.decode), planned))
         check_any_image(lake.snapshot, [], planned.shards)
-        ingested = hide_secrets(lake)
         if new_recipe:
             check_classes(lake.snapshot, planned, [], planned.shards)
 

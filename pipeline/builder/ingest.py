@@ -29,6 +29,7 @@ from pipeline.builder.worker import Ingested, Job, ShardInput, ingest_shard
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
 from pipeline.errors import LakeError, SourceError
+from pipeline.lake.rewrite import hide_release_secrets
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.progress import Expected, Forecast, Progress
@@ -215,18 +216,24 @@ def commit_sources(transaction: Transaction, decoded: Decoded) -> list[Todo]:
     return done
 
 
-def hide_secrets(transaction: Transaction) -> list[Todo]:
-    """Commit the shards table without the secrets of addresses that version 0.5 stored in it, if there are any.
+def hide_secrets(transaction: Transaction, *, in_shards: bool) -> list[Todo]:
+    """Hide the secrets of addresses that version 0.5 stored in releases and shards, if there are any.
+
+    Args:
+        transaction: of the lake.
+        in_shards: whether no commit of shards follows, which hides those in shards.
 
     Returns:
         What was done, and why.
     """
+    why = "secrets of addresses were stored"
+    done = [Todo("ingest", "releases", why)] if hide_release_secrets(transaction) else []
     snapshot = transaction.snapshot
     shards = stored_shards(snapshot)
-    if shards.equals(snapshot.scan("shards").collect()):
-        return []
-    commit_shards_table(transaction, shards)
-    return [Todo("ingest", "shards", "secrets of addresses were stored")]
+    if in_shards and not shards.equals(snapshot.scan("shards").collect()):
+        commit_shards_table(transaction, shards)
+        done.append(Todo("ingest", "shards", why))
+    return done
 
 
 def check_classes(snapshot: Snapshot, plan: IngestPlan, decoded: Sequence[Ingested], retained: pl.DataFrame) -> None:

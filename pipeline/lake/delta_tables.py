@@ -122,11 +122,13 @@ def _write_first_version(place: str, name: str, version: int) -> None:
 
 
 def write_log_file(name: str, content: bytes) -> None:
-    """Write a file of a log, and replace the one that is there."""
+    """Write a file of a log in one step, and replace the one that is there."""
     if storage.is_bucket(name):
         storage.write(name, content)
-    else:
-        Path(name).write_bytes(content)
+        return
+    draft = Path(f"{name}.tmp")
+    draft.write_bytes(content)
+    draft.replace(name)
 
 
 def add_new_columns(

@@ -1,5 +1,6 @@
 """Rewrite tables whose files are damaged: take files out, and restore the rows of releases from their commits."""
 
+import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,10 @@ import polars as pl
 import pyarrow as pa
 
 import schemas
-from pipeline.lake.delta_log import Metadata
+from pipeline import storage
+from pipeline.addresses import redacted, redacted_text
+from pipeline.lake.delta_log import FILES_KEY, METADATA_KEY, DeltaLog, Metadata
+from pipeline.lake.delta_tables import write_log_file
 from pipeline.lake.releases import DELETED
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
@@ -99,6 +103,56 @@ def restore_releases(transaction: Transaction, damaged: Collection[str], digests
     new = pl.DataFrame(pa.Table.from_pylist(made, schema=schemas.TABLES["releases"].schema))
     replace_rows(transaction, "releases", pl.concat([rows, new]).sort("release"))
     return sorted(new["release"].to_list())
+
+
+def hide_release_secrets(transaction: Transaction) -> bool:
+    """Hide the secrets of addresses that version 0.5 stored in notes, and in the recipes in commits of releases.
+
+    These commits are the only files of a lake that are changed: they would stay for as long as the lake. Delta does not
+    read what changes, and commits of 0.5 have no digests.
+
+    Returns:
+        Whether there were any.
+    """
+    snapshot = transaction.snapshot
+    log = DeltaLog(snapshot.place, "releases")
+    # From the first commit of this version on, nothing has secrets.
+    if snapshot.open("releases") is None or FILES_KEY in log.commit_info(snapshot.version("releases")):
+        return False
+    changed = [
+        (log.file(version), hidden)
+        for version in log.versions()
+        if (hidden := _without_secrets(content := storage.read(log.file(version)))) != content
+    ]
+    for file, hidden in changed:
+        write_log_file(file, hidden)
+    transaction.reopen()
+    rows = whole_rows(snapshot, "releases", ())
+    notes = pl.Series("note", list(map(redacted_text, rows["note"])), pl.String)
+    if not notes.equals(rows["note"]):
+        replace_rows(transaction, "releases", rows.with_columns(notes))
+    return bool(changed) or not notes.equals(rows["note"])
+
+
+def _without_secrets(content: bytes) -> bytes:
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines):
+        if line.startswith(b'{"commitInfo"'):
+            action = json.loads(line)
+            info = action["commitInfo"]
+            metadata = json.loads(info.get(METADATA_KEY, "null"))
+            if (hidden := _redact_values(metadata)) != metadata:
+                info[METADATA_KEY] = json.dumps(hidden, sort_keys=True)
+                lines[number] = json.dumps(action, separators=(",", ":")).encode()
+    return b"\n".join(lines)
+
+
+def _redact_values(values: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    if isinstance(values, dict):
+        return {key: _redact_values(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return list(map(_redact_values, values))
+    return redacted_text(redacted(values)) if isinstance(values, str) else values
 
 
 def recorded_recipes(snapshot: Snapshot) -> dict[int, Mapping[str, Any]]:

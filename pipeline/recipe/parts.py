@@ -121,6 +121,11 @@ class SourcePart(Part):
             self.__dict__["uri"] = hidden
         super().model_post_init(context)
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave out the secrets of a part that is sent to a worker: only the driver downloads."""
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {"_with_secrets": ""}}
+
     @property
     def address(self) -> str:
         """The uri with its secrets and the variables of the environment; only for downloads."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 from damaged_lakes import tables_of
 from lakes import files
 from making import as_folder, files_of, recipe
@@ -10,6 +12,10 @@ from s3 import Bucket
 from pipeline import storage
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
+from pipeline.errors import LakeError
+from pipeline.lake.delta_log import DeltaLog
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake_handle import Lake
 from pipeline.repair import repair
 from pipeline.verify import verify
 
@@ -29,3 +35,32 @@ def test_a_lake_in_a_bucket_is_checked_and_repaired(tmp_path: Path, lake_bucket:
     assert repair(asked, engine=LocalEngine(1)).still_damaged == ()
     assert [check for check in verify(asked.root) if check.faults] == []
     assert all(rows.equals(before[name]) for name, rows in tables_of(asked.root).items())
+
+
+def test_lost_tables_and_logs_in_a_bucket_are_repaired_as_in_folders(tmp_path: Path, lake_bucket: Bucket) -> None:
+    as_folder(tmp_path / "in", {**files_of(12), "A/bad.png": b"no image"})
+    # Names of folders above the lake look like partitions.
+    root = f"s3://{lake_bucket.name}/split=zzz/a=b/lake"
+    split = {"name": "main", "train": {"from": "train"}}
+    asked = recipe(tmp_path, {"uri": "in"}, lake={"root": root}, dedup={"rules": ["exact"]}, split=[split])
+    build(asked, engine=LocalEngine(1))
+    before, labels = tables_of(root), Lake(root).arrays("main", "train")[1]
+    for damage in ("table", "file", "log", "garbled"):
+        table = "clusters" if damage == "table" else "images"
+        below = f"{root}/{table}"
+        if damage == "table":
+            storage.delete([f"{below}/{name}" for name in storage.list_files(below)])
+        elif damage == "file":
+            storage.delete([f"{below}/{files(root, table)[0].path}"])
+        else:
+            newest = DeltaLog(root, table).file(Snapshot(root).version(table))
+            content = storage.read(newest)
+            storage.write(newest, content[:40] if damage == "log" else content.replace(b'{"add"', b'{"xxx"'))
+        assert [fault for check in verify(root) for fault in check.faults], damage
+        if table == "images":
+            with pytest.raises(LakeError):
+                Lake(root).arrays("main", "train")
+        repair(asked, engine=LocalEngine(1))
+        assert [fault for check in verify(root) for fault in check.faults] == [], damage
+        assert all(rows.equals(before[name]) for name, rows in tables_of(root).items()), damage
+        assert np.array_equal(Lake(root).arrays("main", "train")[1], labels)

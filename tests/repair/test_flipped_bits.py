@@ -137,5 +137,5 @@ def scan_outcome(case: Case, expected: dict[str, Any]) -> str:
     )
 
 
-def pl_equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - data frames
+def pl_equal(left: Any, right: Any) -> bool:
     return bool(left.equals(right))
