@@ -45,22 +45,17 @@ def test_lost_tables_and_logs_in_a_bucket_are_repaired_as_in_folders(tmp_path: P
     asked = recipe(tmp_path, {"uri": "in"}, lake={"root": root}, dedup={"rules": ["exact"]}, split=[split])
     build(asked, engine=LocalEngine(1))
     before, labels = tables_of(root), Lake(root).arrays("main", "train")[1]
-    for damage in ("table", "file", "log", "garbled"):
-        table = "clusters" if damage == "table" else "images"
-        below = f"{root}/{table}"
-        if damage == "table":
-            storage.delete([f"{below}/{name}" for name in storage.list_files(below)])
-        elif damage == "file":
-            storage.delete([f"{below}/{files(root, table)[0].path}"])
-        else:
-            newest = DeltaLog(root, table).file(Snapshot(root).version(table))
-            content = storage.read(newest)
-            storage.write(newest, content[:40] if damage == "log" else content.replace(b'{"add"', b'{"xxx"'))
-        assert [fault for check in verify(root) for fault in check.faults], damage
-        if table == "images":
-            with pytest.raises(LakeError):
-                Lake(root).arrays("main", "train")
-        repair(asked, engine=LocalEngine(1))
-        assert [fault for check in verify(root) for fault in check.faults] == [], damage
-        assert all(rows.equals(before[name]) for name, rows in tables_of(root).items()), damage
-        assert np.array_equal(Lake(root).arrays("main", "train")[1], labels)
+    storage.delete([f"{root}/clusters/{name}" for name in storage.list_files(f"{root}/clusters")])
+    storage.delete([f"{root}/splits/{files(root, 'splits')[0].path}"])
+    logs = {table: DeltaLog(root, table).file(Snapshot(root).version(table)) for table in ("images", "rejects")}
+    # Delta skips an action that it does not know.
+    storage.write(logs["images"], storage.read(logs["images"]).replace(b'{"add"', b'{"xxx"'))
+    storage.write(logs["rejects"], storage.read(logs["rejects"])[:40])
+    named = {fault.table for check in verify(root) for fault in check.faults if fault.kind != "unchecked"}
+    assert named == {"clusters", "splits", "images", "rejects"}
+    with pytest.raises(LakeError):
+        Lake(root).arrays("main", "train")
+    repair(asked, engine=LocalEngine(1))
+    assert [fault for check in verify(root) for fault in check.faults] == []
+    assert all(rows.equals(before[name]) for name, rows in tables_of(root).items())
+    assert np.array_equal(Lake(root).arrays("main", "train")[1], labels)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged_lakes import Case, copy_of, flip, tables_of
+from damaged_lakes import Case, copy_of, flip
 from deltalake import DeltaTable
 from lakes import files
 
@@ -21,8 +21,8 @@ from pipeline.export import export
 from pipeline.lake_handle import Lake
 
 Arrays = list[np.ndarray[Any, Any]]
-# A round flips a bit of one file of each of so many tables, so that a repair is shared.
-TOGETHER = 4
+# A round flips a bit of one file of each of so many tables, so that verify and repair are shared.
+TOGETHER = 6
 
 
 def read_arrays(root: str) -> Arrays:
@@ -68,22 +68,21 @@ KINDS = {"data": data_files, "commit": commits, "checkpoint": checkpoints, "poin
 @pytest.mark.stress
 @pytest.mark.parametrize(("kind", "rounds"), [("data", 100), ("commit", 100), ("checkpoint", 30), ("pointer", 30)])
 def test_flipped_bits_of_every_table(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
-    assert flips(whole_case, tmp_path, kind, rounds)["reads with other values"] == 0
+    flips(whole_case, tmp_path, kind, rounds)
 
 
 @pytest.mark.parametrize("kind", ["data", "commit", "checkpoint"])
 def test_some_flipped_bits_of_every_table(whole_case: Case, tmp_path: Path, kind: str) -> None:
-    assert flips(whole_case, tmp_path, kind, 1)["reads with other values"] == 0
+    flips(whole_case, tmp_path, kind, 1)
 
 
-def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> Counter[str]:
+def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
     """Flip bits in files of one kind, `rounds` in each table, and count the outcomes."""
     chance, counts = random.Random(kind), Counter[str]()
     keep = copy_of(whole_case, tmp_path / "keep")
     chosen = {table: KINDS[kind](keep, table) for table in schemas.TABLES}
     case = copy_of(keep, tmp_path / "base")
     whole = {name: read(case.root) for name, read in READERS.items()}
-    expected = tables_of(case.root)
     waiting = [table for table in schemas.TABLES for _ in range(rounds)]
     chance.shuffle(waiting)
     for start in range(0, len(waiting), TOGETHER):
@@ -97,25 +96,28 @@ def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> Counter[s
             what = f"{table}: bit {bit} of byte {at} of {file.name}: {before[max(0, at - 40) : at + 40]!r}"
             for name, read in READERS.items():
                 counts[read_outcome(case, read, whole[name])] += 1
-            counts[scan_outcome(case, expected)] += 1
-            named = [fault for fault in case.faults() if fault.table == table]
-            counts["named by verify" if named else "not named by verify"] += 1
-            if not named:
-                sys.stdout.write(f"not named: {what}\n")
-            flipped.append((file, at, bit))
+            flipped.append((table, file, at, bit, what))
             file.write_bytes(before)
-        for one in flipped:
-            flip(*one)
+        for _, file, at, bit, _ in flipped:
+            flip(file, at, bit)
+        named = {fault.table for fault in case.faults()}
+        for table, *_, what in flipped:
+            counts["named by verify" if table in named else "not named by verify"] += 1
+            if table not in named:
+                sys.stdout.write(f"not named: {what}\n")
         lost = case.repair().still_damaged
         faults, differing = case.faults(), [table for table in case.differing() if table != "exports"]
         good = not faults and not differing and all("export" in line or "release" in line for line in lost)
         counts["repaired" if good else "not repaired"] += len(flipped)
-        if not good or lost:
-            sys.stdout.write(f"{flipped} {lost} {faults} {differing}\n")
+        counts["repairs that list something lost"] += bool(lost)
+        if not good:
+            sys.stdout.write(f"not repaired: {[what for *_, what in flipped]} {lost} {faults} {differing}\n")
         shutil.rmtree(case.base)
         shutil.copytree(keep.base, case.base)
     sys.stdout.write(f"{kind}: {dict(sorted(counts.items()))}\n")
-    return counts
+    assert counts["reads with other values"] == counts["not repaired"] == 0
+    # Bytes that nothing reads, of a checkpoint that no commit follows, are not covered by a digest.
+    assert counts["not named by verify"] == 0 or kind in ("checkpoint", "pointer")
 
 
 def read_outcome(case: Case, read: Callable[[str], Arrays], whole: Arrays) -> str:
@@ -125,17 +127,3 @@ def read_outcome(case: Case, read: Callable[[str], Arrays], whole: Arrays) -> st
         return "reads that are an error"
     same = len(found) == len(whole) and all(map(np.array_equal, found, whole))
     return "reads with the right values" if same else "reads with other values"
-
-
-def scan_outcome(case: Case, expected: dict[str, Any]) -> str:
-    try:
-        found = tables_of(case.root)
-    except Exception:  # noqa: BLE001 - scans raise the errors of Polars too
-        return "scans that are an error"
-    return (
-        "scans with the right values" if all(map(pl_equal, found.values(), expected.values())) else "scans with other"
-    )
-
-
-def pl_equal(left: Any, right: Any) -> bool:
-    return bool(left.equals(right))
