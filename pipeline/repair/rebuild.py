@@ -30,7 +30,7 @@ from pipeline.verify.parquet_file import TableFile, read_row_groups
 
 _DERIVED = ("pairs", "clusters", "splits")
 # A fingerprint that no source has, so that every shard is read again.
-_LOST = "lost"
+LOST = "lost"
 
 # By shard: uri, fingerprint and decoder, as the shards table has them.
 ShardOrigins = Mapping[ShardKey, tuple[str, str, str]]
@@ -191,7 +191,7 @@ def restore_shards(lake: Transaction, damage: Damage, recipe: Recipe, found: Seq
             return [Todo("repair", "shards", "restored; the digest of its rows is the same as before")]
     uris = {**_recipe_uris(lake.snapshot, recipe, counts), **{key: of[0] for key, of in {**current, **older}.items()}}
     decoder = decoder_name(recipe.decode)
-    lost = {key: (uris.get(key, "unknown"), _LOST, decoder) for key in counts}
+    lost = {key: (uris.get(key, "unknown"), LOST, decoder) for key in counts}
     replace_rows(lake, "shards", _shard_rows(counts, lost))
     return [Todo("repair", "shards", "restored without the fingerprints of the sources: all are read again")]
 

@@ -21,6 +21,7 @@ from pipeline.lake.transaction import Transaction
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.repair.damage import Damage, ShardKey
+from pipeline.repair.rebuild import LOST
 from pipeline.sources import Source
 from pipeline.verify.faults import DamagedError, damage_errors
 
@@ -150,7 +151,8 @@ def _with_rejects(snapshot: Snapshot, damage: Damage, shards: pl.DataFrame) -> s
         for part in snapshot.files("rejects")
         if part.path in damage.of("rejects")
     }
-    rows = shards.filter(pl.col("rejects") > 0).select(SHARD_KEY).rows()
+    # Where the shards table was lost too, damaged rejects are not counted in it.
+    rows = shards.filter((pl.col("rejects") > 0) | (pl.col("fingerprint") == LOST)).select(SHARD_KEY).rows()
     return {key for key in rows if key[:2] in touched}
 
 

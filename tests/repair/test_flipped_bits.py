@@ -105,6 +105,9 @@ def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
             counts["named by verify" if table in named else "not named by verify"] += 1
             if table not in named:
                 sys.stdout.write(f"not named: {what}\n")
+                # No commit follows, and no release names the newest commit of these tables: of it, the digests cover
+                # what is read. The same is true of a checkpoint of the newest commit.
+                assert kind in ("checkpoint", "pointer") or table in ("releases", "exports")
         lost = case.repair().still_damaged
         faults, differing = case.faults(), [table for table in case.differing() if table != "exports"]
         good = not faults and not differing and all("export" in line or "release" in line for line in lost)
@@ -116,8 +119,6 @@ def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
         shutil.copytree(keep.base, case.base)
     sys.stdout.write(f"{kind}: {dict(sorted(counts.items()))}\n")
     assert counts["reads with other values"] == counts["not repaired"] == 0
-    # Bytes that nothing reads, of a checkpoint that no commit follows, are not covered by a digest.
-    assert counts["not named by verify"] == 0 or kind in ("checkpoint", "pointer")
 
 
 def read_outcome(case: Case, read: Callable[[str], Arrays], whole: Arrays) -> str:

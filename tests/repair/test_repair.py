@@ -111,6 +111,12 @@ def test_several_faults_at_once(case: Case) -> None:
     assert case.repair().done == ()
 
 
+def test_shards_and_rejects_that_are_damaged_together_are_restored(case: Case) -> None:
+    cut(case.file("shards"), 100)
+    cut(case.file("rejects", "split=test"), 100)
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
+
+
 def test_rows_of_releases_are_restored_from_their_commits(case: Case) -> None:
     case.file("images").unlink()
     case.repair()
