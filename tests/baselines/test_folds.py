@@ -75,7 +75,7 @@ def test_scores_that_are_no_numbers_are_refused(wrong: int, monkeypatch: pytest.
     fitted = MODELS["logistic"](toys.spec("logistic"), task)
 
     def scores(pixels: Pixels) -> Scores:
-        found = np.array(fitted.scores(pixels))
+        found: Scores = fitted.scores(pixels).copy()
         found[:wrong] = np.nan
         return found
 
