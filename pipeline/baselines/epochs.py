@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.baselines.model import Epoch, Examples, Labels, Model, Pixels, Scores, Task, widen_scores
+from pipeline.baselines.model import Epoch, Examples, Labels, Model, Pixels, Scores, Task, Weights, widen_scores
 from pipeline.baselines.predict import predict
 from pipeline.errors import BaselineError
 from pipeline.recipe.baselines import EpochsPart
@@ -19,11 +19,13 @@ class Learner(NamedTuple):
             nats.
         scores: (m, features) uint8 to (m, outputs) probabilities.
         checkpoint: saves the current weights; returns a function that restores them.
+        weights: returns the current weights.
     """
 
     step: Callable[[Pixels, Labels], float]
     scores: Callable[[Pixels], Scores]
     checkpoint: Callable[[], Callable[[], None]]
+    weights: Callable[[], Weights]
 
 
 def fit_by_epochs(part: EpochsPart, task: Task, make_learner: Callable[[int], Learner]) -> Model:
@@ -48,8 +50,21 @@ def fit_by_epochs(part: EpochsPart, task: Task, make_learner: Callable[[int], Le
         )
     known, labels = np.unique(task.train.labels, return_inverse=True)
     learner = make_learner(len(known))
-    model = Model(lambda pixels: widen_scores(learner.scores(pixels), known, task.classes), probable=True)
-    return model._replace(epochs=_train(part, task._replace(train=Examples(task.train.pixels, labels)), learner, model))
+    model = as_model(learner, known, task.classes)
+    epochs = _train(part, task._replace(train=Examples(task.train.pixels, labels)), learner, model)
+    return model._replace(weights={**learner.weights(), "known": known}, epochs=epochs)
+
+
+def as_model(learner: Learner, known: Labels, classes: int) -> Model:
+    """Make a model that predicts with the learner's present weights.
+
+    Args:
+        learner: with one output for each class of `known`.
+        known: classes that occurred in training.
+        classes: number of all classes.
+    """
+    weights = {**learner.weights(), "known": known}
+    return Model(weights, lambda pixels: widen_scores(learner.scores(pixels), known, classes), probable=True)
 
 
 def _train(part: EpochsPart, task: Task, learner: Learner, model: Model) -> tuple[Epoch, ...]:

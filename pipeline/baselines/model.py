@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from pipeline.recipe import BaselinePart
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float32] | NDArray[np.float64]
+# The fitted numbers of a model, by name. They have no pixels of training images.
+Weights = Mapping[str, NDArray[Any]]
 
 
 class Examples(NamedTuple):
@@ -48,6 +50,22 @@ class Task(NamedTuple):
     shape: tuple[int, int, int]
 
 
+class StoredModel(NamedTuple):
+    """All that is needed to make a fitted model again.
+
+    Attributes:
+        part: the recipe's `[[baseline]]`.
+        weights: the fitted numbers.
+        classes: number of classes.
+        shape: (height, width, channels) of an image.
+    """
+
+    part: BaselinePart
+    weights: Weights
+    classes: int
+    shape: tuple[int, int, int]
+
+
 class Epoch(NamedTuple):
     """The result of one pass over the training examples.
 
@@ -64,6 +82,7 @@ class Model(NamedTuple):
     """A fitted model.
 
     Attributes:
+        weights: what the model is made of again, by its loader in `pipeline.baselines.models`.
         scores: (m, features) uint8 to (m, classes). The largest score is the predicted class, of equal scores the
             first.
         probable: whether the scores are probabilities: 0 to 1, with sum 1.
@@ -71,6 +90,7 @@ class Model(NamedTuple):
         chosen: settings that were searched, by name.
     """
 
+    weights: Weights
     scores: Callable[[Pixels], Scores]
     probable: bool
     epochs: tuple[Epoch, ...] = ()

@@ -17,8 +17,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.baselines.epochs import Learner, fit_by_epochs
-from pipeline.baselines.model import Labels, Model, Pixels, Scores, Task
+from pipeline.baselines.epochs import Learner, as_model, fit_by_epochs
+from pipeline.baselines.model import Labels, Model, Pixels, Scores, StoredModel, Task, Weights
 from pipeline.pixels import normalise
 from pipeline.recipe.baselines import EpochsPart
 
@@ -41,19 +41,40 @@ def fit_network(part: EpochsPart, task: Task, make_network: Callable[[int], nn.M
         BaselineError: there is `patience`, but no valid example; or training diverged.
     """
     with _reproducible():
-        return fit_by_epochs(part, task, lambda outputs: _make_learner(part, task, make_network, outputs))
+        return fit_by_epochs(
+            part, task, lambda outputs: _make_learner(part, task.shape, _new_network(part, make_network, outputs))
+        )
 
 
-def _make_learner(part: EpochsPart, task: Task, make_network: Callable[[int], nn.Module], outputs: int) -> Learner:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def load_network(stored: StoredModel, make_network: Callable[[int], nn.Module]) -> Model:
+    """Make a fitted network again, on a GPU if torch has one, else on the CPU.
+
+    Args:
+        stored: its weights are the state of the network, by torch's names, and `known`.
+        make_network: as for `fit_network`.
+    """
+    part = cast("EpochsPart", stored.part)
+    known = stored.weights["known"]
+    with _reproducible():
+        network = _new_network(part, make_network, len(known))
+        state = {name: torch.from_numpy(values) for name, values in stored.weights.items() if name != "known"}
+        network.load_state_dict(state)
+        return as_model(_make_learner(part, stored.shape, network), known, stored.classes)
+
+
+def _new_network(part: EpochsPart, make_network: Callable[[int], nn.Module], outputs: int) -> nn.Module:
     # On the meta device, because torch's own initialisation would draw from its global generator.
     with torch.device("meta"):
         network = make_network(outputs)
     network = network.to_empty(device="cpu")
     _initialise(network, torch.Generator().manual_seed(part.seed))
-    network.to(device)
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _make_learner(part: EpochsPart, shape: tuple[int, int, int], network: nn.Module) -> Learner:
+    device = next(network.parameters()).device
     adam = torch.optim.Adam(network.parameters(), lr=part.learning_rate)
-    height, width, channels = task.shape
+    height, width, channels = shape
 
     def forward(pixels: Pixels) -> Tensor:
         inputs = torch.from_numpy(normalise(pixels)).to(device).view(-1, height, width, channels)
@@ -80,7 +101,10 @@ def _make_learner(part: EpochsPart, task: Task, make_network: Callable[[int], nn
 
         return restore
 
-    return Learner(step, scores, checkpoint)
+    def weights() -> Weights:
+        return {name: tensor.cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+
+    return Learner(step, scores, checkpoint, weights)
 
 
 def _initialise(network: nn.Module, generator: torch.Generator) -> None:

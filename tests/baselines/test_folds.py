@@ -34,7 +34,7 @@ def test_every_image_is_judged_once_by_a_model_that_did_not_see_it(count: int, f
             assert shown | set(met) == set(range(len(labels)))
             return np.stack([-pixels[:, 0].astype(np.float64), pixels[:, 0]], axis=1)
 
-        return Model(scores, probable=False)
+        return Model({}, scores, probable=False)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "logistic", fit)

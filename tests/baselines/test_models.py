@@ -14,7 +14,9 @@ import toys
 from pipeline.baselines.model import Examples, Model, Task
 from pipeline.baselines.models import MODELS
 from pipeline.baselines.predict import predict
+from pipeline.baselines.stored import load_model, model_row
 from pipeline.errors import BaselineError, ImagelakeError, MissingExtraError
+from pipeline.pixels import normalise
 from pipeline.recipe import BaselinePart
 from pipeline.recipe.baselines import PARTS
 
@@ -109,6 +111,32 @@ def test_one_image_of_a_class_will_do(name: str) -> None:
         toys.spec(name, c=1.0) if name == "svm-linear" else toys.spec(name)
     )  # two classes of two images: a test of its own
     assert fit(asked, small).scores(task.train.pixels).shape == (90, task.classes)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_stored_model_predicts_what_the_fitted_one_predicts(name: str, classes: int) -> None:
+    task = toy(name) if name in BINARY else toys.task(classes=classes)
+    part = toys.spec(name)
+    model = fit(part, task._replace(classes=task.classes))
+    row = model_row(part, model, [f"class {number}" for number in range(task.classes)], task.shape)
+    assert row == model_row(part, fit(part, task), row["classes"], task.shape)
+    loaded = load_model(row)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 144), dtype=np.uint8)
+    for pixels in (task.train.pixels, noise):
+        np.testing.assert_array_equal(loaded.model.scores(pixels), model.scores(pixels))
+    assert (loaded.shape, loaded.model.probable) == (task.shape, model.probable)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_logistic_regression_predicts_as_scikit_learn(classes: int) -> None:
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow to import
+
+    task = toys.task(classes=classes)
+    known = LogisticRegression(C=1.0, max_iter=100, random_state=0).fit(normalise(task.train.pixels), task.train.labels)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 144), dtype=np.uint8)
+    found = fitted("logistic", task).scores(noise)
+    np.testing.assert_allclose(found, known.predict_proba(normalise(noise)), rtol=1e-5, atol=1e-7)
 
 
 def states() -> Iterator[object]:

@@ -37,16 +37,16 @@ def test_blocks_make_no_difference() -> None:
     rng = np.random.default_rng(0)
     pictures = Examples(rng.integers(0, 5, (20_000, 2), dtype=np.uint8), rng.integers(0, 3, 20_000))
     scores = linear(pictures.pixels)
-    predictions = predict(Model(linear, probable=True), pictures)
+    predictions = predict(Model({}, linear, probable=True), pictures)
     np.testing.assert_array_equal(predictions.predicted, scores.argmax(axis=1))
     np.testing.assert_array_equal(predictions.score, scores[:, 2])
     assert predictions.probability is not None
     np.testing.assert_array_equal(predictions.probability, scores.max(axis=1))
-    assert predict(Model(linear, probable=False), pictures).probability is None
+    assert predict(Model({}, linear, probable=False), pictures).probability is None
 
 
 def test_no_images_have_no_predictions() -> None:
-    predictions = predict(Model(linear, probable=True), Examples(np.empty((0, 2), np.uint8), np.empty(0, np.int64)))
+    predictions = predict(Model({}, linear, probable=True), Examples(np.empty((0, 2), np.uint8), np.empty(0, np.int64)))
     assert [len(predictions.labels), len(predictions.predicted), len(predictions.correct)] == [0, 0, 0]
 
 

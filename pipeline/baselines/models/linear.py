@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.baselines.epochs import Learner, fit_by_epochs
-from pipeline.baselines.model import Examples, Labels, Model, Pixels, Scores, Task, widen_scores
+from pipeline.baselines.epochs import Learner, as_model, fit_by_epochs
+from pipeline.baselines.model import Examples, Labels, Model, Pixels, Scores, StoredModel, Task, widen_scores
 from pipeline.errors import BaselineError
 from pipeline.pixels import normalise
 from pipeline.recipe.baselines import LogisticPart, NeverPart, SgdBinaryPart, SoftmaxSgdPart, SvmLinearPart
@@ -48,10 +48,25 @@ def fit_logistic(part: LogisticPart, task: Task) -> Model:
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(normalise(task.train.pixels), task.train.labels)
 
-    def scores(pixels: Pixels) -> Scores:
-        return widen_scores(model.predict_proba(normalise(pixels)), model.classes_, task.classes)
+    weights = {"coefficients": model.coef_, "intercept": model.intercept_, "known": model.classes_}
+    return load_logistic(StoredModel(part, weights, task.classes, task.shape))
 
-    return Model(scores, probable=True)
+
+def load_logistic(stored: StoredModel) -> Model:
+    """Make a fitted model again.
+
+    References:
+        scikit-learn's LogisticRegression.predict_proba.
+    """
+    coefficients, intercept, known = (stored.weights[name] for name in ("coefficients", "intercept", "known"))
+
+    def scores(pixels: Pixels) -> Scores:
+        logits = normalise(pixels) @ coefficients.T + intercept
+        if logits.shape[1] == 1:  # two classes
+            logits = np.hstack([np.zeros_like(logits), logits])
+        return widen_scores(np.exp(log_softmax(logits)), known, stored.classes)
+
+    return Model(stored.weights, scores, probable=True)
 
 
 Float = TypeVar("Float", np.float32, np.float64)
@@ -75,11 +90,23 @@ def fit_softmax_sgd(part: SoftmaxSgdPart, task: Task) -> Model:
     Raises:
         BaselineError: there is `patience`, but no valid example; or training diverged.
     """
-    return fit_by_epochs(part, task, lambda outputs: _make_learner(part.learning_rate, task, outputs))
+    features = prod(task.shape)
+    return fit_by_epochs(
+        part,
+        task,
+        lambda outputs: _make_learner(
+            part.learning_rate, np.zeros((features, outputs), np.float32), np.zeros(outputs, np.float32)
+        ),
+    )
 
 
-def _make_learner(rate: float, task: Task, outputs: int) -> Learner:
-    weights, bias = np.zeros((prod(task.shape), outputs), np.float32), np.zeros(outputs, np.float32)
+def load_softmax_sgd(stored: StoredModel) -> Model:
+    """Make a fitted model again."""
+    weights = stored.weights
+    return as_model(_make_learner(0.0, weights["weights"], weights["bias"]), weights["known"], stored.classes)
+
+
+def _make_learner(rate: float, weights: NDArray[np.float32], bias: NDArray[np.float32]) -> Learner:
 
     def step(pixels: Pixels, labels: Labels) -> float:
         gradient = find_gradient(weights, bias, normalise(pixels), labels)
@@ -99,7 +126,7 @@ def _make_learner(rate: float, task: Task, outputs: int) -> Learner:
 
         return restore
 
-    return Learner(step, scores, checkpoint)
+    return Learner(step, scores, checkpoint, lambda: {"weights": weights, "bias": bias})
 
 
 def log_softmax(scores: NDArray[Float]) -> NDArray[Float]:
@@ -142,11 +169,19 @@ def fit_sgd_binary(part: SgdBinaryPart, task: Task) -> Model:
         warnings.simplefilter("ignore", ConvergenceWarning)  # the user can raise max_iter
         model.fit(task.train.pixels.astype(np.float64), task.train.labels)
 
+    weights = {"coefficients": model.coef_[0], "intercept": model.intercept_}
+    return load_sgd_binary(StoredModel(part, weights, task.classes, task.shape))
+
+
+def load_sgd_binary(stored: StoredModel) -> Model:
+    """Make a fitted model again; its classes are 0 and 1."""
+    weights = stored.weights
+
     def scores(pixels: Pixels) -> Scores:
-        distance = model.decision_function(pixels.astype(np.float64))
+        distance = pixels.astype(np.float64) @ weights["coefficients"] + weights["intercept"]
         return np.stack([-distance, distance], axis=1)
 
-    return Model(scores, probable=False)
+    return Model(weights, scores, probable=False)
 
 
 # Range of the search for c, uniform in its logarithm.
@@ -182,12 +217,20 @@ def fit_svm_linear(part: SvmLinearPart, task: Task) -> Model:
     """
     chosen = {} if part.c is not None else _search_c(part, task.train)
     model = _make_svc(chosen.get("c", part.c)).fit(normalise(task.train.pixels), task.train.labels)
-    planes, known = planes_of(model), model.classes_
+    planes = planes_of(model)
+    weights = {"planes": planes.weights, "bias": planes.bias, "known": model.classes_}
+    return load_svm_linear(StoredModel(part, weights, task.classes, task.shape))._replace(chosen=chosen)
+
+
+def load_svm_linear(stored: StoredModel) -> Model:
+    """Make a fitted model again."""
+    weights, known = stored.weights, stored.weights["known"]
+    planes = Planes(weights["planes"], weights["bias"], len(known))
 
     def scores(pixels: Pixels) -> Scores:
-        return widen_scores(votes(planes, normalise(pixels)), known, task.classes, missing=-np.inf)
+        return widen_scores(votes(planes, normalise(pixels)), known, stored.classes, missing=-np.inf)
 
-    return Model(scores, probable=False, chosen=chosen)
+    return Model(weights, scores, probable=False)
 
 
 def _make_svc(c: float | None) -> Any:  # noqa: ANN401 - scikit-learn has no types
@@ -271,10 +314,15 @@ def votes(planes: Planes, inputs: NDArray[np.float32]) -> Scores:
     return out
 
 
-def fit_never(_part: NeverPart, _task: Task) -> Model:
+def fit_never(part: NeverPart, task: Task) -> Model:
     """Learn nothing: the first of two classes has probability 1."""
+    return load_never(StoredModel(part, {}, task.classes, task.shape))
+
+
+def load_never(stored: StoredModel) -> Model:
+    """Make the model again; it has no weights."""
 
     def scores(pixels: Pixels) -> Scores:
         return np.tile(np.array([1, 0], np.float32), (len(pixels), 1))
 
-    return Model(scores, probable=True)
+    return Model(stored.weights, scores, probable=True)

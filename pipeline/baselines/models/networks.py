@@ -10,10 +10,11 @@ References:
     Proceedings of the IEEE 86, 1998, section II.B. Its units are sigmoid, and its pooling has weights.
 """
 
+from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.baselines.model import Model, Task, need_extra
+from pipeline.baselines.model import Model, StoredModel, Task, need_extra
 from pipeline.errors import BaselineError
 from pipeline.recipe.baselines import DensePart, LenetPart
 
@@ -33,18 +34,40 @@ def fit_dense(part: DensePart, task: Task) -> Model:
         BaselineError: there is `patience`, but no valid example; or training diverged.
     """
     need_extra(part)
-    from torch import nn  # noqa: PLC0415 - an optional extra, two seconds of import
-
     from pipeline.baselines.torch_fit import fit_network  # noqa: PLC0415 - it imports torch
 
-    inputs = prod(task.shape)
+    return fit_network(part, task, _dense_network(part, task.shape))
 
-    def make_network(outputs: int) -> "nn.Module":
+
+def load_dense(stored: StoredModel) -> Model:
+    """Make a fitted network again.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    return _load(stored, _dense_network)
+
+
+def _dense_network(part: DensePart, shape: tuple[int, int, int]) -> Callable[[int], "nn.Module"]:
+    from torch import nn  # noqa: PLC0415 - an optional extra, two seconds of import
+
+    inputs = prod(shape)
+
+    def make_network(outputs: int) -> nn.Module:
         return nn.Sequential(
             nn.Flatten(), nn.Linear(inputs, part.hidden), nn.LeakyReLU(), nn.Linear(part.hidden, outputs)
         )
 
-    return fit_network(part, task, make_network)
+    return make_network
+
+
+def _load(
+    stored: StoredModel, network_for: Callable[[Any, tuple[int, int, int]], Callable[[int], "nn.Module"]]
+) -> Model:
+    need_extra(stored.part)
+    from pipeline.baselines.torch_fit import load_network  # noqa: PLC0415 - it imports torch
+
+    return load_network(stored, network_for(stored.part, stored.shape))
 
 
 _BORDER = 2
@@ -63,20 +86,34 @@ def fit_lenet(part: LenetPart, task: Task) -> Model:
         MissingExtraError: torch is not installed.
         BaselineError: the images are too small; there is `patience`, but no valid example; or training diverged.
     """
-    height, width, channels = task.shape
+    height, width, _ = task.shape
     if min(height, width) < _MIN_SIDE:
         raise BaselineError(
             f"baseline '{part.model}' on split '{part.split}' needs images of at least {_MIN_SIDE} x {_MIN_SIDE}; "
             f"these are {height} x {width}. Set a larger decode.size, or use the model 'dense'."
         )
     need_extra(part)
-    from torch import nn  # noqa: PLC0415 - an optional extra, two seconds of import
-
     from pipeline.baselines.torch_fit import fit_network  # noqa: PLC0415 - it imports torch
 
+    return fit_network(part, task, _lenet_network(part, task.shape))
+
+
+def load_lenet(stored: StoredModel) -> Model:
+    """Make a fitted network again.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    return _load(stored, _lenet_network)
+
+
+def _lenet_network(_part: LenetPart, shape: tuple[int, int, int]) -> Callable[[int], "nn.Module"]:
+    from torch import nn  # noqa: PLC0415 - an optional extra, two seconds of import
+
+    height, width, channels = shape
     pooled = [(side // 2 - 4) // 2 for side in (height, width)]
 
-    def make_network(outputs: int) -> "nn.Module":
+    def make_network(outputs: int) -> nn.Module:
         return nn.Sequential(
             *(nn.Conv2d(channels, 6, 5, padding=_BORDER), nn.LeakyReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(6, 16, 5), nn.LeakyReLU(), nn.MaxPool2d(2), nn.Flatten()),
@@ -84,4 +121,4 @@ def fit_lenet(part: LenetPart, task: Task) -> Model:
             nn.Linear(84, outputs),
         )
 
-    return fit_network(part, task, make_network)
+    return make_network
