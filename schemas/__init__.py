@@ -3,7 +3,7 @@
 `TABLES` maps the name of a table to its `Table`. A lake with a `VERSION` above this one cannot be opened.
 """
 
-from schemas.baselines import MISSES, SCORES
+from schemas.baselines import MISSES, MODELS, PREDICTIONS, SCORES
 from schemas.dedup import BASES, CLUSTERS, INDEX, PAIRS
 from schemas.images import IMAGES, REJECTS, SHARDS
 from schemas.releases import EXPORTS, RELEASES
@@ -25,6 +25,8 @@ TABLES: dict[str, Table] = {
         SPLITS,
         SCORES,
         MISSES,
+        MODELS,
+        PREDICTIONS,
         RELEASES,
         EXPORTS,
     )

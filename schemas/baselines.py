@@ -1,8 +1,17 @@
-"""Tables of baseline models: scores (measured values) and misses (misclassified test images)."""
+"""Tables of baseline models: scores, misses (misclassified test images), models and predictions."""
 
 import pyarrow as pa
 
 from schemas.table import IMAGE_ID, Table, column
+
+_RELEASE = column("release", pa.int64(), "release that the images were read from")
+_PROBABILITY = column(
+    "probability",
+    pa.float64(),
+    "probability of the predicted class; null if the model has no probabilities",
+    unit="0 to 1",
+    null=True,
+)
 
 SCORES = Table(
     name="scores",
@@ -57,7 +66,7 @@ SCORES = Table(
                 unit="bytes",
                 null=True,
             ),
-            column("release", pa.int64(), "release that the images were read from"),
+            _RELEASE,
         ]
     ),
 )
@@ -75,13 +84,7 @@ MISSES = Table(
             IMAGE_ID,
             column("label", pa.string(), "class of the image"),
             column("predicted", pa.string(), "class that the model predicted"),
-            column(
-                "probability",
-                pa.float64(),
-                "probability of the predicted class; null if the model has no probabilities",
-                unit="0 to 1",
-                null=True,
-            ),
+            _PROBABILITY,
             column(
                 "margin",
                 pa.float64(),
@@ -104,7 +107,60 @@ MISSES = Table(
                 unit="0 to 255",
                 null=True,
             ),
-            column("release", pa.int64(), "release that the images were read from"),
+            _RELEASE,
+        ]
+    ),
+)
+
+MODELS = Table(
+    name="models",
+    doc="one row per trained model: the first seed of every train size of a run",
+    schema=pa.schema(
+        [
+            column("run_id", pa.string(), "run in the scores table that the model belongs to"),
+            column("model", pa.string(), "name of the model"),
+            column("split_name", pa.string(), "split that the model was trained on"),
+            column("train_size", pa.int64(), "number of training images", unit="images"),
+            column("seed", pa.int64(), "seed of the model"),
+            column("settings", pa.string(), "settings of the [[baseline]] as JSON"),
+            column("classes", pa.list_(pa.field("element", pa.string())), "class names, in the order of the scores"),
+            column("height", pa.int64(), "height of the images that the model takes", unit="pixels"),
+            column("width", pa.int64(), "width of the images that the model takes", unit="pixels"),
+            column("channels", pa.int64(), "channels of the images that the model takes"),
+            column(
+                "weights",
+                pa.binary(),
+                "the fitted numbers as an npz archive, which numpy.load reads without pickle; no pixels",
+                unit="bytes of a file",
+            ),
+            _RELEASE,
+        ]
+    ),
+)
+
+PREDICTIONS = Table(
+    name="predictions",
+    doc="one row per image that a model predicted, for the key predict of a [[baseline]]",
+    partition_by=("run_id", "split_name"),
+    schema=pa.schema(
+        [
+            IMAGE_ID,
+            column("role", pa.string(), "role of the image: train, valid or test"),
+            column("predicted", pa.string(), "class that the model predicted"),
+            _PROBABILITY,
+            column(
+                "class_scores",
+                pa.list_(pa.field("element", pa.float64())),
+                "score of every class, in the order of the column classes of models; null unless the recipe has "
+                "predict_scores = true",
+                unit="as the model's scores; 0 to 1 for probabilities",
+                null=True,
+            ),
+            column("model", pa.string(), "name of the model"),
+            column("train_size", pa.int64(), "number of training images: the largest of the run", unit="images"),
+            _RELEASE,
+            column("run_id", pa.string(), "run in the scores table that the model belongs to"),
+            column("split_name", pa.string(), "split of the predicted images"),
         ]
     ),
 )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.baselines.model import Examples, Labels, Model
 
 # Always the same size: a matrix product with another number of rows may round differently.
-_BLOCK_ROWS = 8192
+BLOCK_ROWS = 8192
 
 
 class Predictions(NamedTuple):
@@ -44,8 +44,8 @@ def predict(model: Model, examples: Examples) -> Predictions:
     count = len(examples.labels)
     predicted = np.empty(count, np.int64)
     score, margin, probability = np.empty(count), np.empty(count), np.empty(count)
-    for start in range(0, count, _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
+    for start in range(0, count, BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
         scores = model.scores(examples.pixels[block])
         predicted[block] = scores.argmax(axis=1)
         score[block] = scores[:, -1]

@@ -22,6 +22,7 @@ from pipeline.baselines.fit import CrossValidation, Fitted, cross_validate, fit_
 from pipeline.baselines.measure import Fit, measure, score_row
 from pipeline.baselines.metrics import confusion_rows, curve_rows, rows_for_precision
 from pipeline.baselines.model import Examples, Task
+from pipeline.baselines.stored import model_row
 from pipeline.recipe import BaselinePart
 
 Row = dict[str, Any]
@@ -54,7 +55,21 @@ class Misclassified(NamedTuple):
     names: Sequence[str]
 
 
-def score(part: BaselinePart, samples: Sequence[Sample], data: EvalData) -> tuple[list[Row], Misclassified | None]:
+class Scored(NamedTuple):
+    """The result of training one baseline.
+
+    Attributes:
+        rows: rows of the scores table without run_id and release.
+        misses: the misclassified images; None without labelled test examples.
+        models: rows of the models table without run_id and release: of every train size the model of the first seed.
+    """
+
+    rows: list[Row]
+    misses: Misclassified | None
+    models: list[Row]
+
+
+def score(part: BaselinePart, samples: Sequence[Sample], data: EvalData) -> Scored:
     """Train and score one baseline.
 
     Args:
@@ -62,24 +77,23 @@ def score(part: BaselinePart, samples: Sequence[Sample], data: EvalData) -> tupl
         samples: made by `draw_samples`; their rows are positions in `data.train`.
         data: the data to train and evaluate on.
 
-    Returns:
-        Rows of the scores table without run_id and release; and the misclassified images, None without test examples.
-
     Raises:
         BaselineError: a sample cannot be trained on, or the class `positive` is not a class of the split.
     """
     reduced = one_against_rest(part, data)
     rows: list[Row] = []
     misses: Misclassified | None = None
+    models: list[Row] = []
     for size, group in groupby(samples, key=lambda sample: sample.size):
         drawn = list(group)
         fits, task = _fit_seeds(part, drawn, reduced)
         common = {"model": part.model, "split_name": part.split, "train_size": size}
         empty = {"rule": None, "label": None, "predicted": None, "point": None}
         rows += [{**common, **empty, **row} for row in _rows_of_size(part, fits, drawn[0], task, reduced)]
-        if len(reduced.roles["test"].labels) and (misses is None or size > misses.size):
+        models.append({**common, "seed": fits[0].seed, **model_row(part, fits[0].model, reduced.names, reduced.shape)})
+        if "test" in reduced.roles and (misses is None or size > misses.size):
             misses = _misses(fits[0], drawn[0], reduced)
-    return rows, misses
+    return Scored(rows, misses, models)
 
 
 def _fit_seeds(part: BaselinePart, drawn: Sequence[Sample], data: EvalData) -> tuple[list[Fitted], Task]:

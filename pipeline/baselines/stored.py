@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
-from pipeline.baselines.model import Model, StoredModel
+from pipeline.baselines.model import Model, Pixels, StoredModel
 from pipeline.baselines.models import LOADERS
+from pipeline.baselines.predict import BLOCK_ROWS
 from pipeline.recipe import BaselinePart, parse_baseline
 
 
@@ -31,13 +33,38 @@ def model_row(part: BaselinePart, model: Model, names: Sequence[str], shape: tup
     out = io.BytesIO()
     np.savez(out, allow_pickle=False, **{name: np.asarray(values) for name, values in model.weights.items()})
     return {
-        "settings": json.dumps(part.model_dump(mode="json", exclude_none=True), sort_keys=True),
+        "settings": json.dumps(part.run_settings, sort_keys=True),
         "classes": list(names),
         "height": shape[0],
         "width": shape[1],
         "channels": shape[2],
         "weights": out.getvalue(),
     }
+
+
+def predict_classes(loaded: LoadedModel, pixels: Pixels, *, with_scores: bool = False) -> pl.DataFrame:
+    """Predict the classes of images.
+
+    Args:
+        loaded: the model.
+        pixels: (n, height * width * channels) uint8.
+        with_scores: also return the score of every class.
+
+    Returns:
+        n rows in the order of `pixels`: predicted, the class; probability of it, null if the model has none;
+        class_scores, the score of every class in the order of `loaded.names`, null without `with_scores`.
+    """
+    blocks = [loaded.model.scores(pixels[at : at + BLOCK_ROWS]) for at in range(0, len(pixels), BLOCK_ROWS)]
+    scores = np.concatenate([np.empty((0, len(loaded.names))), *blocks])
+    best = pl.Series(scores.max(axis=1)) if loaded.model.probable else pl.Series([None] * len(scores), dtype=pl.Float64)
+    listed = pl.Series(scores).arr.to_list() if with_scores else pl.Series([None] * len(scores), dtype=pl.List(pl.Float64))
+    return pl.DataFrame(
+        {
+            "predicted": pl.Series(loaded.names, dtype=pl.String).gather(scores.argmax(axis=1)),
+            "probability": best,
+            "class_scores": listed,
+        }
+    )
 
 
 def load_model(row: Mapping[str, Any]) -> LoadedModel:

@@ -1,4 +1,4 @@
-"""splits, clusters, images -> scores, misses: train and score the baselines that are out of date.
+"""splits, clusters, images -> scores, misses, models: train and score the baselines that are out of date.
 
 All baselines of a split share one read of its pixels. The test images that a baseline misclassifies go to the table
 misses, each with the nearest training image.
@@ -119,16 +119,17 @@ class LoadedSplit(NamedTuple):
 
 
 class RunRows(NamedTuple):
-    """The rows of a run in the tables scores and misses; either may be empty."""
+    """The rows of a run in the tables scores, misses and models; any may be empty."""
 
     scores: pl.DataFrame
     misses: pl.DataFrame
+    models: pl.DataFrame
 
 
 def baselines_by_run(recipe: Recipe) -> dict[str, BaselinePart]:
     """Return every baseline of a recipe by the name of its run."""
     return {
-        f"{part.model} on {part.split} ({digest_of(part.model_dump(mode='json', exclude_none=True))[:6]})": part
+        f"{part.model} on {part.split} ({digest_of(part.run_settings)[:6]})": part
         for part in recipe.baseline
     }
 
@@ -159,7 +160,7 @@ def run_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, d
     clusters = snapshot.metadata("clusters").units
     units: dict[str, dict[str, Any]] = {}
     for name, part in in_recipe.items():
-        spec = part.model_dump(mode="json", exclude_none=True)
+        spec = part.run_settings
         # The overlap is computed again only if the digest of its inputs changed.
         source = digest_of([rows.get(part.split), clusters])
         overlap = dict(stored.get(name, {}).get("overlap", {}))
@@ -194,8 +195,8 @@ def score_baselines(
     """Train and score every baseline that is out of date.
 
     Returns:
-        What was done, and why. Then the commits to make: misses, and last scores, whose metadata record what is up to
-        date. Both lists are empty if nothing is out of date.
+        What was done, and why. Then the commits to make: misses, models, and last scores, whose metadata record what
+        is up to date. Both lists are empty if nothing is out of date.
 
     Raises:
         BaselineError: a baseline cannot be trained on its split.
@@ -208,9 +209,11 @@ def score_baselines(
     for split in dict.fromkeys(unit["spec"]["split"] for unit in outdated.values()):
         of_split = {name: unit for name, unit in outdated.items() if unit["spec"]["split"] == split}
         runs |= _score_split(snapshot, split, of_split, progress)
-    misses = _replace_rows(snapshot, writer, "misses", units, {name: run.misses for name, run in runs.items()})
-    scores = _replace_rows(snapshot, writer, "scores", units, {name: run.scores for name, run in runs.items()})
-    return todo, [misses, scores]
+    commits = [
+        _replace_rows(snapshot, writer, table, units, {name: getattr(run, table) for name, run in runs.items()})
+        for table in ("misses", "models", "scores")
+    ]
+    return todo, commits
 
 
 def read_split(snapshot: Snapshot, name: str) -> SplitRoles:
@@ -256,15 +259,13 @@ def _score_split(snapshot: Snapshot, name: str, units: Mapping[str, Unit], progr
     split = read_split(snapshot, name)
     specs = {run: parse_baseline(unit["spec"]) for run, unit in units.items()}
     samples = {run: _draw_samples(split, spec) for run, spec in specs.items()}
-    if split.test.is_empty():
-        return {run: RunRows(pl.DataFrame(), pl.DataFrame()) for run in specs}
     positions = np.unique(np.concatenate([sample.rows for drawn in samples.values() for sample in drawn]))
     loaded = load_split(snapshot, split, positions)
     runs, release = {}, newest_release(snapshot) + 1
     for run, spec in specs.items():
         progress.step(f"train {run}")
         drawn = [sample._replace(rows=np.searchsorted(positions, sample.rows)) for sample in samples[run]]
-        scores, misses = score(spec, drawn, loaded.eval_data(spec, _find_overlaps(snapshot, split, spec)))
+        scored = score(spec, drawn, loaded.eval_data(spec, _find_overlaps(snapshot, split, spec)))
         of_run = {
             "model": spec.model,
             "split_name": name,
@@ -274,8 +275,9 @@ def _score_split(snapshot: Snapshot, name: str, units: Mapping[str, Unit], progr
         }
         columns = [pl.lit(value).alias(key) for key, value in of_run.items()]
         runs[run] = RunRows(
-            pl.DataFrame(scores, schema_overrides=_NULLABLE).with_columns(columns),
-            loaded.describe_misses(misses).with_columns(columns),
+            pl.DataFrame(scored.rows, schema_overrides=_NULLABLE).with_columns(columns),
+            loaded.describe_misses(scored.misses).with_columns(columns),
+            pl.DataFrame(scored.models).with_columns(columns),
         )
     return runs
 

@@ -1,7 +1,7 @@
 """Build a lake: run every step that is out of date, then publish a release. If nothing is, nothing is committed.
 
 sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> splits -> [splits] -> arrays -> baselines
--> [scores, misses] -> release -> report
+-> [scores, misses, models] -> [predictions] -> release -> report
 
 `build` is the entry point, `update_lake` decodes and commits, and `_run_steps` is the order of the steps. A step is a
 function of a snapshot and a part of the recipe. It returns the commits to make.
@@ -31,6 +31,7 @@ from pipeline.builder.ingest import (
     plan_ingest,
 )
 from pipeline.builder.pairs import compare_images
+from pipeline.builder.predictions import plan_predictions, predict_splits, prediction_units
 from pipeline.builder.publish import write_report
 from pipeline.builder.splits import make_splits, plan_splits, split_units
 from pipeline.builder.state import Todo, undo_half_commits
@@ -172,8 +173,16 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     settings = cluster_settings(recipe, pairwise_rules(rules, find_embeddings(snapshot, recipe, rules)))
     clusters = plan_clusters(snapshot, rules, settings, images_change=images_change)
     splits = plan_splits(snapshot, split_units(snapshot, recipe, prune=prune), images_change=images_change)
-    runs = plan_runs(snapshot, recipe, prune=prune, redrawn={item.unit for item in splits})
-    return [*ingest, *clusters, *splits, *runs]
+    redrawn = {item.unit for item in splits}
+    runs = plan_runs(snapshot, recipe, prune=prune, redrawn=redrawn)
+    predictions = plan_predictions(
+        snapshot,
+        recipe,
+        run_units(snapshot, recipe, prune=prune),
+        prune=prune,
+        changed=redrawn | {item.unit for item in runs},
+    )
+    return [*ingest, *clusters, *splits, *runs, *predictions]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -306,12 +315,17 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, progress)
     _commit(lake, commits)
 
-    # splits -> arrays -> scores, misses
+    # splits -> arrays -> scores, misses, models
     runs = run_units(lake.snapshot, recipe, prune=prune)
     scored, commits = score_baselines(lake.snapshot, writer, runs, progress)
     _commit(lake, commits)
 
-    done = [*ingested, *clustered, *drawn, *scored]
+    # models, splits -> predictions
+    wanted = prediction_units(lake.snapshot, recipe, runs, prune=prune)
+    predicted, commits = predict_splits(lake.snapshot, writer, wanted, progress)
+    _commit(lake, commits)
+
+    done = [*ingested, *clustered, *drawn, *scored, *predicted]
     if new_recipe and not done:
         done.append(Todo("release", "recipe", "the recipe changed, but no result depends on the change"))
     return done

@@ -206,9 +206,15 @@ class Recipe(Part):
         ]
         roles = {part.name: part.roles for part in self.split}
         faults += [
-            f"baseline '{part.model}' needs split '{part.split}' to have the roles train and test"
+            f"baseline '{part.model}' needs split '{part.split}' to have the role train"
             for part in self.baseline
-            if part.split in roles and not {"train", "test"} <= set(roles[part.split])
+            if part.split in roles and "train" not in roles[part.split]
+        ]
+        faults += [
+            f"baseline '{part.model}' predicts '{target}', but {_why_not_there(target, roles)}"
+            for part in self.baseline
+            for target in part.predict
+            if _why_not_there(target, roles)
         ]
         faults += [
             f"baseline '{part.model}' {uses} the role valid, which split '{part.split}' does not have"
@@ -219,7 +225,7 @@ class Recipe(Part):
             )
             if applies and part.split in roles and "valid" not in roles[part.split]
         ]
-        if len(set(self.baseline)) != len(self.baseline):
+        if len({digest_of(part.run_settings) for part in self.baseline}) != len(self.baseline):
             faults.append("two baselines are the same")
         faults += [
             f"split '{part.name}' {uses} '{rule}', {_why_not_stored(rule, self.dedup.rules)}"
@@ -244,6 +250,16 @@ class Recipe(Part):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _why_not_there(target: str, roles: Mapping[str, Mapping[str, RolePart]]) -> str:
+    """Say why a split, or a role of it, cannot be predicted; empty if it can."""
+    split, _, role = target.partition("/")
+    if split not in roles:
+        return f"there is no split '{split}'; {_nearest_or_all(split, list(roles), 'splits')}"
+    if role and role not in roles[split]:
+        return f"split '{split}' has no role '{role}'; its roles: {', '.join(roles[split])}"
+    return ""
 
 
 # Bytes of the largest recipe.

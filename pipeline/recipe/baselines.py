@@ -6,9 +6,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from pipeline.recipe.parts import Count, Name, Part, Positive, Size
+from pipeline.recipe.parts import ROLES, Count, Name, Part, Positive, Size
+
+
+_PREDICT_KEYS = ("predict", "predict_scores")
+# A split, or a role of a split.
+_TARGET = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/(train|valid|test))?$"
 
 
 class BaselinePart(Part):
@@ -29,6 +34,9 @@ class BaselinePart(Part):
             the other folds.
         precision: with `positive`, find the threshold that gives this precision: on cross-validated scores if there
             are folds, else on the valid role.
+        predict: splits whose images the model predicts, with or without labels: "submission" for all of a split,
+            "submission/test" for one role. The result is the table `predictions`.
+        predict_scores: also keep the score of every class.
     """
 
     # Models that separate one class from all others.
@@ -43,6 +51,23 @@ class BaselinePart(Part):
     positive: str | None = None
     folds: Annotated[int, Field(ge=2, strict=True)] | None = None
     precision: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    predict: tuple[Annotated[str, StringConstraints(pattern=_TARGET)], ...] = ()
+    predict_scores: bool = False
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """The settings that the fitted model and its scores depend on."""
+        return self.model_dump(mode="json", exclude_none=True, exclude=set(_PREDICT_KEYS))
+
+    @property
+    def predicted_roles(self) -> dict[str, tuple[str, ...]]:
+        """By split to predict, its roles to predict; none stands for all."""
+        found: dict[str, tuple[str, ...]] = {}
+        for target in self.predict:
+            split, _, role = target.partition("/")
+            found[split] = (*found.get(split, ()), *([role] if role else []))
+        whole = {target for target in self.predict if "/" not in target}
+        return {split: () if split in whole else tuple(r for r in ROLES if r in roles) for split, roles in found.items()}
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
@@ -66,6 +91,8 @@ class BaselinePart(Part):
             raise ValueError(f"'{self.model}' separates one class from all others: name it, as in positive = \"5\"")
         if self.precision is not None and self.positive is None:
             raise ValueError('precision is for one class: name it, as in positive = "5"')
+        if self.predict_scores and not self.predict:
+            raise ValueError('predict_scores needs predict, the splits to predict, as in predict = ["submission"]')
         return self
 
 
@@ -205,6 +232,7 @@ def dump_for_digest(part: BaselinePart) -> dict[str, Any]:
     """Dump a part for the recipe's digest.
 
     Settings of other models are null there: earlier versions had one table of settings for all models, and digests of
-    equal recipes stay equal.
+    equal recipes stay equal. Keys that came later count only if they are set.
     """
-    return {**dict.fromkeys(ALL_SETTINGS), **part.model_dump(mode="json", by_alias=True)}
+    later = {key for key in _PREDICT_KEYS if not getattr(part, key)}
+    return {**dict.fromkeys(ALL_SETTINGS), **part.model_dump(mode="json", by_alias=True, exclude=later)}
