@@ -25,10 +25,14 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import transaction
 from pipeline.lake.writers.heartbeats import registered
 from pipeline.lake_handle import Lake
+from pipeline.predictions import PredictionsForm
 from pipeline.progress import Progress
 from pipeline.recipe.parts import ROLES
 from pipeline.storage.atomic import atomic_folder, check_free
 
+# A form that needs a model of the lake besides the rows.
+PREDICTIONS = "predictions"
+FORM_NAMES = (*FORMS, PREDICTIONS)
 # Modules that workers import when they start.
 _PRELOAD = ("pipeline.arrays.exports",)
 
@@ -70,6 +74,9 @@ def export(  # noqa: PLR0913 - the options of the command
     release: int | None = None,
     engine: Engine | None = None,
     pickle: bool = False,
+    run: str | None = None,
+    train_size: int | None = None,
+    kaggle: bool = False,
     pinned: bool = True,
     check: bool = True,
     on_wait: Callable[[], None] | None = None,
@@ -83,12 +90,16 @@ def export(  # noqa: PLR0913 - the options of the command
         lake: the lake's place.
         split: name of the split.
         target: the folder; new or empty.
-        form: one of `FORMS`.
+        form: one of `FORM_NAMES`.
         roles: roles to export; empty for all roles with images.
         sanitized: export only the rows that sanitizing kept.
         release: number of the release; None for the newest.
         engine: where images are encoded; the local engine on every core if None.
         pickle: write a pickle as well; for form `notebook` only.
+        run: for form `predictions` only: MODEL@SPLIT, as in `Lake.model`. This form writes the test role if no role is
+            named and the split has one, and all of its rows: each needs a prediction.
+        train_size: for form `predictions` only, as in `Lake.model`.
+        kaggle: for form `predictions` only: write ImageId and Label.
         pinned: add the export to the lake's table `exports`, so that vacuum keeps its release.
         check: check the files of the lake for damage before they are exported; see `Lake.check`.
         on_wait: called once if pinning has to wait for another writer of the lake. The files are complete then.
@@ -104,8 +115,12 @@ def export(  # noqa: PLR0913 - the options of the command
     started = time.monotonic()
     if ":/" in str(target):
         raise LakeError(f"{target}: is an address. An export is written to a folder: copy it from there.")
-    write, folder = _find_form(form, pickle=pickle), target.resolve()
-    opened = Lake(lake, release)
+    folder, opened = target.resolve(), Lake(lake, release)
+    if form == PREDICTIONS:
+        write: Form = PredictionsForm(opened.model(run, train_size), kaggle).write
+        roles, sanitized = roles or _role_to_predict(opened, split), False
+    else:
+        write = _find_form(form, pickle=pickle)
     if not storage.is_bucket(opened.root) and folder.is_relative_to(Path(lake).resolve()):
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
     check_free(folder)
@@ -133,6 +148,12 @@ def export(  # noqa: PLR0913 - the options of the command
     return Exported(folder, opened.release, description["images"], counts, missing, files, size, seconds, unpinned)
 
 
+def _role_to_predict(lake: Lake, split: str) -> Collection[str]:
+    """Return the test role of a split, if it has one."""
+    in_test = lake.scan("splits").filter(pl.col("split_name") == split, pl.col("role") == "test").head(1).collect()
+    return () if in_test.is_empty() else ("test",)
+
+
 def export_engine(workers: int | None) -> LocalEngine:
     """Make a local engine whose workers import what encoding needs when they start."""
     return LocalEngine(workers, preload=_PRELOAD)
@@ -140,7 +161,7 @@ def export_engine(workers: int | None) -> LocalEngine:
 
 def _find_form(name: str, *, pickle: bool) -> Form:
     if name not in FORMS:
-        raise LakeError(f"no form '{name}'. Forms: {', '.join(FORMS)}.")
+        raise LakeError(f"no form '{name}'. Forms: {', '.join(FORM_NAMES)}.")
     if pickle and name != "notebook":
         raise LakeError(f"a pickle is written with form notebook only, not with {name}.")
     return partial(write_notebook, pickle=True) if pickle else FORMS[name]

@@ -13,7 +13,8 @@ import schemas
 from pipeline import storage
 from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
-from pipeline.errors import LakeError
+from pipeline.errors import BaselineError, LakeError
+from pipeline.hashing import flat
 from pipeline.lake.duckdb_views import connect, query
 from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp
 from pipeline.lake.snapshot import Snapshot
@@ -21,6 +22,8 @@ from pipeline.pixels import gather, id_matrix, locate, normalise
 
 if TYPE_CHECKING:
     import duckdb
+
+    from pipeline.baselines.stored import LoadedModel
 
 
 class Lake:
@@ -187,6 +190,52 @@ class Lake:
         rows = self.members(split, role, sanitized=sanitized, check=check)
         pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"], check=check))
         return normalise(pixels) if normalised else pixels, _labels(rows)
+
+    def model(self, run: str | None = None, train_size: int | None = None) -> "LoadedModel":
+        """Load a model that a baseline of the recipe trained.
+
+        Args:
+            run: MODEL@SPLIT, such as "lenet@main"; None for the best, by its accuracy on the sanitized test role.
+            train_size: number of training images; None for the largest of the run.
+
+        Raises:
+            BaselineError: the lake has no such model.
+            MissingExtraError: the model needs a library that is not installed.
+            DamagedLakeError: a file is missing or damaged.
+        """
+        from pipeline.baselines.stored import choose_model, load_model  # noqa: PLC0415 - slow, and rarely used
+
+        self.check("models")
+        return load_model(choose_model(self.scan, self.root, run, train_size))
+
+    def predict(
+        self, pixels: NDArray[np.uint8], *, run: str | None = None, train_size: int | None = None
+    ) -> pl.DataFrame:
+        """Predict the classes of images with a model of the lake.
+
+        Args:
+            pixels: (n, height, width) or (n, height, width, 3), 0 to 255, of the shape that the model was trained on.
+            run: as in `model`.
+            train_size: as in `model`.
+
+        Returns:
+            n rows in the order of `pixels`: predicted, the class; probability of it, 0 to 1, null if the model has
+            none; class_scores, the score of every class in the order of `model(...).names`.
+
+        Raises:
+            BaselineError: as in `model`, or the images have another shape.
+        """
+        from pipeline.baselines.stored import predict_classes  # noqa: PLC0415 - slow, and rarely used
+
+        loaded = self.model(run, train_size)
+        height, width, channels = loaded.shape
+        wanted = (height, width) if channels == 1 else loaded.shape
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
+            raise BaselineError(
+                f"{loaded.title} takes uint8 pixels of shape (n, {', '.join(map(str, wanted))}), but these are "
+                f"{pixels.dtype} of shape {pixels.shape}."
+            )
+        return predict_classes(loaded, flat(pixels), with_scores=True)
 
     def batches(  # noqa: PLR0913 - the arguments of a training loop
         self,

@@ -128,10 +128,7 @@ class RunRows(NamedTuple):
 
 def baselines_by_run(recipe: Recipe) -> dict[str, BaselinePart]:
     """Return every baseline of a recipe by the name of its run."""
-    return {
-        f"{part.model} on {part.split} ({digest_of(part.run_settings)[:6]})": part
-        for part in recipe.baseline
-    }
+    return {f"{part.model} on {part.split} ({digest_of(part.run_settings)[:6]})": part for part in recipe.baseline}
 
 
 def run_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 import schemas
+from pipeline import storage
 from pipeline.baselines.predict import BLOCK_ROWS
 from pipeline.baselines.stored import LoadedModel, load_model, predict_classes
 from pipeline.builder.baselines import baselines_by_run
@@ -39,7 +40,7 @@ def prediction_units(
     """
     rows = {name: unit.get("rows") for name, unit in snapshot.metadata("splits").units.items()}
     in_recipe = baselines_by_run(recipe)
-    wanted = [
+    wanted: list[dict[str, Any]] = [
         {"run": run, "split": split, "roles": list(roles), "scores": part.predict_scores}
         for run, part in in_recipe.items()
         for split, roles in part.predicted_roles.items()
@@ -51,9 +52,7 @@ def prediction_units(
         f"{spec['run']} predicts {spec['split']}": {
             "spec": spec,
             "run_id": runs[spec["run"]]["fingerprint"],
-            "fingerprint": unit_digest(
-                "predictions", spec, [runs[spec["run"]]["fingerprint"], rows[spec["split"]]]
-            ),
+            "fingerprint": unit_digest("predictions", spec, [runs[spec["run"]]["fingerprint"], rows[spec["split"]]]),
         }
         for spec in wanted
         if spec["split"] in rows
@@ -116,7 +115,7 @@ def predict_splits(
             continue
         spec = unit["spec"]
         progress.step(f"predict {spec['split']} by {spec['run']}")
-        row = find_model(snapshot, unit["run_id"])
+        row = _find_model(snapshot, unit["run_id"])
         rows = predict_split(snapshot, load_model(row), spec["split"], spec["roles"], with_scores=spec["scores"])
         rows = rows.with_columns(
             model=pl.lit(row["model"]), train_size=pl.lit(row["train_size"]), release=pl.lit(release)
@@ -131,21 +130,15 @@ def predict_splits(
     return todo, [gone]
 
 
-def find_model(snapshot: Snapshot, run_id: str, train_size: int | None = None) -> dict[str, Any]:
-    """Return the row of `models` of a run.
-
-    Args:
-        snapshot: the lake.
-        run_id: the run.
-        train_size: number of training images; None for the largest.
+def _find_model(snapshot: Snapshot, run_id: str) -> dict[str, Any]:
+    """Return the row of `models` of a run, of its largest train size.
 
     Raises:
         BaselineError: the lake keeps no such model.
+        DamagedLakeError: a file of the models is missing or damaged.
     """
-    rows = snapshot.scan("models").filter(pl.col("run_id") == run_id).sort("train_size")
-    if train_size is not None:
-        rows = rows.filter(pl.col("train_size") == train_size)
-    found = rows.tail(1).collect()
+    storage.check_files(snapshot.file_places("models"))
+    found = snapshot.scan("models").filter(pl.col("run_id") == run_id).sort("train_size").tail(1).collect()
     if found.is_empty():
         raise BaselineError(
             f"{snapshot.place} keeps no model of run {run_id}: an older imagelake trained it. Name the baseline in the "

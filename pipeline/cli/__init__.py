@@ -23,6 +23,7 @@ _COMMANDS = {
     "overlap": ("overlap", "Show duplicates between and within roles, and label conflicts."),
     "show": ("images", "Show single images with their labels, or write them as PNG files."),
     "sql": ("sql", "Run one SELECT over all tables, by name."),
+    "predict": ("predict", "Predict image files with a model of the lake."),
     "export": ("export", "Write a split to files for other tools: arrays, Parquet, folders, tar."),
     "report": ("maintenance", "Write the report: one HTML file that opens offline."),
     "verify": ("maintenance", "Check all files and tables of a lake, and hash all pixels again."),

@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from pipeline.arrays.exports import FORMS
 from pipeline.cli.options import Choice, as_json, of_release, the_lake, workers_option
 from pipeline.cli.show import show_json
 from pipeline.cli.terminal import print_line
-from pipeline.export import Exported, export, export_engine
+from pipeline.export import FORM_NAMES, PREDICTIONS, Exported, export, export_engine
 from pipeline.recipe.parts import ROLES
 
 
@@ -17,12 +16,15 @@ from pipeline.recipe.parts import ROLES
 @the_lake
 @click.argument("split")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=Choice(list(FORMS)), required=True, help="Format of the files.")
+@click.option("--to", "form", type=Choice(list(FORM_NAMES)), required=True, help="Format of the files.")
 @click.option("--role", "roles", type=Choice(ROLES), multiple=True, help="Only this role; may be repeated.")
 @click.option("--original", is_flag=True, help="Also export the rows that sanitizing dropped.")
 @of_release("export")
 @workers_option
 @click.option("--pickle", is_flag=True, help="With --to notebook: also write notMNIST.pickle.")
+@click.option("--run", metavar="MODEL@SPLIT", help="With --to predictions: the model; the best by default.")
+@click.option("--train-size", type=click.IntRange(min=1), help="With --to predictions: the model of this train size.")
+@click.option("--kaggle", is_flag=True, help="With --to predictions: write ImageId,Label, counted from 1.")
 @click.option("--no-pin", is_flag=True, help="Do not pin the release: vacuum may then delete it.")
 @as_json
 def export_command(lake: str, split: str, directory: Path, *, form: str, json_: bool, **options: Any) -> None:  # noqa: ANN401 - the options above
@@ -36,12 +38,16 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
     webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes
     huggingface  Parquet with Image and ClassLabel, for datasets.load_dataset("DIR")
     notebook     notMNIST.npz: train_dataset, train_labels and so on, float32, and classes
+    predictions  predictions.csv: path,predicted,probability,run of the test role, in the order of the source
 
     \b
     imagelake export data/demo main demo-npz --to npz
     """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
     if options["pickle"] and form != "notebook":
         raise click.UsageError("--pickle needs --to notebook.")
+    of_model = {"run": options["run"], "train_size": options["train_size"], "kaggle": options["kaggle"]}
+    if form != PREDICTIONS and any(of_model.values()):
+        raise click.UsageError("--run, --train-size and --kaggle need --to predictions.")
     done = export(
         lake,
         split,
@@ -52,6 +58,7 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
         release=options["release"],
         engine=export_engine(options["workers"]),
         pickle=options["pickle"],
+        **of_model,
         pinned=not options["no_pin"],
         on_wait=lambda: print_line(
             f"imagelake: {directory} is complete; waiting for another writer of {lake} to pin the release (Ctrl-C: do "

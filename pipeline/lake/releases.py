@@ -1,6 +1,6 @@
 """Releases: sets of table versions that belong together. A row in `releases` makes a finished build visible.
 
-A pin keeps vacuum from deleting a release: an export names it, or the scores of a release that is kept do.
+A pin keeps vacuum from deleting a release: an export names it, or scores or predictions of a release that is kept do.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -219,8 +219,8 @@ def register_export(transaction: Transaction, row: Mapping[str, Any]) -> None:
 def find_pins(snapshot: Snapshot, kept: Collection[int]) -> dict[int, list[str]]:
     """List the pinned releases, and what pins each.
 
-    Every export pins its release, and so do the scores of every release that is kept. A pinned release is kept, so its
-    own scores pin in turn. Otherwise a remaining release would have values whose origin is deleted.
+    Every export pins its release, and so do the scores and predictions of every release that is kept. A pinned release
+    is kept, so its own scores pin in turn. Otherwise a remaining release would have values whose origin is deleted.
 
     Args:
         snapshot: of the lake.
@@ -241,12 +241,13 @@ def find_pins(snapshot: Snapshot, kept: Collection[int]) -> dict[int, list[str]]
     waiting = sorted({number for number in kept if number in versions} | set(pins))
     seen = set(waiting)
     for number in waiting:
-        for named in _scored_releases(snapshot, versions[number].get("scores")) & set(versions) - {number}:
-            pins.setdefault(named, []).append(f"scores of {number}")
-            if named not in seen:
-                seen.add(named)
-                # The list grows while it is iterated: a pinned release pins in turn.
-                waiting.append(named)
+        for table in ("scores", "predictions"):
+            for named in _named_releases(snapshot, table, versions[number].get(table)) & set(versions) - {number}:
+                pins.setdefault(named, []).append(f"{table} of {number}")
+                if named not in seen:
+                    seen.add(named)
+                    # The list grows while it is iterated: a pinned release pins in turn.
+                    waiting.append(named)
     return {number: pins[number] for number in sorted(pins)}
 
 
@@ -255,11 +256,12 @@ def _exports(snapshot: Snapshot) -> list[tuple[int, str, str, str]]:
     return snapshot.scan("exports").select(columns).unique().sort(columns).collect().rows()
 
 
-def _scored_releases(snapshot: Snapshot, version: int | None) -> set[int]:
+def _named_releases(snapshot: Snapshot, table: str, version: int | None) -> set[int]:
+    """Return the releases that the rows of a table name."""
     if version is None:
         return set()
-    scores = snapshot.with_version("scores", version).scan("scores")
-    return set(scores.select(pl.col("release").unique()).collect().to_series().to_list())
+    rows = snapshot.with_version(table, version).scan(table)
+    return set(rows.select(pl.col("release").unique()).collect().to_series().to_list())
 
 
 def _as_table(table: str, row: Mapping[str, Any]) -> pa.Table:

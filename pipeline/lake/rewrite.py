@@ -167,6 +167,16 @@ def recorded_versions(snapshot: Snapshot) -> dict[int, dict[str, int]]:
     return {number: dict(metadata.inputs) for number, _, metadata in _published(snapshot)}
 
 
+def required_tables(snapshot: Snapshot) -> set[str]:
+    """Return the tables that a lake must have: none before its first release.
+
+    A table that came after the version which built the newest release is no part of it.
+    """
+    recorded = recorded_versions(snapshot)
+    named = recorded[max(recorded)] if recorded else {}
+    return {name for name, table in schemas.TABLES.items() if name in named or (recorded and not table.released)}
+
+
 def _published(snapshot: Snapshot) -> list[tuple[int, int, Metadata]]:
     """List the commits that published a release: number of the release, version of the commit, its metadata.
 

@@ -10,7 +10,6 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.recipe.parts import ROLES, Count, Name, Part, Positive, Size
 
-
 _PREDICT_KEYS = ("predict", "predict_scores")
 # A split, or a role of a split.
 _TARGET = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/(train|valid|test))?$"
@@ -67,7 +66,9 @@ class BaselinePart(Part):
             split, _, role = target.partition("/")
             found[split] = (*found.get(split, ()), *([role] if role else []))
         whole = {target for target in self.predict if "/" not in target}
-        return {split: () if split in whole else tuple(r for r in ROLES if r in roles) for split, roles in found.items()}
+        return {
+            split: () if split in whole else tuple(r for r in ROLES if r in roles) for split, roles in found.items()
+        }
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 images, index, rejects   their shards are read from their sources again; the index alone is made from whole images
 shards, releases         restored from older versions, sources and the metadata of commits
 pairs, clusters, splits  removed, so that the following build makes them again
-scores, misses           restored from older versions of their tables, else trained again
+scores, misses, models   restored from older versions of their tables, else trained again
+predictions              removed, so that the following build makes them again with the models
 exports                  cannot be restored: lost rows are listed
 
 A repair commits new files. Older releases that name a damaged file stay damaged.

@@ -16,6 +16,7 @@ from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
 from pipeline.lake.releases import delete_releases, list_releases
+from pipeline.lake.rewrite import required_tables
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.recipe import Recipe
@@ -23,6 +24,7 @@ from pipeline.repair.reread import resolve_existing
 
 # Tables whose rows come from sources. All are read again if one of them is lost, except the index alone.
 _INGESTED = (*COMMITTED_BEFORE_SHARDS, "shards")
+_MISSING = "the table is missing"
 
 
 def find_lost_tables(place: str) -> dict[str, str]:
@@ -43,7 +45,7 @@ def find_lost_tables(place: str) -> dict[str, str]:
     for table in schemas.TABLES:
         try:
             if open_table(place, table) is None:
-                lost[table] = "the table is missing"
+                lost[table] = _MISSING
             else:
                 existing += 1
         except (NewerLakeError, StorageError):
@@ -51,8 +53,8 @@ def find_lost_tables(place: str) -> dict[str, str]:
         except LakeError:
             lost[table] = "its log cannot be read"
     # The first commit of a lake creates the table of releases. Without a release, other tables may not exist yet.
-    published = existing and ("releases" in lost or bool(Snapshot(place).files("releases")))
-    return lost if published else {table: why for table, why in lost.items() if why != "the table is missing"}
+    known = required_tables(Snapshot(place)) if "releases" not in lost else set(schemas.TABLES if existing else ())
+    return {table: why for table, why in lost.items() if table in known or why != _MISSING}
 
 
 def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str]) -> tuple[list[Todo], list[str]]:
@@ -89,8 +91,12 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
     elif "index" in lost:
         digest = {"shards": {"fingerprint": shards_state(lake.snapshot)}}
         lake.commit(Commit("index", (), Metadata("repair", digest), all_files))
-    # Pairs by photo depend on the basis; misses are made with the scores of their run.
-    for table, others in (("bases", ("pairs", "clusters")), ("misses", ("scores",))):
+    # Pairs by photo depend on the basis; misses and models are made with the scores of their run.
+    for table, others in (
+        ("bases", ("pairs", "clusters")),
+        ("misses", ("scores",)),
+        ("models", ("scores",)),
+    ):
         for other in others if table in lost else ():
             lake.commit(Commit(other, (), Metadata("repair"), all_files))
     done = [Todo("repair", f"table {table}", f"made again, as {why}") for table, why in lost.items()]

@@ -60,7 +60,7 @@ def drop_index(lake: Transaction, damage: Damage, damaged: set[ShardKey]) -> lis
 
 
 def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay: bool) -> tuple[list[Todo], list[str]]:
-    """Remove damaged files of pairs, clusters, splits and bases, so that the build makes them again.
+    """Remove damaged files of pairs, clusters, splits, bases and predictions, so that the build makes them again.
 
     Args:
         lake: commits to the lake.
@@ -93,11 +93,16 @@ def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay:
     if damage.remaining(lake.snapshot, "bases") and not images_stay:
         replace_rows(lake, "bases", whole_rows(lake.snapshot, "bases", damage.of("bases")), {})
         done.append(Todo("repair", "bases", "fitted again to the present images"))
+    if damage.remaining(lake.snapshot, "predictions"):
+        # A file has the predictions of one unit, and making all of them again takes seconds.
+        units = lake.snapshot.metadata("predictions").units
+        paths = sorted(damage.remaining(lake.snapshot, "predictions"))
+        drop_files(lake, "predictions", paths, {name: {**unit, DAMAGED: paths} for name, unit in units.items()})
     return done, stays
 
 
 def restore_scores(lake: Transaction, damage: Damage, recipe_runs: set[str]) -> tuple[list[Todo], list[str]]:
-    """Restore damaged scores and misses from older versions of their tables; drop the other damaged runs.
+    """Restore damaged scores, misses and models from older versions of their tables; drop the other damaged runs.
 
     Args:
         lake: commits to the lake.
@@ -107,7 +112,7 @@ def restore_scores(lake: Transaction, damage: Damage, recipe_runs: set[str]) -> 
     Returns:
         What was restored; what is lost, and why.
     """
-    tables = [name for name in ("misses", "scores") if damage.remaining(lake.snapshot, name)]
+    tables = [name for name in ("misses", "models", "scores") if damage.remaining(lake.snapshot, name)]
     if not tables:
         return [], []
     units = lake.snapshot.metadata("scores").units

@@ -19,6 +19,7 @@ from pipeline.verify.laws import (
     ids_are_unique,
     no_cluster_straddles,
     pairs_are_of_images,
+    predictions_follow_splits,
     splits_name_images,
 )
 from pipeline.verify.logs import check_logs
@@ -45,6 +46,11 @@ _LAWS = (
     _Law("pairs are of two images of the lake, each once", pairs_are_of_images, ("pairs", "images")),
     _Law("splits name images of the lake", splits_name_images, ("splits", "images")),
     _Law("no cluster straddles two roles of a sanitized split", no_cluster_straddles, ("splits", "clusters")),
+    _Law(
+        "predictions name images of their split and a model of the lake",
+        predictions_follow_splits,
+        ("splits", "predictions", "models"),
+    ),
     _Law("every dropped row names its rule, its image and its reason", drops_have_reasons, ("splits",)),
 )
 

@@ -142,6 +142,24 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
     return LawResult(len(specs), faults)
 
 
+def predictions_follow_splits(lake: Lake) -> LawResult:
+    """Check that every prediction is of an image of its split and role, by a model that the lake keeps."""
+    key = ["split_name", "role", "image_id"]
+    predictions = lake.scan("predictions").select("run_id", "predicted", *key).collect()
+    lost = predictions.lazy().join(lake.scan("splits").select(key), on=key, how="anti").collect()
+    models = lake.scan("models").select("run_id", predicted="classes").explode("predicted").unique().collect()
+    unknown = predictions.join(models, on=["run_id", "predicted"], how="anti")
+    faults = [
+        _law(text, "predictions", {"split_name": name}, count)
+        for text, rows in (
+            ("predictions are of images that are not in their split", lost),
+            ("predictions are of a class that no model of their run has", unknown),
+        )
+        for name, count in rows.group_by("split_name").len().sort("split_name").rows()
+    ]
+    return LawResult(len(predictions), faults)
+
+
 def drops_have_reasons(lake: Lake) -> LawResult:
     """Law 8: every dropped row names the rule, the image it was dropped for, and why."""
     dropped = lake.scan("splits").filter(~pl.col("kept"))

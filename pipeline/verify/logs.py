@@ -28,6 +28,7 @@ from pipeline.lake.delta_log import (
 )
 from pipeline.lake.delta_tables import open_table
 from pipeline.lake.releases import LOGS
+from pipeline.lake.rewrite import required_tables
 from pipeline.lake.snapshot import Snapshot
 from pipeline.verify.faults import Check, DamagedError, Fault, damage_errors
 
@@ -278,13 +279,21 @@ def _check_pointer(log: DeltaLog, pointer: Mapping[str, Any]) -> None:
         raise ValueError("it does not describe the checkpoint")
 
 
+def _required_tables(place: str) -> Collection[str]:
+    """Return the tables that must exist; all if the log of releases cannot be read."""
+    try:
+        return required_tables(Snapshot(place))
+    except LakeError:
+        return schemas.TABLES
+
+
 def _table_damage(log: DeltaLog) -> str:
     try:
         opened = open_table(log.place, log.table)
         if opened is None:
             if log.versions():
                 return "has commits, but no table can be opened"
-            return "the table is missing" if DeltaLog(log.place, "releases").has_changes() else ""
+            return "the table is missing" if log.table in _required_tables(log.place) else ""
         Snapshot(log.place).files(log.table)
     except LakeError as error:
         text = str(error).partition(" Run:")[0].partition(" List the damage")[0]

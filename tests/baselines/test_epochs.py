@@ -59,7 +59,7 @@ def learner(met: list[tuple[Pixels, Labels]], goodness: list[float]) -> Learner:
         held = state["epochs"]
         return lambda: state.update(epochs=held)
 
-    return Learner(step, scores, checkpoint, lambda: {})  # type: ignore[arg-type] # a lambda that returns None
+    return Learner(step, scores, checkpoint, dict)  # type: ignore[arg-type] # a lambda that returns None
 
 
 def test_early_stopping_keeps_the_best_epoch_and_stops() -> None:

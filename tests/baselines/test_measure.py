@@ -13,7 +13,7 @@ from pipeline.baselines.eval_data import EvalData, draw_samples, name_parts
 from pipeline.baselines.fit import Cost
 from pipeline.baselines.measure import Fit, measure, newcombe, wilson
 from pipeline.baselines.model import Examples
-from pipeline.baselines.score import Misclassified, score
+from pipeline.baselines.score import Misclassified, Scored, score
 from pipeline.recipe import parse_baseline
 
 Key = tuple[str, str | None, str]
@@ -137,9 +137,9 @@ def planted(seeds: int, size: int | str, **changes: Any) -> tuple[list[dict[str,
     parts = name_parts(np.ones(400, dtype=np.bool_), {"exact": np.arange(400) < 100})
     roles = {"test": Examples(test, answers)}
     data = EvalData(Examples(train, labels), roles, {"test": parts}, ("a", "b"), (20, 20, 1))
-    rows, misses = score(spec, samples, data)
-    assert misses is not None
-    return rows, misses
+    scored = score(spec, samples, data)
+    assert scored.misses is not None
+    return scored.rows, scored.misses
 
 
 @pytest.mark.parametrize("seeds", [1, 5])
@@ -211,7 +211,7 @@ def test_without_test_images_nothing_is_missed() -> None:
     spec = parse_baseline({"model": "logistic", "split": "main"})
     nothing = Examples(np.empty((0, 4), np.uint8), np.empty(0, np.int64))
     data = EvalData(nothing, {"test": nothing}, {"test": name_parts(np.empty(0, np.bool_), {})}, ("a", "b"), (2, 2, 1))
-    assert score(spec, [], data) == ([], None)
+    assert score(spec, [], data) == Scored([], None, [])
 
 
 def test_a_positive_class_must_be_one_of_the_split() -> None:

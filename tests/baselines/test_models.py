@@ -121,7 +121,7 @@ def test_a_stored_model_predicts_what_the_fitted_one_predicts(name: str, classes
     model = fit(part, task._replace(classes=task.classes))
     row = model_row(part, model, [f"class {number}" for number in range(task.classes)], task.shape)
     assert row == model_row(part, fit(part, task), row["classes"], task.shape)
-    loaded = load_model(row)
+    loaded = load_model({**row, "model": name, "split_name": "toy"})
     noise = np.random.default_rng(0).integers(0, 256, (200, 144), dtype=np.uint8)
     for pixels in (task.train.pixels, noise):
         np.testing.assert_array_equal(loaded.model.scores(pixels), model.scores(pixels))

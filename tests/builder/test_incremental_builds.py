@@ -113,6 +113,7 @@ def test_a_new_rule_reads_pixels_once_leaves_images_alone_and_is_measured(made: 
         "clusters",
         "misses",
         "scores",
+        "models",
         "releases",
     }
     fresh = Lake(str(made / "lake")).scan("index").collect()
@@ -332,12 +333,12 @@ def test_rejects_that_a_killed_build_committed_alone_are_restored(base: Path) ->
     assert Lake(root).scan("rejects").collect()["path"].to_list() == ["A/empty.png"]
 
 
-def test_a_test_role_without_labels_scores_nothing(base: Path) -> None:
+def test_without_labels_in_the_test_role_only_train_is_scored(base: Path) -> None:
     as_folder(base / "bare", {name.split("/")[1]: data for name, data in files_of(6, seed=3).items()})
     split = {**BOTH, "test": {"from": "bare"}}
     listed = ({"uri": "train"}, {"uri": "bare", "split": "bare"})
     found = recipe(base, *listed, split=[split], baseline=[{**LOGISTIC, "max_iter": 1}])
-    assert Lake(build(found, engine=LocalEngine(1)).root).scan("scores").collect().is_empty()
+    assert set(Lake(build(found, engine=LocalEngine(1)).root).scan("scores").collect()["role"]) == {"train"}
 
 
 def test_an_older_release_lists_the_releases_there_were(made: Path) -> None:

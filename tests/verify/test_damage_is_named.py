@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from damaged_lakes import Case, cut, end_of, flip, renamed, values_of
@@ -57,7 +58,7 @@ def test_a_flipped_bit_in_any_column_is_found(case: Case, table: str) -> None:
     file = case.file(table)
     part = next(part for part in files(case.root, table) if file.match(part.path))
     whole = file.read_bytes()
-    for column in (field.name for field in schemas.TABLES[table].file_schema if field.name != "versions"):
+    for column in (field.name for field in schemas.TABLES[table].file_schema if not pa.types.is_nested(field.type)):
         flip(file, end_of(file, column))
         faults: list[Fault] = []
         assert list(read_row_groups(TableFile(case.root, table, part), faults)) == []

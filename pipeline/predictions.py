@@ -1,0 +1,170 @@
+"""Use the models of a lake: predict files that are not in it, and write predictions of a split as CSV."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from pipeline import sources
+from pipeline.arrays.exports import ExportContext, Role, Selection
+from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
+from pipeline.baselines.stored import LoadedModel, predict_classes
+from pipeline.builder.image_mode import stored_decode
+from pipeline.decode import decode_shard
+from pipeline.errors import LakeError, SourceError
+from pipeline.hashing import flat
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake_handle import Lake
+from pipeline.recipe import DecodePart, Recipe, parse_recipe
+from pipeline.shard import Encoded, Files, Reject
+
+_ORIGIN = ("dataset", "split", "path")
+_COLUMNS = ("path", "predicted", "probability")
+
+
+class Predicted(NamedTuple):
+    """Predictions of files.
+
+    Attributes:
+        run: MODEL@SPLIT of the model.
+        images: columns path, predicted, probability; in the order of the paths, and of the files of each.
+        rejects: the files that are no image, with the reason.
+    """
+
+    run: str
+    images: pl.DataFrame
+    rejects: list[Reject]
+
+
+def predict_files(
+    lake: Lake, paths: Sequence[str], *, run: str | None = None, train_size: int | None = None
+) -> Predicted:
+    """Predict images that are not in the lake; nothing is written.
+
+    Colour and size are converted to what the model takes, as a build with `on_mismatch = "convert"` does.
+
+    Args:
+        lake: the lake.
+        paths: image files, or what `build` reads: folders, archives, tables, patterns, addresses.
+        run: as in `Lake.model`.
+        train_size: as in `Lake.model`.
+
+    Raises:
+        BaselineError: the lake has no such model.
+        SourceError: a path does not exist.
+    """
+    loaded = lake.model(run, train_size)
+    height, width, channels = loaded.shape
+    spec = DecodePart.model_validate(
+        {
+            **stored_decode(Snapshot(lake.root)),
+            "size": (height, width),
+            "mode": "L" if channels == 1 else "RGB",
+            "on_mismatch": "convert",
+        }
+    )
+    frames = [pl.DataFrame(schema={"path": pl.String, "predicted": pl.String, "probability": pl.Float64})]
+    rejects: list[Reject] = []
+    for prefix, shard in _shards(paths, spec):
+        for item in decode_shard(shard, "query", "query", spec):
+            if isinstance(item, Reject):
+                rejects.append(item._replace(path=f"{prefix}{item.path}"))
+                continue
+            found = predict_classes(loaded, flat(item.pixels))
+            named = pl.Series(item.images["path"].to_pylist(), dtype=pl.String)
+            frames.append(found.select((pl.lit(prefix) + named).alias("path"), "predicted", "probability"))
+    return Predicted(loaded.title, pl.concat(frames), rejects)
+
+
+def _shards(paths: Sequence[str], spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
+    """Yield encoded images, and what to put before their paths so that they are names on this machine."""
+    for path in paths:
+        if _is_image_file(path):
+            yield "", Encoded("query", "", (path,), (None,), Files((path,)))
+            continue
+        recipe = _recipe_of(path, spec)
+        folder = f"{path.rstrip('/')}/" if Path(path).is_dir() else f"{path}: "
+        for source in sources.resolve(recipe):
+            for shard in sources.read(source):
+                yield folder, shard
+
+
+def _is_image_file(path: str) -> bool:
+    """Return whether a path is a file of no form that `build` reads, and so can only be an image."""
+    if not Path(path).is_file():
+        return False
+    with suppress(SourceError):
+        sources.detect(Path(path))
+        return False
+    return True
+
+
+def _recipe_of(path: str, spec: DecodePart) -> Recipe:
+    part = {"uri": path, "dataset": "query", "split": "query"}
+    values = {"source": [part], "decode": {"max_bytes": spec.max_bytes, "max_pixels": spec.max_pixels}}
+    return parse_recipe(values, base=Path.cwd())
+
+
+class PredictionsForm(NamedTuple):
+    """predictions: one CSV of the images of a split, for an export.
+
+    Attributes:
+        loaded: the model.
+        kaggle: write ImageId, counted from 1, and Label only.
+    """
+
+    loaded: LoadedModel
+    kaggle: bool = False
+
+    def write(self, folder: Path, selection: Selection, context: ExportContext) -> None:
+        """Write predictions.csv: path, predicted, probability, run, one row an image, in the order of the source.
+
+        The order is that of dataset, split and path. Paths that are row numbers are ordered, and written, as numbers.
+
+        Raises:
+            LakeError: the images do not have the shape that the model takes; or, for Kaggle, they are of several
+                sources.
+        """
+        rows = pl.concat(
+            [
+                pl.concat([role.rows.select(_ORIGIN), self._predict(role, context)], how="horizontal")
+                for role in selection.roles
+            ]
+        )
+        number = pl.col("path").str.to_integer(strict=False)
+        rows = rows.sort("dataset", "split", number, "path", nulls_last=True)
+        if rows["path"].str.contains(r"^(0|[1-9]\d*)$").all():
+            rows = rows.with_columns(path=number)
+        named = rows.select(*_COLUMNS, run=pl.lit(self.loaded.title))
+        out = _kaggle(rows, selection.split) if self.kaggle else named
+        out.write_csv(folder / "predictions.csv")
+
+    def _predict(self, role: Role, context: ExportContext) -> pl.DataFrame:
+        """Predict the images of a role, in the order of ranks, some MiB at a time."""
+        height, width, channels = self.loaded.shape
+        if role.one_shape != ((height, width) if channels == 1 else self.loaded.shape):
+            found = "x".join(map(str, role.one_shape))
+            raise LakeError(
+                f"the images of {role.name} are {found}, but {self.loaded.title} takes {height}x{width}x{channels}. "
+                "Name a model that was trained on images of this shape."
+            )
+        blocks = []
+        for chunk in read_chunks(role, CHUNK_BYTES):
+            blocks.append(predict_classes(self.loaded, chunk.pixels.reshape(len(chunk.shapes), -1)))
+            context.advance(len(chunk.shapes))
+        return pl.concat(blocks).drop("class_scores")
+
+
+def _kaggle(rows: pl.DataFrame, split: str) -> pl.DataFrame:
+    """Return the columns of a submission: ImageId, the number of the row counted from 1, and Label."""
+    files = rows.select("dataset", "split").unique().sort("dataset", "split").rows()
+    if len(files) > 1:
+        listed = ", ".join(map("/".join, files))
+        raise LakeError(
+            f"a submission numbers the rows of one file, but these images of split '{split}' are of {listed}. Name one "
+            "role with --role whose images are of one file."
+        )
+    number = pl.col("path") + 1 if rows.schema["path"].is_integer() else pl.int_range(1, pl.len() + 1)
+    return rows.select(ImageId=number, Label="predicted")
