@@ -81,10 +81,10 @@ def release_snapshot(snapshot: Snapshot, versions: Mapping[str, int]) -> Snapsho
 
     Args:
         snapshot: of the lake.
-        versions: of the release. A table that it lacks came later, and is read as it was created, in version 0: empty.
+        versions: of the release. A table that it lacks came later, and has no rows.
     """
     released = (name for name, table in schemas.TABLES.items() if table.released)
-    return Snapshot(snapshot.place, {name: versions.get(name, 0) for name in released})
+    return Snapshot(snapshot.place, {name: versions.get(name, MISSING) for name in released})
 
 
 def require_releases(snapshot: Snapshot) -> None:

@@ -94,7 +94,7 @@ def list_tables(lake: Lake) -> TableFiles:
     for name, table in schemas.TABLES.items():
         try:
             with damage_errors():
-                if lake.release and table.released and lake.snapshot.open(name) is None:
+                if name in lake.versions and table.released and lake.snapshot.open(name) is None:
                     version = lake.snapshot.version(name)
                     raise LakeError(f"{lake.root}/{name}: version {version} of the table is gone")
                 listed.parts[name] = lake.snapshot.files(name)
