@@ -16,7 +16,6 @@ from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.errors import LakeError, NewerLakeError, NoReleaseError
 from pipeline.lake.parquet_writer import Part
-from pipeline.lake.rewrite import required_tables
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
