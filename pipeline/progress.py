@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Hashable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -47,7 +47,8 @@ class Progress(AbstractContextManager["Progress"]):
     """
 
     def __init__(self, title: str = "", total: int | None = None, *, shown: bool = True) -> None:
-        self._shown = shown and sys.stderr.isatty()
+        # A process without a console has no stderr.
+        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
         self._quiet = not shown
         self._bar: tqdm[Any] | None = None
         self.rejects = 0
@@ -73,9 +74,11 @@ class Progress(AbstractContextManager["Progress"]):
     def waiting(self) -> None:
         """Print that this build waits for another one, also if stderr is not a terminal."""
         self._end()
-        if not self._quiet:
-            sys.stderr.write("imagelake: waiting for another build that is writing to this lake\n")
-            sys.stderr.flush()
+        if not self._quiet and sys.stderr is not None:
+            # The message is not worth a build.
+            with suppress(OSError, ValueError):
+                sys.stderr.write("imagelake: waiting for another build that is writing to this lake\n")
+                sys.stderr.flush()
 
     def expect(self, total: int | None) -> None:
         """Set the expected number of images of the stage; None if it is not known."""

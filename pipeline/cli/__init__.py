@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from pipeline.cli.failures import end_on_signals, failure
+from pipeline.cli.streams import incomplete_output, open_streams
 from pipeline.cli.terminal import print_line
 from pipeline.limits import check_limits
 
@@ -78,25 +79,36 @@ def _print_usage_error(error: click.ClickException) -> None:
 
 
 def main() -> None:
-    """Run the command. An error of imagelake is printed in one line with exit code 1. Ctrl-C gives exit code 130."""
+    """Run the command. An error of imagelake is printed in one line with exit code 1. Ctrl-C gives exit code 130.
+
+    Output that cannot be written does not stop a command. The exit code is then 1, unless a reader has closed a pipe.
+    """
     # It warns in two lines if its folder of settings cannot be written to, which changes nothing here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    open_streams()
+    code = _run()
+    if (error := incomplete_output()) is not None:
+        done = " Everything else is done." if not code else ""
+        print_line(f"imagelake: stdout cannot be written to ({error.strerror}): output is lost.{done}", err=True)
+        code = code or 1
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command, print its error, and return the exit code."""
     try:
         end_on_signals()
         check_limits()
-        sys.exit(_imagelake(standalone_mode=False))
+        # Of `--help` click returns the exit code.
+        return int(_imagelake(standalone_mode=False) or 0)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except click.ClickException as error:
         _print_usage_error(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The program that reads stdout, such as head, has closed it.
-        sys.stderr.close()
-        sys.exit(0)
-    except SystemExit:
-        raise
+        return error.exit_code
     except BaseException as error:  # the errors of Rust libraries are no Exceptions
         found = failure(error)
         if found is None:
             raise
         print_line(found.line, err=True)
-        sys.exit(found.code)
+        return found.code

@@ -5,6 +5,7 @@ A table has its columns side by side if they fit into the width of the terminal,
 
 import json
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import click
 import polars as pl
 
+from pipeline.cli.streams import lost_output
 from pipeline.cli.terminal import is_terminal, print_line
 from pipeline.progress import plain
 
@@ -180,6 +182,8 @@ def show_json_rows(frames: Iterable[pl.DataFrame]) -> None:
     """Print the rows of frames as one JSON list, one row per line, one frame at a time; see `show_json`."""
     between = "[\n"
     for frame in frames:
+        if lost_output(sys.stdout):
+            return
         rows = [json.dumps(row, default=_plain, allow_nan=False) for row in _without_nan(frame).iter_rows(named=True)]
         if rows:
             _print_json(between + ",\n".join(rows), end="")
@@ -193,6 +197,8 @@ def show_csv(frames: Iterable[pl.DataFrame]) -> None:
     The output is exact. Only on a terminal control characters are escaped.
     """
     for number, frame in enumerate(frames):
+        if lost_output(sys.stdout):
+            return
         text = _with_lists_as_json(frame).write_csv(include_header=number == 0)
         if is_terminal():
             text = "\n".join(map(plain, text.split("\n")))
