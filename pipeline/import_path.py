@@ -54,7 +54,11 @@ def workers_start_safely() -> Iterator[None]:
     describe, thread = spawn.get_preparation_data, threading.get_ident()
 
     def describe_safely(name: str) -> dict[str, Any]:
-        data: dict[str, Any] = describe(name)
+        with current_folder_named() as exists:
+            data: dict[str, Any] = describe(name)
+        if not (exists and os.access(data["dir"], os.X_OK)):
+            # The worker could not change to the folder. It starts in it without that, as every process does.
+            del data["dir"]
         if threading.get_ident() == thread:
             data["sys_path"] = without_current_folder(sys.path)
             for key in ("init_main_from_name", "init_main_from_path", "main_path"):
@@ -76,3 +80,23 @@ def workers_start_safely() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def current_folder_named() -> Iterator[bool]:
+    """Let `os.getcwd`, which fails in a deleted folder, return `/` in this block.
+
+    Yields:
+        Whether the current folder exists.
+    """
+    named = os.getcwd
+    try:
+        named()
+    except OSError:
+        os.getcwd = lambda: os.sep
+        try:
+            yield False
+        finally:
+            os.getcwd = named
+    else:
+        yield True

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -55,9 +56,11 @@ def failure(error: BaseException) -> Failure | None:
     if (limit := limit_error(error)) is not None:
         return Failure(f"imagelake: {limit}", 1)
     if isinstance(error, ImagelakeError):
-        return Failure(f"imagelake: {error}", 1)
+        return Failure(f"imagelake: {error}{_hint_at_folder()}", 1)
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
         return Failure("imagelake: no folder for temporary files can be written to. Set TMPDIR to one that can.", 1)
+    if isinstance(error, FileNotFoundError) and not error.filename and (hint := _hint_at_folder()):
+        return Failure(f"imagelake:{hint}", 1)
     if isinstance(error, OSError):
         from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
 
@@ -65,6 +68,15 @@ def failure(error: BaseException) -> Failure | None:
         message = storage_error("s3://...", error)
         return None if message is None else Failure(f"imagelake: {message}", 1)
     return None
+
+
+def _hint_at_folder() -> str:
+    """Return what to do in a current folder that was deleted; empty in any other."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        return f" The current folder does not exist any more ({error.strerror}): change to another, or use full paths."
+    return ""
 
 
 def _stopped(error: KeyboardInterrupt) -> Failure:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from pipeline.engines.local import available_cores, interrupts_deferred
 from pipeline.engines.processes import WorkerTraceback, picklable
 from pipeline.errors import EngineError, LimitError, MissingExtraError, StorageError, one_line
-from pipeline.import_path import without_current_folder
+from pipeline.import_path import current_folder_named, without_current_folder
 from pipeline.limits import soft_limit
 
 Item = TypeVar("Item")
@@ -185,7 +185,7 @@ class RayEngine:
         for left in range(_STARTS if own else 1, 0, -1):
             try:
                 _check_address(self.address)
-                with _handlers_kept():
+                with _handlers_kept(), current_folder_named():
                     ray.init(
                         address=self.address or "local",
                         num_cpus=(self.workers or available_cores()) if own else None,
@@ -263,7 +263,8 @@ def _check_address(address: str | None) -> None:
 def _submit(function: Callable[[Any], Any], item: object) -> Any:  # noqa: ANN401 - Ray's reference
     """Submit a task. Its worker imports nothing from the current folder, which Ray puts on the path of workers."""
     ray = _import_ray()
-    current = os.path.abspath(os.curdir)  # noqa: PTH100 - as Ray names it
+    with current_folder_named():
+        current = os.path.abspath(os.curdir)  # noqa: PTH100 - as Ray names it
     outside = [] if without_current_folder([current]) else ["", current, os.path.realpath(current)]
     task = (installed_version(), _RETRY_WAITS, ray.cloudpickle.dumps((function, item)))
     return ray.remote(num_cpus=1, max_retries=_RETRIES)(_do_task_safely).remote(outside, *task)
