@@ -24,7 +24,12 @@ what happened, where, and what to do next. The command line prints it in one lin
 exception is a bug and keeps its traceback. The secrets of addresses are hidden in every message.
 """
 
+import re
+
 from pipeline.addresses import redacted_text
+
+# Libraries colour their messages for terminals.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def one_line(error: object, limit: int | None = None) -> str:
@@ -34,7 +39,8 @@ def one_line(error: object, limit: int | None = None) -> str:
         error: an error that imagelake did not raise itself.
         limit: most characters of the text; None for all.
     """
-    return " ".join(redacted_text(str(error)).split())[:limit] or type(error).__name__
+    text = _COLOURS.sub("", redacted_text(str(error)))
+    return " ".join(text.split())[:limit] or type(error).__name__
 
 
 class ImagelakeError(Exception):

@@ -21,6 +21,7 @@ from pipeline.errors import LakeError, RecipeError, SourceError
 from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot
 from pipeline.maintenance import last_recipe
+from pipeline.os_errors import advice_for
 from pipeline.places import absolute
 from pipeline.progress import plain
 from pipeline.recipe import RECIPE_FILE, ROLES, Recipe, SourcePart, SplitPart, parse_recipe
@@ -136,17 +137,20 @@ def write_recipe(file: Path, text: str) -> str:
     Raises:
         LakeError: the file cannot be written.
     """
+    draft = file.with_name(f".{file.name}.draft")
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else text
         if before != text:
             number = next(n for n in count(1) if not file.with_name(f"{file.stem}.{n}.toml").exists())
             file.replace(file.with_name(f"{file.stem}.{number}.toml"))
-        draft = file.with_name(f".{file.name}.draft")
         draft.write_text(text, encoding="utf-8")
         draft.replace(file)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        draft.unlink(missing_ok=True)
+        why, advice = getattr(error, "strerror", None) or error, advice_for(error) or "Free some space or move the file"
         raise LakeError(
-            f"{file}: the recipe cannot be written ({error.strerror}). The lake is built; its release has the recipe."
+            f"{file}: the release is published and holds the recipe, but the file cannot be written ({why}). {advice}, "
+            "then build again."
         ) from error
     return str(file)
 

@@ -32,7 +32,7 @@ from pipeline.builder.ingest import (
 )
 from pipeline.builder.pairs import compare_images
 from pipeline.builder.predictions import plan_predictions, predict_splits, prediction_units
-from pipeline.builder.publish import write_report
+from pipeline.builder.publish import ReportResult, try_to_write_report
 from pipeline.builder.splits import make_splits, plan_splits, split_units
 from pipeline.builder.state import Todo, undo_half_commits
 from pipeline.builder.summary import (
@@ -73,7 +73,8 @@ class Built:
         done: every unit of work that was done, and why; empty if nothing was out of date.
         images: number of images in the lake.
         rejects: number of rejects in the lake.
-        report: place of the report; empty if none was written, because images are still damaged.
+        report: place of the report; empty if none was written.
+        report_error: why the report could not be written, though the release is published; empty if nothing failed.
         read: number of files that were read, images and rejects.
         read_seconds: time that reading took, in seconds.
         seconds: time that the whole build took, in seconds.
@@ -94,6 +95,7 @@ class Built:
     read: int
     read_seconds: float
     seconds: float = 0.0
+    report_error: str = ""
     damaged: int | None = None
     still_damaged: tuple[str, ...] = ()
     sources: tuple[SourceCounts, ...] = ()
@@ -249,7 +251,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         published = Lake(writer.place, release)
         if done:
             progress.step("write the report")
-        report_file = write_report(published) if report else ""
+        drawn = try_to_write_report(published) if report else ReportResult()
 
     images, rejects = published.scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     notes = build_notes(published.snapshot, found, counts, recipe.decode, decoded) if done and report else []
@@ -259,7 +261,8 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         tuple(done),
         images,
         rejects,
-        report_file,
+        drawn.file,
+        report_error=drawn.error,
         read=decoded.files if decoded else 0,
         read_seconds=decoded.seconds if decoded else 0.0,
         sources=tuple(counts),

@@ -1,17 +1,44 @@
 """release -> report: write the HTML report of a release. It is one file beside the tables."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.dedup.clusters import overlap_matrix
-from pipeline.errors import LakeError
+from pipeline.errors import ImagelakeError, LakeError, StorageError, one_line
 from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
+from pipeline.limits import limit_error
+from pipeline.os_errors import os_error_line
 from pipeline.storage.atomic import atomic_file
 
 # The report's HTML has this tag near its start. It holds the release that the report is of.
 _RELEASE_TAG = '<meta name="imagelake-release" content="{}">'
+
+
+class ReportResult(NamedTuple):
+    """The report of a build.
+
+    Attributes:
+        file: its place; empty if it was not written.
+        error: why it was not written, and what to do; empty if it was.
+    """
+
+    file: str = ""
+    error: str = ""
+
+
+def try_to_write_report(lake: Lake) -> ReportResult:
+    """Write the report of a release that a build has published. The release stays if the report cannot be written."""
+    try:
+        return ReportResult(write_report(lake))
+    except (ImagelakeError, OSError) as error:
+        reason = str(limit_error(error) or os_error_line(error) or one_line(error))
+        return ReportResult(
+            error=f"release {lake.release} is published, but its report is not written. {reason} "
+            f"Then run: imagelake report {lake.root}"
+        )
 
 
 def write_report(lake: Lake, out: str | Path | None = None) -> str:
@@ -54,8 +81,13 @@ def write_report(lake: Lake, out: str | Path | None = None) -> str:
 
 def _is_report_of(file: str, release: int) -> bool:
     try:
+        if not storage.is_bucket(file):
+            storage.check_regular(file)
         return _RELEASE_TAG.format(release).encode() in storage.read_start(file, 4096)
-    except FileNotFoundError:
+    except StorageError:
+        raise
+    except OSError:
+        # It is missing, or something else is in its place. Writing finds out what can be done.
         return False
 
 

@@ -9,7 +9,7 @@ import click
 from pipeline.builder import ENGINE_NAMES, start_workers
 from pipeline.cli.options import as_json, workers_option
 from pipeline.cli.terminal import print_line
-from pipeline.errors import RecipeError
+from pipeline.errors import LakeError, RecipeError
 from pipeline.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def build_command(  # noqa: PLR0913 - one per option
         built = repair_lake(request.recipe, engine=runner)
     else:
         built = build(request.recipe, engine=runner, prune=prune, replaced=request.replaced)
-    written = _write_inferred(request)
+    written, recipe_error = _write_inferred(request)
     if json_:
         renamed = {"still_damaged": "stays"}
         values = {renamed.get(key, key): value for key, value in vars(built).items() if key not in ("done", "sources")}
@@ -102,8 +102,15 @@ def build_command(  # noqa: PLR0913 - one per option
         show_built(built)
         if written:
             print_line(f"recipe: {written} (edit it, then run: imagelake build {built.root})")
-    if built.still_damaged:
+    if print_errors(built.report_error, recipe_error) or built.still_damaged:
         sys.exit(1)
+
+
+def print_errors(*errors: str) -> bool:
+    """Print what failed after the release was published. Returns whether anything did."""
+    for error in filter(None, errors):
+        print_line(f"imagelake: {error}", err=True)
+    return any(errors)
 
 
 def show_built(built: "Built") -> None:
@@ -179,13 +186,20 @@ def _print_recipe(request: _Request) -> None:
         print_line("")
 
 
-def _write_inferred(request: _Request) -> str:
-    """Write an inferred recipe next to the tables; return its path, or "" if the recipe was not inferred."""
+def _write_inferred(request: _Request) -> tuple[str, str]:
+    """Write an inferred recipe next to the tables. The release is published already.
+
+    Returns:
+        Its path, empty if it was not inferred; why it could not be written, empty if it could.
+    """
     if not request.text or request.recipe.file is None:
-        return ""
+        return "", ""
     from pipeline.infer import write_recipe  # noqa: PLC0415 - slow to import
 
-    return write_recipe(request.recipe.file, request.text)
+    try:
+        return write_recipe(request.recipe.file, request.text), ""
+    except LakeError as error:
+        return "", str(error)
 
 
 @click.command("init")

@@ -1,10 +1,11 @@
 """`imagelake demo` and `imagelake synth`: generated glyphs with planted overlaps."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from pipeline.cli.build import show_built
+from pipeline.cli.build import print_errors, show_built
 from pipeline.cli.options import Renamed, as_json, workers_option
 from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
@@ -23,14 +24,16 @@ def demo_command(directory: Path, workers: int | None, *, json_: bool) -> None:
     result = demo(directory, workers=workers)
     if json_:
         show_json({"truth": result.truth, "scores": result.scores, "report": result.built.report})
-        return
+        sys.exit(print_errors(result.built.report_error))
     show_built(result.built)
     print_line("")
     print_line("Planted overlaps, and the overlaps that the lake found:")
     show_frame(result.truth)
     print_line("Accuracy of logistic regression on the original test role, on its sanitized part, and on the overlap:")
     show_frame(result.scores)
-    print_line(f"Open {result.built.report}")
+    if result.built.report:
+        print_line(f"Open {result.built.report}")
+    sys.exit(print_errors(result.built.report_error))
 
 
 @click.command("synth")

@@ -17,6 +17,7 @@ import click
 from pipeline.cli.terminal import print_line
 from pipeline.errors import ImagelakeError
 from pipeline.limits import limit_error
+from pipeline.os_errors import os_error_line
 
 # Signals that ask a command to end. Shells give 128 and the number as exit code.
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -66,8 +67,10 @@ def failure(error: BaseException) -> Failure | None:
 
         # Polars reads a bucket when a query runs, which may be anywhere.
         message = storage_error("s3://...", error)
-        return None if message is None else Failure(f"imagelake: {message}", 1)
-    return None
+        if message is not None:
+            return Failure(f"imagelake: {message}", 1)
+    line = os_error_line(error)
+    return None if line is None else Failure(f"imagelake: {line}", 1)
 
 
 def _hint_at_folder() -> str:

@@ -1,7 +1,10 @@
 """Open Delta tables, create them, and add the columns that tables of an older imagelake lack."""
 
+import errno
 import json
+import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import schemas
 from pipeline import storage
 from pipeline.errors import LakeError, NewerLakeError, one_line
 from pipeline.lake.delta_log import DeltaLog
+from pipeline.os_errors import advice_for
 
 _SCHEMA_KEY = "imagelake.schema"
 _CONFIGURATION = {
@@ -45,17 +49,19 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
     """
     location = f"{place}/{name}"
     _check_place(place)
-    if not storage.is_bucket(place) and not (Path(location) / "_delta_log").is_dir():
-        return None
     try:
+        if not storage.is_bucket(place) and not _has_log(Path(location)):
+            return None
         table = storage.with_retries(
             location, lambda: DeltaTable(location, version=version, storage_options=storage.delta_options(place))
         )
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        advice = advice_for(error)
         raise LakeError(
-            f"{location}: the table cannot be opened ({one_line(error, 300)}). Run: imagelake verify {place}"
+            f"{location}: the table cannot be opened ({one_line(error, 300)}). "
+            + (f"{advice}." if advice else f"Run: imagelake verify {place}")
         ) from error
     made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
     if made_by > schemas.VERSION:
@@ -64,6 +70,22 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
             "Upgrade imagelake to read it."
         )
     return table
+
+
+def _has_log(folder: Path) -> bool:
+    """Return whether a table's folder has a log.
+
+    Raises:
+        OSError: something else is in its place, or this user may not look.
+    """
+    log = folder / "_delta_log"
+    try:
+        found = log.stat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(log))
+    return True
 
 
 def create_table(place: str, name: str, version: int = 0) -> DeltaTable:

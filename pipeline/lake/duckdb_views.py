@@ -19,7 +19,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline import storage
-from pipeline.errors import QueryError
+from pipeline.errors import DamagedLakeError, QueryError
 from pipeline.lake.snapshot import Snapshot, has_partition_names
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
         ids: "bytes" returns ids and hashes as they are stored; "hex" returns them as text of hexadecimal digits, in
             lower case: 32, or 64 for the digest of a file. If the lake is in a folder, comparisons with such text
             ignore case.
+
+    Raises:
+        DamagedLakeError: a file of a table is missing or cannot be read.
     """
     import duckdb  # noqa: PLC0415 - loaded when needed
 
@@ -145,7 +148,15 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
             connection.register(name, snapshot.scan(name).with_columns(pl.col(hex_columns).bin.encode("hex")))
         else:
             files = snapshot.file_places(name)
-            _create_view(connection, name, files, hex_columns)
+            try:
+                with storage.damage_errors(f"{snapshot.place}/{name}"):
+                    storage.check_readable(files)
+                    _create_view(connection, name, files, hex_columns)
+            except duckdb.Error as error:
+                raise DamagedLakeError(
+                    f"{snapshot.place}/{name}: cannot be read ({duckdb_message(error)}). List the damage with "
+                    "`imagelake verify`, repair it with `imagelake build --repair`."
+                ) from error
             allowed += files
     if ids == "hex":
         # Queries that are written for ids as bytes call hex(). It must leave an id that is already text as it is.

@@ -221,6 +221,9 @@ def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:
 
     Returns:
         Every column of the table's schema, rows in the order of the files.
+
+    Raises:
+        DamagedLakeError: a file is missing, or this user may not read it. In a bucket, only collecting the rows fails.
     """
     declared = schemas.TABLES[table]
     if not paths:
@@ -230,6 +233,8 @@ def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:
     by_folders = bool(keys) and not has_partition_names(place)
     by_files = bool(keys) and not by_folders
     files = [f"{place}/{table}/{path}" for path in paths]
+    with storage.damage_errors(f"{place}/{table}"):
+        storage.check_readable(files)
     scanned = storage.scan_parquet(
         files,
         schema=pl.Schema(declared.file_schema),

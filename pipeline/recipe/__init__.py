@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.addresses import identity
 from pipeline.errors import RecipeError
 from pipeline.hashing import digest_of
+from pipeline.os_errors import advice_for
 from pipeline.recipe.baselines import Baseline, BaselinePart, EpochsPart, dump_for_digest, parse_baseline
 from pipeline.recipe.naming import dataset_name
 from pipeline.recipe.parts import (
@@ -288,7 +289,9 @@ def read_recipe(path: str | Path) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(f"{file}: no such recipe. Give the path of a TOML file, such as data/demo.toml.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file}: the recipe cannot be read ({error}).") from error
+        why = getattr(error, "strerror", None) or error
+        advice = advice_for(error) or "Save it as UTF-8, or check the path"
+        raise RecipeError(f"{file}: the recipe cannot be read ({why}). {advice}.") from error
     except tomllib.TOMLDecodeError as error:
         # tomllib names the character that it cannot read, which mostly is the end of a line.
         message = re.sub(r"(Illegal|Found invalid) character '\\n'", "the line ends too early", str(error))

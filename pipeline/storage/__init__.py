@@ -34,13 +34,14 @@ from pipeline.storage.objects import (
     write,
     write_if_unchanged,
 )
-from pipeline.storage.parquet import check_expansion, open_parquet, read_footers, scan_parquet
+from pipeline.storage.parquet import check_expansion, check_readable, open_parquet, read_footers, scan_parquet
 
 __all__ = [
     "SCHEME",
     "ObjectInfo",
     "check_expansion",
     "check_files",
+    "check_readable",
     "check_regular",
     "damage_errors",
     "delete",

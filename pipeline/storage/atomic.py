@@ -122,7 +122,11 @@ def atomic_file(file: str | Path, description: str, *, outside_lakes: bool = Fal
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
-    except (DiskFullError, LimitError):
+    except DiskFullError as error:
+        raise DiskFullError(
+            f"{file}: no space is left on the disk for {description}. Free some space, or name another file."
+        ) from error
+    except LimitError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)

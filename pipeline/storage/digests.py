@@ -20,6 +20,7 @@ import xxhash
 
 from pipeline.errors import DamagedLakeError, ImagelakeError, StorageError, one_line
 from pipeline.limits import raise_limit
+from pipeline.os_errors import advice_for
 from pipeline.storage.objects import head, is_bucket, stream
 from pipeline.storage.parquet import open_parquet
 
@@ -143,11 +144,14 @@ def damage_errors(name: str) -> Iterator[None]:
         raise DamagedLakeError(_message(str(error.filename or name), text)) from error
     except LIBRARY_ERRORS as error:
         raise_limit(error)
-        raise DamagedLakeError(_message(name, f"cannot be read ({one_line(error, 200)})")) from error
+        file, why = getattr(error, "filename", None), getattr(error, "strerror", None)
+        text = f"cannot be read ({(file and why) or one_line(error, 200)})"
+        raise DamagedLakeError(_message(str(file or name), text, advice_for(error))) from error
 
 
-def _message(name: str, what: str) -> str:
-    return f"{name}: {what}. List the damage with `imagelake verify`, repair it with `imagelake build --repair`."
+def _message(name: str, what: str, advice: str | None = None) -> str:
+    repair = "List the damage with `imagelake verify`, repair it with `imagelake build --repair`"
+    return f"{name}: {what}. {advice or repair}."
 
 
 def _stamp(name: str) -> tuple[int, int, int]:

@@ -1,8 +1,10 @@
 """Read Parquet files on disk and in buckets."""
 
 import io
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,6 +24,21 @@ def scan_parquet(names: Sequence[str], **how: Any) -> pl.LazyFrame:  # noqa: ANN
     options = {"hive_partitioning": False, **how, "storage_options": polars_options(names[0])}
     # Without Polars' own search for credentials, which uses boto3: `polars_options` contains them.
     return pl.scan_parquet(list(names), glob=False, credential_provider=None, **options)
+
+
+def check_readable(names: Sequence[str]) -> None:
+    """Check that files on disk exist and that this user may read them. Polars names only the end of a path.
+
+    Raises:
+        OSError: naming the first file that cannot be read.
+    """
+    if names and is_bucket(names[0]):
+        return
+    for name in names:
+        if not os.access(name, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            # Raises the error of the system, which knows why.
+            with Path(name).open("rb"):
+                pass
 
 
 def read_footers(names: Sequence[str]) -> list[pq.FileMetaData]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import LimitError, StorageError, one_line
 from pipeline.limits import raise_limit
+from pipeline.os_errors import advice_for
 from pipeline.storage.digests import LIBRARY_ERRORS
 
 # A fault names at most this many images.
@@ -86,7 +87,11 @@ def damage_errors() -> Iterator[None]:
         raise DamagedError("is missing") from error
     except LIBRARY_ERRORS as error:
         raise_limit(error)
-        raise DamagedError(f"cannot be read ({one_line(error, 200)})") from error
+        why = getattr(error, "filename", None) and getattr(error, "strerror", None)
+        advice = advice_for(error)
+        raise DamagedError(
+            f"cannot be read ({why or one_line(error, 200)})" + (f". {advice}" if advice else "")
+        ) from error
 
 
 def _of_partition(partition: Mapping[str, str]) -> str:

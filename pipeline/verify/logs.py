@@ -111,7 +111,11 @@ def inspect_log(log: DeltaLog, digests: Mapping[int, str]) -> LogDamage:
         log: the log.
         digests: by version, digests of commits that a release records.
     """
-    files = list(storage.list_files(log.folder))
+    try:
+        with damage_errors():
+            files = list(storage.list_files(log.folder))
+    except DamagedError as error:
+        return LogDamage(log, table=str(error))
     damage = LogDamage(log, files=len(files), digests=dict(digests))
     damage.commits.update(dict.fromkeys(log.missing_versions(), "is missing"))
     states, checkpoints = _check_commits(damage)

@@ -1,6 +1,7 @@
 """Read every row of a Parquet file and find what is damaged: the file, its row groups and columns."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,9 +184,11 @@ def _unopened(file: TableFile, reason: str) -> Fault:
     """Make the fault of a file that cannot be opened, and state if its size is wrong."""
     kind = "missing" if reason == "is missing" else "unreadable"
     if kind == "unreadable":
-        size = _size(file.place)
-        if size != file.part.size:
-            reason = f"{_wrong_size(file, size)}, and {reason}"
+        # Where a link points to itself, there is no size either.
+        with suppress(DamagedError), damage_errors():
+            size = _size(file.place)
+            if size != file.part.size:
+                reason = f"{_wrong_size(file, size)}, and {reason}"
     return file.fault(kind, reason, file.part.rows)
 
 

@@ -74,6 +74,7 @@ def _orphans(log: DeltaLog, writers: Collection[str] | None) -> Iterator[str]:
 
 
 _FOLDER = ".writers"
+_NAME = re.compile(f"[0-9a-f]{{{WRITER_LETTERS}}}")
 # In a bucket: seconds between two heartbeats, and after which a writer without one is dead.
 _BEAT_SECONDS, _DEAD_SECONDS = 30.0, 900.0
 
@@ -158,10 +159,16 @@ def _delete_files_of_dead_writers(place: str) -> None:
 
 
 def _heartbeats(place: str) -> set[str]:
+    """List the names of writers that have a heartbeat. Other things in the folder are not touched."""
     if storage.is_bucket(place):
-        return set(storage.list_files(f"{place}/{_FOLDER}"))
-    folder = Path(place) / _FOLDER
-    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        return {name for name in storage.list_files(f"{place}/{_FOLDER}") if _NAME.fullmatch(name)}
+    try:
+        with os.scandir(f"{place}/{_FOLDER}") as found:
+            return {
+                entry.name for entry in found if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            }
+    except FileNotFoundError:
+        return set()
 
 
 def _is_dead(place: str, name: str, held: ExitStack) -> bool:
@@ -173,7 +180,8 @@ def _is_dead(place: str, name: str, held: ExitStack) -> bool:
         return bool(found and lock and lock.time - found.time > timedelta(seconds=_DEAD_SECONDS))
     try:
         handle = os.open(file, os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
+        # The writer has ended, or belongs to another user and may be alive.
         return False
     held.callback(os.close, handle)
     return try_lock(handle, file)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import BusyLakeError, DiskFullError, LakeError, StorageError
+from pipeline.os_errors import advice_for
 from pipeline.storage import ObjectInfo
 from pipeline.storage.atomic import try_lock
 
@@ -218,7 +219,11 @@ def write_errors(place: str) -> Iterator[None]:
     except DiskFullError:
         raise
     except OSError as error:
-        raise LakeError(f"{place}: cannot be written to ({error.strerror}). Give lake.root another folder.") from error
+        advice = advice_for(error)
+        raise LakeError(
+            f"{error.filename or place}: cannot be written to ({error.strerror}). "
+            f"{f'{advice}, or give' if advice else 'Give'} lake.root another folder."
+        ) from error
 
 
 @contextmanager
