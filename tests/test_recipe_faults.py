@@ -29,7 +29,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     },
     "split 'other', which no [[split]] defines": {"baseline": [{"model": "logistic", "split": "other"}]},
     "two splits are called 'main'": {"split": [GOOD["split"][0]] * 2},
-    "needs split 'main' to have the roles train and test": {"split": [{"name": "main", "train": {"from": "train"}}]},
+    "needs split 'main' to have the role train": {"split": [{"name": "main", "test": {"from": "train"}}]},
     "baseline[0].seed": {"baseline": [{"model": "logistic", "split": "main", "seed": -1}]},
     "'logistic' has no setting 'epochs'; its settings: c, max_iter": {
         "baseline": [{"model": "logistic", "split": "main", "epochs": 3}]
@@ -46,8 +46,10 @@ FAULTS: dict[str, dict[str, Any]] = {
     "unknown key baseline[0].epoch; did you mean 'epochs'": {
         "baseline": [{"model": "lenet", "split": "main", "epoch": 3}]
     },
-    "unknown key baseline[0].qqqqqq; known keys: c, candidates, folds, model, positive, precision, search_size, seed, "
-    "seeds, split, train_on, train_sizes": {"baseline": [{"model": "svm-linear", "split": "main", "qqqqqq": 3}]},
+    "unknown key baseline[0].qqqqqq; known keys: c, candidates, folds, model, positive, precision, predict, "
+    "predict_scores, search_size, seed, seeds, split, train_on, train_sizes": {
+        "baseline": [{"model": "svm-linear", "split": "main", "qqqqqq": 3}]
+    },
     "'never' has no setting 'c', 'epochs'; its settings: none": {
         "baseline": [{"model": "never", "split": "main", "positive": "5", "epochs": 3, "c": 1.0}]
     },

@@ -56,21 +56,23 @@ def failure(error: BaseException) -> Failure | None:
         return _stopped(error)
     if (limit := limit_error(error)) is not None:
         return Failure(f"imagelake: {limit}", 1)
-    if isinstance(error, ImagelakeError):
-        return Failure(f"imagelake: {error}{_hint_at_folder()}", 1)
+    line = f"{error}{_hint_at_folder()}" if isinstance(error, ImagelakeError) else _system_error(error)
+    return None if line is None else Failure(f"imagelake: {line}", 1)
+
+
+def _system_error(error: BaseException) -> str | None:
+    """Describe an error of the system; None for another."""
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
-        return Failure("imagelake: no folder for temporary files can be written to. Set TMPDIR to one that can.", 1)
+        return "no folder for temporary files can be written to. Set TMPDIR to one that can."
     if isinstance(error, FileNotFoundError) and not error.filename and (hint := _hint_at_folder()):
-        return Failure(f"imagelake:{hint}", 1)
+        return hint.lstrip()
     if isinstance(error, OSError):
         from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
 
         # Polars reads a bucket when a query runs, which may be anywhere.
-        message = storage_error("s3://...", error)
-        if message is not None:
-            return Failure(f"imagelake: {message}", 1)
-    line = os_error_line(error)
-    return None if line is None else Failure(f"imagelake: {line}", 1)
+        if (message := storage_error("s3://...", error)) is not None:
+            return message
+    return os_error_line(error)
 
 
 def _hint_at_folder() -> str:

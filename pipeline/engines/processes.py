@@ -159,13 +159,13 @@ class Processes:
         for pipe in wait(list(by_pipe), timeout):
             worker = by_pipe[pipe]  # type: ignore[index] # it returns what it was given
             try:
-                message = worker.results.recv_bytes()
+                message = worker.results.recv()
             except (EOFError, OSError) as error:
                 raise _death(worker.process) from error
             if worker.task is None:
                 worker.ready = True
                 continue
-            worker.task.outcome, worker.task = _Outcome(*pickle.loads(message)), None  # noqa: S301 - made by `_serve`
+            worker.task.outcome, worker.task = _Outcome(*message), None
 
     def _start(self) -> None:
         for left in range(_STARTS - 1, -1, -1):
@@ -271,15 +271,15 @@ def _serve(
     initialize(settings)
     # A pipe ends when the driver closes it, or has died.
     with suppress(EOFError, OSError):
-        results.send_bytes(b"ready")
+        results.send("ready")
         while True:
-            message = tasks.recv_bytes()
-            results.send_bytes(_do(message))
+            pickled_task = tasks.recv_bytes()
+            results.send_bytes(_do(pickled_task))
 
 
-def _do(message: bytes) -> bytes:
+def _do(pickled_task: bytes) -> bytes:
     try:
-        function, item = pickle.loads(message)  # noqa: S301 - made by the driver
+        function, item = pickle.loads(pickled_task)  # noqa: S301 - made by the driver
         return pickle.dumps((function(item), None, ""), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - all of them go to the driver
         return pickle.dumps((None, picklable(error), traceback.format_exc()), pickle.HIGHEST_PROTOCOL)

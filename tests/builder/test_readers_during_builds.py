@@ -85,7 +85,7 @@ def test_after_every_commit_the_last_release_reads_as_before(base: Path, monkeyp
     looks = looking(monkeypatch, look)
     assert build(of(base, "a", "b"), engine=LocalEngine(1)).release == 2
     assert seen == [1] * (len(looks) - 1) + [2]
-    assert len(looks) == 10, "images, index, rejects, shards, pairs, clusters, splits, misses, scores, releases"
+    assert len(looks) == 11, "images, index, rejects, shards, pairs, clusters, splits, misses, models, scores, releases"
 
 
 def test_before_the_first_release_there_is_none(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ def test_ids_and_hashes_are_the_columns_that_the_schemas_say() -> None:
         ("splits", "dropped_for"),
         ("misses", "image_id"),
         ("misses", "nearest_id"),
+        ("predictions", "image_id"),
     }
 
 
