@@ -51,6 +51,7 @@ _REASONS = (
         r"Input/output error|Stale (NFS )?file handle|Transport endpoint|os error (5|6|19|107|110|112|116)\b",
         "The disk or the network file system fails: check it, then run the command again",
     ),
+    _Reason((), r"a pipe, socket or device", "A pipe, socket or device is in the place of a file: move it away"),
     _Reason((errno.ENAMETOOLONG,), r"File name too long|os error 36\b", "Use a shorter name"),
     _Reason((errno.ETXTBSY, errno.EBUSY), r"resource busy|os error (16|26)\b", "Close the program that uses it"),
 )
@@ -82,7 +83,7 @@ def _reason(error: BaseException) -> _Reason | None:
     if isinstance(error, ImagelakeError):
         return None
     number = getattr(error, "errno", None)
-    if isinstance(number, int):
+    if isinstance(number, int) and number != errno.EINVAL:
         return next((reason for reason in _REASONS if number in reason.numbers), None)
     is_loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")  # of pathlib
     if not isinstance(error, OSError) and not is_loop and type(error).__module__.partition(".")[0] not in _LIBRARIES:

@@ -264,9 +264,9 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series, *, check: bool 
     Raises:
         LakeError: an id is in none of the files.
     """
-    scanned = storage.scan_parquet(files, row_index_name="at")
     wanted = pl.LazyFrame({"image_id": image_ids})
     with _errors_of(files):
+        scanned = storage.scan_parquet(files, row_index_name="at")
         found = wanted.join(
             scanned.select("image_id", "at"), on="image_id", how="left", maintain_order="left"
         ).collect()

@@ -73,14 +73,14 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 def no_reports() -> Iterator[None]:
     """Builds write no report, which takes twice as long as the rest of a small build; see `reports`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
+        patch.setattr("pipeline.builder.publish.write_report", lambda lake: f"{lake.root}/report.html")
         yield
 
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of this test write their report."""
-    monkeypatch.setattr("pipeline.builder.build.write_report", write_report)
+    monkeypatch.setattr("pipeline.builder.publish.write_report", write_report)
 
 
 @pytest.fixture

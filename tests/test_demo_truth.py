@@ -34,7 +34,7 @@ def small_recipe(directory: Path) -> Recipe:
 def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.demo.demo_recipe", small_recipe)
-        patch.setattr("pipeline.builder.build.write_report", write_report)
+        patch.setattr("pipeline.builder.publish.write_report", write_report)
         yield
 
 

@@ -70,8 +70,8 @@ def _system_error(error: BaseException) -> str | None:
         from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
 
         # Polars reads a bucket when a query runs, which may be anywhere.
-        if (message := storage_error("s3://...", error)) is not None:
-            return message
+        if (found := storage_error("s3://...", error)) is not None:
+            return str(found)
     return os_error_line(error)
 
 

@@ -7,6 +7,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,6 +86,9 @@ def _has_log(folder: Path) -> bool:
         return False
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(log))
+    with suppress(FileNotFoundError):
+        # The library opens this file first, and would wait for a pipe forever.
+        storage.check_regular(log / "_last_checkpoint")
     return True
 
 

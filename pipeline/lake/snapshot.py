@@ -234,16 +234,15 @@ def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:
     by_files = bool(keys) and not by_folders
     files = [f"{place}/{table}/{path}" for path in paths]
     with storage.damage_errors(f"{place}/{table}"):
-        storage.check_readable(files)
-    scanned = storage.scan_parquet(
-        files,
-        schema=pl.Schema(declared.file_schema),
-        hive_partitioning=by_folders,
-        hive_schema=dict.fromkeys(keys, pl.String()) if by_folders else None,
-        include_file_paths=_FILE if by_files else None,
-        # Files of an older imagelake lack the columns that were added since.
-        missing_columns="insert",
-    )
+        scanned = storage.scan_parquet(
+            files,
+            schema=pl.Schema(declared.file_schema),
+            hive_partitioning=by_folders,
+            hive_schema=dict.fromkeys(keys, pl.String()) if by_folders else None,
+            include_file_paths=_FILE if by_files else None,
+            # Files of an older imagelake lack the columns that were added since.
+            missing_columns="insert",
+        )
     if by_files:
         values = [partition_values(path) for path in paths]
         scanned = scanned.with_columns(

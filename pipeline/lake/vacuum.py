@@ -3,13 +3,17 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from deltalake.exceptions import DeltaError
+
 import schemas
 from pipeline import storage
+from pipeline.errors import LakeError, one_line
 from pipeline.lake.delta_log import DeltaLog
 from pipeline.lake.parquet_writer import WRITER_LETTERS
 from pipeline.lake.releases import list_releases
 from pipeline.lake.transaction import Transaction
 from pipeline.lake.writers.heartbeats import living_writers, unfinished_commits
+from pipeline.os_errors import advice_for
 
 
 def delete_unneeded_files(
@@ -34,6 +38,9 @@ def delete_unneeded_files(
 
     Returns:
         Deleted files, relative to the lake's place, sorted.
+
+    Raises:
+        LakeError: the files of a table cannot be listed.
     """
     place, snapshot = transaction.place, transaction.snapshot
     kept = [
@@ -51,16 +58,21 @@ def delete_unneeded_files(
             | {table.version(), also.get(name, table.version())}
         )
         # Delta only lists the files: a deletion by Delta would commit, and so make a release of no change.
-        deleted += [
-            f"{name}/{path}"
-            for path in table.vacuum(
+        try:
+            listed = table.vacuum(
                 retention_hours=older_than_hours,
                 dry_run=True,
                 enforce_retention_duration=False,
                 full=True,
                 keep_versions=needed,
             )
-        ]
+        except DeltaError as error:
+            advice = advice_for(error) or f"Run: imagelake verify {place}"
+            raise LakeError(
+                f"{place}/{name}: its files cannot be listed ({one_line(error, 300)}). Nothing of this table was "
+                f"deleted. {advice}"
+            ) from error
+        deleted += [f"{name}/{path}" for path in listed]
         # The lock is held, so no commit is under way, whatever the age of the file.
         deleted += unfinished_commits(DeltaLog(place, name))
     # Delta lists files of old versions as long as its log does, deleted or not, and files of builds that decode.

@@ -21,7 +21,7 @@ import xxhash
 from pipeline.errors import DamagedLakeError, ImagelakeError, StorageError, one_line
 from pipeline.limits import raise_limit
 from pipeline.os_errors import advice_for
-from pipeline.storage.objects import head, is_bucket, stream
+from pipeline.storage.objects import check_regular, head, is_bucket, stream
 from pipeline.storage.parquet import open_parquet
 
 _NAMED = re.compile(r"[0-9a-f]{32}([0-9a-f]{32})\.parquet")
@@ -71,6 +71,7 @@ def file_digest(name: str) -> str:
         for piece in stream(name, _PIECE):
             digest.update(piece)
         return digest.hexdigest()
+    check_regular(name)
     with Path(name).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return xxhash.xxh3_128().hexdigest()

@@ -114,6 +114,7 @@ def read(name: str) -> bytes:
         StorageError: the bucket does not answer, or refuses.
     """
     if not is_bucket(name):
+        check_regular(name)
         return Path(name).read_bytes()
     import obstore  # noqa: PLC0415
 
@@ -125,6 +126,7 @@ def read_start(name: str, length: int) -> bytes:
     """Read the first bytes of a file or object; see `read`."""
     if is_bucket(name):
         return read_range(name, 0, length)
+    check_regular(name)
     with Path(name).open("rb") as stream:
         return stream.read(length)
 
@@ -236,14 +238,21 @@ def _delete_object(name: str) -> None:
     with_retries(name, lambda: obstore.delete(store, key))
 
 
-def check_regular(file: str | Path) -> None:
+def check_regular(file: str | Path, *, folders: bool = True) -> None:
     """Check that a file is a regular one, or a link to one: opening a pipe would wait forever, a device never ends.
 
+    Args:
+        file: the file.
+        folders: accept a folder too, which fails when it is read.
+
     Raises:
-        OSError: it is a pipe, socket or device, or does not exist.
+        OSError: it is a pipe, socket or device, a folder, or does not exist.
     """
     mode = os.stat(file).st_mode  # noqa: PTH116 - a Path for each of many files is slow
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if stat.S_ISDIR(mode):
+        if not folders:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(file))
+    elif not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "a pipe, socket or device", os.fspath(file))
 
 

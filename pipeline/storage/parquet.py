@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.storage.objects import head, is_bucket, polars_options, read_range
+from pipeline.storage.objects import check_regular, head, is_bucket, polars_options, read_range
 
 # Footers in a bucket that are read in parallel.
 _THREADS = 16
@@ -20,7 +20,12 @@ _SMALL, _MAX_EXPANSION = 2**26, 1000
 
 
 def scan_parquet(names: Sequence[str], **how: Any) -> pl.LazyFrame:  # noqa: ANN401 - Polars' own options
-    """Scan one or more Parquet files; folder names such as `key=value` add no columns by default."""
+    """Scan one or more Parquet files; folder names such as `key=value` add no columns by default.
+
+    Raises:
+        OSError: a file on disk cannot be read; see `check_readable`.
+    """
+    check_readable(names)
     options = {"hive_partitioning": False, **how, "storage_options": polars_options(names[0])}
     # Without Polars' own search for credentials, which uses boto3: `polars_options` contains them.
     return pl.scan_parquet(list(names), glob=False, credential_provider=None, **options)
@@ -35,6 +40,7 @@ def check_readable(names: Sequence[str]) -> None:
     if names and is_bucket(names[0]):
         return
     for name in names:
+        check_regular(name, folders=False)
         if not os.access(name, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
             # Raises the error of the system, which knows why.
             with Path(name).open("rb"):
@@ -87,6 +93,7 @@ def open_parquet(name: str, **how: Any) -> pq.ParquetFile:  # noqa: ANN401 - pya
         OSError: it cannot be read or is not a Parquet file; also `pyarrow.ArrowException`.
     """
     if not is_bucket(name):
+        check_regular(name)
         return pq.ParquetFile(name, **how)
     found = head(name)
     if found is None:

@@ -36,7 +36,7 @@ CLIP = {"name": "clip", "uri": "clip.parquet", "dataset": "d"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report, which takes longer than the build, and cut folders into several shards."""
-    monkeypatch.setattr("pipeline.builder.build.write_report", str)
+    monkeypatch.setattr("pipeline.builder.publish.write_report", str)
     monkeypatch.setattr("pipeline.sources.folder._LARGEST", 7)
 
 

@@ -132,7 +132,7 @@ def sorted_rows(root: str, name: str) -> pl.DataFrame:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut folders into many shards, and leave out the report, which takes longer than the build."""
     monkeypatch.setattr("pipeline.sources.folder._LARGEST", 9)
-    monkeypatch.setattr("pipeline.builder.build.write_report", str)
+    monkeypatch.setattr("pipeline.builder.publish.write_report", str)
 
 
 def follow(steps: Sequence[Step], seed: int) -> None:

@@ -37,7 +37,7 @@ SPLITS = ("one", "two", "three")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave out the report, which takes longer than the build; threads of BLAS wait for one another on busy cores."""
-    monkeypatch.setattr("pipeline.builder.build.write_report", str)
+    monkeypatch.setattr("pipeline.builder.publish.write_report", str)
     with one_blas_thread():
         yield
 

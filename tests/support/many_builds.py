@@ -166,7 +166,7 @@ def work(base: str, root: str, file: str, call: tuple[str, int, int]) -> None:
     kind, number, shared = call
     # Drawing the report takes longer than everything else.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.build.write_report", lambda lake: f"{lake.root}/report.html")
+        patch.setattr("pipeline.builder.publish.write_report", lambda lake: f"{lake.root}/report.html")
         folder = Path(base)
         done = build_on(folder, root, number, shared) if kind == "writer" else read_on(folder, root, number)
         Path(file).write_text(json.dumps(done))
