@@ -19,7 +19,7 @@ from pyarrow.fs import S3FileSystem
 from s3 import KEY, SECRET, Bucket, serving
 
 from pipeline.builder.build import build
-from pipeline.builder.publish import write_report
+from pipeline.builder.publish import ReportResult, try_to_write_report
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
@@ -73,14 +73,16 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 def no_reports() -> Iterator[None]:
     """Builds write no report, which takes twice as long as the rest of a small build; see `reports`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.publish.write_report", lambda lake: f"{lake.root}/report.html")
+        patch.setattr(
+            "pipeline.builder.build.try_to_write_report", lambda lake: ReportResult(f"{lake.root}/report.html")
+        )
         yield
 
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of this test write their report."""
-    monkeypatch.setattr("pipeline.builder.publish.write_report", write_report)
+    monkeypatch.setattr("pipeline.builder.build.try_to_write_report", try_to_write_report)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ PLACES = {
     **{f"before commit {n}": ("deltalake", "DeltaTable.create_write_transaction", n) for n in range(1, 8)},
     "between clusters": ("pipeline.builder.clusters", "cluster_by_keys", 3),
     "before the release": ("pipeline.builder.build", "publish", 1),
-    "before the report": ("pipeline.builder.publish", "write_report", 1),
+    "before the report": ("pipeline.builder.build", "try_to_write_report", 1),
 }
 
 

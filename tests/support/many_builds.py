@@ -21,6 +21,7 @@ from together import digest, laws
 
 from pipeline import storage
 from pipeline.builder.build import build
+from pipeline.builder.publish import ReportResult
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import BusyLakeError, LakeError
 from pipeline.lake_handle import Lake
@@ -166,7 +167,7 @@ def work(base: str, root: str, file: str, call: tuple[str, int, int]) -> None:
     kind, number, shared = call
     # Drawing the report takes longer than everything else.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.builder.publish.write_report", lambda lake: f"{lake.root}/report.html")
+        patch.setattr("pipeline.builder.build.try_to_write_report", lambda lake: ReportResult(lake.root))
         folder = Path(base)
         done = build_on(folder, root, number, shared) if kind == "writer" else read_on(folder, root, number)
         Path(file).write_text(json.dumps(done))
