@@ -11,18 +11,29 @@ from pipeline.errors import BaselineError
 from pipeline.recipe.baselines import EpochsPart
 
 
+class Step(NamedTuple):
+    """The result on a batch, measured before the model learned from it.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        correct: number of images whose class is predicted right.
+    """
+
+    loss: float
+    correct: int
+
+
 class Learner(NamedTuple):
     """A model that learns from batches.
 
     Attributes:
-        step: learns from (batch, features) uint8 and (batch,) int64; returns the mean cross-entropy before the step, in
-            nats.
+        step: learns from (batch, features) uint8 and (batch,) int64.
         scores: (m, features) uint8 to (m, outputs) probabilities.
         checkpoint: saves the current weights; returns a function that restores them.
         weights: returns the current weights.
     """
 
-    step: Callable[[Pixels, Labels], float]
+    step: Callable[[Pixels, Labels], Step]
     scores: Callable[[Pixels], Scores]
     checkpoint: Callable[[], Callable[[], None]]
     weights: Callable[[], Weights]
@@ -73,14 +84,14 @@ def _train(part: EpochsPart, task: Task, learner: Learner, model: Model) -> tupl
     best, best_at, restore_best = -1.0, 0, None
     for number in range(part.epochs):
         with np.errstate(over="ignore", invalid="ignore"):  # the error below reports it
-            loss = _train_epoch(part, task.train, learner, number)
-            accuracy = None if task.valid is None else float(predict(model, task.valid).correct.mean())
-        if not np.isfinite(loss):
+            trained = _train_epoch(part, task.train, learner, number)
+            loss, accuracy = (None, None) if task.valid is None else _measure(model, task.valid)
+        if not np.isfinite(trained.loss):
             raise BaselineError(
                 f"baseline '{part.model}' on split '{part.split}': training diverged in epoch {number + 1} (the loss "
-                f"is {loss}). Lower learning_rate, which is {part.learning_rate:g}."
+                f"is {trained.loss}). Lower learning_rate, which is {part.learning_rate:g}."
             )
-        epochs.append(Epoch(loss, accuracy))
+        epochs.append(Epoch(trained.loss, trained.correct / len(task.train.labels), loss, accuracy))
         if part.patience is None or accuracy is None:
             continue
         if accuracy > best:
@@ -92,12 +103,20 @@ def _train(part: EpochsPart, task: Task, learner: Learner, model: Model) -> tupl
     return tuple(epochs)
 
 
-def _train_epoch(part: EpochsPart, train: Examples, learner: Learner, number: int) -> float:
-    """Learn from every image once; return the mean cross-entropy, each image measured just before its batch."""
+def _measure(model: Model, examples: Examples) -> tuple[float | None, float]:
+    predictions = predict(model, examples)
+    loss = None if predictions.loss is None else float(predictions.loss.mean())
+    return loss, float(predictions.correct.mean())
+
+
+def _train_epoch(part: EpochsPart, train: Examples, learner: Learner, number: int) -> Step:
+    """Learn from every image once; return the result on all of them, each image measured just before its batch."""
     size, count = part.batch_size, len(train.labels)
     order = np.random.default_rng([part.seed, number]).permutation(count)
-    total = 0.0
+    total, correct = 0.0, 0
     for start in range(0, count, size):
         batch = train.take(order[start : start + size])
-        total += learner.step(*batch) * len(batch.labels)
-    return total / count
+        step = learner.step(*batch)
+        total += step.loss * len(batch.labels)
+        correct += step.correct
+    return Step(total / count, correct)

@@ -126,8 +126,10 @@ class Sample(NamedTuple):
     Attributes:
         size: number of training images.
         seed: of the fit.
-        rows: (size,) int64 positions in the images for training. A bootstrap sample has some of them several times.
-        resampled: whether seeds after the first draw bootstrap samples at this size; equal for all seeds of the size.
+        rows: (size,) int64 positions in the images for training. A sample with replacement has some of them several
+            times.
+        resampled: whether seeds after the first draw bootstrap samples at this size, and the first does not; equal for
+            all seeds of the size.
     """
 
     size: int
@@ -144,10 +146,12 @@ def draw_samples(part: BaselinePart, image_ids: NDArray[np.uint8]) -> list[Sampl
     all these samples would be equal, and so would the models. Every further seed then draws a bootstrap sample: `size`
     images with replacement.
 
+    With `replacement` every seed, also the first, draws its images with replacement, at every size.
+
     A sample depends on image ids and seed alone. It is the same on every machine and for every other baseline.
 
     Args:
-        part: `train_sizes`, `seed` and `seeds` are used.
+        part: `train_sizes`, `seed`, `seeds` and `replacement` are used.
         image_ids: (n, 16) uint8, the images that may be trained on, in the order of the split.
 
     Returns:
@@ -159,7 +163,7 @@ def draw_samples(part: BaselinePart, image_ids: NDArray[np.uint8]) -> list[Sampl
     count = len(image_ids)
     seeds = [(part.seed + number) % _MAX_SEEDS for number in range(part.seeds)]
     return [
-        Sample(size, seed, _draw_rows(image_ids, size, seed, first=seed == part.seed), size == count)
+        Sample(size, seed, _draw_rows(part, image_ids, size, seed), size == count and not part.replacement)
         for size in resolve_sizes(part, count)
         for seed in seeds
     ]
@@ -181,11 +185,11 @@ def resolve_sizes(part: BaselinePart, available: int) -> list[int]:
     return list(dict.fromkeys(requested))
 
 
-def _draw_rows(image_ids: NDArray[np.uint8], size: int, seed: int, *, first: bool) -> NDArray[np.int64]:
-    if first:
+def _draw_rows(part: BaselinePart, image_ids: NDArray[np.uint8], size: int, seed: int) -> NDArray[np.int64]:
+    if seed == part.seed and not part.replacement:
         return np.arange(size)
     count = len(image_ids)
-    if size == count:
+    if size == count or part.replacement:
         # The modulo favours no image by more than count / 2^64.
-        return (order_keys(image_ids, seed, "baseline bootstrap") % np.uint64(count)).astype(np.int64)
+        return (order_keys(image_ids[:size], seed, "baseline bootstrap") % np.uint64(count)).astype(np.int64)
     return np.argsort(order_keys(image_ids, seed, "baseline sample"), kind="stable")[:size]

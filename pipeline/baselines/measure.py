@@ -1,10 +1,13 @@
-"""Accuracy and leak of a baseline with confidence intervals, as rows of the scores table.
+"""Accuracy, loss and leak of a baseline, with confidence intervals, as rows of the scores table.
 
 Metrics, all for one train size and role:
 
     accuracy        0 to 1, of one seed on one part of the role
     accuracy_mean   estimate over all seeds; accuracy_low and accuracy_high are its 95 % interval over seeds
     wilson_low      with wilson_high the 95 % interval of accuracy_mean for other test images of the same kind
+    loss            mean cross-entropy in nats, of one seed on the original, or on a part of the split's own sanitizing;
+                    only of models with probabilities, which are clipped as in `predict`
+    loss_mean       estimate over all seeds
     leak            -1 to 1, of one seed: accuracy on the original less that on the sanitized part, by a rule
     leak_mean       estimate over all seeds; leak_low and leak_high are its 95 % interval over seeds, of paired
                     differences. It also contains any other reason why overlapping images are easier or harder than
@@ -155,15 +158,17 @@ class Fit(NamedTuple):
         seed: of the fit.
         cost: of the fit.
         correct: (n,) bool, in the order of the role's images.
+        loss: (n,) cross-entropy in nats; None for a model without probabilities.
     """
 
     seed: int
     cost: Cost
     correct: NDArray[np.bool_]
+    loss: NDArray[np.float64] | None = None
 
 
 def measure(fits: Sequence[Fit], parts: Sequence[EvalPart], *, resampled: bool, train_dropped: int) -> Iterator[Row]:
-    """Compute accuracy and leak of the fits of one train size.
+    """Compute accuracy, loss and leak of the fits of one train size.
 
     Args:
         fits: one per seed, the first seed first.
@@ -190,10 +195,21 @@ def measure(fits: Sequence[Fit], parts: Sequence[EvalPart], *, resampled: bool, 
             yield from _metric_rows(fits, (part.eval_on, part.rule), "accuracy", values, _clip(interval, 0))
             yield _over_all(fits, part.eval_on, part.rule, "wilson_low", of_images.low)
             yield _over_all(fits, part.eval_on, part.rule, "wilson_high", of_images.high)
+            yield from _loss_rows(fits, part, resampled=resampled)
     for sanitized in (part for part in parts if part.eval_on == "sanitized" and part.rows.any()):
         values = [score - rest for score, rest in zip(original, _accuracies(fits, sanitized), strict=True)]
         interval = over_seeds(values, resampled=resampled) or _leak_of_one_fit(fits[0], sanitized)
         yield from _metric_rows(fits, ("original", sanitized.rule), "leak", values, _clip(interval, -1))
+
+
+def _loss_rows(fits: Sequence[Fit], part: EvalPart, *, resampled: bool) -> Iterator[Row]:
+    """Make rows of the loss on a part of the split's own sanitizing, of every seed and over all."""
+    losses = [float(fit.loss[part.rows].mean()) for fit in fits if fit.loss is not None]
+    if part.rule is not None or not losses:
+        return
+    for fit, value in zip(fits, losses, strict=True):
+        yield score_row(part.eval_on, None, "loss", value, fit.seed, fit.cost)
+    yield _over_all(fits, part.eval_on, None, "loss_mean", estimate(losses, resampled=resampled))
 
 
 def _leak_of_one_fit(fit: Fit, sanitized: EvalPart) -> Interval:

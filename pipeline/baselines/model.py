@@ -71,10 +71,14 @@ class Epoch(NamedTuple):
 
     Attributes:
         loss: mean cross-entropy of the examples in nats, each measured just before its batch was learned.
-        valid_accuracy: 0 to 1, or None without valid examples.
+        accuracy: 0 to 1, of the examples, measured at the same time.
+        valid_loss: mean cross-entropy of the valid examples after the pass, or None without valid examples.
+        valid_accuracy: 0 to 1, of the valid examples after the pass, or None without valid examples.
     """
 
     loss: float
+    accuracy: float
+    valid_loss: float | None
     valid_accuracy: float | None
 
 

@@ -20,6 +20,8 @@ class Predictions(NamedTuple):
         score: (n,) float64, score of the last class. Of two classes this is the positive one.
         margin: (n,) float64, score of the predicted class less that of the true one; 0 if the prediction is right.
         probability: (n,) float64, of the predicted class; None if the model has no probabilities.
+        loss: (n,) float64, cross-entropy in nats: minus the logarithm of the true class's probability; None if the
+            model has no probabilities.
     """
 
     labels: Labels
@@ -27,6 +29,7 @@ class Predictions(NamedTuple):
     score: NDArray[np.float64]
     margin: NDArray[np.float64]
     probability: NDArray[np.float64] | None
+    loss: NDArray[np.float64] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -35,23 +38,36 @@ class Predictions(NamedTuple):
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
         """Select rows, by position or by mask."""
-        probability = None if self.probability is None else self.probability[rows]
-        return Predictions(self.labels[rows], self.predicted[rows], self.score[rows], self.margin[rows], probability)
+        probability, loss = (None if one is None else one[rows] for one in (self.probability, self.loss))
+        chosen = self.labels[rows], self.predicted[rows], self.score[rows], self.margin[rows]
+        return Predictions(*chosen, probability, loss)
 
 
 def predict(model: Model, examples: Examples) -> Predictions:
-    """Predict the class of each example, in order."""
+    """Predict the class of each example, in order.
+
+    A probability is clipped to eps and 1 - eps before its logarithm is taken, where eps is the machine epsilon of the
+    model's scores: a class that the model rules out costs 15.9 nats in float32, 36.0 in float64.
+
+    References:
+        scikit-learn's log_loss.
+    """
     count = len(examples.labels)
     predicted = np.empty(count, np.int64)
-    score, margin, probability = np.empty(count), np.empty(count), np.empty(count)
+    score, margin, probability, loss = (np.empty(count) for _ in range(4))
     for start in range(0, count, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         scores = model.scores(examples.pixels[block])
         predicted[block] = scores.argmax(axis=1)
         score[block] = scores[:, -1]
         probability[block] = scores.max(axis=1)
-        margin[block] = probability[block] - scores[np.arange(len(scores)), examples.labels[block]]
-    return Predictions(examples.labels, predicted, score, margin, probability if model.probable else None)
+        of_label = scores[np.arange(len(scores)), examples.labels[block]]
+        margin[block] = probability[block] - of_label
+        if model.probable:
+            eps = np.finfo(of_label.dtype).eps
+            loss[block] = -np.log(np.clip(of_label, eps, 1 - eps).astype(np.float64))
+    of_class = (probability, loss) if model.probable else (None, None)
+    return Predictions(examples.labels, predicted, score, margin, *of_class)
 
 
 def merge_predictions(parts: list[tuple[NDArray[np.int64], Predictions]]) -> Predictions:
@@ -66,12 +82,14 @@ def merge_predictions(parts: list[tuple[NDArray[np.int64], Predictions]]) -> Pre
     order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
     listed = [one for _, one in parts]
     probabilities = [one.probability for one in listed if one.probability is not None]
+    losses = [one.loss for one in listed if one.loss is not None]
     return Predictions(
         np.concatenate([one.labels for one in listed])[order],
         np.concatenate([one.predicted for one in listed])[order],
         np.concatenate([one.score for one in listed])[order],
         np.concatenate([one.margin for one in listed])[order],
         np.concatenate(probabilities)[order] if probabilities else None,
+        np.concatenate(losses)[order] if losses else None,
     )
 
 

@@ -2,9 +2,9 @@
 
 Metrics of this module, besides those of `measure` and `metrics`:
 
-    epoch_loss        mean cross-entropy of an epoch's images in nats, each measured just before its batch; `point` is
-                      the epoch
-    epoch_accuracy    0 to 1, on the valid role after an epoch
+    epoch_loss        mean cross-entropy in nats; `point` is the epoch. With role train: of the epoch's images, each
+                      measured just before its batch; with role valid: of the valid role after the epoch
+    epoch_accuracy    0 to 1, measured at the same times
     chosen_c          a setting that was searched, here c; chosen_c_accuracy is the accuracy in the search, 0 to 1
     fold_accuracy     0 to 1, of a fold; `point` is the fold
     accuracy          with eval_on "cross-validated": the mean of the folds
@@ -124,7 +124,7 @@ def _rows_of_size(
     for role in ("train", "valid", "test"):
         if role not in first.predictions or not len(first.predictions[role].labels):
             continue
-        by_seed = [Fit(fit.seed, fit.cost, fit.predictions[role].correct) for fit in fits]
+        by_seed = [Fit(fit.seed, fit.cost, fit.predictions[role].correct, fit.predictions[role].loss) for fit in fits]
         measured = measure(by_seed, parts[role], resampled=sample.resampled, train_dropped=data.train_dropped)
         yield from ({"role": role, **row} for row in measured)
         yield from ({"role": role, **row} for row in _confusion_of_parts(first, role, parts[role], data.names))
@@ -148,16 +148,16 @@ def _confusion_of_parts(fitted: Fitted, role: str, parts: Sequence[EvalPart], na
 def _epoch_rows(fitted: Fitted) -> Iterator[Row]:
     """Make rows of every epoch, and of the settings that were searched."""
     for number, epoch in enumerate(fitted.model.epochs, start=1):
-        yield {
-            **_blank_row(fitted, "original"),
-            "role": "train",
-            "metric": "epoch_loss",
-            "value": epoch.loss,
-            "point": number,
-        }
-        if epoch.valid_accuracy is not None:
-            row = {"role": "valid", "metric": "epoch_accuracy", "value": epoch.valid_accuracy, "point": number}
-            yield {**_blank_row(fitted, "sanitized"), **row}
+        measured = (
+            ("train", "original", "epoch_loss", epoch.loss),
+            ("train", "original", "epoch_accuracy", epoch.accuracy),
+            ("valid", "sanitized", "epoch_loss", epoch.valid_loss),
+            ("valid", "sanitized", "epoch_accuracy", epoch.valid_accuracy),
+        )
+        for role, eval_on, metric, value in measured:
+            if value is not None:
+                row = {"role": role, "metric": metric, "value": value, "point": number}
+                yield {**_blank_row(fitted, eval_on), **row}
     for name, value in fitted.model.chosen.items():
         yield {**_blank_row(fitted, "original"), "role": "train", "metric": f"chosen_{name}", "value": value}
 

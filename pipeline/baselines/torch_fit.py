@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.baselines.epochs import Learner, as_model, fit_by_epochs
+from pipeline.baselines.epochs import Learner, Step, as_model, fit_by_epochs
 from pipeline.baselines.model import Labels, Model, Pixels, Scores, StoredModel, Task, Weights
 from pipeline.pixels import normalise
 from pipeline.recipe.baselines import EpochsPart
@@ -80,12 +80,13 @@ def _make_learner(part: EpochsPart, shape: tuple[int, int, int], network: nn.Mod
         inputs = torch.from_numpy(normalise(pixels)).to(device).view(-1, height, width, channels)
         return cast("Tensor", network(inputs.permute(0, 3, 1, 2).contiguous()))
 
-    def step(pixels: Pixels, labels: Labels) -> float:
+    def step(pixels: Pixels, labels: Labels) -> Step:
         adam.zero_grad()
-        loss = nn.functional.cross_entropy(forward(pixels), torch.from_numpy(labels).to(device))
+        logits, wanted = forward(pixels), torch.from_numpy(labels).to(device)
+        loss = nn.functional.cross_entropy(logits, wanted)
         loss.backward()
         adam.step()
-        return float(loss.detach())
+        return Step(float(loss.detach()), int((logits.detach().argmax(1) == wanted).sum()))
 
     def scores(pixels: Pixels) -> Scores:
         with _reproducible(), torch.inference_mode():

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from pipeline.recipe.parts import ROLES, Count, Name, Part, Positive, Size
 
@@ -28,6 +28,8 @@ class BaselinePart(Part):
         seeds: number of fits, with the seeds `seed`, `seed` + 1 and so on, each on its own sample of the train role.
         train_on: the sanitized train role or the original one. "original" also trains on the images that sanitizing
             dropped: the gain in the scores is the effect of leakage.
+        replacement: draw the training images at random with replacement, so that some occur several times. Without it,
+            the first fit takes the first images of the train role, whose order is random.
         positive: a class: the model decides whether an image is of it or not. Models for two classes need it.
         folds: number of folds for cross-validation: each training image is predicted by a model that was trained on
             the other folds.
@@ -40,6 +42,11 @@ class BaselinePart(Part):
 
     # Models that separate one class from all others.
     binary: ClassVar[bool] = False
+    # Models that learn nothing: their score is one to compare others with.
+    dummy: ClassVar[bool] = False
+    # Keys that came after version 0.5, with their defaults. A dump has them only if they have another value, so that
+    # runs and recipes of earlier versions keep their digests.
+    later: ClassVar[Mapping[str, Any]] = {"replacement": False, "predict": (), "predict_scores": False}
 
     model: str
     split: Name
@@ -50,8 +57,15 @@ class BaselinePart(Part):
     positive: str | None = None
     folds: Annotated[int, Field(ge=2, strict=True)] | None = None
     precision: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    replacement: Annotated[bool, Field(strict=True)] = False
     predict: tuple[Annotated[str, StringConstraints(pattern=_TARGET)], ...] = ()
     predict_scores: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        at_default = {key for key, default in self.later.items() if getattr(self, key) == default}
+        return {key: value for key, value in dumped.items() if key not in at_default}
 
     @property
     def run_settings(self) -> dict[str, Any]:
@@ -92,6 +106,8 @@ class BaselinePart(Part):
             raise ValueError(f"'{self.model}' separates one class from all others: name it, as in positive = \"5\"")
         if self.precision is not None and self.positive is None:
             raise ValueError('precision is for one class: name it, as in positive = "5"')
+        if self.replacement and self.folds is not None:
+            raise ValueError("folds and replacement exclude one another: copies of an image would be in several folds")
         if self.predict_scores and not self.predict:
             raise ValueError('predict_scores needs predict, the splits to predict, as in predict = ["submission"]')
         return self
@@ -155,6 +171,7 @@ class NeverPart(BaselinePart):
     """Predicts that no image is of the class."""
 
     binary = True
+    dummy = True
 
     model: Literal["never"]
 
@@ -166,23 +183,41 @@ class SvmLinearPart(BaselinePart):
         c: inverse strength of regularisation. Without it, it is searched.
         candidates: number of values of c that the search tries.
         search_size: training images that the search uses.
+        c_values: the values of c that the search draws from, each at most once.
+        c_range: the lowest and the highest value of c, if `c_values` is not given. The search draws values between
+            them, uniformly in their logarithm. The default is 2^-7 to 2^6.
+        break_ties: of classes with equal votes, take the one with the larger margins; if false the first, as libsvm
+            does.
     """
+
+    later = {**BaselinePart.later, "c_values": None, "c_range": None, "break_ties": True}  # noqa: RUF012 - not changed
 
     model: Literal["svm-linear"]
     c: Positive | None = None
     candidates: Count | None = 20
     search_size: Size | None = 2_000
+    c_values: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    c_range: tuple[Positive, Positive] | None = None
+    break_ties: Annotated[bool, Field(strict=True)] = True
 
     @model_validator(mode="before")
     @classmethod
     def _search_or_take_c(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic passes any value
         if values.get("c") is None:
             return values
-        search = ("candidates", "search_size")
+        search = ("candidates", "search_size", "c_values", "c_range")
         given = [name for name in search if values.get(name) is not None]
         if given:
             raise ValueError(f"c is given, so it is not searched: take {' and '.join(given)} out, or c")
         return {**values, **dict.fromkeys(search)}
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        if self.c_values is not None and self.c_range is not None:
+            raise ValueError("c_values and c_range exclude one another: take one out")
+        if self.c_range is not None and self.c_range[0] >= self.c_range[1]:
+            raise ValueError(f"c_range = {list(self.c_range)} is empty: write the lowest value first, then the highest")
+        return self
 
 
 class DensePart(EpochsPart):
@@ -200,12 +235,20 @@ class DensePart(EpochsPart):
 
 
 class LenetPart(EpochsPart):
-    """LeNet-5."""
+    """LeNet-5.
+
+    Attributes:
+        padding: border of gray pixels around the image, 0 to 4. With 2, images of 28 x 28 become the 32 x 32 of the
+            paper.
+    """
+
+    later = {**BaselinePart.later, "padding": 2}  # noqa: RUF012 - not changed
 
     model: Literal["lenet"]
     epochs: Count = 8
     batch_size: Count = 128
     learning_rate: Positive = 0.001
+    padding: Annotated[int, Field(ge=0, le=4, strict=True)] = 2
 
 
 Baseline = Annotated[
@@ -235,5 +278,5 @@ def dump_for_digest(part: BaselinePart) -> dict[str, Any]:
     Settings of other models are null there: earlier versions had one table of settings for all models, and digests of
     equal recipes stay equal. Keys that came later count only if they are set.
     """
-    later = {key for key in _PREDICT_KEYS if not getattr(part, key)}
-    return {**dict.fromkeys(ALL_SETTINGS), **part.model_dump(mode="json", by_alias=True, exclude=later)}
+    first = (name for name in ALL_SETTINGS if not any(name in one.later for one in _PARTS))
+    return {**dict.fromkeys(first), **part.model_dump(mode="json", by_alias=True)}

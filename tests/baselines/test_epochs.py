@@ -6,8 +6,9 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import log_loss
 
-from pipeline.baselines.epochs import Learner, fit_by_epochs
+from pipeline.baselines.epochs import Learner, Step, fit_by_epochs
 from pipeline.baselines.model import Examples, Labels, Pixels, Scores, Task
 from pipeline.baselines.models.linear import find_gradient, fit_softmax_sgd, log_softmax
 from pipeline.baselines.predict import predict
@@ -45,11 +46,11 @@ def learner(met: list[tuple[Pixels, Labels]], goodness: list[float]) -> Learner:
     """Say class 0 of so many tenths of ten valid images, epoch after epoch as it is told."""
     state = {"epochs": 0, "seen": 0}
 
-    def step(pixels: Pixels, labels: Labels) -> float:
+    def step(pixels: Pixels, labels: Labels) -> Step:
         met.append((pixels, labels))
         state["seen"] += len(labels)
         state["epochs"] = state["seen"] // len(TRAIN.labels)
-        return float(len(labels))
+        return Step(float(len(labels)), len(labels) // 2)
 
     def scores(pixels: Pixels) -> Scores:
         right = round(10 * goodness[state["epochs"] - 1])
@@ -103,7 +104,30 @@ def test_an_epoch_sees_every_image_once_in_an_order_of_its_own() -> None:
     assert all((pixels[:, 0] % 2 == labels).all() for pixels, labels in met)
     # A mean over images: what the small last batch says counts for less.
     assert {epoch.loss for epoch in model.epochs} == {(10 * 10 + 10 * 10 + 3 * 3) / 23}
-    assert {epoch.valid_accuracy for epoch in model.epochs} == {None}
+    assert {epoch.accuracy for epoch in model.epochs} == {(5 + 5 + 1) / 23}
+    assert {(epoch.valid_loss, epoch.valid_accuracy) for epoch in model.epochs} == {(None, None)}
+
+
+@pytest.mark.parametrize("name", ["softmax-sgd", "dense"])
+def test_an_epoch_is_measured_on_train_while_it_learns_and_on_valid_after_it(name: str) -> None:
+    """One batch an epoch: what is measured before it is what the model of the epoch before says of all images."""
+    if name != "softmax-sgd":
+        pytest.importorskip("torch")
+    from pipeline.baselines.models import MODELS  # noqa: PLC0415 - beside what is skipped
+
+    noisy = toys.examples(90)._replace(labels=np.random.default_rng(2).integers(0, 3, 90))
+    task = toys.task()._replace(train=noisy)
+    assert task.valid is not None
+    last = [MODELS[name](toys.spec(name, epochs=count, batch_size=90), task) for count in (1, 2, 3)]
+    epochs = last[-1].epochs
+    for model, epoch, following in zip(last, epochs, [*epochs[1:], None], strict=True):
+        scores = model.scores(task.valid.pixels)
+        assert epoch.valid_loss == pytest.approx(log_loss(task.valid.labels, scores), rel=1e-6)
+        assert epoch.valid_accuracy == (scores.argmax(axis=1) == task.valid.labels).mean()
+        if following:
+            scores = model.scores(noisy.pixels)
+            assert following.loss == pytest.approx(log_loss(noisy.labels, scores), rel=1e-5)
+            assert following.accuracy == pytest.approx((scores.argmax(axis=1) == noisy.labels).mean())
 
 
 @pytest.mark.parametrize("name", ["softmax-sgd", "dense", "lenet"])

@@ -108,6 +108,23 @@ def test_two_seeds_on_the_whole_role_have_no_spread_to_measure() -> None:
     assert found["original", None, "accuracy_low"] == wilson(0.6, 10).low
 
 
+def test_the_loss_is_measured_on_the_parts_of_the_own_sanitizing() -> None:
+    kept, losses = np.arange(10) < 4, [np.arange(10) / 10, np.arange(10) / 5]
+    fits = [Fit(seed, Cost(2.0, None), kept, loss) for seed, loss in enumerate(losses)]
+    rows = list(measure(fits, name_parts(kept, {"exact": kept}), resampled=False, train_dropped=0))
+    found = {(row["eval_on"], row["seed"]): row["value"] for row in rows if row["metric"] == "loss"}
+    parts = {"original": np.ones(10, np.bool_), "sanitized": kept, "overlap": ~kept}
+    assert found == {(name, seed): losses[seed][rows].mean() for name, rows in parts.items() for seed in (0, 1)}
+    means = {row["eval_on"]: row["value"] for row in rows if row["metric"] == "loss_mean"}
+    assert means == pytest.approx({name: np.mean([loss[rows] for loss in losses]) for name, rows in parts.items()})
+    assert {row["rule"] for row in rows if row["metric"].startswith("loss")} == {None}
+
+
+def test_a_model_without_probabilities_has_no_loss() -> None:
+    fit = Fit(0, Cost(1.0, None), np.ones(4, dtype=np.bool_))
+    assert not [key for key in measured([fit], np.ones(4, np.bool_), np.zeros(4, np.bool_)) if "loss" in key[2]]
+
+
 def test_nothing_sanitized_has_no_leak() -> None:
     fit = Fit(0, Cost(1.0, None), np.ones(4, dtype=np.bool_))
     found = measured([fit], np.ones(4, dtype=np.bool_), np.ones(4, dtype=np.bool_))
@@ -173,6 +190,14 @@ def test_equal_seeds_give_equal_rows_and_other_seeds_others() -> None:
         row["value"] for row in test if (row["eval_on"], row["metric"], row["rule"]) == ("overlap", "accuracy", "exact")
     ]
     assert len(set(overlap)) > 1
+
+
+def test_every_role_has_its_loss() -> None:
+    rows, _ = planted(1, 100)
+    found = {row["role"]: row["value"] for row in rows if (row["metric"], row["eval_on"]) == ("loss_mean", "original")}
+    # Random labels: the model is sure of what it has seen, and wrongly so of the rest.
+    assert found["train"] < 0.1
+    assert found["test"] > np.log(2)
 
 
 def test_confusion_counts_every_test_image_once() -> None:

@@ -173,16 +173,33 @@ def test_without_torch_the_error_says_what_to_install(name: str, monkeypatch: py
     assert f"baseline '{name}' on split 'toy'" in str(caught.value)
 
 
-@pytest.mark.parametrize("side", [(11, 28), (28, 11)])
-def test_lenet_tells_how_large_pictures_must_be(side: tuple[int, int]) -> None:
-    task = Task(Examples(np.zeros((4, 11 * 28), np.uint8), np.array([0, 1, 0, 1])), None, 2, (*side, 1))
-    with pytest.raises(BaselineError, match="at least 12 x 12; these are (11 x 28|28 x 11)"):
-        MODELS["lenet"](toys.spec("lenet"), task)
+@pytest.mark.parametrize(("padding", "least"), [(0, 16), (2, 12), (4, 8)])
+def test_lenet_tells_how_large_pictures_must_be(padding: int, least: int) -> None:
+    for height, width in ((least - 1, 28), (28, least - 1)):
+        task = blank(height, width)
+        with pytest.raises(BaselineError, match=f"at least {least} x {least}; these are {height} x {width}"):
+            MODELS["lenet"](toys.spec("lenet", padding=padding), task)
 
 
-def test_lenet_takes_the_least_size() -> None:
-    task = Task(Examples(np.zeros((4, 144), np.uint8), np.array([0, 1, 0, 1])), None, 2, (12, 12, 1))
-    assert fitted("lenet", task).scores(task.train.pixels).shape == (4, 2)
+@pytest.mark.parametrize(("padding", "least"), [(0, 16), (1, 14), (2, 12), (3, 10), (4, 8)])
+def test_lenet_takes_the_least_size(padding: int, least: int) -> None:
+    task, part = blank(least, least + 1), toys.spec("lenet", padding=padding, epochs=1)
+    model = fit(part, task)
+    scores = model.scores(task.train.pixels)
+    assert scores.shape == (4, 2)
+    loaded = load_model(model_row(part, model, ["a", "b"], task.shape))
+    np.testing.assert_array_equal(loaded.model.scores(task.train.pixels), scores)
+
+
+def test_lenet_without_padding_has_the_layers_of_the_notebooks() -> None:
+    """Of 28 x 28: 24, 12, 8, 4, so 16 x 4 x 4 inputs of the first dense layer; with padding 16 x 5 x 5."""
+    for padding, inputs in ((0, 256), (2, 400)):
+        weights = fit(toys.spec("lenet", padding=padding, epochs=1), blank(28, 28)).weights
+        assert (120, inputs) in [values.shape for values in weights.values()]
+
+
+def blank(height: int, width: int) -> Task:
+    return Task(Examples(np.zeros((4, height * width), np.uint8), np.array([0, 1, 0, 1])), None, 2, (height, width, 1))
 
 
 def test_never_is_right_about_all_that_is_not_of_the_class() -> None:

@@ -5,7 +5,7 @@ import pytest
 from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 from pipeline.baselines import metrics as confusion
 from pipeline.baselines.fit import measure_cost
@@ -42,7 +42,22 @@ def test_blocks_make_no_difference() -> None:
     np.testing.assert_array_equal(predictions.score, scores[:, 2])
     assert predictions.probability is not None
     np.testing.assert_array_equal(predictions.probability, scores.max(axis=1))
-    assert predict(Model({}, linear, probable=False), pictures).probability is None
+    plain = predict(Model({}, linear, probable=False), pictures)
+    assert (plain.probability, plain.loss) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_loss_is_that_of_scikit_learn_also_where_a_class_is_ruled_out(kind: type) -> None:
+    rng = np.random.default_rng(3)
+    shares = rng.dirichlet(np.full(4, 0.02), 256).astype(kind)
+    shares[:4] = np.eye(4)
+    examples = Examples(np.arange(256, dtype=np.uint8).reshape(-1, 1), rng.integers(0, 4, 256))
+    predictions = predict(Model({}, lambda pixels: shares[pixels[:, 0]], probable=True), examples)
+    assert predictions.loss is not None
+    assert predictions.loss.mean() == pytest.approx(log_loss(examples.labels, shares, labels=range(4)), rel=1e-6)
+    ruled_out = shares[np.arange(256), examples.labels] == 0
+    assert ruled_out.any()
+    assert predictions.loss[ruled_out] == pytest.approx(-np.log(np.finfo(kind).eps))
 
 
 def test_no_images_have_no_predictions() -> None:
@@ -52,9 +67,8 @@ def test_no_images_have_no_predictions() -> None:
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 12), max_size=3), st.booleans())
 def test_parts_are_merged_in_the_order_of_the_whole(order: list[int], cuts: list[int], probable: bool) -> None:  # noqa: FBT001 - hypothesis hands it in
-    whole = Predictions(
-        np.arange(12), np.arange(12) * 2, np.arange(12) / 3, np.arange(12) / 7, np.arange(12) / 12 if probable else None
-    )
+    of_class = (np.arange(12) / 12, np.arange(12) / 5) if probable else (None, None)
+    whole = Predictions(np.arange(12), np.arange(12) * 2, np.arange(12) / 3, np.arange(12) / 7, *of_class)
     parts = [part.astype(np.int64) for part in np.split(np.array(order), sorted(cuts))]
     found = merge_predictions([(part, whole.take(part)) for part in parts])
     for one, other in zip(found, whole, strict=True):

@@ -65,6 +65,31 @@ def test_every_image_is_drawn_equally_often() -> None:
     assert np.abs(counts - 300).max() < 5 * 14.5
 
 
+@pytest.mark.parametrize("size", [20, "all"])
+def test_with_replacement_every_seed_draws_so_at_every_size(size: int | str) -> None:
+    drawn = draw_samples(spec(train_sizes=[size], seeds=3, replacement=True), ids(1000))
+    count = 1000 if size == "all" else size
+    assert len({tuple(sample.rows.tolist()) for sample in drawn}) == 3
+    assert not any(sample.resampled for sample in drawn)
+    for sample in drawn:
+        assert (len(sample.rows), sample.size) == (count, count)
+        assert sample.rows.min() >= 0
+        assert sample.rows.max() < 1000
+    if size == "all":
+        assert all(len(set(sample.rows.tolist())) < 700 for sample in drawn)
+
+
+def test_with_replacement_images_are_drawn_evenly_and_a_larger_sample_holds_the_smaller_one() -> None:
+    small, large = draw_samples(spec(train_sizes=[300, 900], replacement=True), ids(1000))
+    assert large.rows[:300].tolist() == small.rows.tolist()
+    counts = np.zeros(100)
+    for seed in range(1000):
+        (sample,) = draw_samples(spec(train_sizes=[30], seed=seed, replacement=True), ids(100))
+        counts += np.bincount(sample.rows, minlength=100)
+    # 300 each, with a standard deviation of sqrt(300).
+    assert np.abs(counts - 300).max() < 5 * 300**0.5
+
+
 def test_samples_are_golden() -> None:
     """A promise to old lakes: a run with the same name has the same numbers."""
     drawn = draw_samples(spec(train_sizes=[7, "all"], seed=3, seeds=3), ids(40))

@@ -2,7 +2,8 @@
 
 - `logistic`: multinomial logistic regression on normalised pixels, the first model of the notMNIST assignment.
 - `softmax-sgd`: softmax regression by mini-batch stochastic gradient descent on normalised pixels, in plain numpy: the
-  one-layer model of the notMNIST notebooks, which is trained for 20 epochs in batches of 128.
+  one-layer model of the notMNIST notebooks, which is trained for 20 epochs in batches of 128 by Keras' "sgd", whose
+  learning rate is 0.01.
 - `sgd-binary`: a linear support vector machine for one class against the rest, by stochastic gradient descent on raw
   pixels.
 - `svm-linear`: a linear support vector machine for every pair of classes, on normalised pixels, by scikit-learn's SVC
@@ -20,12 +21,12 @@ import warnings
 from collections.abc import Callable
 from itertools import combinations
 from math import prod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.baselines.epochs import Learner, as_model, fit_by_epochs
+from pipeline.baselines.epochs import Learner, Step, as_model, fit_by_epochs
 from pipeline.baselines.model import Examples, Labels, Model, Pixels, Scores, StoredModel, Task, widen_scores
 from pipeline.errors import BaselineError
 from pipeline.pixels import normalise
@@ -73,9 +74,13 @@ Float = TypeVar("Float", np.float32, np.float64)
 
 
 class Gradient(NamedTuple):
-    """The mean cross-entropy of a batch in nats, and its gradient: (features, classes) and (classes,)."""
+    """The mean cross-entropy of a batch in nats, correct predictions, and the gradient.
+
+    The gradient of the weights is (features, classes), that of the bias (classes,).
+    """
 
     loss: float
+    correct: int
     weights: NDArray[np.floating]
     bias: NDArray[np.floating]
 
@@ -108,11 +113,11 @@ def load_softmax_sgd(stored: StoredModel) -> Model:
 
 def _make_learner(rate: float, weights: NDArray[np.float32], bias: NDArray[np.float32]) -> Learner:
 
-    def step(pixels: Pixels, labels: Labels) -> float:
+    def step(pixels: Pixels, labels: Labels) -> Step:
         gradient = find_gradient(weights, bias, normalise(pixels), labels)
         np.subtract(weights, rate * gradient.weights, out=weights, dtype=np.float32)
         np.subtract(bias, rate * gradient.bias, out=bias, dtype=np.float32)
-        return gradient.loss
+        return Step(gradient.loss, gradient.correct)
 
     def scores(pixels: Pixels) -> Scores:
         out: Scores = np.exp(log_softmax(normalise(pixels) @ weights + bias))
@@ -147,11 +152,11 @@ def find_gradient(weights: NDArray[Float], bias: NDArray[Float], inputs: NDArray
     """
     logs = log_softmax(inputs @ weights + bias)
     rows = np.arange(len(labels))
-    loss = -float(logs[rows, labels].mean())
+    loss, correct = -float(logs[rows, labels].mean()), int((logs.argmax(axis=1) == labels).sum())
     error = np.exp(logs)
     error[rows, labels] -= 1
     error /= len(labels)
-    return Gradient(loss, inputs.T @ error, error.sum(axis=0))
+    return Gradient(loss, correct, inputs.T @ error, error.sum(axis=0))
 
 
 def fit_sgd_binary(part: SgdBinaryPart, task: Task) -> Model:
@@ -184,8 +189,8 @@ def load_sgd_binary(stored: StoredModel) -> Model:
     return Model(weights, scores, probable=False)
 
 
-# Range of the search for c, uniform in its logarithm.
-_LOWEST_C, _HIGHEST_C = 2**-7, 2**6
+# Range of the search for c if the recipe gives none.
+_C_RANGE = (2**-7, 2**6)
 _FOLDS = 5
 
 
@@ -209,14 +214,15 @@ def fit_svm_linear(part: SvmLinearPart, task: Task) -> Model:
     libsvm keeps all training images in memory as float64.
 
     Args:
-        part: `c`, or `candidates`, `search_size` and `seed`, are used. The fit itself uses no seed.
+        part: `c`, or `candidates`, `search_size`, `c_values`, `c_range` and `seed`, are used, and `break_ties`. The fit
+            itself uses no seed.
         task: the training data; at least two classes must occur.
 
     Raises:
         BaselineError: c must be searched, but fewer than two classes have two images.
     """
     chosen = {} if part.c is not None else _search_c(part, task.train)
-    model = _make_svc(chosen.get("c", part.c)).fit(normalise(task.train.pixels), task.train.labels)
+    model = _make_svc(chosen.get("c", part.c), part.break_ties).fit(normalise(task.train.pixels), task.train.labels)
     planes = planes_of(model)
     weights = {"planes": planes.weights, "bias": planes.bias, "known": model.classes_}
     return load_svm_linear(StoredModel(part, weights, task.classes, task.shape))._replace(chosen=chosen)
@@ -224,25 +230,29 @@ def fit_svm_linear(part: SvmLinearPart, task: Task) -> Model:
 
 def load_svm_linear(stored: StoredModel) -> Model:
     """Make a fitted model again."""
-    weights, known = stored.weights, stored.weights["known"]
+    part, weights, known = cast("SvmLinearPart", stored.part), stored.weights, stored.weights["known"]
     planes = Planes(weights["planes"], weights["bias"], len(known))
 
     def scores(pixels: Pixels) -> Scores:
-        return widen_scores(votes(planes, normalise(pixels)), known, stored.classes, missing=-np.inf)
+        counted = votes(planes, normalise(pixels), break_ties=part.break_ties)
+        return widen_scores(counted, known, stored.classes, missing=-np.inf)
 
     return Model(weights, scores, probable=False)
 
 
-def _make_svc(c: float | None) -> Any:  # noqa: ANN401 - scikit-learn has no types
+def _make_svc(c: float | None, break_ties: bool) -> Any:  # noqa: ANN401, FBT001 - scikit-learn has no types
     from sklearn.svm import SVC  # noqa: PLC0415 - two seconds of import, only for builds that fit
 
     # The default cache_size of 200 MB: 1,000 and 2,000 were no faster on 20,000 images of MNIST.
     # random_state: libsvm draws nothing here, but without it scikit-learn draws from numpy's global generator.
-    return SVC(kernel="linear", C=1.0 if c is None else c, break_ties=True, random_state=0)
+    return SVC(kernel="linear", C=1.0 if c is None else c, break_ties=break_ties, random_state=0)
 
 
 def _search_c(part: SvmLinearPart, train: Examples) -> dict[str, float]:
-    """Cross-validate values of c on the first images; return the best, of equals the smallest, and its accuracy."""
+    """Cross-validate values of c on the first images; return the best, of equals the smallest, and its accuracy.
+
+    RandomizedSearchCV draws from a list of values without replacement.
+    """
     from scipy.stats import loguniform  # noqa: PLC0415 - slow to import, only for builds that fit
     from sklearn.model_selection import RandomizedSearchCV, StratifiedKFold  # noqa: PLC0415
 
@@ -258,10 +268,11 @@ def _search_c(part: SvmLinearPart, train: Examples) -> dict[str, float]:
             "size."
         )
     folds = min(_FOLDS, int(counts[counts > 1].min()))
+    listed = None if part.c_values is None else list(dict.fromkeys(part.c_values))
     search = RandomizedSearchCV(
-        _make_svc(None),
-        {"C": loguniform(_LOWEST_C, _HIGHEST_C)},
-        n_iter=part.candidates,
+        _make_svc(None, part.break_ties),
+        {"C": listed or loguniform(*(part.c_range or _C_RANGE))},
+        n_iter=min(part.candidates or 1, len(listed)) if listed else part.candidates,
         cv=StratifiedKFold(folds),
         scoring=_accuracy,
         refit=False,
@@ -274,7 +285,8 @@ def _search_c(part: SvmLinearPart, train: Examples) -> dict[str, float]:
 
 
 def _accuracy(model: Any, inputs: NDArray[np.float32], labels: Labels) -> float:  # noqa: ANN401 - scikit-learn has no types
-    predicted = model.classes_[votes(planes_of(model), inputs).argmax(axis=1)]
+    found = votes(planes_of(model), inputs, break_ties=model.break_ties)
+    predicted = model.classes_[found.argmax(axis=1)]
     return float(np.mean(predicted == labels))
 
 
@@ -289,25 +301,33 @@ def planes_of(model: Any) -> Planes:  # noqa: ANN401 - scikit-learn has no types
     return Planes(sign * model.coef_.T, sign * model.intercept_, classes)
 
 
-def votes(planes: Planes, inputs: NDArray[np.float32]) -> Scores:
-    """Count the votes of the pairs. Of equal counts the larger margin wins, of equal margins the first class.
+def votes(planes: Planes, inputs: NDArray[np.float32], *, break_ties: bool = True) -> Scores:
+    """Count the votes of the pairs.
 
     Args:
         planes: made by `planes_of`.
         inputs: (m, features).
+        break_ties: of equal counts the larger margins win, of equal margins the first class. If false, of equal counts
+            the first class wins, and a margin of exactly zero is a vote for the second class of the pair.
 
     Returns:
-        (m, classes) float64. With three classes or more: the votes, plus or minus at most a third by the sum of the
-        margins. With two: the margin.
+        (m, classes) float64; the largest score is that of the class that SVC predicts. With three classes or more: the
+        votes, with `break_ties` plus or minus at most a third by the sum of the margins. With two: the margin.
 
     References:
-        scikit-learn's SVC.decision_function with decision_function_shape="ovr".
+        scikit-learn's SVC.decision_function with decision_function_shape="ovr"; svm_predict_values of libsvm, which
+        SVC.predict uses for two classes, and without break_ties.
     """
     margins: NDArray[np.float64] = inputs.astype(np.float64) @ planes.weights + planes.bias
     pairs = list(combinations(range(planes.classes), 2))
     if len(pairs) == 1:
-        return np.hstack([margins, -margins])
+        # Of equal scores the first would be the prediction, but libsvm gives a margin of zero to the second class.
+        return np.hstack([margins, np.where(margins == 0, np.finfo(np.float64).tiny, -margins)])
     first, second = np.eye(planes.classes)[np.transpose(pairs)]
+    if not break_ties:
+        for_first = (margins > 0).astype(np.float64)
+        counted: Scores = for_first @ first + (1 - for_first) @ second
+        return counted
     sums: NDArray[np.float64] = margins @ (first - second)
     counts: NDArray[np.float64] = np.heaviside(margins, 1) @ first + np.heaviside(-margins, 0) @ second
     out: Scores = counts + sums / (3 * (np.abs(sums) + 1))
