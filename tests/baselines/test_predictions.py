@@ -49,7 +49,7 @@ def test_blocks_make_no_difference() -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_the_loss_is_that_of_scikit_learn_also_where_a_class_is_ruled_out(kind: type) -> None:
     rng = np.random.default_rng(3)
-    shares = rng.dirichlet(np.full(4, 0.02), 256).astype(kind)
+    shares: Scores = rng.dirichlet(np.full(4, 0.02), 256).astype(kind)
     shares[:4] = np.eye(4)
     examples = Examples(np.arange(256, dtype=np.uint8).reshape(-1, 1), rng.integers(0, 4, 256))
     predictions = predict(Model({}, lambda pixels: shares[pixels[:, 0]], probable=True), examples)

@@ -44,7 +44,7 @@ def test_ties_are_broken_as_scikit_learn_does(classes: int, seed: int, c: float,
 
 def test_the_first_of_three_classes_with_a_vote_each_wins_only_without_breaking_ties() -> None:
     """A point between three planes that go around in a circle."""
-    found = {ties: 0 for ties in (True, False)}
+    found = dict.fromkeys((True, False), 0)
     for seed in range(40):
         rng = np.random.default_rng(seed)
         inputs, labels = rng.normal(size=(30, 2)), rng.permutation(np.arange(30) % 3)

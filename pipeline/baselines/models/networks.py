@@ -89,7 +89,7 @@ def fit_lenet(part: LenetPart, task: Task) -> Model:
     least = _MIN_SIDE - 2 * part.padding
     if min(height, width) < least:
         raise BaselineError(
-            f"baseline '{part.model}' on split '{part.split}' with a padding of {part.padding} needs images of at least "
+            f"baseline '{part.model}' on split '{part.split}' with padding = {part.padding} needs images of at least "
             f"{least} x {least}; these are {height} x {width}. Set a larger decode.size or padding, or use the model "
             "'dense'."
         )
