@@ -63,7 +63,9 @@ def predict_classes(loaded: LoadedModel, pixels: Pixels, *, with_scores: bool = 
     blocks = [loaded.model.scores(pixels[at : at + BLOCK_ROWS]) for at in range(0, len(pixels), BLOCK_ROWS)]
     scores = np.concatenate([np.empty((0, len(loaded.names))), *blocks])
     best = pl.Series(scores.max(axis=1)) if loaded.model.probable else pl.Series([None] * len(scores), dtype=pl.Float64)
-    listed = pl.Series(scores).arr.to_list() if with_scores else pl.Series([None] * len(scores), dtype=pl.List(pl.Float64))
+    listed = (
+        pl.Series(scores).arr.to_list() if with_scores else pl.Series([None] * len(scores), dtype=pl.List(pl.Float64))
+    )
     return pl.DataFrame(
         {
             "predicted": pl.Series(loaded.names, dtype=pl.String).gather(scores.argmax(axis=1)),

@@ -1,4 +1,4 @@
-"""Summarize scores: accuracy over train size on each role, and how leakage changes accuracy, rule by rule."""
+"""Summarize scores: accuracy and loss over train size on each role, and how leakage changes accuracy, rule by rule."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.recipe.baselines import PARTS
 from pipeline.recipe.rules import rule_order
 
 # The value over all seeds, by train size, eval_on, rule and metric of the scores table.
@@ -31,11 +32,12 @@ def accuracy_curves(scores: pl.LazyFrame) -> list[dict[str, Any]]:
 
     Returns:
         One dict per run, ordered by model, split_name, release (newest first), train_dropped (most first) and run_id:
-        model, split_name, release, run_id, train_dropped (images that may be trained on although sanitizing drops them,
-        None if not measured), points by train_size, and leakage, see `leakage_by_size`. A point holds train_size, seeds
-        (number of fits that its intervals are based on, None if there are none), train, valid, original, sanitized,
-        overlap (0 to 1, over all seeds, or None if not measured; the last three are of the test role), ends (by these
-        names, the two ends of the 95 % interval, or None), seconds (mean of the fits), memory (bytes, maximum of the
+        model, dummy (whether it learns nothing), split_name, release, run_id, train_dropped (images that may be trained
+        on although sanitizing drops them, None if not measured), points by train_size, and leakage, see
+        `leakage_by_size`. A point holds train_size, seeds (number of fits that its intervals are based on, None if
+        there are none), train, valid, original, sanitized, overlap (0 to 1, over all seeds, or None if not measured;
+        the last three are of the test role), ends (by these names, the two ends of the 95 % interval, or None), losses
+        (by these names, mean cross-entropy in nats, or None), seconds (mean of the fits), memory (bytes, maximum of the
         fits) and chosen (by setting, the values that were chosen, ascending).
     """
     over_all = pl.col("label").is_null(), pl.col("point").is_null()
@@ -48,6 +50,40 @@ def accuracy_curves(scores: pl.LazyFrame) -> list[dict[str, Any]]:
     runs = rows.partition_by(*RUN, as_dict=True)
     curves = [_curve(dict(zip(RUN, key, strict=True)), part) for key, part in runs.items()]
     return sorted((curve for curve in curves if curve["points"]), key=_curve_order)
+
+
+def compare_models(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the runs side by side, each at its largest train size.
+
+    Args:
+        curves: the result of `accuracy_curves`.
+
+    Returns:
+        One dict per run: model, dummy, split_name, release, run_id, positive, best, and the point of `accuracy_curves`.
+        Ordered by split_name and positive (models for all classes first), because only accuracies of equal images and
+        classes can be compared; then the best first: by accuracy on the sanitized test role, else on the original, on
+        valid, on train. `best` marks the first of several of such a group that is no dummy.
+    """
+    names = (*RUN, "dummy", "positive")
+    rows = [{**{name: curve[name] for name in names}, **curve["points"][-1]} for curve in curves]
+    rows.sort(
+        key=lambda row: (*_comparable(row), *(-1 if row[place] is None else -row[place] for place in _BEST_FIRST))
+    )
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(_comparable(row), []).append(row)
+    first = [
+        next((row for row in group if not row["dummy"]), None) if len(group) > 1 else None for group in groups.values()
+    ]
+    return [{**row, "best": any(row is one for one in first)} for row in rows]
+
+
+# Accuracies that decide which model is the best, the most telling first.
+_BEST_FIRST = ("sanitized", "original", "valid", "train")
+
+
+def _comparable(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["split_name"], row["positive"] is not None, row["positive"] or ""
 
 
 def leakage_by_size(values: Values) -> list[dict[str, Any]]:
@@ -72,18 +108,22 @@ def _curve_order(curve: dict[str, Any]) -> tuple[Any, ...]:
 
 def _curve(run: dict[str, Any], rows: pl.DataFrame) -> dict[str, Any]:
     values = {role: _values(rows.filter(role=role)) for role in ("train", "valid", "test")}
-    test = values["test"]
-    sizes = sorted({size for size, _, _, metric in test if metric == "accuracy_mean"})
-    dropped = [value for (_, _, _, metric), value in test.items() if metric == "train_dropped"]
+    # A split without a labelled test image has the other roles only.
+    sizes = sorted({size for of_role in values.values() for size, _, _, metric in of_role if metric == "accuracy_mean"})
+    dropped = [
+        value for role in values.values() for (_, _, _, metric), value in role.items() if metric == "train_dropped"
+    ]
+    part = PARTS.get(run["model"])
     settings = json.loads(next(iter(rows["settings"].drop_nulls().to_list()), "{}"))
     return {
         **run,
+        "dummy": part is not None and part.dummy,
         "train_dropped": int(dropped[-1]) if dropped else None,
         "positive": settings.get("positive"),
         "trained_on": settings.get("train_on"),
         "patience": settings.get("patience"),
         "points": [{**_point(values, size), **_fit_costs(rows.filter(train_size=size))} for size in sizes],
-        "leakage": leakage_by_size(test),
+        "leakage": leakage_by_size(values["test"]),
     }
 
 
@@ -104,21 +144,25 @@ def _point(values: dict[str, Values], size: int) -> dict[str, Any]:
         role, eval_on = PLACES[place]
         return values[role].get((size, eval_on, None, metric))
 
-    seeds = value("original", "seeds")
+    seeds = next(
+        (found for name in ("original", "valid", "train") if (found := value(name, "seeds")) is not None), None
+    )
     ends = {name: (value(name, "accuracy_low"), value(name, "accuracy_high")) for name in PLACES}
     return {
         "train_size": size,
         "seeds": None if seeds is None else int(seeds),
         **{name: value(name, "accuracy_mean") for name in PLACES},
         "ends": {name: None if None in pair else list(pair) for name, pair in ends.items()},
+        "losses": {name: value(name, "loss_mean") for name in PLACES},
     }
 
 
 def _fit_costs(rows: pl.DataFrame) -> dict[str, Any]:
     """Summarize time, memory and chosen settings of the fits of one train size."""
-    fits = rows.filter(role="test", eval_on="original", metric="accuracy")
+    role = next((role for role in ("test", "valid") if role in rows["role"]), "train")
+    fits = rows.filter(role=role, eval_on="original", metric="accuracy")
     if fits.is_empty():  # then only the rows over all fits have time and memory
-        fits = rows.filter(role="test", metric="accuracy_mean")
+        fits = rows.filter(role=role, metric="accuracy_mean")
     chosen = rows.filter(pl.col("metric").str.starts_with("chosen_")).select(
         pl.col("metric").str.strip_prefix("chosen_"), "value"
     )

@@ -69,10 +69,12 @@ _PLACES = {
     "cross-validated": (_SANITIZED, "-", "train, cross-validated"),
     "valid": (_OVERLAP, "--", "valid"),
 }
+# Panels of training: by title, the role and the value of each line.
 _TRAINING_PANELS = {
-    "valid_accuracy": ("accuracy on valid", _ORIGINAL, "o"),
-    "loss": ("loss on train", _SANITIZED, "s"),
+    "accuracy": {"train": "accuracy", "valid": "valid_accuracy"},
+    "loss, nats": {"train": "loss", "valid": "valid_loss"},
 }
+_ROLES = {"train": (_SANITIZED, "s"), "valid": (_ORIGINAL, "o")}
 _MAX_NAMED_CLASSES = 40
 _MAX_NUMBERED_CLASSES = 12
 _MIN_BARS = 6  # with fewer classes the bars would be very wide
@@ -176,7 +178,7 @@ def balance_chart(source: dict[str, Any]) -> str:
 
 
 def training_chart(run: dict[str, Any]) -> str:
-    """Draw accuracy on valid (if measured) and loss on train over epochs, in panels side by side.
+    """Draw accuracy and loss over epochs in panels side by side, on train and on valid, as far as they are measured.
 
     Args:
         run: one entry of `describe_runs`, with epochs.
@@ -185,23 +187,28 @@ def training_chart(run: dict[str, Any]) -> str:
         An SVG element.
     """
     epochs = run["epochs"]
-    drawn = [name for name in _TRAINING_PANELS if any(epoch[name] is not None for epoch in epochs)]
-    with _figure(0.3 + 3.2 * len(drawn), 2.3) as figure:
+    measured = {name for epoch in epochs for name, value in epoch.items() if value is not None}
+    drawn = {title: lines for title, lines in _TRAINING_PANELS.items() if measured & {*lines.values()}}
+    with _figure(0.3 + 3.2 * len(drawn), 2.5) as figure:
         panels: list[Axes] = figure.subplots(1, len(drawn), squeeze=False)[0].tolist()
-        for axes, name in zip(panels, drawn, strict=True):
-            title, color, marker = _TRAINING_PANELS[name]
-            points = [(epoch["epoch"], epoch[name]) for epoch in epochs if epoch[name] is not None]
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=color, marker=marker if len(points) <= _MAX_MARKED_EPOCHS else "", markersize=4)
+        legend = {}
+        for axes, (title, lines) in zip(panels, drawn.items(), strict=True):
+            for role, name in lines.items():
+                points = [(epoch["epoch"], epoch[name]) for epoch in epochs if epoch[name] is not None]
+                if points:
+                    color, marker = _ROLES[role]
+                    shape = marker if len(points) <= _MAX_MARKED_EPOCHS else ""
+                    (legend[role],) = axes.plot(*zip(*points, strict=True), color=color, marker=shape, markersize=4)
             axes.set_title(title, loc="left", fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(5))
-            if name == "valid_accuracy":
+            if title == "accuracy":
                 axes.yaxis.set_major_formatter(FuncFormatter(_percent))
             else:
                 axes.set_ylim(bottom=0)
             axes.set_xlabel("epoch")
             axes.grid(color=_GRID, linewidth=0.8)
+        figure.legend([*legend.values()], [*legend], loc="outside upper left", ncols=2, frameon=False)
         return _to_svg(figure, f"Training of {run['model']} over {len(epochs)} epochs")
 
 

@@ -53,7 +53,7 @@ def render_html(summary: dict[str, Any]) -> str:
     runs, curves = summary["runs"], summary["accuracy"]
     # An empty string where there is nothing to draw.
     svgs = {
-        "accuracy_charts": [charts.accuracy_chart(curve) if len(curve["points"]) > 1 else "" for curve in curves],
+        "accuracy_charts": [charts.accuracy_chart(curve) if _grows(curve) else "" for curve in curves],
         "leakage_charts": [charts.leakage_chart(curve["leakage"][0]) if _leaks(curve) else "" for curve in curves],
         "training_charts": [charts.training_chart(run) if len(run["epochs"]) > 1 else "" for run in runs],
         "threshold_charts": [charts.threshold_chart(run) if run["thresholds"] else "" for run in runs],
@@ -82,6 +82,11 @@ def template_environment() -> "jinja2.Environment":
     env.filters |= {**_FILTERS, "meaning": rule_meaning}
     env.globals |= {"ends": formatting.ends, "twin": TWIN, "reasons": _REASONS}
     return env
+
+
+def _grows(curve: dict[str, Any]) -> bool:
+    """Whether accuracy on the test role was measured at several train sizes."""
+    return sum(point["original"] is not None for point in curve["points"]) > 1
 
 
 def _leaks(curve: dict[str, Any]) -> bool:

@@ -32,8 +32,8 @@ def choose_misses(misses: pl.LazyFrame, runs: list[dict[str, Any]]) -> list[Miss
 
     Returns:
         One dict per run that records misses, in the order of `runs`: model, split_name, release, run_id, train_size,
-        positive, wrong, of (images of the test role, or None), dropped (misses that sanitizing drops), nearest (how
-        often the nearest training image has the image's own label, the predicted one or a third; None if none is
+        positive, dummy, wrong, of (images of the test role, or None), dropped (misses that sanitizing drops), nearest
+        (how often the nearest training image has the image's own label, the predicted one or a third; None if none is
         known), and twins and others: total and shown, ordered by margin (largest first), then distance, then image_id.
         What is shown holds image_id and nearest_id as bytes; `draw_misses` replaces them by pictures.
     """
@@ -90,7 +90,7 @@ def _choose(run: dict[str, Any], rows: pl.DataFrame, limit: int) -> MissesOfRun:
     own, predicted = (int((known["nearest_class"] == known[name]).sum()) for name in ("label", "predicted"))
     third = len(known) - own - predicted
     return {
-        **{name: run[name] for name in ("model", "split_name", "release", "run_id", "train_size", "positive")},
+        **{name: run[name] for name in ("model", "split_name", "release", "run_id", "train_size", "positive", "dummy")},
         "wrong": len(rows),
         "of": run["images"],
         "dropped": int((~rows["kept"]).sum()),

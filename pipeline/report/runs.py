@@ -1,5 +1,6 @@
 """Describe each run beyond accuracy, at its largest train size: confusion of classes, folds, epochs and thresholds."""
 
+import math
 from typing import Any
 
 import polars as pl
@@ -9,9 +10,11 @@ from pipeline.report.accuracy import RUN
 # More classes than this are listed as pairs instead of a matrix; also the number of classes listed then.
 MOST_CLASSES = 20
 PAIRS = 20
+# Epochs listed in the table of a run; of more, evenly spaced ones.
+MOST_EPOCHS = 100
 _RATES = ("precision", "recall", "f1")
 _RUN_AND_SIZE = [*RUN, "train_size"]
-_SETTINGS = ("positive", "patience")
+_SETTINGS = ("positive", "patience", "dummy")
 # Where thresholds are measured; those on which a threshold may be chosen come first.
 _PLACES = ("cross-validated", "valid", "test")
 
@@ -28,11 +31,11 @@ def describe_runs(scores: pl.LazyFrame, curves: list[dict[str, Any]]) -> list[di
 
     Returns:
         One dict per curve, in their order: model, split_name, release, run_id, train_size, positive (the class to
-        detect, or None), patience (epochs, or None), seed (of the first fit), images (of the test role, None if not
-        measured), detailed (whether the scores include the details below; older versions did not write them), confusion
-        (of the test role), folds, epochs, best (the first epoch with the best accuracy on valid, or None) and
-        thresholds; see `describe_confusion`, `describe_folds`, `describe_epochs` and `describe_thresholds`. What was
-        not measured is None, or for epochs empty.
+        detect, or None), patience (epochs, or None), dummy (whether it learns nothing), seed (of the first fit), images
+        (of the test role, None if not measured), detailed (whether the scores include the details below; older versions
+        did not write them), confusion (of the test role), folds, epochs, listed (epochs to list), best (the first epoch
+        with the best accuracy on valid, or None) and thresholds; see `describe_confusion`, `describe_folds`,
+        `describe_epochs` and `describe_thresholds`. What was not measured is None, or for epochs empty.
     """
     named = [
         {**{name: curve[name] for name in RUN}, "train_size": curve["points"][-1]["train_size"]} for curve in curves
@@ -125,12 +128,23 @@ def describe_thresholds(rows: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def describe_epochs(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Describe the epochs of one fit: epoch, loss and valid_accuracy (0 to 1), each None if not measured."""
-    loss, accuracy = _by_point(rows, "epoch_loss"), _by_point(rows, "epoch_accuracy")
-    return [
-        {"epoch": int(epoch), "loss": loss.get(epoch), "valid_accuracy": accuracy.get(epoch)}
-        for epoch in sorted({*loss, *accuracy})
-    ]
+    """Describe the epochs of one fit.
+
+    Returns:
+        One dict per epoch: epoch, loss (mean cross-entropy in nats) and accuracy (0 to 1) on train, valid_loss and
+        valid_accuracy on valid; each None if not measured.
+    """
+    measured = {
+        name: _by_point(rows.filter(role=role), metric)
+        for name, role, metric in (
+            ("loss", "train", "epoch_loss"),
+            ("accuracy", "train", "epoch_accuracy"),
+            ("valid_loss", "valid", "epoch_loss"),
+            ("valid_accuracy", "valid", "epoch_accuracy"),
+        )
+    }
+    numbers = sorted({epoch for values in measured.values() for epoch in values})
+    return [{"epoch": int(at), **{name: values.get(at) for name, values in measured.items()}} for at in numbers]
 
 
 def describe_folds(rows: pl.DataFrame) -> dict[str, Any] | None:
@@ -168,6 +182,8 @@ def _details(rows: pl.DataFrame) -> dict[str, Any]:
         "confusion": describe_confusion(test),
         "folds": describe_folds(first.filter(role="train", eval_on="cross-validated")),
         "epochs": epochs,
+        # The last one is always listed.
+        "listed": epochs[:: -math.ceil(max(1, len(epochs)) / MOST_EPOCHS)][::-1],
         "best": max(with_accuracy, key=lambda epoch: epoch["valid_accuracy"], default=None),
         "thresholds": describe_thresholds(first),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.report.accuracy import accuracy_curves
+from pipeline.report.accuracy import accuracy_curves, compare_models
 from pipeline.report.misses import choose_misses, draw_misses, image_ids_of
 from pipeline.report.overlap import (
     ClusterChoice,
@@ -46,8 +46,8 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
 
     Returns:
         A dict of JSON values; pictures are PNG data URIs. Keys: lake, release, created_at, headline, sources, classes,
-        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, accuracy, runs, misses. README.md
-        describes them.
+        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, models, accuracy, runs, misses.
+        README.md describes them.
     """
     images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
     rules = known_rules(clusters, scan("index"))
@@ -64,7 +64,7 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
     else:
         crossing = choose_crossing_sources(clusters, images, splits)
     repeats = choose_repeats(clusters, images, splits, names)
-    scored = _largest_scored(accuracy)
+    scored = _best_scored(accuracy)
     shown_split = scored["split_name"] if scored and scored["split_name"] in names else next(iter(names), None)
     conflicts = choose_label_conflicts(clusters, images, splits, shown_split)
 
@@ -90,6 +90,7 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
         "crossing": _draw_clusters(crossing, pictures, rules),
         "repeats": _draw_clusters(repeats, pictures, rules),
         "conflicts": _draw_clusters([conflicts], pictures, rules),
+        "models": compare_models(accuracy),
         "accuracy": accuracy,
         "runs": runs,
         "misses": draw_misses(misses, pictures),
@@ -100,17 +101,19 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
 def find_headline(summary: Summary) -> dict[str, Any]:
     """Choose the numbers to show first.
 
-    They are of one split and one rule: the first split that was scored, else the first split; the rule that dropped
-    most of its rows, else the strictest rule.
+    They are of one split and one rule: the split of the best model, else the first split; the rule that dropped most
+    of its rows, else the strictest rule. The best model has the highest accuracy on the sanitized test role. Models for
+    all classes come before those that detect one class, and dummies are left out.
 
     Returns:
         images, rejects, sources, rule (None without rules), redundant and conflicts (of that rule, None without one),
         overlap (split_name, role, other, images, of, after sanitizing; of sources, with split_name and after None, if
-        no split is named; None if there are no two to compare), accuracy (model, split_name, train_size, original,
-        sanitized, drop, by; None without both scores). If sanitizing drops no test image, the sanitized score is that
+        no split is named; None if there are no two to compare), accuracy (model, positive, of, split_name, train_size,
+        original, sanitized, drop, by; None without both scores; `of` is the number of models that it is the best of).
+        If sanitizing drops no test image, the sanitized score is that
         without the overlap of a rule, which `by` names, with images that the model may have been trained on.
     """
-    scored = _largest_scored(summary["accuracy"])
+    scored = _best_scored(summary["accuracy"])
     split = _headline_split(summary["overlap"]["splits"], scored)
     rule = _headline_rule(summary, split)
     counts: Summary = next((row for row in summary["clusters"] if row["rule"] == rule), {})
@@ -126,21 +129,28 @@ def find_headline(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _largest_scored(accuracy: list[Summary]) -> Summary | None:
-    """Find the first run with original and sanitized scores, at its largest train size with both."""
-    for curve in accuracy:
-        both = [p for p in curve["points"] if p["original"] is not None and p["sanitized"] is not None]
-        if both:
-            last = {name: both[-1][name] for name in ("train_size", "original", "sanitized")}
-            at_size = [leak for leak in curve["leakage"] if leak["train_size"] == last["train_size"]]
-            return {
-                "model": curve["model"],
-                "split_name": curve["split_name"],
-                **last,
-                "drop": last["original"] - last["sanitized"],
-                "rules": at_size[0]["rules"] if at_size and both[-1]["overlap"] is None else [],
-            }
-    return None
+def _best_scored(accuracy: list[Summary]) -> Summary | None:
+    """Find the best model with original and sanitized scores, each model at its largest train size with both."""
+    scored = [found for curve in accuracy if not curve["dummy"] and (found := _largest_scored(curve))]
+    if not scored:
+        return None
+    best = max(scored, key=lambda one: (one["positive"] is None, one["sanitized"], one["original"]))
+    group = [one for one in scored if all(one[name] == best[name] for name in ("split_name", "positive"))]
+    return {**best, "of": len(group)}
+
+
+def _largest_scored(curve: Summary) -> Summary | None:
+    both = [p for p in curve["points"] if p["original"] is not None and p["sanitized"] is not None]
+    if not both:
+        return None
+    last = {name: both[-1][name] for name in ("train_size", "original", "sanitized")}
+    at_size = [leak for leak in curve["leakage"] if leak["train_size"] == last["train_size"]]
+    return {
+        **{name: curve[name] for name in ("model", "positive", "split_name")},
+        **last,
+        "drop": last["original"] - last["sanitized"],
+        "rules": at_size[0]["rules"] if at_size and both[-1]["overlap"] is None else [],
+    }
 
 
 def _headline_accuracy(scored: Summary, rule: str | None) -> Summary:

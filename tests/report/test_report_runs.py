@@ -1,13 +1,15 @@
 """Details of a run beyond accuracy: classes, epochs, folds, thresholds, time and memory."""
 
+import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from scored import accuracy, confusion, curve, row, table
 
-from pipeline.report.accuracy import accuracy_curves
+from pipeline.report.accuracy import accuracy_curves, compare_models
 from pipeline.report.charts import threshold_chart, training_chart
-from pipeline.report.runs import MOST_CLASSES, PAIRS, describe_runs
+from pipeline.report.runs import MOST_CLASSES, MOST_EPOCHS, PAIRS, describe_runs
 
 Rows = list[dict[str, Any]]
 
@@ -87,20 +89,36 @@ def test_epochs_are_those_of_the_first_seed() -> None:
     for seed, more in ((5, 0.0), (6, 1.0)):
         rows += [row("epoch_loss", more + 1 / n, role="train", point=n, seed=seed) for n in (1, 2, 10)]
         rows += [row("epoch_accuracy", 0.5, role="valid", eval_on="sanitized", point=n, seed=seed) for n in (1, 2)]
+        rows += [row("epoch_loss", 3.0, role="valid", eval_on="sanitized", point=2, seed=seed)]
+        rows += [row("epoch_accuracy", 0.25, role="train", point=n, seed=seed) for n in (2, 10)]
     (run,) = describe(rows)
     assert run["epochs"] == [
-        {"epoch": 1, "loss": 1.0, "valid_accuracy": 0.5},
-        {"epoch": 2, "loss": 0.5, "valid_accuracy": 0.5},
-        {"epoch": 10, "loss": 0.1, "valid_accuracy": None},
+        {"epoch": 1, "loss": 1.0, "accuracy": None, "valid_loss": None, "valid_accuracy": 0.5},
+        {"epoch": 2, "loss": 0.5, "accuracy": 0.25, "valid_loss": 3.0, "valid_accuracy": 0.5},
+        {"epoch": 10, "loss": 0.1, "accuracy": 0.25, "valid_loss": None, "valid_accuracy": None},
     ]
-    assert "accuracy on valid" in training_chart(run)
+    assert run["listed"] == run["epochs"]
+    svg = training_chart(run)
+    assert all(f">{text}<" in svg for text in ("accuracy", "loss, nats", "train", "valid"))
+
+
+@pytest.mark.parametrize("count", [100, 101, 250])
+def test_of_many_epochs_some_are_listed_and_the_last_always(count: int) -> None:
+    (run,) = describe(accuracy() + [row("epoch_loss", 1 / n, role="train", point=n) for n in range(1, count + 1)])
+    listed = [epoch["epoch"] for epoch in run["listed"]]
+    assert len(run["epochs"]) == count
+    assert len(listed) <= MOST_EPOCHS
+    assert listed[-1] == count
+    assert len({later - earlier for earlier, later in pairwise(listed)}) == 1
 
 
 def test_without_a_valid_role_the_loss_is_drawn_alone() -> None:
     (run,) = describe(accuracy() + [row("epoch_loss", 1 / n, role="train", point=n) for n in (1, 2)])
     svg = training_chart(run)
-    assert "loss on train" in svg
-    assert "valid" not in svg
+    assert ">loss, nats<" in svg
+    assert ">train<" in svg
+    assert ">valid<" not in svg
+    assert ">accuracy<" not in svg
 
 
 def test_folds_are_described_with_their_confusion() -> None:
@@ -156,3 +174,54 @@ def test_a_point_has_all_roles_and_what_its_fits_took() -> None:
     ((point,),) = (one["points"] for one in accuracy_curves(table("scores", rows).lazy()))
     assert (point["train"], point["valid"], point["original"], point["sanitized"]) == (0.9, 0.8, 0.75, None)
     assert (point["seconds"], point["memory"], point["chosen"]) == (3.0, 2**22, {"c": [0.25, 0.5]})
+
+
+def test_a_point_has_the_losses_of_all_roles() -> None:
+    rows = [*accuracy(), row("loss_mean", 0.5), row("loss_mean", 0.25, role="train")]
+    rows += [row("loss_mean", 0.75, eval_on="sanitized"), row("loss", 9.0)]
+    ((point,),) = (one["points"] for one in accuracy_curves(table("scores", rows).lazy()))
+    expected = {"train": 0.25, "valid": None, "original": 0.5, "sanitized": 0.75, "overlap": None}
+    assert point["losses"] == expected
+
+
+def test_without_a_test_role_a_run_is_described_by_the_others() -> None:
+    rows = accuracy(0.9, role="train") + accuracy(0.8, role="valid")
+    ((curve,), (run,)) = (accuracy_curves(table("scores", rows).lazy()), describe(rows))
+    (point,) = curve["points"]
+    assert (point["train"], point["valid"], point["original"], point["seconds"]) == (0.9, 0.8, None, 2.0)
+    assert (curve["leakage"], run["detailed"], run["confusion"]) == ([], False, None)
+
+
+def models(*runs: tuple[str, str, float, dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Compare models of (model, split, accuracy, settings)."""
+    rows: Rows = []
+    for number, (model, split, value, settings) in enumerate(runs):
+        where = {"model": model, "split_name": split, "run_id": str(number), "settings": json.dumps(settings)}
+        rows += accuracy(value, **where) + accuracy(value, eval_on="sanitized", **where)
+    found = compare_models(accuracy_curves(table("scores", rows).lazy()))
+    return [(one["model"], one["split_name"], one["positive"], one["sanitized"], one["best"]) for one in found]
+
+
+def test_models_of_the_same_images_and_classes_stand_together_the_best_first() -> None:
+    five = {"positive": "5"}
+    found = models(
+        ("logistic", "main", 0.8, {}),
+        ("dense", "main", 0.9, {}),
+        ("never", "main", 0.99, five),
+        ("sgd-binary", "main", 0.95, five),
+        ("logistic", "other", 1.0, {}),
+    )
+    assert found == [
+        ("dense", "main", None, 0.9, True),
+        ("logistic", "main", None, 0.8, False),
+        ("never", "main", "5", 0.99, False),
+        ("sgd-binary", "main", "5", 0.95, True),
+        ("logistic", "other", None, 1.0, False),
+    ]
+
+
+def test_a_model_of_an_unknown_version_is_compared_too() -> None:
+    assert models(("transformer", "main", 0.5, {}), ("never", "main", 0.9, {"positive": "5"})) == [
+        ("transformer", "main", None, 0.5, False),
+        ("never", "main", "5", 0.9, False),
+    ]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.report import summarize
+from pipeline.report.html import render_html
 from schemas import TABLES
 
 Frames = dict[str, pl.DataFrame]
@@ -332,7 +333,7 @@ def test_every_run_has_its_curve_and_the_newest_release_comes_first() -> None:
     assert (main["model"], main["split_name"], main["release"]) == ("logistic", "main", 2)
     nowhere = dict.fromkeys(("train", "valid", "original", "sanitized", "overlap"))
     effort: dict[str, Any] = {"seconds": 1.0, "memory": None, "chosen": {}}
-    unmeasured = {"seeds": None, "train": None, "valid": None, "ends": nowhere, **effort}
+    unmeasured = {"seeds": None, "train": None, "valid": None, "ends": nowhere, "losses": nowhere, **effort}
     assert main["points"] == [
         {"train_size": 50, "original": 0.6, "sanitized": 0.5, "overlap": 0.99, **unmeasured},
         {"train_size": 1000, "original": 0.9, "sanitized": 0.75, "overlap": None, **unmeasured},
@@ -342,6 +343,38 @@ def test_every_run_has_its_curve_and_the_newest_release_comes_first() -> None:
     assert (other["release"], other["points"][0]["sanitized"]) == (1, None)
     best = given["headline"]["accuracy"]
     assert (best["train_size"], best["original"], best["drop"]) == (1000, 0.9, pytest.approx(0.15))
+
+
+def of_model(model: str, value: float, positive: str | None = None, **changes: object) -> list[dict[str, Any]]:
+    settings = json.dumps({} if positive is None else {"positive": positive})
+    run = {"model": model, "run_id": model, "settings": settings, **changes}
+    return [scored(2, 100, "original", value + 0.01, **run), scored(2, 100, "sanitized", value, **run)]
+
+
+def headline(*rows: list[dict[str, Any]]) -> Any:
+    return summary_of(toy() | {"scores": table("scores", [one for of_model in rows for one in of_model])})["headline"][
+        "accuracy"
+    ]
+
+
+def test_the_headline_names_the_best_model_that_is_no_dummy() -> None:
+    five = of_model("never", 0.9, "5"), of_model("sgd-binary", 0.8, "5")
+    best = headline(*five, of_model("logistic", 0.5), of_model("dense", 0.7))
+    assert (best["model"], best["positive"], best["of"], best["sanitized"]) == ("dense", None, 2, 0.7)
+    best = headline(*five)
+    assert (best["model"], best["positive"], best["of"], best["sanitized"]) == ("sgd-binary", "5", 1, 0.8)
+    assert headline(five[0]) is None
+
+
+def test_a_dummy_is_called_what_it_is() -> None:
+    scores = of_model("never", 0.9, "<5>")
+    page = render_html(summary_of(toy() | {"scores": table("scores", scores)}))
+    assert page.count("a dummy that always answers not &lt;5&gt;") >= 2
+    assert ">never" not in page
+    assert "only a dummy was scored" in page
+    assert "The model" not in page
+    page = render_html(summary_of(toy() | {"scores": table("scores", scores + of_model("sgd-binary", 0.8, "<5>"))}))
+    assert "The model sgd-binary (&lt;5&gt; or not) scores 81.0 %" in " ".join(page.split())
 
 
 def test_overlap_is_counted_by_the_function_that_is_handed_in() -> None:
