@@ -46,8 +46,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "unknown key baseline[0].epoch; did you mean 'epochs'": {
         "baseline": [{"model": "lenet", "split": "main", "epoch": 3}]
     },
-    "unknown key baseline[0].qqqqqq; known keys: c, candidates, folds, model, positive, precision, predict, "
-    "predict_scores, search_size, seed, seeds, split, train_on, train_sizes": {
+    "unknown key baseline[0].qqqqqq; known keys: break_ties, c, c_range, c_values, candidates, folds, model, positive, "
+    "precision, predict, predict_scores, replacement, search_size, seed, seeds, split, train_on, train_sizes": {
         "baseline": [{"model": "svm-linear", "split": "main", "qqqqqq": 3}]
     },
     "'never' has no setting 'c', 'epochs'; its settings: none": {

@@ -186,8 +186,8 @@ class SvmLinearPart(BaselinePart):
         c_values: the values of c that the search draws from, each at most once.
         c_range: the lowest and the highest value of c, if `c_values` is not given. The search draws values between
             them, uniformly in their logarithm. The default is 2^-7 to 2^6.
-        break_ties: of classes with equal votes, take the one with the larger margins; if false the first, as libsvm
-            does.
+        break_ties: whether larger margins decide between classes with equal votes; if not, the first class is taken, as
+            libsvm does.
     """
 
     later = {**BaselinePart.later, "c_values": None, "c_range": None, "break_ties": True}  # noqa: RUF012 - not changed

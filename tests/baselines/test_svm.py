@@ -82,7 +82,13 @@ def test_a_fit_says_what_scikit_learn_says(classes: int, break_ties: bool) -> No
     theirs = SVC(kernel="linear", C=0.1, break_ties=break_ties).fit(normalise(train.pixels), train.labels)
     np.testing.assert_array_equal(model.scores(asked).argmax(axis=1), theirs.predict(normalise(asked)))
     assert model.chosen == {}
-    loaded = load_model(model_row(part, model, [str(number) for number in range(classes)], (5, 5, 1)))
+    loaded = load_model(
+        {
+            **model_row(part, model, [str(number) for number in range(classes)], (5, 5, 1)),
+            "model": "svm-linear",
+            "split_name": "main",
+        }
+    )
     np.testing.assert_array_equal(loaded.model.scores(asked), model.scores(asked))
 
 
