@@ -10,10 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 import schemas
-from pipeline import storage
+from pipeline import arguments, storage
 from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
-from pipeline.errors import BaselineError, LakeError
+from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
 from pipeline.lake.duckdb_views import connect, query
 from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp
@@ -36,10 +36,14 @@ class Lake:
     Raises:
         NoReleaseError: there is no lake at this place, no finished build, or no such release.
         NewerLakeError: a newer imagelake made the lake.
+        TypeError: an argument has another type; so in every method. The message says what is expected.
     """
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
-        self.root = storage.normalized(root)
+        self.root = storage.normalized(arguments.place("root", root))
+        if not self.root:
+            raise LakeError("root is empty: name the folder of a lake, or s3://bucket/prefix.")
+        release = None if release is None else arguments.whole_number("release", release)
         newest = Snapshot(self.root)
         self._stamp = releases_stamp(newest)
         self.release, self.versions = release_versions(newest, release)
@@ -62,7 +66,7 @@ class Lake:
         Raises:
             NoReleaseError: there is no such release.
         """
-        return Lake(self.root, release)
+        return Lake(self.root, arguments.whole_number("release", release))
 
     def scan(self, table: str) -> pl.LazyFrame:
         """Scan a table.
@@ -78,10 +82,7 @@ class Lake:
             LakeError: there is no such table. The message has the nearest name.
             NoReleaseError: vacuum has deleted this release.
         """
-        if table not in schemas.TABLES:
-            near = difflib.get_close_matches(table, schemas.TABLES, n=1)
-            hint = f"Did you mean '{near[0]}'? " if near else ""
-            raise LakeError(f"there is no table '{table}'. {hint}Tables: {', '.join(schemas.TABLES)}.")
+        _check_table(table)
         rows = self._current_snapshot().scan(table)
         return rows.filter(pl.col("release") <= self.release) if table == "releases" and self.release else rows
 
@@ -97,6 +98,9 @@ class Lake:
             QueryError: the statement is not allowed, or DuckDB reports an error.
             NoReleaseError: vacuum has deleted this release.
         """
+        arguments.text("text", text)
+        if ids not in ("bytes", "hex"):
+            raise QueryError(f"ids is {ids!r}; it must be 'bytes' or 'hex'")
         return query(connect(self._current_snapshot(), ids=ids), text)
 
     def _current_snapshot(self) -> Snapshot:
@@ -112,6 +116,7 @@ class Lake:
 
     def class_names(self, split: str) -> list[str]:
         """List the class names of a split. The name at position i belongs to label i."""
+        arguments.text("split", split)
         ids = self.scan("splits").filter(split_name=split).select("image_id", "label_index").drop_nulls()
         labelled = ids.join(self.scan("images").select("image_id", "label"), on="image_id")
         rows = labelled.select("label_index", "label").unique().sort("label_index").collect()
@@ -133,7 +138,10 @@ class Lake:
             LakeError: the lake has no such split, or the split has no such role.
             DamagedLakeError: a file of the split is missing or damaged.
         """
-        if check:
+        arguments.text("split", split)
+        arguments.text("role", role)
+        arguments.true_or_false("sanitized", sanitized)
+        if arguments.true_or_false("check", check):
             self.check("splits", split=split)
         rows = self.scan("splits").filter(split_name=split, role=role).sort("rank").collect()
         if rows.is_empty():
@@ -154,7 +162,11 @@ class Lake:
 
         Raises:
             DamagedLakeError: a file is missing or damaged.
+            LakeError: there is no such table.
         """
+        _check_table(table)
+        if split is not None:
+            arguments.text("split", split)
         storage.check_files(
             self._current_snapshot().file_places(table, lambda part: split in (None, part.get("split_name")))
         )
@@ -187,6 +199,7 @@ class Lake:
             LakeError: there is no such split or role, or its images differ in shape.
             DamagedLakeError: a file is missing or damaged.
         """
+        arguments.true_or_false("normalised", normalised)
         rows = self.members(split, role, sanitized=sanitized, check=check)
         pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"], check=check))
         return normalise(pixels) if normalised else pixels, _labels(rows)
@@ -273,9 +286,8 @@ class Lake:
             An iterator of pixels (batch, height, width[, 3]) uint8 and labels (batch,) int64.
 
         Raises:
-            FeedError: the state belongs to other batches. The message names the difference.
+            FeedError: the state belongs to other batches, or a number is out of range. The message names the difference.
             LakeError: as in `arrays`.
-            ValueError: as in `feed`.
         """
         feed = self.feed(
             split,
@@ -322,13 +334,20 @@ class Lake:
 
         Raises:
             LakeError: as in `arrays`.
-            ValueError: a number is out of range.
+            FeedError: a number is out of range.
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
         rows = self.members(split, role, sanitized=sanitized, check=check)
         where = locate(self.snapshot.file_places("images"), rows["image_id"], check=check)
         about: State = {"release": self.release, "split": split, "role": role, "sanitized": bool(sanitized)}
         return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan)
+
+
+def _check_table(table: str) -> None:
+    if arguments.text("table", table) not in schemas.TABLES:
+        near = difflib.get_close_matches(table, schemas.TABLES, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise LakeError(f"there is no table '{table}'. {hint}Tables: {', '.join(schemas.TABLES)}.")
 
 
 def _labels(rows: pl.DataFrame) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import arguments
 from pipeline.errors import FeedError
 from pipeline.hashing import order_keys
 from pipeline.pixels import Located, gather
@@ -50,15 +51,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seed", "buffer_bytes", "rank", "world_size", "worker", "workers"):
-            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} is {value!r}; it must be a whole number")  # noqa: TRY004 - as for other values
-            object.__setattr__(self, name, int(value))  # states are saved as JSON, which has no numpy integers
+            # States are saved as JSON, which has no numpy integers.
+            object.__setattr__(self, name, arguments.whole_number(name, getattr(self, name)))
+        object.__setattr__(self, "drop_last", arguments.true_or_false("drop_last", self.drop_last))
         for name in ("batch_size", "buffer_bytes", "world_size", "workers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+                raise FeedError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         for name, count in (("rank", self.world_size), ("worker", self.workers)):
             if not 0 <= getattr(self, name) < count:
-                raise ValueError(f"{name} is {getattr(self, name)}; of {count} it must be 0 to {count - 1}")
+                raise FeedError(f"{name} is {getattr(self, name)}; of {count} it must be 0 to {count - 1}")
 
     def rank_positions(self, count: int) -> range:
         """List the positions in the order of an epoch that belong to this rank.

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
-from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from pipeline import arguments
 from pipeline.arrays.epoch import (
     Batch,
     Batches,
@@ -112,10 +112,12 @@ class Feed:
 
         Raises:
             FeedError: the state is of other batches. The error lists the differences.
+            TypeError: `epoch` is not a whole number.
         """
-        identity = {**self.images.about, "images": self._ids_digest, **asdict(self.plan), "epoch": index(epoch)}
+        epoch = arguments.whole_number("epoch", epoch)
+        identity = {**self.images.about, "images": self._ids_digest, **asdict(self.plan), "epoch": epoch}
         skip = batches_done(state, identity, self.plan.batches(len(self.images)))
-        return Batches(self._batches(index(epoch), skip), identity, skip)
+        return Batches(self._batches(epoch, skip), identity, skip)
 
     def torch(self, *, normalised: bool = False, rank: int | None = None, world_size: int | None = None) -> "TorchFeed":
         """Make a dataset for PyTorch's DataLoader, to be used with `batch_size=None`; see `TorchFeed`.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import arguments
 from pipeline.arrays.epoch import Batches, Plan
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.errors import FeedError
@@ -105,8 +106,9 @@ def open_npy(folder: str | Path) -> NpyFolder:
 
     Raises:
         FeedError: the folder has no such export, or `export.json` is damaged.
+        TypeError: `folder` is not a path.
     """
-    file = Path(folder) / _METADATA
+    file = Path(arguments.place("folder", folder)) / _METADATA
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import sources, storage
+from pipeline import arguments, sources, storage
 from pipeline.baselines.model import need_extra
 from pipeline.builder import ENGINE_NAMES, PRELOAD
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
@@ -141,6 +141,7 @@ def build(
     """
     started = time.monotonic()
     check_recipe(recipe)
+    arguments.true_or_false("prune", prune)
     found = sources.resolve(recipe)
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
         snapshot = Snapshot(writer.place)
@@ -163,6 +164,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         SourceError: a source is missing or damaged.
         LakeError: the lake cannot be read.
     """
+    _check_type(recipe)
     snapshot = Snapshot(recipe.root)
     require_tables(snapshot)
     recipe = with_decided_mode(snapshot, recipe, ())
@@ -191,13 +193,20 @@ def check_recipe(recipe: Recipe) -> None:
     """Check the rules and baselines of a recipe before anything is read.
 
     Raises:
+        TypeError: it is not a recipe.
         RecipeError: a rule is unknown.
         MissingExtraError: a baseline needs a library that is not installed.
     """
+    _check_type(recipe)
     for rule in recipe.rules:
         parse_rule(rule)
     for baseline in recipe.baseline:
         need_extra(baseline)
+
+
+def _check_type(recipe: Recipe) -> None:
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is of type {type(recipe).__name__}; it must be a Recipe: use read_recipe(PATH)")
 
 
 def update_lake(  # noqa: PLR0913 - what a build is made of

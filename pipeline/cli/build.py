@@ -72,6 +72,8 @@ def build_command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--ray-address needs --engine ray: give both, or neither.")
     if repair and prune:
         raise click.UsageError("--repair and --prune cannot be combined: repair first, then prune.")
+    if not all(paths) or into == "":
+        raise click.UsageError("a PATH or the value of --into is empty. Use . for the current folder.")
     recipe = _named_recipe(paths, into)
     # A new lake always needs workers, an existing one often does not.
     root = recipe.root if recipe else _lake_root(paths, into)
@@ -223,6 +225,8 @@ def init_command(paths: tuple[str, ...], file: Path, *, json_: bool) -> None:
     from pipeline.infer import infer_text  # noqa: PLC0415
     from pipeline.places import default_lake  # noqa: PLC0415
 
+    if not all(paths):
+        raise click.UsageError("a PATH is empty. Use . for the current folder.")
     if file.exists():
         raise RecipeError(f"{file} exists already and was not changed. Choose another file with -o.")
     text = infer_text(paths, default_lake(paths), str(file), file.resolve().parent)

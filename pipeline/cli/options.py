@@ -48,11 +48,13 @@ class Choice(click.Choice[str]):
         return f"Choose from {', '.join(map(str, self.choices))}."
 
 
-def _without_slash(_: click.Context, __: click.Parameter, value: str) -> str:
+def _place(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("it is empty. Name the folder of a lake, or s3://bucket/prefix.")
     return value.rstrip("/") if value.startswith("s3://") else value
 
 
-the_lake = click.argument("lake", type=click.Path(), callback=_without_slash)
+the_lake = click.argument("lake", type=click.Path(), callback=_place)
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Number of worker processes; one per core by default."
 )

@@ -201,7 +201,7 @@ def releases_stamp(snapshot: Snapshot, known: int = 0) -> int:
         return Snapshot(snapshot.place).version("releases") + 1
     try:
         return Path(log.folder).stat().st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         # What is the matter is said where the table is opened.
         return 0
 

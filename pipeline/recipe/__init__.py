@@ -14,7 +14,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from pipeline import storage
+from pipeline import arguments, storage
 from pipeline.addresses import identity
 from pipeline.errors import RecipeError
 from pipeline.hashing import digest_of
@@ -279,7 +279,7 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or has faults; the error lists all of them.
     """
-    file = Path(path)
+    file = Path(arguments.place("path", path))
     try:
         storage.check_regular(file)
         if file.stat().st_size > _MAX_BYTES:
