@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 import schemas
 from pipeline import storage
-from pipeline.errors import LakeError, NewerLakeError, one_line
+from pipeline.errors import LakeError, NewerLakeError, StorageError, one_line
 from pipeline.lake.delta_log import DeltaLog
 from pipeline.os_errors import advice_for
 
@@ -58,6 +58,8 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
         )
     except TableNotFoundError:
         return None
+    except StorageError:
+        raise
     except (DeltaError, OSError) as error:
         advice = advice_for(error)
         raise LakeError(

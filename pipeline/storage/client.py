@@ -5,12 +5,13 @@ import http.client
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pipeline.errors import ImagelakeError, StorageError
 
@@ -44,15 +45,31 @@ _ROLE_VARIABLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
 _METADATA_SERVICE = "169.254.169.254"
+# Variables that object_store reads as true or false, and what it accepts.
+_BOOLEANS = (
+    "AWS_ALLOW_HTTP",
+    "AWS_ALLOW_INVALID_CERTIFICATES",
+    "AWS_DISABLE_TAGGING",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_IMDSV1_FALLBACK",
+    "AWS_REQUEST_PAYER",
+    "AWS_S3_EXPRESS",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_UNSIGNED_PAYLOAD",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+)
+_BOOLEAN = re.compile("1|true|on|yes|y|0|false|off|no|n", re.IGNORECASE)
+# Values of settings. Other characters let the libraries panic.
+_REGION, _PRINTABLE = re.compile(r"[A-Za-z0-9-]+"), re.compile(r"[!-~]+")
 # What object_store, the library inside obstore, Polars and deltalake, writes into errors that come from a bucket.
-_BUCKET_ERROR = "Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
-_NO_BUCKET, _NO_CREDENTIALS = "NoSuchBucket", "169\\.254|redential"
+_BUCKET_ERROR = "Config error|Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
+_BAD_SETTING, _NO_BUCKET, _NO_CREDENTIALS = "Config error", "NoSuchBucket", "169\\.254|redential"
 _DENIED = (
     "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|ermission|code: 40[13]"
     "|code: 400(?!.*RequestTimeout)"
 )
 # Errors that a repetition does not change.
-_PERMANENT = f"{_NO_BUCKET}|{_NO_CREDENTIALS}|{_DENIED}"
+_PERMANENT = f"{_BAD_SETTING}|{_NO_BUCKET}|{_NO_CREDENTIALS}|{_DENIED}"
 _HINTS = {
     _NO_BUCKET: "There is no such bucket. Check the name, or create the bucket first",
     _NO_CREDENTIALS: "No credentials were found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -68,16 +85,69 @@ def settings() -> dict[str, str]:
 
     They come from the AWS environment variables, else from the AWS profile. Requests are not signed if there are no
     credentials and the machine has no role.
+
+    Raises:
+        StorageError: a setting is not valid. The message names it, not its value, which may be secret.
     """
+    for variable in _BOOLEANS:
+        if (value := os.environ.get(variable)) and not _BOOLEAN.fullmatch(value):
+            raise _wrong_setting(variable, "is neither true nor false. Set it to true or false, or unset it")
     options = {name: os.environ[variable] for variable, name in _OPTION_NAMES.items() if os.environ.get(variable)}
     if "aws_access_key_id" not in options and "aws_skip_signature" not in options:
         options = {**_profile(), **options}
         if "aws_access_key_id" not in options and not _has_role():
             options["aws_skip_signature"] = "true"
     options.setdefault("aws_region", "us-east-1")
+    _check_settings(options)
     if "aws_endpoint" in options:
         options["aws_virtual_hosted_style_request"] = "false"
     return options
+
+
+def _check_settings(options: Mapping[str, str]) -> None:
+    keys = {name for name in ("aws_access_key_id", "aws_secret_access_key") if name in options}
+    for name, value in options.items():
+        if name == "aws_endpoint":
+            fault = _endpoint_fault(value)
+            if fault:
+                raise _wrong_setting(
+                    _origin(name), f"is not the address of a service: {fault}. Set it to https://HOST or http://HOST:PORT"
+                )
+        elif name == "aws_region" and not _REGION.fullmatch(value):
+            raise _wrong_setting(_origin(name), "is not a region. Set it to letters, digits and -, such as us-east-1")
+        elif not _PRINTABLE.fullmatch(value):
+            raise _wrong_setting(_origin(name), "has blanks, line breaks or other characters that it cannot have. Correct it")
+    if len(keys) == 1:
+        missing = {"aws_access_key_id", "aws_secret_access_key"} - keys
+        raise _wrong_setting(_origin(*keys), f"is set, but {missing.pop().upper()} is not. Set both, or neither")
+
+
+def _endpoint_fault(address: str) -> str:
+    """Return why an address cannot be the endpoint of a service; empty if it can."""
+    if not _PRINTABLE.fullmatch(address):
+        return "it has blanks, or characters that an address cannot have"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return "its host or port is not valid"
+    if parts.scheme not in ("http", "https"):
+        return "it does not begin with http:// or https://"
+    if not parts.hostname or port == 0 or re.search(r"[^A-Za-z0-9._:%-]", parts.hostname):
+        return "its host or port is not valid"
+    if "@" in parts.netloc:
+        return "it has a user name or password, which belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    return "it has a query" if parts.query or parts.fragment else ""
+
+
+def _origin(name: str) -> str:
+    """Return where an option comes from."""
+    names = [variable for variable, option in _OPTION_NAMES.items() if option == name and os.environ.get(variable)]
+    return names[-1] if names else f"{name} in the AWS profile '{os.environ.get('AWS_PROFILE') or 'default'}'"
+
+
+def _wrong_setting(name: str, what: str) -> StorageError:
+    return StorageError(f"{name} {what}, then run the command again.")
 
 
 def _profile() -> dict[str, str]:
@@ -197,6 +267,9 @@ def _is_bucket_error(error: Exception) -> bool:
 
 def _with_hint(place: str, error: Exception) -> StorageError:
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Debug source")[0].split())
+    if re.search(_BAD_SETTING, text):
+        named = [name for name, value in os.environ.items() if name.startswith("AWS_") and value and f'"{value}"' in text]
+        return _wrong_setting(" or ".join(named) or "One of the variables AWS_*", "is not valid. Correct or unset it")
     hint = next(hint for pattern, hint in _HINTS.items() if re.search(pattern, text))
     endpoint = settings().get("aws_endpoint")
     return StorageError(f"{place}: {hint.format(endpoint=f' (now {endpoint})' if endpoint else '')}. ({text[:300]})")
