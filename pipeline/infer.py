@@ -149,8 +149,8 @@ def write_recipe(file: Path, text: str) -> str:
         draft.unlink(missing_ok=True)
         why, advice = getattr(error, "strerror", None) or error, advice_for(error) or "Free some space or move the file"
         raise LakeError(
-            f"{file}: the release is published and holds the recipe, but the file cannot be written ({why}). {advice}, "
-            "then build again."
+            f"{file}: the release is published and holds the recipe, but the file cannot be written ({why}). {advice}; "
+            "the lake builds without it."
         ) from error
     return str(file)
 

@@ -51,7 +51,7 @@ class Choice(click.Choice[str]):
 def _place(_: click.Context, __: click.Parameter, value: str) -> str:
     if not value:
         raise click.BadParameter("it is empty. Name the folder of a lake, or s3://bucket/prefix.")
-    return value.rstrip("/") if value.startswith("s3://") else value
+    return f"s3://{value.removeprefix('s3://').rstrip('/')}" if value.startswith("s3://") else value
 
 
 the_lake = click.argument("lake", type=click.Path(), callback=_place)

@@ -60,7 +60,7 @@ _BOOLEANS = (
 )
 _BOOLEAN = re.compile("1|true|on|yes|y|0|false|off|no|n", re.IGNORECASE)
 # Values of settings. Other characters let the libraries panic.
-_REGION, _PRINTABLE = re.compile(r"[A-Za-z0-9-]+"), re.compile(r"[!-~]+")
+_BUCKET, _REGION, _PRINTABLE = re.compile(r"[A-Za-z0-9._-]+"), re.compile(r"[A-Za-z0-9-]+"), re.compile(r"[!-~]+")
 # What object_store, the library inside obstore, Polars and deltalake, writes into errors that come from a bucket.
 _BUCKET_ERROR = "Config error|Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
 _BAD_SETTING, _NO_BUCKET, _NO_CREDENTIALS = "Config error", "NoSuchBucket", "169\\.254|redential"
@@ -194,13 +194,28 @@ def store_of(place: str, *, streaming: bool = False) -> "tuple[S3Store, str]":
         place: `s3://bucket/key`.
         streaming: whether a request may take any time, as long as data arrives.
     """
+    check_bucket(place)
     bucket, _, key = place.removeprefix(SCHEME).partition("/")
+    return _client(bucket, tuple(settings().items()), streaming=streaming), key
+
+
+def check_bucket(place: str) -> None:
+    """Check the name of the bucket in a place.
+
+    Raises:
+        StorageError: it has a user name or password, or characters that no bucket has.
+    """
+    bucket = place.removeprefix(SCHEME).partition("/")[0]
     if "@" in bucket:
         raise StorageError(
             f"{place}: an address of a bucket has no user name and password. Set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY instead."
         )
-    return _client(bucket, tuple(settings().items()), streaming=streaming), key
+    if not _BUCKET.fullmatch(bucket):
+        raise StorageError(
+            f"{place}: '{bucket}' is not the name of a bucket, which has letters, digits and . _ - only. Write "
+            "s3://bucket/prefix."
+        )
 
 
 def with_retries(place: str, attempt: Callable[[], Result]) -> Result:

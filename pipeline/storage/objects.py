@@ -17,6 +17,7 @@ from pipeline.storage.client import (
     RETRIES,
     RETRY_SECONDS,
     SCHEME,
+    check_bucket,
     settings,
     storage_errors,
     store_of,
@@ -67,7 +68,7 @@ def delta_options(place: str) -> dict[str, str] | None:
     if not is_bucket(place):
         return None
     return {
-        **_client_options(),
+        **_client_options(place),
         "aws_conditional_put": "etag",
         "max_retries": str(RETRIES),
         "retry_timeout": f"{RETRY_SECONDS}s",
@@ -80,10 +81,11 @@ def polars_options(place: str) -> dict[str, Any] | None:
     """Return the options with which Polars reads at a place; None for a folder."""
     if not is_bucket(place):
         return None
-    return {**_client_options(), "max_retries": RETRIES, "retry_timeout_ms": RETRY_SECONDS * 1000}
+    return {**_client_options(place), "max_retries": RETRIES, "retry_timeout_ms": RETRY_SECONDS * 1000}
 
 
-def _client_options() -> dict[str, str]:
+def _client_options(place: str) -> dict[str, str]:
+    check_bucket(place)
     options = settings()
     is_http = options.get("aws_endpoint", "").startswith("http://")
     return {**options, "allow_http": str(is_http).lower(), "timeout": f"{REQUEST_SECONDS}s"}
