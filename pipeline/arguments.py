@@ -1,7 +1,7 @@
 """Check the types of arguments of the public API, before a library below raises an error that says nothing to callers.
 
-Each function returns the argument as the plain Python type, or raises TypeError in one sentence: what it is, and what it
-must be.
+Each function returns the argument as the plain Python type, or raises TypeError in one sentence: what it is, and what
+it must be.
 """
 
 import os

@@ -219,6 +219,8 @@ class Lake:
         from pipeline.baselines.stored import choose_model, load_model  # noqa: PLC0415 - slow, and rarely used
 
         self.check("models")
+        run = None if run is None else arguments.text("run", run)
+        train_size = None if train_size is None else arguments.whole_number("train_size", train_size)
         return load_model(choose_model(self.scan, self.root, run, train_size))
 
     def predict(
@@ -286,7 +288,7 @@ class Lake:
             An iterator of pixels (batch, height, width[, 3]) uint8 and labels (batch,) int64.
 
         Raises:
-            FeedError: the state belongs to other batches, or a number is out of range. The message names the difference.
+            FeedError: the state belongs to other batches, or a number is out of range; the message names it.
             LakeError: as in `arrays`.
         """
         feed = self.feed(

@@ -62,7 +62,9 @@ _BOOLEAN = re.compile("1|true|on|yes|y|0|false|off|no|n", re.IGNORECASE)
 # Values of settings. Other characters let the libraries panic.
 _BUCKET, _REGION, _PRINTABLE = re.compile(r"[A-Za-z0-9._-]+"), re.compile(r"[A-Za-z0-9-]+"), re.compile(r"[!-~]+")
 # What object_store, the library inside obstore, Polars and deltalake, writes into errors that come from a bucket.
-_BUCKET_ERROR = "Config error|Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
+_BUCKET_ERROR = (
+    "Config error|Generic S3 error|error sending request|after [0-9]+ retries|Error performing|HTTP error|NoSuchBucket"
+)
 _BAD_SETTING, _NO_BUCKET, _NO_CREDENTIALS = "Config error", "NoSuchBucket", "169\\.254|redential"
 _DENIED = (
     "AccessDenied|Forbidden|Unauthorized|SignatureDoesNotMatch|InvalidAccessKeyId|ermission|code: 40[13]"
@@ -111,12 +113,15 @@ def _check_settings(options: Mapping[str, str]) -> None:
             fault = _endpoint_fault(value)
             if fault:
                 raise _wrong_setting(
-                    _origin(name), f"is not the address of a service: {fault}. Set it to https://HOST or http://HOST:PORT"
+                    _origin(name),
+                    f"is not the address of a service: {fault}. Set it to https://HOST or http://HOST:PORT",
                 )
         elif name == "aws_region" and not _REGION.fullmatch(value):
             raise _wrong_setting(_origin(name), "is not a region. Set it to letters, digits and -, such as us-east-1")
         elif not _PRINTABLE.fullmatch(value):
-            raise _wrong_setting(_origin(name), "has blanks, line breaks or other characters that it cannot have. Correct it")
+            raise _wrong_setting(
+                _origin(name), "has blanks, line breaks or other characters that it cannot have. Correct it"
+            )
     if len(keys) == 1:
         missing = {"aws_access_key_id", "aws_secret_access_key"} - keys
         raise _wrong_setting(_origin(*keys), f"is set, but {missing.pop().upper()} is not. Set both, or neither")
@@ -283,7 +288,9 @@ def _is_bucket_error(error: Exception) -> bool:
 def _with_hint(place: str, error: Exception) -> StorageError:
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Debug source")[0].split())
     if re.search(_BAD_SETTING, text):
-        named = [name for name, value in os.environ.items() if name.startswith("AWS_") and value and f'"{value}"' in text]
+        named = [
+            name for name, value in os.environ.items() if name.startswith("AWS_") and value and f'"{value}"' in text
+        ]
         return _wrong_setting(" or ".join(named) or "One of the variables AWS_*", "is not valid. Correct or unset it")
     hint = next(hint for pattern, hint in _HINTS.items() if re.search(pattern, text))
     endpoint = settings().get("aws_endpoint")
