@@ -201,7 +201,7 @@ def test_a_lake_that_cannot_be_written_is_exported_and_not_pinned(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_below(Path(lake.root))
-    monkeypatch.setattr(os, "access", lambda path, _: str(path) != lake.root)
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: str(path) != lake.root)
     done = run(lake, tmp_path / "out")
     assert "cannot be written to" in done.unpinned
     assert (tmp_path / "out" / "main.npz").exists()

@@ -30,7 +30,7 @@ from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves
 from pipeline.splits.sanitize import sanitize, straddling
 
 # What Polars raises for a file that is missing or damaged. The last is not an Exception.
-_UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+_UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, DamagedLakeError)
 # Labels of a role whose deviation is kept in the metadata, largest deviations first, so that commits stay small.
 _MAX_LABELS = 20
 
