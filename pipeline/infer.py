@@ -10,6 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -146,7 +147,8 @@ def write_recipe(file: Path, text: str) -> str:
         draft.write_text(text, encoding="utf-8")
         draft.replace(file)
     except (OSError, UnicodeDecodeError) as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         why, advice = getattr(error, "strerror", None) or error, advice_for(error) or "Free some space or move the file"
         raise LakeError(
             f"{file}: the release is published and holds the recipe, but the file cannot be written ({why}). {advice}; "

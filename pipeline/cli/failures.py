@@ -54,25 +54,26 @@ def failure(error: BaseException) -> Failure | None:
         error = error.__cause__ or KeyboardInterrupt()
     if isinstance(error, KeyboardInterrupt):
         return _stopped(error)
-    if (limit := limit_error(error)) is not None:
-        return Failure(f"imagelake: {limit}", 1)
-    line = f"{error}{_hint_at_folder()}" if isinstance(error, ImagelakeError) else _system_error(error)
+    line = _line(error)
     return None if line is None else Failure(f"imagelake: {line}", 1)
 
 
-def _system_error(error: BaseException) -> str | None:
-    """Describe an error of the system; None for another."""
-    if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
-        return "no folder for temporary files can be written to. Set TMPDIR to one that can."
-    if isinstance(error, FileNotFoundError) and not error.filename and (hint := _hint_at_folder()):
-        return hint.lstrip()
-    if isinstance(error, OSError):
+def _line(error: BaseException) -> str | None:
+    """Describe an error that is no bug."""
+    line: object = limit_error(error) or os_error_line(error)
+    hint = _hint_at_folder()
+    if isinstance(error, ImagelakeError):
+        line = line or (f"{str(error).rstrip('.')}. {hint}" if hint else error)
+    elif isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+        line = "no folder for temporary files can be written to. Set TMPDIR to one that can."
+    elif isinstance(error, FileNotFoundError) and hint and not str(error.filename or "").startswith(os.sep):
+        line = hint
+    elif isinstance(error, OSError) and line is None:
         from pipeline.storage import storage_error  # noqa: PLC0415 - slow to import, and rarely needed
 
         # Polars reads a bucket when a query runs, which may be anywhere.
-        if (found := storage_error("s3://...", error)) is not None:
-            return str(found)
-    return os_error_line(error)
+        line = storage_error("s3://...", error)
+    return None if line is None else str(line)
 
 
 def _hint_at_folder() -> str:
@@ -80,7 +81,7 @@ def _hint_at_folder() -> str:
     try:
         Path.cwd()
     except OSError as error:
-        return f" The current folder does not exist any more ({error.strerror}): change to another, or use full paths."
+        return f"The current folder does not exist any more ({error.strerror}): change to another, or use full paths."
     return ""
 
 

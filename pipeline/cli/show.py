@@ -5,7 +5,6 @@ A table has its columns side by side if they fit into the width of the terminal,
 
 import json
 import shutil
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -182,7 +181,7 @@ def show_json_rows(frames: Iterable[pl.DataFrame]) -> None:
     """Print the rows of frames as one JSON list, one row per line, one frame at a time; see `show_json`."""
     between = "[\n"
     for frame in frames:
-        if lost_output(sys.stdout):
+        if lost_output():
             return
         rows = [json.dumps(row, default=_plain, allow_nan=False) for row in _without_nan(frame).iter_rows(named=True)]
         if rows:
@@ -197,7 +196,7 @@ def show_csv(frames: Iterable[pl.DataFrame]) -> None:
     The output is exact. Only on a terminal control characters are escaped.
     """
     for number, frame in enumerate(frames):
-        if lost_output(sys.stdout):
+        if lost_output():
             return
         text = _with_lists_as_json(frame).write_csv(include_header=number == 0)
         if is_terminal():

@@ -74,9 +74,9 @@ def open_streams() -> None:
     sys.stdout, sys.stderr = _lossy(sys.stdout, 1), _lossy(sys.stderr, 2)
 
 
-def lost_output(stream: TextIO) -> OSError | None:
-    """Return why output of a stream was discarded; None if none was."""
-    raw = _raw(stream)
+def lost_output() -> OSError | None:
+    """Return why output on stdout was discarded; None if none was."""
+    raw = _raw(sys.stdout)
     return raw.error if isinstance(raw, LossyOutput) else None
 
 
@@ -84,7 +84,7 @@ def incomplete_output() -> OSError | None:
     """Return why stdout is incomplete; None if all was written, or its reader has closed it."""
     with suppress(ValueError):  # it is closed
         sys.stdout.flush()
-    error = lost_output(sys.stdout)
+    error = lost_output()
     return None if error is None or error.errno in _CLOSED else error
 
 

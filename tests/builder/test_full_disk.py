@@ -184,3 +184,17 @@ def test_vacuum_works_on_a_full_disk(tmp_path: Path, disk: Path) -> None:
     ).deleted_releases == [1]
     free(disk)
     assert good_again(tmp_path, disk / "lake")
+
+
+@pytest.mark.usefixtures("reports")
+def test_full_while_only_the_report_is_written(tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = of(tmp_path, disk / "lake")
+    with monkeypatch.context() as patch:
+        full_at(("pipeline.builder.build", "try_to_write_report", 1), disk, patch, fill)
+        built = build(asked, engine=LocalEngine(1))
+    assert (built.release, built.report) == (1, "")
+    assert "release 1 is published, but its report is not written" in built.report_error
+    assert "no space is left on the disk for the report" in built.report_error
+    free(disk)
+    again = build(asked, engine=LocalEngine(1))
+    assert (again.release, again.report_error, Path(again.report).is_file()) == (1, "", True)

@@ -1,9 +1,6 @@
 """Lakes that may be read and not written: in a folder, really so, and in a bucket that refuses to be written to."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -13,6 +10,7 @@ import pytest
 from commands import Run
 from faulty_proxy import FaultyServer, Handler, Message
 from making import as_folder, files_of, recipe
+from other_user import folder_for_all, somebody_else
 from s3 import Bucket
 from small_disks import make_read_only, small_disk
 from together import differing, left_over, rows_of
@@ -28,7 +26,6 @@ from pipeline.recipe import Recipe
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 HEAD = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
-NOBODY = 65534
 
 
 def of(base: Path, root: str) -> Recipe:
@@ -91,24 +88,10 @@ def test_a_folder_on_a_read_only_file_system(tmp_path: Path, run: Run) -> None:
             build(of(tmp_path, str(disk / "new")), engine=LocalEngine(1))
 
 
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """Be a user who owns nothing."""
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may look into; pytest's own are for one."""
-    if os.geteuid():
-        pytest.skip("only root can be another user")
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with folder_for_all() as folder:
+        yield folder
 
 
 def test_a_folder_of_another_user(open_folder: Path, run: Run) -> None:

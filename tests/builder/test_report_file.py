@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from commands import Run
 from making import as_folder, files_of, recipe
 
 from pipeline.builder.build import build
@@ -31,3 +32,38 @@ def test_the_report_is_of_the_newest_release(tmp_path: Path) -> None:
     assert run()[0].exists(), "the next build writes a report that is missing"
     with pytest.raises(LakeError, match="always of the newest release"):
         write_report(Lake(tmp_path / "lake", 1))
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_report_that_cannot_be_written_leaves_the_release(tmp_path: Path, run: Run) -> None:
+    as_folder(tmp_path / "in", files_of(6))
+    lake = tmp_path / "lake"
+    (lake / "report.html").mkdir(parents=True)
+    (lake / ".lock").touch()
+    built = build(recipe(tmp_path, {"uri": "in"}), engine=LocalEngine(1))
+    assert (built.release, built.report) == (1, "")
+    assert built.report_error.startswith("release 1 is published, but its report is not written. ")
+    assert "is a folder" in built.report_error
+    assert built.report_error.endswith(f"Then run: imagelake report {lake}")
+
+    done = run("build", lake, "--workers", 1)
+    assert done.exit_code == 1
+    assert done.stderr == f"imagelake: {built.report_error}\n"
+    assert "nothing to do; release 1" in done.stdout
+    (lake / "report.html").rmdir()
+    assert run("build", lake, "--workers", 1).exit_code == 0
+    assert (lake / "report.html").is_file()
+
+
+def test_an_inferred_recipe_that_cannot_be_written_leaves_the_release(tmp_path: Path, run: Run) -> None:
+    as_folder(tmp_path / "in", files_of(6))
+    lake = tmp_path / "lake"
+    # The draft of the recipe cannot be made.
+    (lake / ".recipe.toml.draft").mkdir(parents=True)
+    (lake / ".writers").mkdir()
+    done = run("build", tmp_path / "in", "--into", lake, "--workers", 1)
+    assert done.exit_code == 1
+    assert "built release 1" in done.stdout
+    assert "the release is published and holds the recipe, but the file cannot be written" in done.stderr
+    assert Lake(lake).release == 1
+    assert run("build", lake, "--workers", 1).exit_code == 0

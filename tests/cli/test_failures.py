@@ -1,10 +1,14 @@
+import os
 import signal
+from pathlib import Path
 
 import click
+import polars as pl
 import pytest
 
 from pipeline.cli.failures import Terminated, failure
-from pipeline.errors import EngineError
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import EngineError, LakeError
 
 
 def aborted(cause: BaseException | None) -> click.Abort:
@@ -22,6 +26,10 @@ def aborted(cause: BaseException | None) -> click.Abort:
         (aborted(Terminated(signal.SIGTERM)), 143, "imagelake: stopped by SIGTERM."),
         (EngineError("worker process 7 was killed"), 1, "imagelake: worker process 7 was killed"),
         (MemoryError(), 1, "imagelake: there is not enough memory"),
+        (PermissionError(13, "Permission denied", "/x/y"), 1, "imagelake: /x/y: Permission denied. Give this user"),
+        (OSError(5, "Input/output error", "/x"), 1, "imagelake: /x: Input/output error. The disk or the network"),
+        (RuntimeError("Symlink loop from '/x'"), 1, "A symbolic link points to itself"),
+        (pl.exceptions.ComputeError("Stale file handle (os error 116)"), 1, "imagelake: Stale file handle"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), 1, "Set TMPDIR"),
     ],
 )
@@ -32,6 +40,25 @@ def test_an_error_of_the_surroundings_is_one_line(error: BaseException, code: in
     assert text in found.line
 
 
-@pytest.mark.parametrize("error", [aborted(EOFError()), ValueError("a bug")])
+@pytest.mark.parametrize(
+    "error", [aborted(EOFError()), ValueError("Permission denied"), OSError(9, "Bad file descriptor")]
+)
 def test_a_bug_keeps_its_traceback(error: BaseException) -> None:
     assert failure(error) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that a process is in")
+def test_a_relative_path_in_a_deleted_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    hint = "The current folder does not exist any more"
+    with pytest.raises(FileNotFoundError) as raised:
+        Path("lake").absolute()
+    for error in (raised.value, FileNotFoundError(2, "No such file", "x"), LakeError("lake holds no finished build.")):
+        found = failure(error)
+        assert found is not None
+        assert hint in found.line
+    assert failure(FileNotFoundError(2, "No such file", "/x")) is None
+    # Workers need no current folder.
+    assert list(LocalEngine(2, start_method="spawn").map(abs, [-1, -2])) == [1, 2]

@@ -220,9 +220,10 @@ def write_errors(place: str) -> Iterator[None]:
         raise
     except OSError as error:
         advice = advice_for(error)
+        why = error.strerror if error.filename in (None, place) else f"{error.strerror}: {error.filename}"
         raise LakeError(
-            f"{error.filename or place}: cannot be written to ({error.strerror}). "
-            f"{f'{advice}, or give' if advice else 'Give'} lake.root another folder."
+            f"{place}: cannot be written to ({why}). {f'{advice}, or give' if advice else 'Give'} lake.root another "
+            "folder."
         ) from error
 
 
