@@ -137,6 +137,6 @@ def _version_with_digest(snapshot: Snapshot, table: str, digest: str) -> int:
         if _committed_digest(metadata) == digest:
             return version
     raise LakeError(
-        f"{snapshot.place}/{table}: no version of the table matches the newest shards table. Build the lake again in a "
-        "new folder, and report this as a bug."
+        f"{snapshot.place}/{table}: no version of the table matches the newest shards table: its newest commit is "
+        "missing. Put it back from a copy of the lake, or build in a new folder."
     )

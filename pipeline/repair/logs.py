@@ -6,12 +6,12 @@ then on. Else the table is lost, and is made again.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import schemas
 from pipeline import storage
 from pipeline.builder.state import Todo
+from pipeline.errors import StorageError
 from pipeline.lake.delta_log import DeltaLog, digest_of_bytes
 from pipeline.lake.delta_tables import set_log_aside, write_log_file
 from pipeline.lake.snapshot import Snapshot
@@ -58,12 +58,17 @@ def _mend(damage: LogDamage) -> list[str]:
     """Repair what loses no version of a table."""
     log, steps = damage.log, []
     for version in sorted(damage.commits):
-        with suppress(FileNotFoundError):
+        try:
             content = storage.read(log.file(version))
-            whole = _without_flipped_bit(content, _recogniser(damage, version))
-            if whole is not None:
-                write_log_file(log.file(version), whole)
-                steps.append(f"one bit of version {version} was wrong")
+        except StorageError:
+            raise
+        except OSError:
+            # It is missing, or this user may not read it.
+            continue
+        whole = _without_flipped_bit(content, _recogniser(damage, version))
+        if whole is not None:
+            write_log_file(log.file(version), whole)
+            steps.append(f"one bit of version {version} was wrong")
     if damage.checkpoints and log.versions()[0] == 0 and not log.missing_versions():
         # The pointer names a checkpoint.
         storage.delete(f"{log.folder}/{name}" for name in {*damage.checkpoints, "_last_checkpoint"})

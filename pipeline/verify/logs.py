@@ -155,10 +155,10 @@ def _check_commits(damage: LogDamage) -> tuple[dict[int, str], dict[int, str]]:
     found: dict[int, str] = {}
     state = _FileSum(log.table, _files_at_start(log, versions))
     for version in versions:
-        content = storage.read(log.file(version))
-        found[version] = digest_of_bytes(content)
         try:
             with damage_errors():
+                content = storage.read(log.file(version))
+                found[version] = digest_of_bytes(content)
                 actions = _checked_actions(log.table, content)
                 info = _info(actions)
                 check_commit_info(info)

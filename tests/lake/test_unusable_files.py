@@ -38,6 +38,10 @@ def log(root: Path) -> Path:
     return root / "images" / "_delta_log"
 
 
+def newest_commit(root: Path) -> Path:
+    return max(log(root).glob("*.json"))
+
+
 def checkpoint_pointer(root: Path) -> Path:
     return log(root) / "_last_checkpoint"
 
@@ -84,6 +88,7 @@ def lake(small_lake: Lake) -> Iterator[Path]:
         (first_file, lock_up, PERMISSION),
         (images, lock_up, PERMISSION),
         (log, lock_up, PERMISSION),
+        (newest_commit, lock_up, PERMISSION),
         (first_file, loop, LOOP),
         (images, loop, LOOP),
         (images, put_file, IN_PLACE),
