@@ -11,8 +11,8 @@ from pipeline.storage.digests import LIBRARY_ERRORS
 
 # A fault names at most this many images.
 MAX_IMAGES = 5
-# Kinds of faults that make rows of a table unreadable.
-UNREADABLE_KINDS = frozenset({"missing", "unreadable", "columns", "log"})
+# Kinds of faults after which no law of the table can be checked: rows cannot be read, or their values may be others.
+UNREADABLE_KINDS = frozenset({"missing", "unreadable", "columns", "log", "checksum"})
 
 
 class DamagedError(Exception):

@@ -111,7 +111,7 @@ def _changed_file(file: TableFile, size: int) -> Fault:
     paths: list[str] = []
     if "path" in set(names) - set(damaged):
         paths = storage.scan_parquet([file.place]).select("path").head(MAX_IMAGES).collect()["path"].to_list()
-    kind = "unreadable" if damaged else "size" if size != file.part.size else "checksum"
+    kind = "unreadable" if damaged else "checksum"
     return file.fault(kind, text, file.part.rows, paths if file.table == "images" else [])
 
 

@@ -83,11 +83,10 @@ def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
     chosen = {table: KINDS[kind](keep, table) for table in schemas.TABLES}
     case = copy_of(keep, tmp_path / "base")
     whole = {name: read(case.root) for name, read in READERS.items()}
-    waiting = [table for table in schemas.TABLES for _ in range(rounds)]
-    chance.shuffle(waiting)
-    for start in range(0, len(waiting), TOGETHER):
+    tables = list(schemas.TABLES)
+    orders = [chance.sample(tables, len(tables)) for _ in range(rounds)]
+    for of_round in (order[start : start + TOGETHER] for order in orders for start in range(0, len(order), TOGETHER)):
         flipped = []
-        of_round = dict.fromkeys(waiting[start : start + TOGETHER])
         for table in of_round:
             file = Path(str(chance.choice(chosen[table])).replace(str(keep.base), str(case.base)))
             before = file.read_bytes()

@@ -117,6 +117,14 @@ def test_shards_and_rejects_that_are_damaged_together_are_restored(case: Case) -
     assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
 
 
+def test_values_of_a_damaged_file_name_no_other_damage(case: Case) -> None:
+    file = case.file("shards")
+    rows = pl.read_parquet(file)
+    rows.with_columns(pl.col("shard") + "x", rows=pl.col("rows") + 1).write_parquet(file)
+    assert [fault.file for fault in case.faults()] == [str(file)]
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
+
+
 def test_rows_of_releases_are_restored_from_their_commits(case: Case) -> None:
     case.file("images").unlink()
     case.repair()
