@@ -70,7 +70,7 @@ def values(lake: Lake, *, train_dropped: int) -> dict[tuple[int, str, str | None
     runs = rows.filter(metric="train_dropped", value=float(train_dropped))["run_id"].unique()
     own = rows.filter(
         pl.col("run_id").is_in(runs.implode()),
-        ~pl.col("metric").is_in(["accuracy", "leak", "precision", "recall", "f1"]),
+        ~pl.col("metric").is_in(["accuracy", "loss", "leak", "precision", "recall", "f1"]),
     )
     keys = own.select("train_size", "eval_on", "rule", "metric")
     assert keys.is_unique().all()
