@@ -66,6 +66,13 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
             f"{location}: the table cannot be opened ({one_line(error, 300)}). "
             + (f"{advice}." if advice else f"Run: imagelake verify {place}")
         ) from error
+    except BaseException as error:
+        # A damaged checkpoint makes the library panic. The class cannot be imported from it.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise LakeError(
+            f"{location}: the table cannot be opened: its log is damaged. Run: imagelake verify {place}"
+        ) from error
     made_by = int(table.metadata().configuration.get(_SCHEMA_KEY, schemas.VERSION))
     if made_by > schemas.VERSION:
         raise NewerLakeError(
