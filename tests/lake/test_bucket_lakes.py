@@ -21,7 +21,9 @@ from pipeline.recipe import Recipe, parse_recipe
 from pipeline.verify import verify
 
 # Tables whose rows do not tell when or by which release they were made.
-SAME = [name for name in schemas.TABLES if name not in ("releases", "scores", "misses", "models", "predictions", "exports")]
+SAME = [
+    name for name in schemas.TABLES if name not in ("releases", "scores", "misses", "models", "predictions", "exports")
+]
 MODEL = {"model": "logistic", "split": "main", "train_sizes": [20], "max_iter": 5}
 SPLIT = {"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
 
