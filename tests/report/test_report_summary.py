@@ -374,7 +374,7 @@ def test_a_dummy_is_called_what_it_is() -> None:
     assert "only a dummy was scored" in page
     assert "The model" not in page
     page = render_html(summary_of(toy() | {"scores": table("scores", scores + of_model("sgd-binary", 0.8, "<5>"))}))
-    assert "The model sgd-binary (&lt;5&gt; or not) scores 81.0 %" in " ".join(page.split())
+    assert ". The model sgd-binary (&lt;5&gt; or not) scores 81.0 %" in " ".join(page.split())
 
 
 def test_overlap_is_counted_by_the_function_that_is_handed_in() -> None:
