@@ -187,7 +187,8 @@ def test_lenet_takes_the_least_size(padding: int, least: int) -> None:
     model = fit(part, task)
     scores = model.scores(task.train.pixels)
     assert scores.shape == (4, 2)
-    loaded = load_model(model_row(part, model, ["a", "b"], task.shape))
+    row = model_row(part, model, ["a", "b"], task.shape)
+    loaded = load_model({**row, "model": "lenet", "split_name": "toy"})
     np.testing.assert_array_equal(loaded.model.scores(task.train.pixels), scores)
 
 
