@@ -76,9 +76,9 @@ def arrow_lists(folder: Path) -> Epochs:
     return _arrow(folder / "arrow_lists", lambda rows: np.array(rows, dtype=np.uint8))
 
 
-def arrow_binary(folder: Path) -> Epochs:
+def arrow_columns(folder: Path) -> Epochs:
     """Read bytes, one value for each image."""
-    return _arrow(folder / "arrow_binary", lambda rows: np.frombuffer(b"".join(rows), dtype=np.uint8))
+    return _arrow(folder / "arrow_columns", lambda rows: np.frombuffer(b"".join(rows), dtype=np.uint8))
 
 
 def _arrow(folder: Path, seen: Callable[[list[Any]], NDArray[np.uint8]]) -> Epochs:

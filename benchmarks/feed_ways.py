@@ -108,7 +108,7 @@ SLOW = [
     *_both("WebDataset", others.webdataset),
     *_both("MosaicML streaming", others.mosaic),
     Way("HuggingFace datasets, arrow lists", others.arrow_lists, part=True),
-    Way("HuggingFace datasets, arrow binary", others.arrow_binary, part=True),
+    Way("HuggingFace datasets, arrow binary", others.arrow_columns, part=True),
 ]
 WAYS = {way.name: way for way in (*FAST, *SLOW)}
 

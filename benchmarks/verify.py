@@ -176,7 +176,7 @@ def _read(name: str) -> int:
 
 def _hash(names: Sequence[str]) -> float:
     """Hash the pixels of all images, one row group at a time; return the seconds."""
-    from pipeline.arrow_binary import from_binary  # noqa: PLC0415
+    from pipeline.arrow_columns import from_binary  # noqa: PLC0415
     from pipeline.dedup.rules import parse_rule  # noqa: PLC0415
     from pipeline.hashing import content_hashes, image_ids, pixel_sums  # noqa: PLC0415
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.arrow_binary import from_binary
+from pipeline.arrow_columns import from_binary
 from pipeline.errors import DamagedLakeError, LakeError
 
 _SHAPE = ["height", "width", "channels"]

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 import schemas
 from pipeline import storage
-from pipeline.arrow_binary import to_binary
+from pipeline.arrow_columns import to_binary
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.dedup.rules import KEYS_VERSION
@@ -283,12 +281,12 @@ def _rejects_commit(
     """Write the rejects of every dataset and split that changed: of the shards that stay and of the new ones."""
     old = transaction.snapshot.scan("rejects").join(replaced.lazy(), on=SHARD_KEY, how="anti").collect()
     schema = schemas.TABLES["rejects"].schema
-    rows = pa.concat_tables([old.to_arrow().cast(schema), *(item.rejects for item in decoded)])
+    new = [pl.DataFrame(item.rejects) for item in decoded]
+    rows = pl.concat([old.select(schema.names), *new]).sort("shard", "path", maintain_order=True)
     touched = set(replaced.select("dataset", "split").rows())
     parts: list[Part] = []
     for dataset, split in sorted(touched):
-        mask = pc.and_(pc.equal(rows["dataset"], dataset), pc.equal(rows["split"], split))
-        ordered = rows.filter(mask).sort_by([("shard", "ascending"), ("path", "ascending")])
+        ordered = rows.filter(dataset=dataset, split=split).to_arrow().cast(schema)
         parts += transaction.writer.write("rejects", ordered, {"dataset": dataset, "split": split})
     return Commit("rejects", parts, metadata, lambda p: (p["dataset"], p["split"]) in touched, keep)
 

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 import schemas
-from pipeline.arrow_binary import from_binary, to_binary
+from pipeline.arrow_columns import from_binary, to_binary, to_table
 from pipeline.builder.state import find_outdated, shards_state, unit_digest
 from pipeline.dedup.joins.streaming import single_thread
 from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
@@ -414,7 +414,7 @@ def _fit_basis(snapshot: Snapshot, writer: Writer, comparison: photo.Photo, adde
     sample = _sample_images(snapshot.scan_files("index", [part.path for part in added]))
     basis = comparison.fit(sample)
     row = {"family": photo.FAMILY, "version": _BASIS_VERSION, "images": len(sample.key), "basis": basis}
-    written = writer.write("bases", pa.Table.from_pylist([row], schema=schemas.TABLES["bases"].schema))
+    written = writer.write("bases", to_table([row], schemas.TABLES["bases"].schema))
     units = {photo.FAMILY: {"fingerprint": digest_of(basis.hex())}}
     metadata = Metadata("dedup", units, {"index": snapshot.version("index")})
     return basis, Commit("bases", written, metadata, all_files)

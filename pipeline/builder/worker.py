@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.arrow_binary import from_binary
+from pipeline.arrow_columns import from_binary
 from pipeline.decode import decode_shard, rejects_table
 from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_binary import to_binary
+from pipeline.arrow_columns import to_binary, to_numbers, to_strings, to_table
 from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.hashing import content_hashes, digest_of, file_digest, image_ids, pixel_digests, pixel_sums
@@ -168,7 +168,7 @@ def decode_shard(shard: Encoded, dataset: str, split: str, spec: DecodePart) -> 
 def rejects_table(rejects: Sequence[Reject], shard: str, dataset: str, split: str) -> pa.Table:
     """Return rejects as rows of the rejects table, in the order given."""
     rows = [{**item._asdict(), "shard": shard, "dataset": dataset, "split": split} for item in rejects]
-    return pa.Table.from_pylist(rows, schema=schemas.TABLES["rejects"].schema)
+    return to_table(rows, schemas.TABLES["rejects"].schema)
 
 
 def _groups_of_images(found: Iterator[DecodedImage | Reject]) -> Iterator[_Group | Reject]:
@@ -216,15 +216,15 @@ def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decode
     paths = [shard.paths[position] for position in group.positions]
     columns = [
         to_binary(image_ids(dataset, split, paths)),
-        pa.array(paths, pa.string()),
-        pa.array([shard.labels[position] for position in group.positions], pa.string()),
-        pa.array(np.full(count, height, np.int32)),
-        pa.array(np.full(count, width, np.int32)),
-        pa.array(np.full(count, channels, np.int16)),
+        to_strings(paths),
+        to_strings([shard.labels[position] for position in group.positions]),
+        to_numbers(np.full(count, height, np.int32)),
+        to_numbers(np.full(count, width, np.int32)),
+        to_numbers(np.full(count, channels, np.int16)),
         to_binary(pixels.reshape(count, -1)),
         to_binary(content_hashes(pixels)),
-        pa.array(group.digests, pa.binary()),
-        *map(pa.array, pixel_sums(pixels)),
-        pa.array(group.file_sizes, pa.int64()),
+        to_binary(np.frombuffer(b"".join(group.digests), np.uint8).reshape(count, -1)),
+        *map(to_numbers, pixel_sums(pixels)),
+        to_numbers(np.array(group.file_sizes, np.int64)),
     ]
     return Decoded(pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema), pixels, group.converted)

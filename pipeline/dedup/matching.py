@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_binary import from_binary, to_binary
+from pipeline.arrow_columns import from_binary, to_binary, to_numbers
 from pipeline.dedup.joins.streaming import combine_small
 from pipeline.dedup.rules import Comparison, Entries, Verified
 
@@ -167,5 +167,5 @@ def _pairs_table(left: Ids, right: Ids, scores: NDArray[np.float32]) -> pa.Table
     a, b = (np.ascontiguousarray(ids).view(">u8") for ids in (left, right))
     swapped = (a[:, 0] > b[:, 0]) | ((a[:, 0] == b[:, 0]) & (a[:, 1] > b[:, 1]))
     low, high = np.where(swapped[:, None], right, left), np.where(swapped[:, None], left, right)
-    columns = [to_binary(low), to_binary(high), pa.array(scores)]
+    columns = [to_binary(low), to_binary(high), to_numbers(scores)]
     return order_pairs(pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema))

@@ -229,4 +229,5 @@ def _check_place(place: str) -> None:
 
 def arrow_actions(place: str, name: str, table: DeltaTable) -> pa.Table:
     """List the files of an opened table, one row a file, as deltalake returns them."""
-    return pa.table(storage.with_retries(f"{place}/{name}", lambda: table.get_add_actions(flatten=True)))
+    actions = storage.with_retries(f"{place}/{name}", lambda: table.get_add_actions(flatten=True))
+    return pa.RecordBatchReader.from_stream(actions).read_all()

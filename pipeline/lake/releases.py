@@ -14,6 +14,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline import storage
+from pipeline.arrow_columns import to_table
 from pipeline.errors import DamagedLakeError, NoReleaseError
 from pipeline.lake.delta_log import DeltaLog, Metadata, digest_of_file
 from pipeline.lake.snapshot import MISSING, Snapshot
@@ -266,7 +267,7 @@ def _named_releases(snapshot: Snapshot, table: str, version: int | None) -> set[
 
 
 def _as_table(table: str, row: Mapping[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([dict(row)], schema=schemas.TABLES[table].schema)
+    return to_table([row], schemas.TABLES[table].schema)
 
 
 def _no_such_release(snapshot: Snapshot, wanted: int, numbers: list[int]) -> str:

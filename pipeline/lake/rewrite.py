@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 import schemas
 from pipeline import storage
 from pipeline.addresses import redacted, redacted_text
+from pipeline.arrow_columns import to_table
 from pipeline.lake.delta_log import FILES_KEY, METADATA_KEY, DeltaLog, Metadata
 from pipeline.lake.delta_tables import write_log_file
 from pipeline.lake.releases import DELETED
@@ -100,7 +100,7 @@ def restore_releases(transaction: Transaction, damaged: Collection[str], digests
         for number, version, metadata in _published(snapshot)
         if str(number) not in known
     ]
-    new = pl.DataFrame(pa.Table.from_pylist(made, schema=schemas.TABLES["releases"].schema))
+    new = pl.DataFrame(to_table(made, schemas.TABLES["releases"].schema))
     replace_rows(transaction, "releases", pl.concat([rows, new]).sort("release"))
     return sorted(new["release"].to_list())
 

@@ -23,12 +23,11 @@ from pipeline.report.formatting import shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _GRID, _BAR = "#010101", "#010102", "#010103"
+_INK, _GRID = "#010101", "#010102"
 _ORIGINAL, _SANITIZED, _OVERLAP = "#010104", "#010105", "#010106"
 _VARIABLES = {
     _INK: "var(--muted)",
     _GRID: "var(--line)",
-    _BAR: "var(--bar)",
     _ORIGINAL: "var(--original)",
     _SANITIZED: "var(--sanitized)",
     _OVERLAP: "var(--overlap)",
@@ -75,9 +74,6 @@ _TRAINING_PANELS = {
     "loss, nats": {"train": "loss", "valid": "valid_loss"},
 }
 _ROLES = {"train": (_SANITIZED, "s"), "valid": (_ORIGINAL, "o")}
-_MAX_NAMED_CLASSES = 40
-_MAX_NUMBERED_CLASSES = 12
-_MIN_BARS = 6  # with fewer classes the bars would be very wide
 _MAX_MARKED_EPOCHS = 40
 _MIN_TICK_RATIO = 1.5  # labels of closer ticks on the log axis would overlap
 
@@ -144,37 +140,6 @@ def leakage_chart(measured: dict[str, Any]) -> str:
         axes.grid(axis="x", color=_GRID, linewidth=0.8)
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
         return _to_svg(figure, f"Effect of leakage on accuracy with {measured['train_size']} training images")
-
-
-def balance_chart(source: dict[str, Any]) -> str:
-    """Draw the number of images of each class of a source.
-
-    Args:
-        source: one entry of `describe_classes`.
-
-    Returns:
-        An SVG element. If there are more classes than names fit, classes are ordered by size and have no names.
-    """
-    counts = [row["images"] for row in source["rows"]]
-    named = len(counts) <= _MAX_NAMED_CLASSES
-    with _figure(5.4, 2.1) as figure:
-        axes: Axes = figure.subplots()
-        heights = counts if named else sorted(counts, reverse=True)
-        bars = axes.bar(range(len(counts)), heights, color=_BAR, width=0.72)
-        axes.set_xlim(-0.6, max(len(counts), _MIN_BARS) - 0.4)
-        if len(counts) <= _MAX_NUMBERED_CLASSES:
-            axes.bar_label(bars, labels=[f"{count:,}" for count in counts], fontsize=8, padding=2)
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
-        axes.grid(axis="y", color=_GRID, linewidth=0.8)
-        if named:
-            labels = [shorten(row["label"], 12) for row in source["rows"]]
-            crowded = sum(map(len, labels)) > _MAX_NAMED_CLASSES
-            axes.set_xticks(range(len(counts)), labels, rotation=90 if crowded else 0)
-        else:
-            axes.set_xticks([])
-            axes.set_xlabel(f"{len(counts):,} classes, largest first")
-        return _to_svg(figure, f"Images per class of {source['source']}")
 
 
 def training_chart(run: dict[str, Any]) -> str:

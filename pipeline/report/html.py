@@ -46,21 +46,7 @@ def render_html(summary: dict[str, Any]) -> str:
     Returns:
         A complete HTML page.
     """
-    from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2
-
-    from pipeline.report import charts  # noqa: PLC0415 - matplotlib takes a second to import
-
-    runs, curves = summary["runs"], summary["accuracy"]
-    # An empty string where there is nothing to draw.
-    svgs = {
-        "accuracy_charts": [charts.accuracy_chart(curve) if _grows(curve) else "" for curve in curves],
-        "leakage_charts": [charts.leakage_chart(curve["leakage"][0]) if _leaks(curve) else "" for curve in curves],
-        "training_charts": [charts.training_chart(run) if len(run["epochs"]) > 1 else "" for run in runs],
-        "threshold_charts": [charts.threshold_chart(run) if run["thresholds"] else "" for run in runs],
-        "balance_charts": [charts.balance_chart(source) if source["rows"] else "" for source in summary["classes"]],
-    }
-    drawn = {name: [Markup(svg) for svg in group] for name, group in svgs.items()}  # noqa: S704 - own SVG, names escaped in it
-    return template_environment().get_template("report.html.j2").render(summary, **drawn)
+    return template_environment().get_template("report.html.j2").render(summary, **_draw_charts(summary))
 
 
 @cache
@@ -82,6 +68,24 @@ def template_environment() -> "jinja2.Environment":
     env.filters |= {**_FILTERS, "meaning": rule_meaning}
     env.globals |= {"ends": formatting.ends, "twin": TWIN, "reasons": _REASONS}
     return env
+
+
+def _draw_charts(summary: dict[str, Any]) -> dict[str, list[str]]:
+    """Draw what the models of a lake measured; an empty string where there is nothing to draw."""
+    runs, curves = summary["runs"], summary["accuracy"]
+    if not runs and not curves:
+        return {"accuracy_charts": [], "leakage_charts": [], "training_charts": [], "threshold_charts": []}
+    from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2
+
+    from pipeline.report import charts  # noqa: PLC0415 - matplotlib takes a second to import
+
+    svgs = {
+        "accuracy_charts": [charts.accuracy_chart(curve) if _grows(curve) else "" for curve in curves],
+        "leakage_charts": [charts.leakage_chart(curve["leakage"][0]) if _leaks(curve) else "" for curve in curves],
+        "training_charts": [charts.training_chart(run) if len(run["epochs"]) > 1 else "" for run in runs],
+        "threshold_charts": [charts.threshold_chart(run) if run["thresholds"] else "" for run in runs],
+    }
+    return {name: [Markup(svg) for svg in group] for name, group in svgs.items()}  # noqa: S704 - own SVG, names escaped in it
 
 
 def _grows(curve: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.arrow_binary import from_binary, to_binary
+from pipeline.arrow_columns import from_binary, to_binary
 from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.hashing import content_hashes, image_ids, pixel_sums
 from pipeline.lake.parquet_writer import Part

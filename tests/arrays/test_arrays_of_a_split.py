@@ -7,7 +7,7 @@ import pytest
 from lakes import file_names
 from making import as_folder, encoded, pictures, recipe
 
-from pipeline.arrow_binary import from_binary
+from pipeline.arrow_columns import from_binary
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError

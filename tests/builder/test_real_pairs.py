@@ -13,7 +13,7 @@ from making import DATA, needs_data
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.arrow_binary import from_binary
+from pipeline.arrow_columns import from_binary
 from pipeline.dedup.matching import Block, match
 from pipeline.dedup.rules import parse_rule
 from pipeline.dedup.rules.comparison import FromPixels

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from making import as_folder, as_tar, decoded, encoded, pictures, png, shard_of, source_of, turned_away
 
 import schemas
-from pipeline.arrow_binary import from_binary
+from pipeline.arrow_columns import from_binary
 from pipeline.decode import Decoded, decode_shard, decoder_name, rejects_table
 from pipeline.hashing import content_hashes, image_ids, pixel_digests
 from pipeline.recipe import DecodePart

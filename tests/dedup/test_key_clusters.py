@@ -10,7 +10,7 @@ from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arrow_binary import to_binary
+from pipeline.arrow_columns import to_binary
 from pipeline.dedup import clusters as clusters_module
 from pipeline.dedup.clusters import cluster_by_keys, label_conflicts, overlap_matrix, redundancy
 from pipeline.dedup.rules import index_table, parse_rule, sort_index

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import schemas
-from pipeline.arrow_binary import from_binary, to_binary
+from pipeline.arrow_columns import from_binary, to_binary
 from pipeline.dedup import matching
 from pipeline.dedup.joins import inner_product
 from pipeline.dedup.joins.streaming import combine_small

@@ -10,7 +10,7 @@ from pages import Page
 
 from pipeline.builder.publish import write_report
 from pipeline.lake_handle import Lake
-from pipeline.report.charts import balance_chart
+from pipeline.report.charts import leakage_chart
 from pipeline.report.formatting import escape_unprintable, shorten
 from pipeline.review import ReviewQuery, review_clusters, review_pairs, write_clusters, write_review
 
@@ -89,17 +89,17 @@ def test_names_are_shown_as_they_are_spelled(pages: Pages) -> None:
     assert "$\\frac{$ $x^2$ \\$" in hostile
 
 
-def chart(*labels: str) -> str:
-    rows = [{"label": label, "images": 1 + number} for number, label in enumerate(labels)]
-    return balance_chart({"source": labels[0], "rows": rows})
+def chart(*rules: str) -> str:
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    rows = [{"rule": rule, "sanitized": score, "overlap": None} for rule in rules]
+    return leakage_chart({"rules": rows, "original": score, "train_size": 50})
 
 
-@pytest.mark.parametrize("label", [r"$\frac{", "$x^2$", "$$", r"\textbf{x}", "_x", "<b>&\"'", "{0} %s", "\x00\x1b"])
-def test_a_chart_shows_a_label_and_typesets_nothing(label: str) -> None:
-    texts = re.findall(r">([^<>]+)</text>", chart(label, "plain"))
-    wanted = shorten(label, 12).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert wanted in texts
-    assert [tag for tag, _ in Page(chart(label, "plain")).tags] == [tag for tag, _ in Page(chart("a", "plain")).tags]
+@pytest.mark.parametrize("name", [r"$\frac{", "$x^2$", "$$", r"\textbf{x}", "_x", "<b>&\"'", "{0} %s", "\x00\x1b"])
+def test_a_chart_shows_a_name_and_typesets_nothing(name: str) -> None:
+    texts = re.findall(r">([^<>]+)</text>", chart(name, "plain"))
+    assert shorten(name, 24).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in texts
+    assert [tag for tag, _ in Page(chart(name, "plain")).tags] == [tag for tag, _ in Page(chart("a", "plain")).tags]
 
 
 @pytest.mark.parametrize("make", [escape_unprintable, lambda text: shorten(text, 9)])

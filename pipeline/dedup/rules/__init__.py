@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_binary import from_binary, to_binary
+from pipeline.arrow_columns import from_binary, to_binary, to_numbers
 from pipeline.dedup.rules import cosine, embedding, exact, hamming, maxpool, photo, sign
 from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries, FromPixels, Verified
 from pipeline.errors import RecipeError
@@ -133,14 +133,15 @@ def table_of(entries: Entries, image_ids: pa.Array, labels: pa.Array) -> pa.Tabl
     count, width = entries.vector.shape
     bucket = ((entries.key >> np.int64(56)) & np.int64(0xFF)).astype(np.int16)
     vector = to_binary(entries.vector) if width else pa.nulls(count, pa.binary())
-    columns = [pa.array(bucket), pa.array(entries.key), pa.array(entries.signature), vector, image_ids, labels]
+    numbers = [to_numbers(values) for values in (bucket, entries.key, entries.signature)]
+    columns = [*numbers, vector, image_ids, labels]
     return pa.Table.from_arrays(columns, schema=schemas.TABLES["index"].file_schema)
 
 
 def entries_of(rows: pa.Table) -> Entries:
     """Read entries from rows of the index table, in the order of the rows. All vectors must have the same width."""
     key, signature = (rows[name].to_numpy() for name in ("key", "signature"))
-    vector = pa.concat_arrays(rows["vector"].chunks) if rows.num_rows else pa.array([], pa.binary())
+    vector = pa.concat_arrays(rows["vector"].chunks) if rows.num_rows else pa.nulls(0, pa.binary())
     width = 0 if vector.null_count == len(vector) else len(vector[0].as_py())
     return Entries(key, signature, from_binary(vector, width) if width else np.empty((len(key), 0), np.uint8))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.arrow_binary import from_binary, to_binary
+from pipeline.arrow_columns import from_binary, to_binary
 
 
 def test_rows_and_column_share_memory() -> None:

@@ -1,10 +1,32 @@
-"""Convert between Arrow binary columns and numpy matrices without a copy."""
+"""Convert numpy arrays, lists and rows to Arrow, and binary columns to matrices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+
+
+def to_numbers(values: NDArray[np.number]) -> pa.Array:
+    """Convert a vector to a column of the same type, without nulls.
+
+    `pa.array` imports pandas where that is installed, which takes half a second in every worker.
+    """
+    return pl.Series(values).to_arrow()
+
+
+def to_strings(values: Sequence[str | None]) -> pa.StringArray:
+    """Convert strings to a column of the type string; without pandas, as `to_numbers`."""
+    return pl.Series(values, dtype=pl.String).to_arrow().cast(pa.string())
+
+
+def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Convert rows to a table of the schema; without pandas, as `to_numbers`."""
+    return pl.DataFrame(rows, pl.Schema(schema)).to_arrow().cast(schema)
 
 
 def to_binary(rows: Bytes) -> pa.BinaryArray:
