@@ -135,17 +135,19 @@ def test_help_and_version_import_nothing_heavy(word: str) -> None:
     assert out.splitlines()[-1] == "[]"
 
 
-def test_a_build_with_nothing_to_do_imports_no_model_and_no_plots(small_lake: Lake) -> None:
+def test_a_small_build_imports_no_model_no_plots_and_no_pandas(tmp_path: Path) -> None:
+    rows = "".join(f"{'ab'[row % 2]}{f',{row}' * 64}\n" for row in range(30))
+    (tmp_path / "letters.csv").write_text("label" + "".join(f",pixel{n}" for n in range(64)) + "\n" + rows)
     code = (
-        "import sys; sys.argv = ['imagelake', 'status', sys.argv[1]]\n"
+        "import sys; sys.argv = ['imagelake', 'build', sys.argv[1], '--into', sys.argv[2], '--workers', '1']\n"
         "from pipeline.cli import main\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'sklearn', 'matplotlib', 'jinja2', 'duckdb', 'scipy'} & set(sys.modules)))"
+        "except SystemExit as stopped: assert not stopped.code\n"
+        "print(sorted({'sklearn', 'matplotlib', 'duckdb', 'pandas'} & set(sys.modules)))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, small_lake.root], check=True, capture_output=True, text=True
-    ).stdout
+    command = [sys.executable, "-c", code, tmp_path / "letters.csv", tmp_path / "lake"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert (tmp_path / "lake" / "report.html").exists()
     assert out.splitlines()[-1] == "[]"
 
 
