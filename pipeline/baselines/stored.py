@@ -13,6 +13,7 @@ from pipeline.baselines.models import LOADERS
 from pipeline.baselines.predict import BLOCK_ROWS
 from pipeline.errors import BaselineError
 from pipeline.recipe import BaselinePart, parse_baseline
+from pipeline.recipe.baselines import PARTS
 
 # The best evidence first: a score on images that the model has not seen.
 _EVIDENCE = pl.Enum(["test sanitized", "test original", "valid sanitized", "valid original", "train original"])
@@ -125,7 +126,8 @@ def choose_model(
         models = found
     else:
         positive = pl.col("settings").str.json_path_match("$.positive")
-        models = models.filter(pl.col("model") != "never", positive.is_null())
+        dummies = [name for name, part in PARTS.items() if part.dummy]
+        models = models.filter(~pl.col("model").is_in(dummies), positive.is_null())
         if models.is_empty():
             raise BaselineError(f"{place} has no model of several classes. Name one of another kind with --run.")
     sizes = models["train_size"].unique().sort().to_list()

@@ -116,7 +116,7 @@ class DeltaLog:
         """Return the keys of imagelake for the next commit.
 
         Args:
-            metadata: what the commit stands for; None for nothing.
+            metadata: what the step that commits records about its inputs; None if it records nothing.
             files: sum of the digests of the files that the table has after the commit; see `file_entry`.
             token: what no other commit has.
         """
@@ -157,7 +157,7 @@ class DeltaLog:
 
 
 def metadata_of(info: Mapping[str, Any]) -> Metadata:
-    """Return what a commit stands for, from the information about it."""
+    """Read what a step recorded from the `commitInfo` of its commit."""
     return Metadata(**json.loads(info.get(METADATA_KEY, '{"stage": ""}')))
 
 

@@ -74,7 +74,7 @@ class BaselinePart(Part):
 
     @property
     def predicted_roles(self) -> dict[str, tuple[str, ...]]:
-        """By split to predict, its roles to predict; none stands for all."""
+        """The roles to predict of each split to predict; an empty tuple means all roles."""
         found: dict[str, tuple[str, ...]] = {}
         for target in self.predict:
             split, _, role = target.partition("/")

@@ -180,49 +180,25 @@ def count_clusters(clusters: pl.LazyFrame, rules: list[str]) -> list[dict[str, A
     return [{"rule": rule, **found.get(rule, zeros)} for rule in rules]
 
 
-def choose_crossing_roles(
-    clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame, names: list[str]
+def choose_clusters(
+    clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame, names: list[str], *, repeats: bool = False
 ) -> list[ClusterChoice]:
-    """Choose clusters that have images in several roles, for every named split.
+    """Choose clusters that have images in several roles, for every named split; in several sources if there is none.
 
     Args:
         clusters: the clusters table.
         images: the images table.
         splits: the splits table.
         names: the named splits; the more there are, the fewer clusters are shown of each.
+        repeats: choose groups of two or more images that are in the same role (or source) instead, each with one side.
 
     Returns:
-        One choice per split, in the order of `names`.
-    """
-    return [
-        _choose(_in_roles(clusters, splits, name), images, splits, name, clusters_per_rule(len(names)))
-        for name in names
-    ]
-
-
-def choose_crossing_sources(clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame) -> list[ClusterChoice]:
-    """Choose clusters that have images in several sources, for releases without a named split."""
-    return [_choose(_in_sources(clusters), images, splits, None, _CLUSTERS_PER_RULE)]
-
-
-def choose_repeats(
-    clusters: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame, names: list[str]
-) -> list[ClusterChoice]:
-    """Choose groups of two or more images of one cluster that are in the same role, or source if there is no split.
-
-    Args:
-        clusters: the clusters table.
-        images: the images table.
-        splits: the splits table.
-        names: the named splits.
-
-    Returns:
-        One choice per split, in the order of `names`; one for all sources if there is no split. A group has one side.
+        One choice per split, in the order of `names`; one for all sources if there is no split.
     """
     if not names:
-        return [_choose(_in_sources(clusters), images, splits, None, _CLUSTERS_PER_RULE, repeats=True)]
+        return [_choose(_in_sources(clusters), images, splits, None, _CLUSTERS_PER_RULE, repeats=repeats)]
     limit = clusters_per_rule(len(names))
-    return [_choose(_in_roles(clusters, splits, name), images, splits, name, limit, repeats=True) for name in names]
+    return [_choose(_in_roles(clusters, splits, name), images, splits, name, limit, repeats=repeats) for name in names]
 
 
 def choose_label_conflicts(

@@ -11,10 +11,8 @@ from pipeline.report.misses import choose_misses, draw_misses, image_ids_of
 from pipeline.report.overlap import (
     ClusterChoice,
     Overlap,
-    choose_crossing_roles,
-    choose_crossing_sources,
+    choose_clusters,
     choose_label_conflicts,
-    choose_repeats,
     count_clusters,
     describe_splits,
     known_rules,
@@ -59,11 +57,8 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
     runs = describe_runs(scan("scores"), accuracy)
     misses = choose_misses(scan("misses"), runs)
 
-    if names:
-        crossing = choose_crossing_roles(clusters, images, splits, names)
-    else:
-        crossing = choose_crossing_sources(clusters, images, splits)
-    repeats = choose_repeats(clusters, images, splits, names)
+    crossing = choose_clusters(clusters, images, splits, names)
+    repeats = choose_clusters(clusters, images, splits, names, repeats=True)
     scored = _best_scored(accuracy)
     shown_split = scored["split_name"] if scored and scored["split_name"] in names else next(iter(names), None)
     conflicts = choose_label_conflicts(clusters, images, splits, shown_split)

@@ -195,7 +195,7 @@ def test_equal_seeds_give_equal_rows_and_other_seeds_others() -> None:
 def test_every_role_has_its_loss() -> None:
     rows, _ = planted(1, 100)
     found = {row["role"]: row["value"] for row in rows if (row["metric"], row["eval_on"]) == ("loss_mean", "original")}
-    # Random labels: the model is sure of what it has seen, and wrongly so of the rest.
+    # The labels are random: the model has learnt those of train, and is wrong about test with high probability.
     assert found["train"] < 0.1
     assert found["test"] > np.log(2)
 

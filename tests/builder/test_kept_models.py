@@ -31,7 +31,7 @@ PREDICTS = {**LOGISTIC, "predict": ["submission"]}
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """Labelled rows of pictures that can be told apart, and the same kind of rows without labels."""
+    """Labelled rows of two classes that a model can separate, and rows of the same kind without labels."""
     known, query = toys.examples(90), toys.examples(40, seed=5)
     write_rows(tmp_path / "train.csv", known.pixels, known.labels)
     write_rows(tmp_path / "test.csv", query.pixels)

@@ -141,9 +141,9 @@ def test_without_a_split_repeats_are_of_a_source() -> None:
 
 
 def review(*clusters: tuple[int, int], split: str | None = "main") -> dict[str, Any]:
-    told = {"lake": "toy", "release": 1, "rule": "exact", "split": split, "headline": "All"}
+    given = {"lake": "toy", "release": 1, "rule": "exact", "split": split, "headline": "All"}
     shape = {"pairs": 1, "diameter": 1, "exact": True, "lowest": 1.0}
-    return {**told, "shown": [{"cluster_id": ident(first), "images": images, **shape} for first, images in clusters]}
+    return {**given, "shown": [{"cluster_id": ident(first), "images": images, **shape} for first, images in clusters]}
 
 
 def of_roles(clusters: Rows, roles: list[str | None]) -> pl.LazyFrame:

@@ -18,8 +18,8 @@ RUN = {"run_id": "0123456789", "model": "logistic", "split_name": "main", "secon
 
 
 def row(metric: str, value: float, eval_on: str = "original", rule: str | None = None, **more: Any) -> dict[str, Any]:
-    told = {"metric": metric, "value": value, "eval_on": eval_on, "rule": rule}
-    return {**RUN, "train_size": 100, "seed": 0, **told, **more}
+    measured = {"metric": metric, "value": value, "eval_on": eval_on, "rule": rule}
+    return {**RUN, "train_size": 100, "seed": 0, **measured, **more}
 
 
 def part(eval_on: str, rule: str | None, images: int, mean: float, **more: Any) -> list[dict[str, Any]]:
@@ -53,8 +53,10 @@ def page(rows: list[dict[str, Any]]) -> str:
     empty = {name: pl.DataFrame(table.schema.empty_table()) for name, table in TABLES.items()}
     counts = pl.DataFrame(schema={"rule": pl.String, "role": pl.String, "other": pl.String, "images": pl.Int64})
     given = {**empty, "scores": scores}
-    told = summarize(lambda name: given[name].lazy(), lake="toy", release=4, created_at=None, overlap=lambda *_: counts)
-    return re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>", "", render_html(told), flags=re.DOTALL))
+    summary = summarize(
+        lambda name: given[name].lazy(), lake="toy", release=4, created_at=None, overlap=lambda *_: counts
+    )
+    return re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>", "", render_html(summary), flags=re.DOTALL))
 
 
 def test_rules_stand_by_strictness_and_the_split_itself_last() -> None:

@@ -93,10 +93,10 @@ def test_a_run_without_misses_is_shown_and_an_unmeasured_run_is_not() -> None:
 
 def test_order_of_rows_does_not_matter_and_the_summary_is_json() -> None:
     given = frames([miss(n, probability=0.5 + n % 3 / 10) for n in range(1, 90)])
-    told = summary_of(given)
-    assert json.loads(json.dumps(told)) == told
+    summary = summary_of(given)
+    assert json.loads(json.dumps(summary)) == summary
     shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=1) for name, frame in given.items()}
-    assert summary_of(shuffled) == told
+    assert summary_of(shuffled) == summary
 
 
 def test_the_page_shows_predictions() -> None:

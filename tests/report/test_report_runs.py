@@ -24,17 +24,17 @@ COUNTS = {("a", "a"): 3, ("a", "b"): 1, ("b", "b"): 2, ("c", "a"): 2}
 
 def test_classes_stand_in_a_matrix_with_what_they_are_in_rows() -> None:
     (run,) = describe(accuracy() + confusion(COUNTS))
-    told = run["confusion"]
+    found = run["confusion"]
     assert (run["seed"], run["images"], run["detailed"], run["train_size"]) == (5, 8, True, 100)
-    assert (told["classes"], told["images"], told["wrong"]) == (3, 8, 3)
-    assert (told["names"], told["cells"]) == (["a", "b", "c"], [[3, 1, 0], [0, 2, 0], [2, 0, 0]])
-    assert [(rate["label"], rate["f1"], rate["support"]) for rate in told["rates"]] == [
+    assert (found["classes"], found["images"], found["wrong"]) == (3, 8, 3)
+    assert (found["names"], found["cells"]) == (["a", "b", "c"], [[3, 1, 0], [0, 2, 0], [2, 0, 0]])
+    assert [(rate["label"], rate["f1"], rate["support"]) for rate in found["rates"]] == [
         ("a", 0.0, 4),
         ("b", 0.1, 2),
         ("c", 0.2, 2),
     ]
-    assert told["mean"] == {"precision": 0.3, "recall": 0.3, "f1": 0.3}
-    assert told["pairs"] == [
+    assert found["mean"] == {"precision": 0.3, "recall": 0.3, "f1": 0.3}
+    assert found["pairs"] == [
         {"label": "c", "predicted": "a", "images": 2, "share": 1.0},
         {"label": "a", "predicted": "b", "images": 1, "share": 0.25},
     ]
@@ -45,12 +45,21 @@ def test_too_many_classes_become_the_pairs_that_are_mistaken_most() -> None:
     counts = {(f"{n:04}", f"{n:04}"): 9 for n in range(count)}
     counts |= {(f"{n:04}", f"{(n + 1) % count:04}"): 1 + (n == 500) for n in range(count)}
     (run,) = describe(accuracy() + confusion(counts))
-    told = run["confusion"]
-    assert (told["classes"], told["names"], told["cells"], told["pairs_total"]) == (count, [], [], count)
-    assert len(told["pairs"]) == PAIRS
-    assert [(pair["label"], pair["images"]) for pair in told["pairs"][:3]] == [("0500", 2), ("0000", 1), ("0001", 1)]
-    assert len(told["rates"]) == MOST_CLASSES
-    assert [rate["label"] for rate in told["rates"][:3]] == ["0000", "0010", "0020"]
+    found = run["confusion"]
+    assert (found["classes"], found["names"], found["cells"], found["pairs_total"]) == (
+        count,
+        [],
+        [],
+        count,
+    )
+    assert len(found["pairs"]) == PAIRS
+    assert [(pair["label"], pair["images"]) for pair in found["pairs"][:3]] == [
+        ("0500", 2),
+        ("0000", 1),
+        ("0001", 1),
+    ]
+    assert len(found["rates"]) == MOST_CLASSES
+    assert [rate["label"] for rate in found["rates"][:3]] == ["0000", "0010", "0020"]
 
 
 def test_only_the_first_fit_of_the_largest_size_and_the_whole_test_role_are_told_by_class() -> None:
@@ -134,15 +143,15 @@ def test_folds_are_described_with_their_confusion() -> None:
 def test_thresholds_are_described_place_by_place() -> None:
     folds: dict[str, Any] = {"role": "train", "eval_on": "cross-validated"}
     (run,) = describe(accuracy() + curve(0.8) + curve(0.7, role="valid") + curve(0.6, **folds))
-    told = run["thresholds"]
-    assert told["label"] == "5"
-    assert [(one["place"], one["average_precision"]) for one in told["curves"]] == [
+    thresholds = run["thresholds"]
+    assert thresholds["label"] == "5"
+    assert [(one["place"], one["average_precision"]) for one in thresholds["curves"]] == [
         ("cross-validated", 0.6),
         ("valid", 0.7),
         ("test", 0.8),
     ]
-    assert [point["threshold"] for point in told["curves"][0]["points"]] == [-2.0, 1.0, 3.0]
-    (wanted,) = told["wanted"]
+    assert [point["threshold"] for point in thresholds["curves"][0]["points"]] == [-2.0, 1.0, 3.0]
+    (wanted,) = thresholds["wanted"]
     assert (wanted["precision"], wanted["threshold"], wanted["chosen_on"]) == (0.9, 3.0, "cross-validated")
     assert [(one["place"], one["precision"], one["recall"]) for one in wanted["places"]][-1] == ("test", 0.8, 0.4)
     for label in ("train, cross-validated", "valid", "test"):
