@@ -145,7 +145,7 @@ def test_a_small_build_imports_no_model_no_plots_and_no_pandas(tmp_path: Path) -
         "except SystemExit as stopped: assert not stopped.code\n"
         "print(sorted({'sklearn', 'matplotlib', 'duckdb', 'pandas'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code, tmp_path / "letters.csv", tmp_path / "lake"]
+    command = [sys.executable, "-c", code, str(tmp_path / "letters.csv"), str(tmp_path / "lake")]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert (tmp_path / "lake" / "report.html").exists()
     assert out.splitlines()[-1] == "[]"
