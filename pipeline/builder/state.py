@@ -117,6 +117,12 @@ def undo_half_commits(transaction: Transaction) -> None:
             transaction.restore(table, _version_with_digest(snapshot, table, digest))
 
 
+def is_behind_shards(snapshot: Snapshot, table: str) -> bool:
+    """Whether a table of `COMMITTED_BEFORE_SHARDS` has no version that matches the newest shards table."""
+    digest = _committed_digest(snapshot.metadata("shards"))
+    return all(_committed_digest(metadata) != digest for _, metadata in snapshot.history(table))
+
+
 def versions_of_shards(snapshot: Snapshot) -> dict[str, int]:
     """Return, by table, the version that matches the current shards table. Vacuum must keep these versions.
 
@@ -138,5 +144,5 @@ def _version_with_digest(snapshot: Snapshot, table: str, digest: str) -> int:
             return version
     raise LakeError(
         f"{snapshot.place}/{table}: no version of the table matches the newest shards table: its newest commit is "
-        "missing. Put it back from a copy of the lake, or build in a new folder."
+        "missing. Make the table again with `imagelake build --repair`."
     )

@@ -62,6 +62,11 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
         raise
     except (DeltaError, OSError) as error:
         advice = advice_for(error)
+        if "LogSegment end version" in str(error):
+            raise LakeError(
+                f"{location}: the newest commit of its log is missing: a release needs version {version}. Repair it "
+                "with `imagelake build --repair`."
+            ) from error
         raise LakeError(
             f"{location}: the table cannot be opened ({one_line(error, 300)}). "
             + (f"{advice}." if advice else f"Run: imagelake verify {place}")

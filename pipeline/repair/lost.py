@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 import schemas
-from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, shards_digest, shards_state
+from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, is_behind_shards, shards_digest, shards_state
 from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
@@ -28,7 +28,7 @@ _MISSING = "the table is missing"
 
 
 def find_lost_tables(place: str) -> dict[str, str]:
-    """Find tables that a lake must have and that cannot be opened.
+    """Find tables that a lake must have and that cannot be opened, or whose newest commit is missing.
 
     Args:
         place: the lake's place.
@@ -54,7 +54,8 @@ def find_lost_tables(place: str) -> dict[str, str]:
             lost[table] = "its log cannot be read"
     # The first commit of a lake creates the table of releases. Without a release, other tables may not exist yet.
     known = required_tables(Snapshot(place)) if "releases" not in lost else set(schemas.TABLES if existing else ())
-    return {table: why for table, why in lost.items() if table in known or why != _MISSING}
+    lost = {table: why for table, why in lost.items() if table in known or why != _MISSING}
+    return lost | dict.fromkeys(_find_shortened(place, lost), "its newest commit is missing")
 
 
 def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str]) -> tuple[list[Todo], list[str]]:
@@ -129,6 +130,18 @@ def delete_unreadable_releases(lake: Transaction, lost: Collection[str]) -> list
     return [f"releases {', '.join(map(str, unreadable))} are lost: they need tables that were lost"]
 
 
+def _find_shortened(place: str, lost: Collection[str]) -> list[str]:
+    """Find tables whose newest commits are missing: a release names them, or the shards table was committed after."""
+    named = _newest_named_versions(place, lost)
+    newest = {table: DeltaLog(place, table).versions()[-1] for table in schemas.TABLES if table not in lost}
+    shortened = [table for table, version in newest.items() if version < named.get(table, -1)]
+    if "shards" in (*lost, *shortened):
+        return shortened
+    snapshot = Snapshot(place)
+    behind = [table for table in COMMITTED_BEFORE_SHARDS if table in newest and is_behind_shards(snapshot, table)]
+    return [*shortened, *(table for table in behind if table not in shortened)]
+
+
 def _forget_sources(lake: Transaction) -> None:
     """Empty the tables that come from sources, so that the build reads all sources again."""
     empty = pl.Schema(schemas.TABLES["shards"].schema).to_frame()
@@ -137,7 +150,7 @@ def _forget_sources(lake: Transaction) -> None:
         lake.commit(Commit(table, (), Metadata("repair", digest), all_files))
 
 
-def _newest_named_versions(place: str, lost: Mapping[str, str]) -> dict[str, int]:
+def _newest_named_versions(place: str, lost: Collection[str]) -> dict[str, int]:
     """Return, by table, the newest version that a release names; empty if the releases are lost."""
     if "releases" in lost:
         return {}

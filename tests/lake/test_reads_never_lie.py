@@ -146,6 +146,17 @@ def test_a_missing_table_stops_builds_and_is_made_again(case: Case, name: str) -
             Lake(case.root, release)
 
 
+@pytest.mark.parametrize("name", ["images", "index", "rejects", "shards", "clusters", "splits", "scores"])
+def test_a_table_whose_newest_commit_is_missing_is_made_again(case: Case, name: str) -> None:
+    newest = max(Path(case.root, name, "_delta_log").glob("*.json"))
+    newest.unlink()
+    assert any(name in str(fault) for fault in case.faults())
+    with pytest.raises(LakeError, match=f"{name}: the newest commit of its log is missing"):
+        Lake(case.root).scan(name)
+    case.repair()
+    assert (case.faults(), case.differing()) == ([], [])
+
+
 @pytest.mark.parametrize("name", ["images", "splits", "scores"])
 def test_a_log_that_cannot_be_read_does_not_block_other_repairs(case: Case, name: str) -> None:
     other = case.file("clusters")
