@@ -68,7 +68,8 @@ class DeltaLog:
 
     def versions(self) -> list[int]:
         """List the versions of which the log has a commit, ascending; empty without a table."""
-        return sorted(int(found[1]) for name in storage.list_files(self.folder) if (found := _COMMIT.fullmatch(name)))
+        names = storage.list_files(self.folder, deep=False)
+        return sorted(int(found[1]) for name in names if (found := _COMMIT.fullmatch(name)))
 
     def has_changes(self) -> bool:
         """Return whether the table was committed to after it was created."""

@@ -61,16 +61,12 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
     except StorageError:
         raise
     except (DeltaError, OSError) as error:
-        advice = advice_for(error)
         if "LogSegment end version" in str(error):
             raise LakeError(
                 f"{location}: the newest commit of its log is missing: a release needs version {version}. Repair it "
                 "with `imagelake build --repair`."
             ) from error
-        raise LakeError(
-            f"{location}: the table cannot be opened ({one_line(error, 300)}). "
-            + (f"{advice}." if advice else f"Run: imagelake verify {place}")
-        ) from error
+        raise _cannot_be_opened(place, name, error) from error
     except BaseException as error:
         # A damaged checkpoint makes the library panic. The class cannot be imported from it.
         if type(error).__name__ != "PanicException":
@@ -85,6 +81,32 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
             "Upgrade imagelake to read it."
         )
     return table
+
+
+def newest_version(place: str, name: str) -> int | None:
+    """Return the newest version of a table, without opening it; None where there is no table.
+
+    Raises:
+        LakeError: its log cannot be listed, or the place has an unsupported name.
+        StorageError: the bucket does not answer.
+    """
+    _check_place(place)
+    try:
+        if not storage.is_bucket(place) and not _has_log(Path(place, name)):
+            return None
+        return max(DeltaLog(place, name).versions(), default=None)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _cannot_be_opened(place, name, error) from error
+
+
+def _cannot_be_opened(place: str, name: str, error: Exception) -> LakeError:
+    advice = advice_for(error)
+    return LakeError(
+        f"{place}/{name}: the table cannot be opened ({one_line(error, 300)}). "
+        + (f"{advice}." if advice else f"Run: imagelake verify {place}")
+    )
 
 
 def _has_log(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import schemas
 from pipeline import storage
 from pipeline.errors import DamagedLakeError
 from pipeline.lake.delta_log import FILES_KEY, DeltaLog, Metadata, file_entry, files_digest, metadata_of
-from pipeline.lake.delta_tables import arrow_actions, open_table
+from pipeline.lake.delta_tables import arrow_actions, newest_version, open_table
 from pipeline.lake.parquet_writer import Part
 from pipeline.storage.digests import recorded_digest
 
@@ -76,18 +76,15 @@ class Snapshot:
         return {name: version for name, version in found.items() if version != MISSING}
 
     def version(self, table: str) -> int:
-        """Return the version of a table; `MISSING` where it does not exist.
+        """Return the version of a table; `MISSING` where it does not exist. The table is not opened.
 
         Raises:
-            NewerLakeError: the table was made by a newer imagelake.
-            LakeError: the table is damaged, or its version is gone.
+            LakeError: its log cannot be listed.
             StorageError: the bucket does not answer.
         """
         if table not in self._versions:
-            opened = open_table(self.place, table)
-            version = MISSING if opened is None else opened.version()
-            self._versions[table] = version
-            self._cache["table", table, version] = opened
+            newest = newest_version(self.place, table)
+            self._versions[table] = MISSING if newest is None else newest
         return self._versions[table]
 
     def open(self, table: str) -> DeltaTable | None:

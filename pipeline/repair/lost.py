@@ -133,11 +133,11 @@ def delete_unreadable_releases(lake: Transaction, lost: Collection[str]) -> list
 def _find_shortened(place: str, lost: Collection[str]) -> list[str]:
     """Find tables whose newest commits are missing: a release names them, or the shards table was committed after."""
     named = _newest_named_versions(place, lost)
-    newest = {table: DeltaLog(place, table).versions()[-1] for table in schemas.TABLES if table not in lost}
+    snapshot = Snapshot(place)
+    newest = {table: version for table, version in snapshot.versions.items() if table not in lost}
     shortened = [table for table, version in newest.items() if version < named.get(table, -1)]
     if "shards" in (*lost, *shortened):
         return shortened
-    snapshot = Snapshot(place)
     behind = [table for table in COMMITTED_BEFORE_SHARDS if table in newest and is_behind_shards(snapshot, table)]
     return [*shortened, *(table for table in behind if table not in shortened)]
 

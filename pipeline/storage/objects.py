@@ -263,7 +263,7 @@ def list_files(place: str, *, deep: bool = True) -> Iterator[str]:
 
     Args:
         place: a folder, or a prefix of a bucket.
-        deep: also those in folders below it; a folder on disk is always listed with all its folders.
+        deep: also those in folders below it.
 
     Yields:
         The part of each name behind the place, in order.
@@ -272,6 +272,10 @@ def list_files(place: str, *, deep: bool = True) -> Iterator[str]:
         StorageError: the bucket does not answer, or refuses.
     """
     if not is_bucket(place):
+        if not deep:
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as entries:
+                yield from sorted(entry.name for entry in entries if entry.is_file())
+            return
         found = (file.relative_to(place).as_posix() for file in Path(place).rglob("*") if file.is_file())
         yield from sorted(found)
         return

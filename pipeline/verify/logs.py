@@ -26,7 +26,6 @@ from pipeline.lake.delta_log import (
     files_digest,
     read_actions,
 )
-from pipeline.lake.delta_tables import open_table
 from pipeline.lake.releases import LOGS
 from pipeline.lake.rewrite import required_tables
 from pipeline.lake.snapshot import Snapshot
@@ -113,11 +112,12 @@ def inspect_log(log: DeltaLog, digests: Mapping[int, str]) -> LogDamage:
     """
     try:
         with damage_errors():
-            files = list(storage.list_files(log.folder))
+            files = list(storage.list_files(log.folder, deep=False))
+            missing = log.missing_versions()
     except DamagedError as error:
-        return LogDamage(log, table=str(error))
+        return LogDamage(log, table=_table_damage(log) or str(error))
     damage = LogDamage(log, files=len(files), digests=dict(digests))
-    damage.commits.update(dict.fromkeys(log.missing_versions(), "is missing"))
+    damage.commits.update(dict.fromkeys(missing, "is missing"))
     states, checkpoints = _check_commits(damage)
     for name in files:
         if found := _CHECKPOINT.fullmatch(name):
@@ -293,12 +293,13 @@ def _required_tables(place: str) -> Collection[str]:
 
 def _table_damage(log: DeltaLog) -> str:
     try:
-        opened = open_table(log.place, log.table)
+        snapshot = Snapshot(log.place)
+        opened = snapshot.open(log.table)
         if opened is None:
             if log.versions():
                 return "has commits, but no table can be opened"
             return "the table is missing" if log.table in _required_tables(log.place) else ""
-        Snapshot(log.place).files(log.table)
+        snapshot.files(log.table)
     except LakeError as error:
         text = str(error).partition(" Run:")[0].partition(" List the damage")[0]
         return text.removeprefix(f"{log.place}/{log.table}: ").rstrip(".")

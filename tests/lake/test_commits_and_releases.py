@@ -138,7 +138,7 @@ def test_a_damaged_table_names_verify(root: str) -> None:
     for log in Path(root, "clusters", "_delta_log").glob("*.json"):
         log.write_text("{ not json")
     with pytest.raises(LakeError, match="imagelake verify"):
-        versions(root)
+        Snapshot(root).open("clusters")
 
 
 def test_vacuum_keeps_what_a_release_needs_and_commits_nothing(root: str) -> None:
