@@ -82,8 +82,13 @@ def first_rows(train: Role) -> tuple[Scaled, Labels]:
     return scaled(train.pictures[rows]), train.labels[rows]
 
 
-def check_predictions(lake: Lake, folder: Path, model: str, predicted: Labels) -> None:
-    """Compare the table of predictions and both CSV files, row by row in the order of test.csv."""
+def check_predictions(
+    lake: Lake, folder: Path, model: str, predicted: Labels, probabilities: NDArray[np.floating] | None = None
+) -> None:
+    """Compare the table of predictions and both CSV files, row by row in the order of test.csv.
+
+    Probabilities are of float32 sums, so they are compared to 5 digits.
+    """
     (run_id,) = run_of(lake, model).rows["run_id"].unique()
     rows = (
         lake.scan("predictions")
@@ -96,6 +101,11 @@ def check_predictions(lake: Lake, folder: Path, model: str, predicted: Labels) -
     assert rows["path"].to_list() == [str(number) for number in range(UNLABELLED)]
     assert rows["predicted"].to_list() == expected
     assert rows["role"].unique().to_list() == ["test"]
+    if probabilities is None:
+        assert rows["probability"].null_count() == UNLABELLED
+    else:
+        assert rows["probability"].to_list() == pytest.approx(probabilities.max(axis=1), rel=1e-5)
+        np.testing.assert_allclose(rows["class_scores"].to_list(), probabilities, rtol=1e-4, atol=1e-7)
     for kaggle, header, first in (
         (False, ["path", "predicted", "probability", "run"], 0),
         (True, ["ImageId", "Label"], 1),
@@ -149,7 +159,7 @@ def test_logistic_regression_scores_and_predicts_as_scikit_learn(
     asked = scaled(held_out.pictures)
     check_parts(run, held_out, model.predict(asked), model.predict_proba(asked), role="test", train_size=SIZE)
     check_misses(run, held_out, model.predict(asked))
-    check_predictions(lake, folder, "logistic", model.predict(unlabelled))
+    check_predictions(lake, folder, "logistic", model.predict(unlabelled), model.predict_proba(unlabelled))
 
 
 def test_the_random_search_of_svc_finds_predicts_and_submits_as_scikit_learn(
@@ -261,5 +271,6 @@ def test_the_stored_weights_score_and_submit_what_the_lake_says(  # noqa: PLR091
     found = network.probabilities(scaled(held_out.pictures))
     check_parts(run, held_out, found.argmax(axis=1), found, role="test", train_size=SIZE)
     check_misses(run, held_out, found.argmax(axis=1))
-    check_predictions(lake, folder, model, network.probabilities(unlabelled).argmax(axis=1))
+    found_unlabelled = network.probabilities(unlabelled)
+    check_predictions(lake, folder, model, found_unlabelled.argmax(axis=1), found_unlabelled)
     assert log_loss(held_out.labels, found) < np.log(10)
