@@ -103,17 +103,17 @@ def _joined(parts: list[Dataset], chance: np.random.RandomState) -> Dataset:
     return Dataset(pictures[order], labels[order])
 
 
-def seen_by_md5(pictures: Pictures, *others: Pictures) -> NDArray[np.bool_]:
+def seen_by_md5(pictures: NDArray[Any], *others: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which pictures occur, byte for byte, in the others."""
     known = {_md5(picture) for other in others for picture in other}
     return np.array([_md5(picture) in known for picture in pictures])
 
 
-def _md5(picture: Pictures) -> bytes:
+def _md5(picture: NDArray[Any]) -> bytes:
     return hashlib.md5(picture.tobytes(), usedforsecurity=False).digest()
 
 
-def seen_by_ratio(pictures: Pictures, *others: Pictures) -> NDArray[np.bool_]:
+def seen_by_ratio(pictures: NDArray[np.floating], *others: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return which pictures have inner(X, Y) / inner(|X|, |Y|) >= 1 with one of the others, block by block."""
     flagged = np.zeros(len(pictures), dtype=bool)
     for other in others:
