@@ -3,7 +3,8 @@
 The recipe is TOML with comments. Both commands parse this text, so they make equal tables. Every path is a source; its
 dataset is named after the path. The rule is `exact`. The split `main` has the roles of the sources; an image in several
 roles stays in test, else in valid, so that published test sets stay complete. If the only role is train, it is divided
-80:10:10 into train, valid and test, with equal images in the same role.
+80:10:10 into train, valid and test, with equal images in the same role. A path may name its split, as in
+train=a.zip. A share of train can become the role valid.
 """
 
 import json
@@ -23,7 +24,7 @@ from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot
 from pipeline.maintenance import last_recipe
 from pipeline.os_errors import advice_for
-from pipeline.places import absolute
+from pipeline.places import absolute, named_split
 from pipeline.progress import plain
 from pipeline.recipe import RECIPE_FILE, ROLES, Recipe, SourcePart, SplitPart, parse_recipe
 from pipeline.recipe.naming import dataset_name
@@ -59,18 +60,19 @@ class Inferred:
     notes: tuple[str, ...] = ()
 
 
-def infer_text(paths: Sequence[str], root: str, target: str, base: Path) -> str:
+def infer_text(paths: Sequence[str], root: str, target: str, base: Path, valid: float | None = None) -> str:
     """Write the recipe of some paths as TOML with comments.
 
     Args:
-        paths: files, folders, patterns or addresses.
+        paths: files, folders, patterns or addresses, or SPLIT=PATH.
         root: the value of `root` in `[lake]`.
         target: the argument of `imagelake build` in the first comment.
         base: the folder of the recipe file.
+        valid: share of train that becomes the role valid; None for a role only where a source has this split.
 
     Raises:
         SourceError: a path does not exist or has no known format.
-        RecipeError: a path is not UTF-8.
+        RecipeError: a path is not UTF-8, or there is a valid split, or no train or test, to take a share for.
     """
     entries, found = _entries(paths, root, base)
     if not entries:
@@ -88,27 +90,28 @@ def infer_text(paths: Sequence[str], root: str, target: str, base: Path) -> str:
         'rules = ["exact"]             # more: "hamming:4", "cosine:0.95", "photo:0.4" (docs: rules)',
         "",
     ]
-    split = default_split(found)
+    split = default_split(found) if valid is None else _split_with_valid(found, valid)
     if split:
         lines += ["[[split]]", *(f"{key} = {_toml(value)}" for key, value in split.items()), *_SPLIT_HINTS, ""]
     return "\n".join(lines)
 
 
-def infer(paths: Sequence[str], root: str, *, replace: bool = True) -> Inferred:
+def infer(paths: Sequence[str], root: str, *, replace: bool = True, valid: float | None = None) -> Inferred:
     """Infer the recipe of a lake from paths. If the lake exists, the paths are added to its recipe.
 
     A new source replaces a source of the lake with the same dataset and splits.
 
     Args:
-        paths: files, folders, patterns or addresses.
+        paths: as in `infer_text`.
         root: the lake's place.
         replace: whether a source of the lake may be replaced; otherwise that is an error.
+        valid: as in `infer_text`. An existing lake must have it already.
 
     Raises:
         LakeError: the place contains other files than those of a lake.
         SourceError: a path does not exist or has no known format.
         RecipeError: a source would be replaced and `replace` is false; the splits of a new source overlap with those of
-            another one; or the lake's recipe is not valid.
+            another one; the lake has a path as another split, or another share as valid; or a recipe is not valid.
     """
     place = storage.normalized(root)
     known = stored_recipe(Snapshot(place))
@@ -116,10 +119,11 @@ def infer(paths: Sequence[str], root: str, *, replace: bool = True) -> Inferred:
         _check_place(place)
         bucket = storage.is_bucket(place)
         base = Path.cwd() if bucket else Path(place).absolute()
-        text = infer_text(paths, place if bucket else ".", root, base)
+        text = infer_text(paths, place if bucket else ".", root, base, valid)
         file = None if bucket else base / RECIPE_FILE
         return Inferred(parse_recipe(tomllib.loads(text), base=base, file=file), text)
     merged = _merged(paths, place, known)
+    _check_valid(valid, merged.recipe, root)
     lost = [note for note in merged.notes if _IS_REPLACED in note]
     if lost and not replace:
         raise RecipeError(
@@ -169,6 +173,37 @@ def default_split(found: Iterable[Source]) -> dict[str, Any]:
     return {"name": "main", "seed": 0, "keep": ["test", "valid", "train"], "sanitize": ["exact"], **parts}
 
 
+def _split_with_valid(found: Iterable[Source], share: float) -> dict[str, Any]:
+    """Return the split `main` with a share of train as the role valid.
+
+    Raises:
+        RecipeError: there is a valid split, or no train or no test.
+    """
+    made = default_split(found)
+    if [role for role in ROLES if role in made] != ["train", "test"]:
+        has = ", ".join(sorted({source.split for source in found if not source.is_remainder}))
+        raise RecipeError(
+            f"--valid {share:g}: it takes valid from train, where there are train and test and no valid; the sources "
+            f"have {has}. Leave it out, or name the splits: train=PATH test=PATH."
+        )
+    roles = {"train": made.pop("train"), "valid": {"from": "train", "share": share}, "test": made.pop("test")}
+    return {**made, **roles}
+
+
+def _check_valid(valid: float | None, recipe: Recipe, root: str) -> None:
+    """Check that the split `main` of an existing lake has this share as valid.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    shares = {part.valid.share for part in recipe.split if part.name == "main" and part.valid}
+    if valid is not None and shares != {valid}:
+        raise RecipeError(
+            f"--valid {valid:g} is for a new lake, and {root} has other splits. Edit its recipe, then run: "
+            f"imagelake build {root}"
+        )
+
+
 def stored_recipe(snapshot: Snapshot) -> Recipe | None:
     """Read the recipe of a lake's newest release: from its file if that exists, else from the commit of the release.
 
@@ -208,7 +243,18 @@ def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
     values = _values(known)
     old: list[dict[str, Any]] = values["source"]
     existing = {identity(part["uri"]) for part in old}
-    new = [path for path in paths if identity(absolute(path)) not in existing]
+    new = []
+    for argument in paths:
+        split, path = named_split(argument)
+        if identity(absolute(path)) not in existing:
+            new.append(argument)
+        elif split and (identity(absolute(path)), split) not in {
+            (identity(one["uri"]), one.get("split")) for one in old
+        }:
+            raise RecipeError(
+                f"{path} is in {place} already, and not as split {split}. Edit `split` in the recipe of the lake, then "
+                f"run: imagelake build {place}"
+            )
     entries, _ = _entries(new, known.root, known.base)
     if not entries:
         return Inferred(known, None)
@@ -272,11 +318,12 @@ def _entries(
     """Return, for each path, its `[[source]]`, comments and resolved sources; and all resolved sources."""
     entries: list[tuple[dict[str, Any], list[str], list[Source]]] = []
     seen: set[tuple[str, str]] = set()
-    uris = [absolute(path) for path in paths]
-    for uri in dict.fromkeys(uri for uri in uris if "://" in uri or not is_labels_file(Path(uri))):
+    named = [(absolute(path), split) for split, path in map(named_split, paths)]
+    for uri, split in dict.fromkeys(one for one in named if "://" in one[0] or not is_labels_file(Path(one[0]))):
         if uri.encode("utf-8", "replace").decode() != uri:
             raise RecipeError(f"{readable_name(uri)}: the path is not UTF-8. Rename it.")
-        recipe = parse_recipe({"lake": {"root": root}, "source": [{"uri": uri}]}, base=base)
+        chosen = {"split": split} if split else {}
+        recipe = parse_recipe({"lake": {"root": root}, "source": [{"uri": uri, **chosen}]}, base=base)
         found = sources.resolve(recipe)
         if not found:
             raise sources.lacking_error(recipe.source[0])
@@ -288,7 +335,9 @@ def _entries(
         entry: dict[str, Any] = {"uri": uri, "dataset": name}
         comments: list[str] = []
         is_one_file = not (Path(uri).is_dir() or found[0].group)
-        if is_one_file and len(found) == 1 and not found[0].folders:
+        if split:
+            entry["split"] = split
+        elif is_one_file and len(found) == 1 and not found[0].folders:
             entry["split"] = found[0].split
         elif is_one_file and any(source.folders for source in found):
             entry["splits"] = {source.split: list(source.folders) or [EVERYTHING_ELSE] for source in found}

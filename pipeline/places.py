@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import LakeError
-from pipeline.recipe.naming import dataset_name
+from pipeline.recipe.naming import SPLITS, dataset_name
 from pipeline.sources.containers import is_lake
+
+_NAMED_SPLITS = frozenset(SPLITS.values())
 
 
 def is_recipe(path: str) -> bool:
@@ -28,9 +30,22 @@ def is_lake_place(path: str) -> bool:
     return is_lake(path)
 
 
+def named_split(path: str) -> tuple[str | None, str]:
+    """Divide SPLIT=PATH, where SPLIT is train, valid or test. A file of exactly this name is a PATH.
+
+    Returns:
+        The split, None if the argument names none; the path.
+    """
+    split, equals, rest = path.partition("=")
+    if not equals or split not in _NAMED_SPLITS or os.path.lexists(path):
+        return None, path
+    return split, rest
+
+
 def default_lake(paths: Sequence[str]) -> str:
     """Return the default lake of some paths: NAME-lake in the current folder."""
-    return f"{dataset_name(absolute(paths[0]))}-lake"
+    _, first = named_split(paths[0])
+    return f"{dataset_name(absolute(first))}-lake"
 
 
 def absolute(path: str) -> str:

@@ -32,9 +32,26 @@ class _Request(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def _share(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    # click's FloatRange takes NaN.
+    if value is not None and not 0 < value < 1:
+        raise click.BadParameter(f"{value:g} is not between 0 and 1.")
+    return value
+
+
+_valid_option = click.option(
+    "--valid",
+    metavar="SHARE",
+    type=float,
+    callback=_share,
+    help="Share of train that becomes the role valid, such as 0.1, where the sources have train and test only.",
+)
+
+
 @click.command("build")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--into", metavar="LAKE", help="Lake to build or add to; NAME-lake in the current folder by default.")
+@_valid_option
 @click.option(
     "--engine",
     type=click.Choice(ENGINE_NAMES),
@@ -54,6 +71,7 @@ def build_command(  # noqa: PLR0913 - one per option
     workers: int | None,
     ray_address: str | None,
     *,
+    valid: float | None,
     prune: bool,
     repair: bool,
     json_: bool,
@@ -62,7 +80,10 @@ def build_command(  # noqa: PLR0913 - one per option
 
     A PATH that ends in .toml is a recipe. A PATH that is a lake is built again by its own recipe. Any other PATH is a
     source: a folder of images, an archive, a table, a pattern such as 'shards/train-*.tar', or a URL. Its format,
-    dataset, splits and image mode are detected. The inferred recipe is printed and stored in the lake.
+    dataset, splits and image mode are detected. The inferred recipe is printed and stored in the lake. SPLIT=PATH says
+    which split a source is: train, valid or test.
+
+    imagelake build train=notMNIST_large.tar.gz test=notMNIST_small.tar.gz --valid 0.05 --into letters
 
     With --repair, damaged shards are read from their sources again, and tables made from their images are made again.
     If a source is missing, the files that stay damaged are listed and the exit code is 1. Older releases that use a
@@ -74,7 +95,7 @@ def build_command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--repair and --prune cannot be combined: repair first, then prune.")
     if not all(paths) or into == "":
         raise click.UsageError("a PATH or the value of --into is empty. Use . for the current folder.")
-    recipe = _named_recipe(paths, into)
+    recipe = _named_recipe(paths, into, valid)
     # A new lake always needs workers, an existing one often does not.
     root = recipe.root if recipe else _lake_root(paths, into)
     if engine == ENGINE_NAMES[0] and not Path(root).exists():
@@ -84,7 +105,7 @@ def build_command(  # noqa: PLR0913 - one per option
     from pipeline.cli.show import show_json  # noqa: PLC0415
     from pipeline.engines.ray import RayEngine  # noqa: PLC0415
 
-    request = _Request(recipe) if recipe else _inferred(paths, into)
+    request = _Request(recipe) if recipe else _inferred(paths, into, valid)
     if not json_:
         _print_recipe(request)
     runner = RayEngine(workers, ray_address) if ray_address else ENGINES[engine](workers)
@@ -144,7 +165,7 @@ def show_built(built: "Built") -> None:
     )
 
 
-def _named_recipe(paths: tuple[str, ...], into: str | None) -> Recipe | None:
+def _named_recipe(paths: tuple[str, ...], into: str | None, valid: float | None) -> Recipe | None:
     """Read the recipe if the arguments name a recipe or a lake; return None if they name sources."""
     from pipeline.places import is_lake_place, is_recipe  # noqa: PLC0415 - slow to import
 
@@ -159,6 +180,10 @@ def _named_recipe(paths: tuple[str, ...], into: str | None) -> Recipe | None:
     if into:
         kind = "a recipe, which names its lake in [lake] root" if recipes else "a lake already"
         raise click.UsageError(f"--into is for sources; {first} is {kind}.")
+    if valid is not None:
+        raise click.UsageError(
+            '--valid is for sources; the recipe has the splits. There, write: valid = { from = "train", share = 0.1 }'
+        )
     if recipes:
         return read_recipe(first)
     from pipeline.maintenance import last_recipe  # noqa: PLC0415 - slow to import
@@ -172,10 +197,10 @@ def _lake_root(paths: tuple[str, ...], into: str | None) -> str:
     return into or default_lake(paths)
 
 
-def _inferred(paths: tuple[str, ...], into: str | None) -> _Request:
+def _inferred(paths: tuple[str, ...], into: str | None, valid: float | None) -> _Request:
     from pipeline.infer import infer  # noqa: PLC0415 - slow to import
 
-    inferred = infer(paths, _lake_root(paths, into), replace=into is not None)
+    inferred = infer(paths, _lake_root(paths, into), replace=into is not None, valid=valid)
     return _Request(inferred.recipe, inferred.text, inferred.replaced, inferred.notes)
 
 
@@ -215,11 +240,13 @@ def _write_inferred(request: _Request) -> tuple[str, str]:
     show_default=True,
     help="File to write.",
 )
+@_valid_option
 @as_json
-def init_command(paths: tuple[str, ...], file: Path, *, json_: bool) -> None:
+def init_command(paths: tuple[str, ...], file: Path, valid: float | None, *, json_: bool) -> None:
     """Write the recipe that `imagelake build PATH...` would use, with comments, for you to edit.
 
-    A PATH is a folder, an archive, a table, a pattern or a URL. Build the recipe with: imagelake build recipe.toml
+    A PATH is a folder, an archive, a table, a pattern or a URL, or SPLIT=PATH. Build the recipe with: imagelake build
+    recipe.toml
     """
     from pipeline.cli.show import show_json  # noqa: PLC0415 - slow to import, as below
     from pipeline.infer import infer_text  # noqa: PLC0415
@@ -229,7 +256,7 @@ def init_command(paths: tuple[str, ...], file: Path, *, json_: bool) -> None:
         raise click.UsageError("a PATH is empty. Use . for the current folder.")
     if file.exists():
         raise RecipeError(f"{file} exists already and was not changed. Choose another file with -o.")
-    text = infer_text(paths, default_lake(paths), str(file), file.resolve().parent)
+    text = infer_text(paths, default_lake(paths), str(file), file.resolve().parent, valid)
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -10,7 +10,7 @@ from click.testing import Result
 from commands import Run
 from making import as_folder, as_tar, as_zip, encoded, pictures
 
-from pipeline.errors import LakeError, RecipeError
+from pipeline.errors import LakeError, RecipeError, SourceError
 from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 
@@ -137,6 +137,55 @@ def test_a_path_that_the_lake_has_is_left_as_its_recipe_has_it(tmp_path: Path, r
     ]
     assert [(part.name, part.seed) for part in kept.split] == [("own", 7)]
     assert counts("mine-lake") == {"digits/train": 2, "more/train": 1}
+
+
+def test_a_path_may_name_its_split_and_a_share_of_train_becomes_valid(tmp_path: Path, run: Run) -> None:
+    as_tar(tmp_path / "large.tar.gz", CLASSES)
+    as_tar(tmp_path / "small.tar.gz", {f"A/{i}.png": IMAGES[i] for i in range(15, 30)})
+    words = ("build", "train=large.tar.gz", "test=small.tar.gz", "--valid", 0.25, "--into", "lake", "--workers", 1)
+    good(run(*words))
+    assert counts("lake") == {"large/train": 20, "small/test": 15}
+    drawn = roles("lake")
+    assert drawn["test"] == 15
+    assert drawn["train"] + drawn["valid"] == 20
+    assert 0 < drawn["valid"] < 10
+    # Five pictures are in both archives; test keeps its own.
+    dropped = Lake("lake").scan("splits").filter(~pl.col("kept")).collect()
+    assert len(dropped) == 5
+    assert "test" not in dropped["role"]
+    assert "nothing to do" in good(run(*words)).output
+    good(run("init", *words[1:5]))
+    made = read_recipe(tmp_path / "recipe.toml")
+    kept = read_recipe(tmp_path / "lake" / "recipe.toml")
+    assert (made.root, made.source, made.split) == (str(tmp_path / "large-lake"), kept.source, kept.split)
+
+
+def test_a_named_split_that_the_lake_does_not_have_is_an_error(tmp_path: Path, run: Run) -> None:
+    as_tar(tmp_path / "a.tar", CLASSES)
+    as_tar(tmp_path / "b.tar", {"A/x.png": IMAGES[30]})
+    good(run("build", "train=a.tar", "--workers", 1))
+    with pytest.raises(RecipeError, match=r"^a.tar is in .*a-lake already, and not as split test"):
+        run("build", "test=a.tar", "--into", "a-lake")
+    with pytest.raises(RecipeError, match=r"--valid 0.1 is for a new lake, and a-lake has other splits"):
+        run("build", "train=a.tar", "test=b.tar", "--valid", 0.1, "--into", "a-lake")
+    with pytest.raises(RecipeError, match=r"--valid 0.1: .* the sources have train\. Leave it out, or name"):
+        run("build", "train=a.tar", "--valid", 0.1, "--into", "other")
+    with pytest.raises(SourceError, match="dev=a.tar"):
+        run("build", "dev=a.tar")
+    (tmp_path / "r.toml").write_text('[[source]]\nuri = "a.tar"\n')
+    assert "--valid is for sources" in run("build", "r.toml", "--valid", 0.1).output
+    for share in (0, 1, "nan", "x"):
+        assert run("build", "train=a.tar", "test=b.tar", "--valid", share).exit_code == 2, share
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_file_named_like_an_argument_with_a_split_is_a_path(tmp_path: Path, run: Run) -> None:
+    as_tar(tmp_path / "test=a.tar", CLASSES)
+    good(run("build", "test=a.tar", "--into", "lake", "--workers", 1))
+    assert list(counts("lake")) == ["test-a/test"]
+    as_tar(tmp_path / "b.tar", CLASSES)
+    good(run("build", "test=*b.tar", "--into", "second", "--workers", 1))
+    assert list(counts("second")) == ["b/test"]
 
 
 def test_a_source_is_replaced_only_by_one_with_all_its_splits(tmp_path: Path, run: Run) -> None:
