@@ -54,8 +54,9 @@ check: $(READY) .venv/.torch  ## lint, types, import rule, tests
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv/docs/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/imagelake.pth"
 	@touch .venv/docs/.ready
 
-tutorial: $(READY)  ## run every command of docs/tutorial.md
+tutorial: .venv/docs/.ready  ## run every command of docs/tutorial/start.md, and docs/tutorial/notmnist.ipynb
 	$(BIN)/python docs/run_tutorial.py
+	.venv/docs/bin/python docs/run_notebook.py
 
 docs: .venv/docs/.ready  ## the documentation, into site/; a warning is an error
 	PYTHONPATH=. .venv/docs/bin/sphinx-build --jobs 2 --quiet --fail-on-warning --keep-going --fresh-env docs site

@@ -15,7 +15,7 @@ from sphinx.addnodes import desc_returns  # noqa: E402 - as above
 
 project = "imagelake"
 release = version = tomllib.loads((_HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["README.md"]
 # Docstrings have code in single backticks, as Markdown has.
 default_role = "code"
@@ -25,6 +25,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+# `make tutorial` runs the notebook.
+nb_execution_mode = "off"
 html_theme = "furo"
 html_title = "imagelake"
 html_show_copyright = False

@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"^```(\w+)?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 def main() -> int:
     """Run the tutorial; the exit code."""
     sys.path.insert(0, str(PROJECT))
-    text = (PROJECT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    text = (PROJECT / "docs" / "tutorial" / "start.md").read_text(encoding="utf-8")
     folder = Path(tempfile.mkdtemp())
     try:
         printed = [line for kind, block in _BLOCK.findall(text) for line in _do(kind, block, folder)]
@@ -26,9 +26,9 @@ def main() -> int:
         shutil.rmtree(folder)
     missing = [line for line in _shown(_BLOCK.sub("", text)) if line not in printed]
     if missing:
-        raise SystemExit("docs/tutorial.md shows lines that its commands did not print:\n" + "\n".join(missing))
+        raise SystemExit("docs/tutorial/start.md shows lines that its commands did not print:\n" + "\n".join(missing))
     sys.stdout.write(
-        f"the commands of docs/tutorial.md ran and printed its {len(_shown(_BLOCK.sub('', text)))} lines\n"
+        f"the commands of docs/tutorial/start.md ran and printed its {len(_shown(_BLOCK.sub('', text)))} lines\n"
     )
     return 0
 
@@ -43,7 +43,7 @@ def _do(kind: str, block: str, folder: Path) -> list[str]:
         program, *words = shlex.split(line)
         code, out = {"imagelake": _imagelake, "python": _python}[program](words, folder)
         if code:
-            raise SystemExit(f"docs/tutorial.md: {line}\nexited with {code}:\n{out}")
+            raise SystemExit(f"docs/tutorial/start.md: {line}\nexited with {code}:\n{out}")
         printed += _plain(out, folder)
     return printed
 

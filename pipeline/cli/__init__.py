@@ -5,6 +5,7 @@ to stderr. Modules share `options` (arguments), `terminal` (lines) and `show` (t
 """
 
 import logging
+import os
 import sys
 from importlib import import_module
 
@@ -85,6 +86,8 @@ def main() -> None:
     """
     # It warns in two lines if its folder of settings cannot be written to, which changes nothing here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # Jupyter names a backend here that the environment of this command may not have. The charts need none.
+    os.environ["MPLBACKEND"] = "agg"
     open_streams()
     code = _run()
     if (error := incomplete_output()) is not None:

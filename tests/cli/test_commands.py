@@ -1,6 +1,7 @@
 """Every command, run as a person runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_errors_are_one_line_on_stderr_and_bugs_keep_their_traceback(monkeypatch
     fail(KeyError("a bug"))
     with pytest.raises(KeyError):
         cli.main()
+
+
+def test_a_backend_of_jupyter_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jupyter names one that another environment may not have. matplotlib then fails when it is imported."""
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setattr("sys.argv", ["imagelake", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ["MPLBACKEND"] == "agg"
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])

@@ -1,6 +1,7 @@
 """The documentation has every command, option, recipe key, column and public name, and its links and commands work."""
 
 import importlib.util
+import json
 import re
 import shlex
 import typing
@@ -35,9 +36,24 @@ def load_generator() -> Any:
 
 
 GENERATED = {f"reference/{name}": make() for name, make in load_generator().PAGES.items()}
+
+
+def notebook_text(path: Path) -> str:
+    """Write a notebook as Markdown: its text, and its commands as blocks; code in Python is left out."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+        elif text.startswith("%%sh\n"):
+            parts.append(f"```sh\n{text.removeprefix('%%sh')}\n```")
+    return "\n\n".join(parts)
+
+
 # All that people read: pages of the documentation and the Markdown files beside the code.
 TEXTS = {
     **{path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))},
+    **{path.relative_to(DOCS).as_posix(): notebook_text(path) for path in sorted(DOCS.rglob("*.ipynb"))},
     **GENERATED,
     **{
         f"../{name}": (PROJECT / name).read_text(encoding="utf-8")
@@ -134,7 +150,7 @@ def test_a_missing_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_page_is_in_the_navigation_and_every_entry_exists() -> None:
-    pages = {name.removesuffix(".md") for name in TEXTS if not name.startswith("../")} - {"README"}
+    pages = {name.rpartition(".")[0] for name in TEXTS if not name.startswith("../")} - {"README"}
     listed = {"index"}
     for name, text in TEXTS.items():
         for block in re.findall(r"```\{toctree\}\n(.*?)```", text, flags=re.DOTALL):

@@ -1,0 +1,64 @@
+"""The three commands of docs/tutorial/index.md: from two archives to arrays that share no image."""
+
+import pickle
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Run
+from making import as_tar, encoded, pictures
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial" / "index.md"
+
+
+def three_commands() -> list[list[str]]:
+    """Read the commands of the page, without the word imagelake."""
+    (block,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    words = [shlex.split(line) for line in block.splitlines()]
+    assert [line[0] for line in words] == ["imagelake"] * 3
+    return [line[1:] for line in words]
+
+
+def test_two_archives_become_arrays_without_overlap(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [encoded(array) for array in pictures(600)]
+    letters = "ABCDEFGHIJ"
+    large = {f"notMNIST_large/{letters[i % 10]}/{i}.png": data for i, data in enumerate(images[:500])}
+    # Every hundredth image is in the large archive twice, and the small one has 40 images of the large one.
+    large |= {f"notMNIST_large/{letters[i % 10]}/again{i}.png": images[i] for i in range(0, 500, 100)}
+    small = {f"notMNIST_small/{letters[i % 10]}/{i}.png": data for i, data in enumerate(images[460:], 460)}
+    as_tar(tmp_path / "notMNIST_large.tar.gz", {**large, "notMNIST_large/A/bad.png": b"no image"})
+    as_tar(tmp_path / "notMNIST_small.tar.gz", small)
+    for words in three_commands():
+        result = run(*words)
+        assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "arrays" / "notMNIST.npz") as stored:
+        arrays = dict(stored)
+    roles = ("train", "valid", "test")
+    assert set(arrays) == {f"{role}_{kind}" for role in roles for kind in ("dataset", "labels")} | {"classes"}
+    sets = {role: {image.tobytes() for image in arrays[f"{role}_dataset"]} for role in roles}
+    assert all(sets.values())
+    assert not sets["train"] & sets["valid"]
+    assert not sets["train"] & sets["test"]
+    assert not sets["valid"] & sets["test"]
+    # Nothing else is lost: 460 pictures are in the large archive only.
+    assert len(sets["train"] | sets["valid"]) == 460
+    assert len(sets["test"]) == len(arrays["test_labels"]) == 140
+    for role in roles:
+        assert arrays[f"{role}_dataset"].shape == (len(arrays[f"{role}_labels"]), 28, 28)
+    with (tmp_path / "arrays" / "notMNIST.pickle").open("rb") as file:
+        pickled = pickle.load(file)  # noqa: S301 - written by the export
+    assert {name: array.tolist() for name, array in pickled.items() if name.endswith("labels")} == {
+        name: array.tolist() for name, array in arrays.items() if name.endswith("labels")
+    }
+    # Labels belong to their pictures.
+    label = {encoded_bytes(array): i % 10 for i, array in enumerate(pictures(600))}
+    for role in roles:
+        found = [label[encoded_bytes(array)] for array in np.rint(arrays[f"{role}_dataset"] * 255 + 127.5)]
+        assert found == arrays[f"{role}_labels"].tolist()
+
+
+def encoded_bytes(picture: np.ndarray) -> bytes:  # type: ignore[type-arg] # uint8 or float32
+    return picture.astype(np.uint8).tobytes()
