@@ -76,12 +76,14 @@ def _plain(notebook: Any, folder: str) -> Any:  # noqa: ANN401 - as above
             continue
         outputs: list[Any] = []
         for output in cell.outputs:
+            if output.output_type == "stream" and outputs and outputs[-1].get("name") == output.name:
+                outputs[-1].text += output.text
+            else:
+                outputs.append(output)
+        # Only now: the pieces may divide the name.
+        for output in outputs:
             if output.output_type == "stream":
                 output.text = output.text.replace(folder, "/data")
-                if outputs and outputs[-1].get("name") == output.name:
-                    outputs[-1].text += output.text
-                    continue
-            outputs.append(output)
         cell.outputs = outputs
     notebook.metadata.pop("widgets", None)
     notebook.metadata.language_info = {"name": "python"}
