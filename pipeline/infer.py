@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import sources, storage
-from pipeline.addresses import identity
+from pipeline.addresses import identity, redacted
 from pipeline.errors import LakeError, RecipeError, SourceError
 from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot
@@ -242,18 +242,17 @@ def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
     """
     values = _values(known)
     old: list[dict[str, Any]] = values["source"]
-    existing = {identity(part["uri"]) for part in old}
+    existing = {(identity(part["uri"]), part.get("split")) for part in old}
     new = []
     for argument in paths:
         split, path = named_split(argument)
-        if identity(absolute(path)) not in existing:
+        here = identity(absolute(path))
+        if here not in {uri for uri, _ in existing}:
             new.append(argument)
-        elif split and (identity(absolute(path)), split) not in {
-            (identity(one["uri"]), one.get("split")) for one in old
-        }:
+        elif split and (here, split) not in existing:
             raise RecipeError(
-                f"{path} is in {place} already, and not as split {split}. Edit `split` in the recipe of the lake, then "
-                f"run: imagelake build {place}"
+                f"{redacted(path)} is in {place} already, and not as split {split}. Edit `split` in the recipe of the "
+                f"lake, then run: imagelake build {place}"
             )
     entries, _ = _entries(new, known.root, known.base)
     if not entries:

@@ -36,8 +36,8 @@ def named_split(path: str) -> tuple[str | None, str]:
     Returns:
         The split, None if the argument names none; the path.
     """
-    split, equals, rest = path.partition("=")
-    if not equals or split not in _NAMED_SPLITS or os.path.lexists(path):
+    split, _, rest = path.partition("=")
+    if not rest or split not in _NAMED_SPLITS or os.path.lexists(path):
         return None, path
     return split, rest
 

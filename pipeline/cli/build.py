@@ -167,8 +167,11 @@ def show_built(built: "Built") -> None:
 
 def _named_recipe(paths: tuple[str, ...], into: str | None, valid: float | None) -> Recipe | None:
     """Read the recipe if the arguments name a recipe or a lake; return None if they name sources."""
-    from pipeline.places import is_lake_place, is_recipe  # noqa: PLC0415 - slow to import
+    from pipeline.places import is_lake_place, is_recipe, named_split  # noqa: PLC0415 - slow to import
 
+    for split, path in map(named_split, paths):
+        if split and (is_recipe(path) or is_lake_place(path)):
+            raise click.UsageError(f"{split}={path}: a recipe or lake has splits of its own. {split}= is for sources.")
     recipes = [path for path in paths if is_recipe(path)]
     lakes = [path for path in paths if path not in recipes and is_lake_place(path)]
     if not recipes and not lakes:

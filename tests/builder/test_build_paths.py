@@ -170,10 +170,13 @@ def test_a_named_split_that_the_lake_does_not_have_is_an_error(tmp_path: Path, r
         run("build", "train=a.tar", "test=b.tar", "--valid", 0.1, "--into", "a-lake")
     with pytest.raises(RecipeError, match=r"--valid 0.1: .* the sources have train\. Leave it out, or name"):
         run("build", "train=a.tar", "--valid", 0.1, "--into", "other")
-    with pytest.raises(SourceError, match="dev=a.tar"):
-        run("build", "dev=a.tar")
+    for unknown in ("dev=a.tar", "train=", "Train=a.tar"):
+        with pytest.raises(SourceError, match=unknown):
+            run("build", unknown)
     (tmp_path / "r.toml").write_text('[[source]]\nuri = "a.tar"\n')
     assert "--valid is for sources" in run("build", "r.toml", "--valid", 0.1).output
+    for whole in ("train=r.toml", "train=a-lake"):
+        assert "has splits of its own" in run("build", whole, "test=b.tar").output
     for share in (0, 1, "nan", "x"):
         assert run("build", "train=a.tar", "test=b.tar", "--valid", share).exit_code == 2, share
     assert not (tmp_path / "other").exists()

@@ -4,11 +4,13 @@ import pickle
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from commands import Run
 from making import as_tar, encoded, pictures
+from numpy.typing import NDArray
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial" / "index.md"
 
@@ -60,5 +62,5 @@ def test_two_archives_become_arrays_without_overlap(tmp_path: Path, run: Run, mo
         assert found == arrays[f"{role}_labels"].tolist()
 
 
-def encoded_bytes(picture: np.ndarray) -> bytes:  # type: ignore[type-arg] # uint8 or float32
+def encoded_bytes(picture: NDArray[Any]) -> bytes:
     return picture.astype(np.uint8).tobytes()
