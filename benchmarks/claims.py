@@ -126,8 +126,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             ),
             _MAXPOOL,
             ("c", "max_iter", "replacement", "10,000 rows scored"),
-            "The notebook draws other training rows; and the smaller train is, the more of the rows that a model is scored "
-            "on were in its training.",
+            "The notebook draws other training rows. If train is small, the model has learned from many of the rows that it is "
+            "scored on.",
             role="valid",
             on="rows of train",
         ),

@@ -187,7 +187,7 @@ def on_rows_of_train(lake: Lake, run: str, split: str, size: int) -> Ours:
     positions = positions[positions < len(labels)]
     names = pl.Series(lake.class_names(split), dtype=pl.String).gather(labels[positions])
     predicted = lake.predict(pixels[positions], run=run, train_size=size)["predicted"]
-    return Ours((predicted == names).sum() / len(positions), size, len(positions))
+    return Ours((predicted == names).to_numpy().mean(), size, len(positions))
 
 
 def compare(name: str, lake: Lake, data: Data, seconds: float | None = None) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@
 
 Plain scikit-learn, as a notebook uses it: raw pixels, alpha 0.0001, seed 42, three folds of the 60,000 training images.
 Until version 0.20 SGDClassifier made 5 passes unless told otherwise; later versions make 1,000 at most, and stop after
-five passes that do not lower the loss by 0.001. Both settings see the same orders: order is no part of their difference.
+five passes that do not lower the loss by 0.001. Both settings see the same orders.
 """
 
 import argparse

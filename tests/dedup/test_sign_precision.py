@@ -1,7 +1,8 @@
 """The rule sign and the dense ratio of the notMNIST notebooks, in exact arithmetic and in float32.
 
 The ratio is inner(X, Y) / inner(|X|, |Y|) with x = (p - 127.5) / 255. Both sums times 510 squared are sums of products
-of whole numbers, 2p - 255, so int64 has no rounding at all. `tests/builder/test_real_notmnist.py` compares real letters.
+of whole numbers, 2p - 255, so int64 has no rounding at all. `tests/builder/test_real_notmnist.py` compares real
+letters.
 """
 
 import numpy as np
