@@ -5,10 +5,10 @@
     .venv/bin/python benchmarks/published.py --only NAME --lake LAKE     # a lake that the recipe NAME built
     .venv/bin/python benchmarks/published.py --archives DIR              # the real notMNIST archives
 
-For each figure it prints the settings of both, a standard error of both, their difference in standard errors, and why
-they differ. A standard error is that of a share of n images, and of our measured spread over other samples or orders
-of the training images where `claims.py` has one; of a mean of folds, it is that of their spread. More than 3 standard
-errors are no luck.
+For each figure it prints the settings of both, their standard errors, and why they differ. VALUE ± ERROR of N: the
+error is the standard error of a share of N images, with our measured spread over other samples or orders of the
+training images where `claims.py` has one; of a mean of folds, it is that of their spread. "In errors" is the
+difference in standard errors of both; more than 3 is no luck.
 
 MNIST and the digits of the digit-recognizer competition are the real ones of `../shared/data`. Without --archives, the
 recipes of notMNIST run on real letters: 3,493 images of the large archive as train and valid (1,000), and the small
@@ -21,9 +21,11 @@ import json
 import math
 import statistics
 import sys
+import textwrap
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
@@ -281,28 +283,31 @@ def _apart(published: float | None, error: float | None, ours: float | None, own
     return {"difference": difference, "apart": None if difference is None or not both else difference / both}
 
 
-def text_of(row: dict[str, Any]) -> str:
-    """Lay out a claim for a terminal."""
-    lines = [
-        f"{row['model']}: {row['what']}",
-        f"    {'training rows':>20}{'published':>20}{'ours':>20}{'difference':>12}{'in standard errors':>20}",
-    ]
-    for one in row["figures"]:
-        apart = "-" if one["apart"] is None else f"{one['apart']:+.1f}"
-        difference = "-" if one["difference"] is None else f"{one['difference']:+.4f}"
-        published = _value(one["published"], one["published_error"])
-        ours = _value(one["ours"], one["our_error"])
-        lines.append(f"    {_rows(one):>20}{published:>20}{ours:>20}{difference:>12}{apart:>20}")
-    scored = {key: sorted({one[key] for one in row["figures"]} - {None}) for key in ("published_images", "our_images")}
-    for words, key, images in (("published", "published", "published_images"), ("ours", "ours", "our_images")):
-        settings = [f"{name} {_setting(value)}" for name, value in row["settings"][key].items()]
-        counted = (
-            f"; scored on {' or '.join(f'{count:,}' for count in scored[images])} images" if scored[images] else ""
-        )
-        lines.append(f"    {words + ':':12}{', '.join(settings)}{counted}")
-    if row["assumed"]:
-        lines.append(f"    {'assumed:':12}{', '.join(row['assumed'])}")
-    return "\n".join([*lines, f"    {'why:':12}{row['why']}", ""])
+def text_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out claims of one model, with the same settings and reason, for a terminal."""
+    lines = []
+    for row in rows:
+        columns = ("training rows", "published", "ours", "difference", "in errors")
+        lines += [f"{row['model']}: {row['what']}", _columns(columns)]
+        for one in row["figures"]:
+            apart = "-" if one["apart"] is None else f"{one['apart']:+.1f}"
+            difference = "-" if one["difference"] is None else f"{round(one['difference'], 4) + 0:+.4f}"
+            published = _value(one["published"], one["published_error"], one["published_images"])
+            ours = _value(one["ours"], one["our_error"], one["our_images"])
+            lines.append(_columns((_rows(one), published, ours, difference, apart)))
+    shared = rows[0]
+    for key, words in (("published", "published"), ("ours", "ours")):
+        settings = [f"{name} {_setting(value)}" for name, value in shared["settings"][key].items()]
+        lines.append(f"  {words + ':':12}{', '.join(settings)}")
+    if shared["assumed"]:
+        lines.append(f"  {'assumed:':12}{', '.join(shared['assumed'])}")
+    why = textwrap.fill(shared["why"], 110, initial_indent=f"  {'why:':12}", subsequent_indent=" " * 14)
+    return "\n".join([*lines, why, ""])
+
+
+def _columns(cells: Sequence[str]) -> str:
+    widths = (20, 28, 28, 12, 11)
+    return "  " + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _rows(one: dict[str, Any]) -> str:
@@ -311,10 +316,11 @@ def _rows(one: dict[str, Any]) -> str:
     return f"{one['at']} of {rows}" if one["at"] else rows
 
 
-def _value(value: float | None, error: float | None) -> str:
+def _value(value: float | None, error: float | None, images: int | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+    counted = "" if images is None else f" of {images:,}"
+    return f"{value:.4f}{counted}" if error is None else f"{value:.4f} ± {error:.4f}{counted}"
 
 
 def _setting(value: Any) -> str:
@@ -368,16 +374,19 @@ def main() -> None:
             sys.exit(f"published.py: {name}: {error}")
 
 
-def show(name: str, data: Data, rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
-    """Print comparisons as they come."""
-    for number, row in enumerate(rows):
-        if as_json:
+def show(name: str, data: Data, rows: Iterable[dict[str, Any]], *, as_json: bool) -> None:
+    """Print the comparisons of a recipe."""
+    if as_json:
+        for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
-        else:
-            took = "" if row["build_seconds"] is None else f", built in {row['build_seconds']:,.0f} s"
-            heading = f"{name} on {data.title}{took}"
-            sys.stdout.write(("" if number else f"{heading}\n{'=' * len(heading)}\n\n") + text_of(row) + "\n")
-        sys.stdout.flush()
+        return
+    listed = list(rows)
+    seconds = listed[0]["build_seconds"]
+    heading = f"{name} on {data.title}" + ("" if seconds is None else f", built in {seconds:,.0f} s")
+    sys.stdout.write(f"{heading}\n{'=' * len(heading)}\n\n")
+    for _, alike in groupby(listed, lambda row: (row["model"], row["settings"], row["assumed"], row["why"])):
+        sys.stdout.write(text_of(list(alike)) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
