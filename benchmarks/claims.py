@@ -128,8 +128,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             ),
             _MAXPOOL,
             ("c", "max_iter", "replacement", "10,000 rows scored"),
-            "The notebook draws other training rows. With a small train role, a model has learned from many of the rows "
-            "that it is scored on.",
+            "The notebook draws other training rows. If the train role is small, a model has learned from many of the "
+            "rows that it is scored on.",
             role="valid",
             on="rows of train",
         ),
