@@ -222,8 +222,15 @@ def compare(name: str, lake: Lake, data: Data, seconds: float | None = None) -> 
             "figures": [line for line in lines if line["published"] is not None or line["ours"] is not None],
             "settings": {"published": claim.settings, "ours": {key: settings.get(key) for key in claim.settings}},
             "assumed": list(claim.assumed),
-            "why": " ".join(filter(None, (claim.why, data.note))),
+            "why": " ".join(filter(None, (_other_settings(claim, settings), claim.why, data.note))),
         }
+
+
+def _other_settings(claim: Claim, ours: Values) -> str:
+    if not ours:
+        return "The lake has no such run."
+    other = [key for key, value in claim.settings.items() if ours.get(key) != value]
+    return f"Ours has another {', '.join(other)}." if other else ""
 
 
 def _matching(figure: Figure, ours: list[Ours]) -> Ours | None:

@@ -101,6 +101,7 @@ def test_figures_are_put_beside_those_of_a_lake(published: Any, lake: Lake) -> N
     error = math.hypot(fifty["published_error"], fifty["our_error"])
     assert fifty["apart"] == pytest.approx((fifty["ours"] - 0.567) / error)
     assert row["settings"]["ours"] == {"c": 1.0, "max_iter": 100, "replacement": True}
+    assert row["why"].startswith("The notebook draws")
     assert row["why"].endswith("They are toys.")
     # The reading of the notebook: positions of valid's kept rows, images of train.
     kept = lake.members("main", "valid", sanitized=False)["kept"].to_numpy()
@@ -128,6 +129,18 @@ def test_folds_are_compared_one_by_one_and_by_their_mean(published: Any, lake: L
     # The class of this lake is A, and not 5.
     assert precision["figures"][0]["ours"] is None
     assert never["figures"][0]["ours"] == pytest.approx(0.5)
+
+
+def test_other_settings_and_missing_runs_are_reasons(published: Any, lake: Lake) -> None:
+    data = published.Data("toys", published.mnist)
+    claim = published.CLAIMS["mnist_five_or_not"][0]
+    other = claim._replace(settings={**claim.settings, "max_iter": 1000})
+    published.CLAIMS["toys"] = (other, claim._replace(model="lenet"))
+    changed, missing = published.compare("toys", lake, data)
+    del published.CLAIMS["toys"]
+    assert changed["why"].startswith("Ours has another max_iter. The notebook")
+    assert missing["why"].startswith("The lake has no such run. ")
+    assert {line["ours"] for line in missing["figures"]} == {None}
 
 
 @pytest.mark.parametrize("name", ["notmnist_maxpool_within", "mnist_five_or_not", "digit_recognizer"])
