@@ -127,7 +127,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
                 for rows, value in _PUBLISHED_MAXPOOL
             ),
             _MAXPOOL,
-            ("c", "max_iter", "replacement", "10,000 rows scored"),
+            ("c", "max_iter", "replacement", "10,000 rows scored", "at the positions of valid's unique rows"),
             "The notebook draws other training rows. If the train role is small, a model has learned from many of the "
             "rows that it is scored on.",
             role="valid",

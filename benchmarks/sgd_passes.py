@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    if asked.orders < 2:  # a standard deviation needs two
+        parser.error("--orders must be 2 or more")
     rows = []
     for row in measure(asked.mnist, asked.orders):
         rows.append(row)

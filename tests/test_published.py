@@ -20,7 +20,7 @@ from pipeline.recipe import read_recipe
 
 PROJECT = Path(__file__).parents[1]
 # Settings of a notebook that are no keys of a recipe.
-WORDS = {"Adam", "leaky ReLU", "10,000 rows scored"}
+WORDS = {"Adam", "leaky ReLU", "10,000 rows scored", "at the positions of valid's unique rows"}
 
 
 @pytest.fixture
