@@ -114,7 +114,10 @@ def _md5(picture: NDArray[Any]) -> bytes:
 
 
 def seen_by_ratio(pictures: NDArray[np.floating], *others: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return which pictures have inner(X, Y) / inner(|X|, |Y|) >= 1 with one of the others, block by block."""
+    """Return which pictures have inner(X, Y) / inner(|X|, |Y|) >= 1 with one of the others, block by block.
+
+    In float32, as in the notebooks, it may flag a few more than the rule sign, see `pipeline.dedup.rules.sign`.
+    """
     flagged = np.zeros(len(pictures), dtype=bool)
     for other in others:
         y = other.reshape(len(other), -1)

@@ -36,10 +36,9 @@ def test_exact_is_equality(pixels: np.ndarray) -> None:
 
 @given(BATCHES)
 def test_sign_is_the_dense_formula(pixels: np.ndarray) -> None:
-    scaled = ((pixels.reshape(len(pixels), -1) - 127.5) / 255).astype(np.float64)
-    ratio = (scaled @ scaled.T) / (np.abs(scaled) @ np.abs(scaled).T)
-    # In exact arithmetic 1 or less; products of halves of 255ths round by far less than one pixel weighs.
-    assert np.array_equal(same("sign", pixels), ratio >= 1 - 1e-12)
+    # In whole numbers, without rounding; `test_sign_precision.py` has the formula in floating point.
+    scaled = 2 * pixels.reshape(len(pixels), -1).astype(np.int64) - 255
+    assert np.array_equal(same("sign", pixels), scaled @ scaled.T >= np.abs(scaled) @ np.abs(scaled).T)
 
 
 @given(BATCHES, st.integers(2, 4))
