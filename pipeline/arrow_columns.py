@@ -24,6 +24,11 @@ def to_strings(values: Sequence[str | None]) -> pa.StringArray:
     return pl.Series(values, dtype=pl.String).to_arrow().cast(pa.string())
 
 
+def to_bytes(values: Sequence[bytes | None]) -> pa.BinaryArray:
+    """Convert byte strings of any lengths to a column of the type binary; without pandas, as `to_numbers`."""
+    return pl.Series(values, dtype=pl.Binary).to_arrow().cast(pa.binary())
+
+
 def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Convert rows to a table of the schema; without pandas, as `to_numbers`."""
     return pl.DataFrame(rows, pl.Schema(schema)).to_arrow().cast(schema)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_columns import to_binary, to_numbers, to_strings, to_table
+from pipeline.arrow_columns import to_binary, to_bytes, to_numbers, to_strings, to_table
 from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.hashing import content_hashes, digest_of, file_digest, image_ids, pixel_digests, pixel_sums
@@ -223,7 +223,7 @@ def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decode
         to_numbers(np.full(count, channels, np.int16)),
         to_binary(pixels.reshape(count, -1)),
         to_binary(content_hashes(pixels)),
-        to_binary(np.frombuffer(b"".join(group.digests), np.uint8).reshape(count, -1)),
+        to_bytes(group.digests),
         *map(to_numbers, pixel_sums(pixels)),
         to_numbers(np.array(group.file_sizes, np.int64)),
     ]

@@ -35,7 +35,7 @@ PLACES = {
 
 Rows = Mapping[str, pl.DataFrame]
 # What ends otherwise than its neighbours is tried each time, the rest by `make stress`.
-RARE = ("in the second shard", *(f"before commit {n}" for n in (2, 3, 5, 6)))
+RARE = ("in the second shard", "before checking", "between clusters", *(f"before commit {n}" for n in (2, 3, 5, 6)))
 
 
 def kill(base: Path, place: str) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from pipeline.storage.digests import check_file, recorded_digest
 
 # The files that all readers below read.
 READ = {"images": ("split=train",), "splits": ("split_name=main",), "releases": ()}
+# Bits of one file of each table that a test of flipped bits flips one by one.
+ROUNDS = 2
 
 
 def read_arrays(root: str, _: Path) -> list[np.ndarray[Any, Any]]:
@@ -38,6 +40,11 @@ def read_export(root: str, out: Path) -> list[np.ndarray[Any, Any]]:
         return [values[name] for name in sorted(values.files)]
 
 
+def tables(*kept: str, others: Iterable[str] = schemas.TABLES) -> list[Any]:
+    """Tables; `make test` tries some of them, `make stress` the others too."""
+    return [*kept, *(pytest.param(name, marks=pytest.mark.stress) for name in others if name not in kept)]
+
+
 READERS: dict[str, Callable[[str, Path], list[np.ndarray[Any, Any]]]] = {
     "arrays": read_arrays,
     "feed": read_feed,
@@ -50,7 +57,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(case: Case, tmp_path: Path
     read, out = READERS[reader], tmp_path / "out"
     out.mkdir()
     whole, chance, errors = read(case.root, out), random.Random(reader), 0
-    for _ in range(8):
+    for _ in range(ROUNDS):
         for table in schemas.TABLES:
             file = case.file(table, *READ.get(table, ()))
             before = file.read_bytes()
@@ -63,10 +70,10 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(case: Case, tmp_path: Path
                 assert table not in READ
                 assert all(np.array_equal(left, right) for left, right in zip(whole, found, strict=True))
             file.write_bytes(before)
-    assert errors >= 8 * len(READ)
+    assert errors >= ROUNDS * len(READ)
 
 
-@pytest.mark.parametrize("name", schemas.TABLES)
+@pytest.mark.parametrize("name", tables("models", "releases"))
 def test_a_flipped_bit_in_any_table_is_named_and_repaired(case: Case, name: str) -> None:
     file, chance = case.file(name), random.Random(name)
     flip(file, chance.randrange(file.stat().st_size), chance.randrange(8))
@@ -130,7 +137,7 @@ def test_what_is_missing_is_an_error_in_every_read(case: Case, tmp_path: Path, n
         assert not isinstance(caught.value, NoReleaseError)
 
 
-@pytest.mark.parametrize("name", schemas.TABLES)
+@pytest.mark.parametrize("name", tables("images", "shards", "splits", "scores", "releases"))
 def test_a_missing_table_stops_builds_and_is_made_again(case: Case, name: str) -> None:
     shutil.rmtree(Path(case.root, name))
     assert any(name in str(fault) for fault in case.faults()) or name == "releases"
@@ -146,7 +153,9 @@ def test_a_missing_table_stops_builds_and_is_made_again(case: Case, name: str) -
             Lake(case.root, release)
 
 
-@pytest.mark.parametrize("name", ["images", "index", "rejects", "shards", "clusters", "splits", "scores"])
+@pytest.mark.parametrize(
+    "name", tables("images", "shards", "splits", others=["index", "rejects", "clusters", "scores"])
+)
 def test_a_table_whose_newest_commit_is_missing_is_made_again(case: Case, name: str) -> None:
     newest = max(Path(case.root, name, "_delta_log").glob("*.json"))
     newest.unlink()
@@ -157,7 +166,9 @@ def test_a_table_whose_newest_commit_is_missing_is_made_again(case: Case, name: 
     assert (case.faults(), case.differing()) == ([], [])
 
 
-@pytest.mark.parametrize("name", ["images", "splits", "scores"])
+@pytest.mark.parametrize(
+    "name", ["images", *(pytest.param(name, marks=pytest.mark.stress) for name in ("splits", "scores"))]
+)
 def test_a_log_that_cannot_be_read_does_not_block_other_repairs(case: Case, name: str) -> None:
     other = case.file("clusters")
     other.unlink()
