@@ -97,11 +97,12 @@ class DeltaLog:
         try:
             # Only this line is parsed: a commit of many files has as many others.
             lines = (line for line in content.splitlines() if line.startswith(b'{"commitInfo"'))
-            found: dict[str, Any] = next((json.loads(line)["commitInfo"] for line in lines), {})
+            found: dict[str, Any] = json.loads(next(lines))["commitInfo"]
             check_commit_info(found)
-        except ValueError as error:
+        except (ValueError, StopIteration) as error:
+            why = one_line(error, 300) or "it is empty or cut off"
             raise DamagedLakeError(
-                f"{self.file(version)}: cannot be read ({one_line(error, 300)}). Run: imagelake verify {self.place}"
+                f"{self.file(version)}: cannot be read ({why}). Run: imagelake verify {self.place}"
             ) from error
         return found
 

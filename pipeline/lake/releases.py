@@ -100,17 +100,22 @@ def require_releases(snapshot: Snapshot) -> None:
 
 
 def require_tables(snapshot: Snapshot) -> None:
-    """Check that the tables of the newest release exist, before a build commits to them.
+    """Check that the tables of the newest release have the versions that it names, before a build commits to them.
 
     Raises:
-        DamagedLakeError: one is missing.
+        DamagedLakeError: one is missing, or its newest commit.
     """
     if list_releases(snapshot).is_empty():
         require_releases(snapshot)
         return
-    for name in release_versions(snapshot)[1]:
+    for name, version in release_versions(snapshot)[1].items():
         if name in schemas.TABLES and snapshot.version(name) == MISSING:
             raise DamagedLakeError(_missing_message(f"{snapshot.place}/{name}"))
+        if name in schemas.TABLES and snapshot.version(name) < version:
+            raise DamagedLakeError(
+                f"{snapshot.place}/{name}: the newest commit of its log is missing: a release needs version {version}. "
+                "Run: imagelake build RECIPE --repair"
+            )
 
 
 def _missing_message(table: str) -> str:

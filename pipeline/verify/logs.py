@@ -284,9 +284,13 @@ def _check_pointer(log: DeltaLog, pointer: Mapping[str, Any]) -> None:
 
 
 def _required_tables(place: str) -> Collection[str]:
-    """Return the tables that must exist; all if the log of releases cannot be read."""
+    """Return the tables that must exist; all if the log of releases cannot be read.
+
+    The first commit of a lake creates the table of releases, so it must exist where another table does.
+    """
     try:
-        return required_tables(Snapshot(place))
+        snapshot = Snapshot(place)
+        return {*required_tables(snapshot), *(["releases"] if snapshot.versions else [])}
     except LakeError:
         return schemas.TABLES
 
