@@ -235,6 +235,12 @@ def recipe_text(values: Mapping[str, Any], root: str, target: str) -> str:
     return "\n".join(lines)
 
 
+def _splits_of(recipe: Recipe, uri: str) -> set[str]:
+    """Return the splits that a source of a recipe has, given by the identity of its uri."""
+    found = sources.resolve(recipe)
+    return {source.split for source in found if uri in (identity(source.uri), identity(source.group))}
+
+
 def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
     """Add paths to the recipe of a lake.
 
@@ -249,7 +255,7 @@ def _merged(paths: Sequence[str], place: str, known: Recipe) -> Inferred:
         here = identity(absolute(path))
         if here not in {uri for uri, _ in existing}:
             new.append(argument)
-        elif split and (here, split) not in existing:
+        elif split and (here, split) not in existing and _splits_of(known, here) != {split}:
             raise RecipeError(
                 f"{redacted(path)} is in {place} already, and not as split {split}. Edit `split` in the recipe of the "
                 f"lake, then run: imagelake build {place}"

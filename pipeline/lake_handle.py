@@ -238,6 +238,7 @@ class Lake:
             none; class_scores, the score of every class in the order of `model(...).names`.
 
         Raises:
+            TypeError: `pixels` is no array.
             BaselineError: as in `model`, or the images have another shape.
         """
         from pipeline.baselines.stored import predict_classes  # noqa: PLC0415 - slow, and rarely used
@@ -245,6 +246,11 @@ class Lake:
         loaded = self.model(run, train_size)
         height, width, channels = loaded.shape
         wanted = (height, width) if channels == 1 else loaded.shape
+        if not isinstance(pixels, np.ndarray):
+            raise TypeError(
+                f"pixels must be an array (numpy.ndarray), not {type(pixels).__name__}. To predict files, run: "
+                f"imagelake predict {self.root} FILE..."
+            )
         if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
             raise BaselineError(
                 f"{loaded.title} takes uint8 pixels of shape (n, {', '.join(map(str, wanted))}), but these are "

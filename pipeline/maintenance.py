@@ -11,14 +11,14 @@ from pipeline.addresses import redacted_text
 from pipeline.builder.build import plan
 from pipeline.builder.state import Todo, versions_of_shards
 from pipeline.dedup.clusters import label_conflicts, overlap_matrix, redundancy
-from pipeline.errors import LakeError, NoReleaseError
+from pipeline.errors import DamagedLakeError, LakeError, NoReleaseError
 from pipeline.lake.releases import delete_releases, find_pins, list_releases, newest_release, release_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import transaction
 from pipeline.lake.vacuum import delete_unneeded_files
 from pipeline.lake.writers.heartbeats import registered
 from pipeline.lake_handle import Lake
-from pipeline.recipe import Recipe, parse_recipe, read_recipe
+from pipeline.recipe import RECIPE_FILE, Recipe, parse_recipe, read_recipe
 
 
 class Status(NamedTuple):
@@ -227,6 +227,8 @@ def _members(lake: Lake, split: str | None) -> pl.LazyFrame:
 def last_recipe(root: str) -> Recipe:
     """Read the recipe of the last build: from its file if that exists, else from the commit of the release.
 
+    If releases cannot be read, it is the file `recipe.toml` of the lake, which a build without a recipe has written.
+
     If the lake was moved together with its recipe and sources, they are found from its new place.
 
     Args:
@@ -237,8 +239,13 @@ def last_recipe(root: str) -> Recipe:
         RecipeError: the recipe is not valid.
     """
     snapshot = Snapshot(root)
-    release_versions(snapshot)
-    recorded: dict[str, Any] = dict(snapshot.metadata("releases").units["recipe"])
+    try:
+        release_versions(snapshot)
+        recorded: dict[str, Any] = dict(snapshot.metadata("releases").units["recipe"])
+    except DamagedLakeError:
+        if storage.is_bucket(root) or not (inferred := Path(root, RECIPE_FILE)).exists():
+            raise
+        return read_recipe(inferred)
     place = storage.resolved(root)
     base = _moved_base(place, Path(recorded["base"]), Path(recorded["values"].get("lake", {}).get("root") or ""))
     file = base / Path(recorded["file"]).name if recorded["file"] else None

@@ -211,7 +211,7 @@ def _table_of(files: Sequence[str]) -> str:
 def _not_found(missing: int, files: Sequence[str]) -> LakeError:
     return DamagedLakeError(
         f"{_table_of(files)}: {missing:,} images of the split are not in the images table. List the damage with "
-        "`imagelake verify`, repair it with `imagelake build --repair`."
+        "`imagelake verify LAKE`, repair it with `imagelake build LAKE --repair`."
     )
 
 

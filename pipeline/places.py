@@ -9,8 +9,6 @@ from pipeline.errors import LakeError
 from pipeline.recipe.naming import SPLITS, dataset_name
 from pipeline.sources.containers import is_lake
 
-_NAMED_SPLITS = frozenset(SPLITS.values())
-
 
 def is_recipe(path: str) -> bool:
     """Return whether an argument names a recipe: a file with the ending .toml."""
@@ -31,15 +29,15 @@ def is_lake_place(path: str) -> bool:
 
 
 def named_split(path: str) -> tuple[str | None, str]:
-    """Divide SPLIT=PATH, where SPLIT is train, valid or test. A file of exactly this name is a PATH.
+    """Divide SPLIT=PATH, where SPLIT is train, valid, test or another word of `SPLITS`. A file of this name is a PATH.
 
     Returns:
         The split, None if the argument names none; the path.
     """
     split, _, rest = path.partition("=")
-    if not rest or split not in _NAMED_SPLITS or os.path.lexists(path):
+    if not rest or split not in SPLITS or os.path.lexists(path):
         return None, path
-    return split, rest
+    return SPLITS[split], rest
 
 
 def default_lake(paths: Sequence[str]) -> str:

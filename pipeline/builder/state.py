@@ -144,5 +144,5 @@ def _version_with_digest(snapshot: Snapshot, table: str, digest: str) -> int:
             return version
     raise LakeError(
         f"{snapshot.place}/{table}: no version of the table matches the newest shards table: its newest commit is "
-        "missing. Make the table again with `imagelake build --repair`."
+        f"missing. Make the table again with: imagelake build {snapshot.place} --repair"
     )

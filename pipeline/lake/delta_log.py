@@ -100,7 +100,7 @@ class DeltaLog:
             found: dict[str, Any] = json.loads(next(lines))["commitInfo"]
             check_commit_info(found)
         except (ValueError, StopIteration) as error:
-            why = one_line(error, 300) or "it is empty or cut off"
+            why = "it is empty or cut off" if isinstance(error, StopIteration) else one_line(error, 300)
             raise DamagedLakeError(
                 f"{self.file(version)}: cannot be read ({why}). Run: imagelake verify {self.place}"
             ) from error

@@ -64,7 +64,7 @@ def open_table(place: str, name: str, version: int | None = None) -> DeltaTable 
         if "LogSegment end version" in str(error):
             raise LakeError(
                 f"{location}: the newest commit of its log is missing: a release needs version {version}. Repair it "
-                "with `imagelake build --repair`."
+                f"with: imagelake build {place} --repair"
             ) from error
         raise _cannot_be_opened(place, name, error) from error
     except BaseException as error:

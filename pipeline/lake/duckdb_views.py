@@ -154,8 +154,8 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
                     _create_view(connection, name, files, hex_columns)
             except duckdb.Error as error:
                 raise DamagedLakeError(
-                    f"{snapshot.place}/{name}: cannot be read ({duckdb_message(error)}). List the damage with "
-                    "`imagelake verify`, repair it with `imagelake build --repair`."
+                    f"{snapshot.place}/{name}: cannot be read ({duckdb_message(error)}). Repair it with: "
+                    f"imagelake build {snapshot.place} --repair"
                 ) from error
             allowed += files
     if ids == "hex":

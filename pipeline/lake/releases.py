@@ -96,7 +96,7 @@ def require_releases(snapshot: Snapshot) -> None:
     """
     others = (name for name in schemas.TABLES if name != "releases")
     if snapshot.open("releases") is None and any(DeltaLog(snapshot.place, name).versions() for name in others):
-        raise DamagedLakeError(_missing_message(f"{snapshot.place}/releases"))
+        raise DamagedLakeError(_missing_message(snapshot.place, "releases"))
 
 
 def require_tables(snapshot: Snapshot) -> None:
@@ -110,17 +110,20 @@ def require_tables(snapshot: Snapshot) -> None:
         return
     for name, version in release_versions(snapshot)[1].items():
         if name in schemas.TABLES and snapshot.version(name) == MISSING:
-            raise DamagedLakeError(_missing_message(f"{snapshot.place}/{name}"))
+            raise DamagedLakeError(_missing_message(snapshot.place, name))
         if name in schemas.TABLES and snapshot.version(name) < version:
             raise DamagedLakeError(
                 f"{snapshot.place}/{name}: the newest commit of its log is missing: a release needs version {version}. "
-                "Run: imagelake build RECIPE --repair"
+                f"Run: imagelake build {snapshot.place} --repair"
             )
 
 
-def _missing_message(table: str) -> str:
+def _missing_message(place: str, table: str) -> str:
+    # A lake without releases does not say which recipe it was built by.
+    recipe = "RECIPE" if table == "releases" else place
     return (
-        f"{table}: the table is missing. Put it back from a copy of the lake, or run: imagelake build RECIPE --repair"
+        f"{place}/{table}: the table is missing. Put it back from a copy of the lake, or run: imagelake build {recipe} "
+        "--repair"
     )
 
 

@@ -103,7 +103,7 @@ class Snapshot:
         if opened is None:
             raise DamagedLakeError(
                 f"{self.place}/{table}: the table is missing, though a release has its version {version}. Run: "
-                "imagelake build RECIPE --repair"
+                f"imagelake build {self.place} --repair"
             )
         return opened
 
@@ -192,7 +192,7 @@ class Snapshot:
         if info.get(FILES_KEY) != files_digest(found):
             raise DamagedLakeError(
                 f"{self.place}/{table}: the log is damaged: its files are not those that its newest commit records. "
-                "List the damage with `imagelake verify`, repair it with `imagelake build --repair`."
+                f"Repair it with: imagelake build {self.place} --repair"
             )
         return found
 

@@ -131,7 +131,7 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
         with transaction(writer, progress.waiting) as lake:
             mended, broken, shortened = mend_logs(writer.place)
-            lost = {**broken, **find_lost_tables(writer.place)}
+            lost = {**broken, **find_lost_tables(writer.place, broken)}
             remade = make_lost_tables(lake, recipe, lost) if lost else ([], [])
         before = Snapshot(writer.place)
         undecided = recipe.decode.mode is None and not stored_decode(before)

@@ -27,11 +27,12 @@ _INGESTED = (*COMMITTED_BEFORE_SHARDS, "shards")
 _MISSING = "the table is missing"
 
 
-def find_lost_tables(place: str) -> dict[str, str]:
+def find_lost_tables(place: str, broken: Collection[str] = ()) -> dict[str, str]:
     """Find tables that a lake must have and that cannot be opened, or whose newest commit is missing.
 
     Args:
         place: the lake's place.
+        broken: tables whose logs are known to be damaged.
 
     Returns:
         By table, why it is lost. Empty for a place without tables.
@@ -55,7 +56,7 @@ def find_lost_tables(place: str) -> dict[str, str]:
     # The first commit of a lake creates the table of releases. Without a release, other tables may not exist yet.
     known = required_tables(Snapshot(place)) if "releases" not in lost else set(schemas.TABLES if existing else ())
     lost = {table: why for table, why in lost.items() if table in known or why != _MISSING}
-    return lost | dict.fromkeys(_find_shortened(place, lost), "its newest commit is missing")
+    return lost | dict.fromkeys(_find_shortened(place, {*lost, *broken}), "its newest commit is missing")
 
 
 def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str]) -> tuple[list[Todo], list[str]]:

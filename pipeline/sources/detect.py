@@ -317,7 +317,7 @@ def _locate(recipe: Recipe, part: SourcePart) -> Path:
             if "://" in part.uri
             else "Check the path; in a recipe, it starts from the recipe's folder"
         )
-        raise SourceError(f"{part.dataset}: no file or folder {path}. {hint}.") from error
+        raise SourceError(f"no file or folder {path}. {hint}.") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise SourceError(f"{part.dataset}: {path} is a pipe, socket or device. Name a file or folder.")
     return path

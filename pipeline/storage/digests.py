@@ -151,7 +151,7 @@ def damage_errors(name: str) -> Iterator[None]:
 
 
 def _message(name: str, what: str, advice: str | None = None) -> str:
-    repair = "List the damage with `imagelake verify`, repair it with `imagelake build --repair`"
+    repair = "List the damage with `imagelake verify LAKE`, repair it with `imagelake build LAKE --repair`"
     return f"{name}: {what}. {advice or repair}."
 
 

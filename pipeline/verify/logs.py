@@ -37,9 +37,9 @@ _POINTER_KEYS = {"version", "size", "sizeInBytes", "numOfAddFiles"}
 _NOT_WRITTEN = "its bytes are not those that were written"
 _ADVICE = (
     "Releases that need this version of the table cannot be read. Put it back from a copy of the lake, or run "
-    "`imagelake build --repair`"
+    "`imagelake build LAKE --repair`"
 )
-_ADVICE_CHECKPOINT = "It only repeats the commits: `imagelake build --repair` deletes it"
+_ADVICE_CHECKPOINT = "It only repeats the commits: `imagelake build LAKE --repair` deletes it"
 
 
 @dataclass
@@ -305,7 +305,7 @@ def _table_damage(log: DeltaLog) -> str:
             return "the table is missing" if log.table in _required_tables(log.place) else ""
         snapshot.files(log.table)
     except LakeError as error:
-        text = str(error).partition(" Run:")[0].partition(" List the damage")[0]
+        text = str(error).partition(" Run:")[0].partition(" Repair it with")[0]
         return text.removeprefix(f"{log.place}/{log.table}: ").rstrip(".")
     unknown = {column.name for column in opened.schema().fields} - set(schemas.TABLES[log.table].schema.names)
     return f"names columns that the table does not have: {', '.join(sorted(unknown))}" if unknown else ""

@@ -170,7 +170,7 @@ def test_a_named_split_that_the_lake_does_not_have_is_an_error(tmp_path: Path, r
         run("build", "train=a.tar", "test=b.tar", "--valid", 0.1, "--into", "a-lake")
     with pytest.raises(RecipeError, match=r"--valid 0.1: .* the sources have train\. Leave it out, or name"):
         run("build", "train=a.tar", "--valid", 0.1, "--into", "other")
-    for unknown in ("dev=a.tar", "train=", "Train=a.tar"):
+    for unknown in ("fold=a.tar", "train=", "Train=a.tar"):
         with pytest.raises(SourceError, match=unknown):
             run("build", unknown)
     (tmp_path / "r.toml").write_text('[[source]]\nuri = "a.tar"\n')

@@ -206,7 +206,7 @@ def test_the_command_says_one_line_and_exits_with_1(base: Path) -> None:
         shown.seek(0)
         assert printed.read() == b""
         said = shown.read().decode()
-    assert said.startswith("imagelake: d: no file or folder")
+    assert said.startswith("imagelake: no file or folder")
     assert said.count("\n") == 1
 
 

@@ -169,15 +169,9 @@ def test_a_table_whose_newest_commit_is_missing_is_made_again(case: Case, name: 
 
 
 @pytest.mark.parametrize("name", tables("images", "pairs", others=["splits", "clusters", "models", "predictions"]))
-def test_an_empty_newest_commit_is_no_empty_table(case: Case, tmp_path: Path, name: str) -> None:
+def test_an_empty_newest_commit_is_no_empty_table(case: Case, name: str) -> None:
     max(Path(case.root, name, "_delta_log").glob("*.json")).write_bytes(b"")
-    reads: list[Callable[[], object]] = [
-        lambda: Lake(case.root).scan(name).collect(),
-        lambda: Lake(case.root).sql(f"select * from {name}").fetchall(),
-        lambda: write_report(Lake(case.root), tmp_path / "report.html"),
-        case.build,
-    ]
-    for read in reads:
+    for read in (lambda: Lake(case.root).scan(name), lambda: Lake(case.root).sql(f"select * from {name}"), case.build):
         with pytest.raises(DamagedLakeError, match="empty or cut off"):
             read()
     assert any(name in str(fault) for fault in case.faults())
