@@ -86,6 +86,12 @@ def test_counts_must_be_equal_and_times_need_not(
     assert bool(runner.differences(SimpleNamespace(cells=[before]), SimpleNamespace(cells=[now]))) == differ
 
 
+def test_each_fault_of_the_notebook_has_its_own_advice(runner: ModuleType) -> None:
+    assert runner.faults_of([], 600_000) == []
+    assert runner.faults_of(["cell 1 gives"], 600_000) == ["cell 1 gives", "Store new outputs with --write."]
+    assert runner.faults_of([], 600_001) == ["it has 600,001 bytes; 600,000 are allowed. Draw smaller pictures."]
+
+
 def test_the_notebook_is_stored_executed_without_errors_and_is_small(runner: ModuleType) -> None:
     assert runner.NOTEBOOK.stat().st_size <= 600_000
     cells = [one for one in json.loads(runner.NOTEBOOK.read_text(encoding="utf-8"))["cells"] if "outputs" in one]
