@@ -7,16 +7,16 @@ from typing import Any, Literal, NamedTuple
 
 Rows = int | Literal["all"]
 # The images that a model is scored on: a part of a role, folds of train, or rows of train at the positions of valid's.
-On = Literal["sanitized", "original", "cross-validated", "rows of train"]
+EvalOn = Literal["sanitized", "original", "cross-validated", "rows of train"]
 
 
 class Figure(NamedTuple):
-    """A published figure, or the place of one of ours that has no published counterpart.
+    """A published figure, or an entry for a figure of ours that has no published counterpart.
 
     Attributes:
         value: 0 to 1; None if none was published.
         rows: training images of the published model.
-        ours: training images of our model to compare; "all" is the largest of the run.
+        our_rows: training images of our model to compare; "all" is the largest of the run.
         images: images that the published value is a share of; None if a share has no meaning, as for F1.
         spread: standard deviation over other samples or orders of the training images, as we measured it.
         point: number of the fold.
@@ -24,25 +24,25 @@ class Figure(NamedTuple):
 
     value: float | None
     rows: int
-    ours: Rows = "all"
+    our_rows: Rows = "all"
     images: int | None = None
     spread: float = 0.0
     point: int | None = None
 
 
 class Claim(NamedTuple):
-    """Published figures of one model that are read in one way.
+    """Published figures of one model that are measured in the same way.
 
     Attributes:
         model: name of the model in our recipe.
-        what: words for the reading.
+        what: words for what is measured.
         figures: the figures.
         settings: the notebook's settings: keys of `[[baseline]]`, and words for what is no key.
         assumed: those of `settings` that we assume.
         why: one sentence on why the figures differ.
         metric: metric of the scores table.
         role: role that it is measured on.
-        on: images of the role.
+        eval_on: images of the role that the model is scored on.
         label: class, if the metric is about one.
         split: split of the recipe.
     """
@@ -55,7 +55,7 @@ class Claim(NamedTuple):
     why: str
     metric: str = "accuracy"
     role: str = "test"
-    on: On = "sanitized"
+    eval_on: EvalOn = "sanitized"
     label: str | None = None
     split: str = "main"
 
@@ -89,8 +89,8 @@ _SEARCH = {
 }
 _DENSE = {"hidden": 400, "epochs": 100, "batch_size": 32, "learning_rate": 0.001}
 _LENET = {"padding": 0, "epochs": 50, "batch_size": 32, "learning_rate": 0.001}
-_TENTH = "The held-out tenth is another one, of other rows of MNIST"
-_OTHER_TEST = "It is no notebook's recipe: it trains on 55,000 images and is tested on the official 10,000"
+_TENTH = "The held-out tenth differs from the notebook's: it has other rows of MNIST"
+_OTHER_TEST = "The recipe differs from the notebook's: it trains on 55,000 images and is tested on the official 10,000"
 
 
 def _held_out(value: float) -> tuple[Figure, ...]:
@@ -131,7 +131,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "The notebook draws other training rows. If the train role is small, a model has learned from many of the "
             "rows that it is scored on.",
             role="valid",
-            on="rows of train",
+            eval_on="rows of train",
         ),
         Claim(
             "logistic",
@@ -210,7 +210,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             (),
             "It is the share of the other classes, so it must be equal.",
             role="train",
-            on="cross-validated",
+            eval_on="cross-validated",
         ),
     ),
     "digit_recognizer": (
@@ -247,7 +247,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             _LOGISTIC,
             ("c", "max_iter"),
             f"{_OTHER_TEST}.",
-            on="original",
+            eval_on="original",
         ),
         Claim(
             "svm-linear",
@@ -256,7 +256,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             _SEARCH,
             (),
             f"{_OTHER_TEST}; c is searched on 2,000 images.",
-            on="original",
+            eval_on="original",
         ),
         Claim(
             "dense",
@@ -265,7 +265,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             _DENSE,
             ("learning_rate", "Adam", "leaky ReLU"),
             f"{_OTHER_TEST}; it stops early.",
-            on="original",
+            eval_on="original",
         ),
         Claim(
             "lenet",
@@ -274,7 +274,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             _LENET,
             ("learning_rate", "Adam", "leaky ReLU"),
             f"{_OTHER_TEST}; it stops early and has padding.",
-            on="original",
+            eval_on="original",
         ),
     ),
 }

@@ -28,6 +28,7 @@ from dedup_hamming import growth
 from figures import Figure, as_values, table
 from glyph_data import glyphs
 from lake_builds import build, write_recipe
+from mnist_idx import read_mnist
 
 from pipeline.lake_handle import Lake
 
@@ -79,7 +80,8 @@ def _parts(options: argparse.Namespace, work: Path) -> Iterator[Shown]:
         if DATA.exists():
             small = _small(work)
             yield dedup_cosine.compare(f"notMNIST_small, {len(small):,} with itself", small, None, options.runs)
-            yield dedup_cosine.compare("MNIST train x test", *dedup_cosine.mnist(DATA / "mnist"), options.runs)
+            train, test = (read_mnist(DATA / "mnist", part)[0] for part in ("train", "t10k"))
+            yield dedup_cosine.compare("MNIST train x test", train, test, options.runs)
     if "hamming" in wanted:
         words = lake.scan("index").filter(rule="hamming:0", split="train").select("signature").collect()
         yield growth(np.ascontiguousarray(words.to_series().to_numpy()).view(np.uint64), options.runs)

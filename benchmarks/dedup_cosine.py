@@ -1,10 +1,8 @@
 """cosine for `dedup.py`: compare it with blocked float32 products of all pairs."""
 
-import gzip
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -94,12 +92,3 @@ def _all_products(left: Pixels, right: Pixels | None, threshold: float) -> Pairs
     # Pairs that float32 cannot decide are decided as the rule does.
     other = left if right is None else right
     return pairs[correlations(left[pairs[:, 0]], other[pairs[:, 1]]) >= threshold]
-
-
-def mnist(folder: Path) -> tuple[Pixels, Pixels]:
-    """Read MNIST's train and test images, (n, 28, 28) uint8."""
-    train, test = (
-        np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8, offset=16).reshape(-1, 28, 28)
-        for name in ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
-    )
-    return train, test

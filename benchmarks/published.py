@@ -8,7 +8,7 @@
 For each figure it prints the settings of both, their standard errors, and why they differ. VALUE ± ERROR of N: the
 error is the standard error of a share of N images, with our measured spread over other samples or orders of the
 training images where `claims.py` has one; of a mean of folds, it is that of their spread. "In errors" is the
-difference in standard errors of both; more than 3 is no luck.
+difference in standard errors of both; more than 3 is unlikely to be chance.
 
 MNIST and the digits of the digit-recognizer competition are the real ones of `../shared/data`. Without --archives, the
 recipes of notMNIST run on real letters: 3,493 images of the large archive as train and valid (1,000), and the small
@@ -32,12 +32,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from claims import CLAIMS, Claim, Figure
+from claims import CLAIMS, Claim, Figure, Rows
 from digit_csv import write_digits
 from glyph_data import glyphs
 
 from pipeline.builder.build import build
-from pipeline.errors import ImagelakeError
+from pipeline.errors import BaselineError, ImagelakeError
 from pipeline.lake_handle import Lake
 from pipeline.recipe import parse_recipe
 
@@ -54,12 +54,12 @@ class Data(NamedTuple):
 
     Attributes:
         title: words for them.
-        place: changes a recipe so that it reads them; its second argument is a folder for files that it makes.
+        adapt_recipe: changes a recipe so that it reads them; its second argument is a folder for files that it makes.
         note: how they differ from the notebook's; empty if they are the same.
     """
 
     title: str
-    place: Callable[[Values, Path], Values]
+    adapt_recipe: Callable[[Values, Path], Values]
     note: str = ""
 
 
@@ -98,12 +98,12 @@ def full_glyphs(values: Values, work: Path) -> Values:
 def archives(folder: Path) -> Data:
     """Run on the real archives of a folder."""
 
-    def place(values: Values, _work: Path) -> Values:
+    def adapt(values: Values, _work: Path) -> Values:
         for source, file in zip(values["source"], ARCHIVES, strict=True):
             source["uri"] = str(folder.resolve() / file)
         return values
 
-    return Data("the real archives", place)
+    return Data("the real archives", adapt)
 
 
 def mnist(values: Values, _work: Path) -> Values:
@@ -142,24 +142,38 @@ def standard_error(value: float | None, images: int | None, spread: float = 0.0)
     return math.hypot(math.sqrt(value * (1 - value) / images), spread)
 
 
-def measured(lake: Lake, claim: Claim) -> list[Ours]:
-    """Read our figures of a claim, by train size; of folds, by fold."""
+def run_of(lake: Lake, claim: Claim) -> tuple[str | None, Values]:
+    """Find the run of a claim: its id and its settings; None and no settings if the lake has no such run.
+
+    Raises:
+        BaselineError: the lake has several such runs, and nothing says which one to compare.
+    """
+    runs = lake.scan("scores").filter(model=claim.model, split_name=claim.split).select("run_id", "settings")
+    found = runs.unique().collect().rows()
+    if len(found) > 1:
+        raise BaselineError(
+            f"{lake.root} has {len(found)} models {claim.model}@{claim.split}. Build the recipe into a lake of its own."
+        )
+    return (found[0][0], json.loads(found[0][1])) if found else (None, {})
+
+
+def measured(lake: Lake, claim: Claim, run_id: str) -> list[Ours]:
+    """Read our figures of a claim from a run, by train size; of folds, by fold within a size."""
     scores = lake.scan("scores").filter(
         pl.col("rule").is_null(),
         pl.col("label").is_null() if claim.label is None else pl.col("label") == claim.label,
         pl.col("seed") == pl.col("seed").min().over("run_id"),
-        model=claim.model,
-        split_name=claim.split,
+        run_id=run_id,
         role=claim.role,
     )
-    if claim.on == "rows of train":
+    if claim.eval_on == "rows of train":
         sizes = scores.select(pl.col("train_size").unique().sort()).collect().to_series()
         return [on_rows_of_train(lake, f"{claim.model}@{claim.split}", claim.split, size) for size in sizes]
-    rows = scores.filter(eval_on=claim.on, metric=claim.metric).sort("train_size", "point").collect()
-    counts = scores.filter(eval_on=claim.on, metric="images").select("train_size", "value").collect()
+    rows = scores.filter(eval_on=claim.eval_on, metric=claim.metric).sort("train_size", "point").collect()
+    counts = scores.filter(eval_on=claim.eval_on, metric="images").select("train_size", "value").collect()
     images = {size: int(count) for size, count in counts.rows()}
-    if claim.on == "cross-validated":
-        images = _crossed_images(scores.filter(eval_on=claim.on).collect(), claim)
+    if claim.eval_on == "cross-validated":
+        images = _crossed_images(scores.filter(eval_on=claim.eval_on).collect(), claim)
     return [Ours(value, size, images.get(size)) for value, size in rows.select("value", "train_size").rows()]
 
 
@@ -203,16 +217,14 @@ def compare(name: str, lake: Lake, data: Data, seconds: float | None = None) -> 
 
     Yields:
         One dict a claim, ready for JSON. `figures` has published and our value, with rows, standard errors, and
-        `apart`, their difference in standard errors.
+        `z_score`, their difference in standard errors.
     """
     for claim in CLAIMS[name]:
-        ours = measured(lake, claim)
-        run = {"model": claim.model, "split_name": claim.split}
-        stored = lake.scan("scores").filter(**run).select("settings").unique().collect().to_series()
-        settings = json.loads(stored[0]) if len(stored) else {}
-        lines = [_line(figure, _matching(figure, ours)) for figure in claim.figures]
+        run_id, settings = run_of(lake, claim)
+        ours = measured(lake, claim, run_id) if run_id else []
+        lines = [_line(figure, matching(figure, ours)) for figure in claim.figures]
         if claim.metric == "fold_accuracy":
-            lines.append(_mean(claim, ours))
+            lines.append(mean_of_folds(claim, ours))
         yield {
             "recipe": name,
             "data": data.title,
@@ -233,39 +245,40 @@ def _other_settings(claim: Claim, ours: Values) -> str:
     return f"Ours has another {', '.join(other)}." if other else ""
 
 
-def _matching(figure: Figure, ours: list[Ours]) -> Ours | None:
-    """Find our figure by fold, or by train size."""
-    if figure.point is not None:
-        return ours[figure.point - 1] if figure.point <= len(ours) else None
-    if figure.ours == "all":
-        return max(ours, key=lambda one: one.rows, default=None)
-    return next((one for one in ours if one.rows == figure.ours), None)
+def matching(figure: Figure, ours: list[Ours]) -> Ours | None:
+    """Find our figure by train size, and by fold if the figure is of one."""
+    of_size = _of_size(ours, figure.our_rows)
+    at = 0 if figure.point is None else figure.point - 1
+    return of_size[at] if at < len(of_size) else None
+
+
+def _of_size(ours: list[Ours], size: Rows) -> list[Ours]:
+    wanted = max((one.rows for one in ours), default=0) if size == "all" else size
+    return [one for one in ours if one.rows == wanted]
 
 
 def _line(figure: Figure, ours: Ours | None) -> dict[str, Any]:
     value, rows, images = ours or (None, None, None)
+    published_error = standard_error(figure.value, figure.images, figure.spread)
+    our_error = standard_error(value, images, figure.spread)
     return {
         "at": None if figure.point is None else f"fold {figure.point}",
         "published_rows": figure.rows,
         "our_rows": rows,
         "published": figure.value,
         "published_images": figure.images,
-        "published_error": standard_error(figure.value, figure.images, figure.spread),
+        "published_error": published_error,
         "ours": value,
         "our_images": images,
-        "our_error": standard_error(value, images, figure.spread),
-    } | _apart(
-        figure.value,
-        standard_error(figure.value, figure.images, figure.spread),
-        value,
-        standard_error(value, images, figure.spread),
-    )
+        "our_error": our_error,
+    } | _difference(figure.value, published_error, value, our_error)
 
 
-def _mean(claim: Claim, ours: list[Ours]) -> dict[str, Any]:
+def mean_of_folds(claim: Claim, ours: list[Ours]) -> dict[str, Any]:
     """Compare the means of the folds, whose standard errors follow from the spread of the folds."""
     published = [figure.value for figure in claim.figures if figure.value is not None]
-    values = [one.value for one in ours]
+    largest = _of_size(ours, "all")
+    values = [one.value for one in largest]
     both = [
         (statistics.mean(one), statistics.stdev(one) / math.sqrt(len(one))) if one else (None, None)
         for one in (published, values)
@@ -274,20 +287,20 @@ def _mean(claim: Claim, ours: list[Ours]) -> dict[str, Any]:
     return {
         "at": "mean",
         "published_rows": claim.figures[0].rows,
-        "our_rows": ours[0].rows if ours else None,
+        "our_rows": largest[0].rows if largest else None,
         "published": theirs,
         "published_images": None,
         "published_error": error,
         "ours": mine,
         "our_images": None,
         "our_error": own,
-    } | _apart(theirs, error, mine, own)
+    } | _difference(theirs, error, mine, own)
 
 
-def _apart(published: float | None, error: float | None, ours: float | None, own: float | None) -> dict[str, Any]:
+def _difference(published: float | None, error: float | None, ours: float | None, own: float | None) -> dict[str, Any]:
     difference = None if published is None or ours is None else ours - published
     both = None if error is None or own is None else math.hypot(error, own)
-    return {"difference": difference, "apart": None if difference is None or not both else difference / both}
+    return {"difference": difference, "z_score": None if difference is None or not both else difference / both}
 
 
 def text_of(rows: Sequence[dict[str, Any]]) -> str:
@@ -297,11 +310,11 @@ def text_of(rows: Sequence[dict[str, Any]]) -> str:
         columns = ("training rows", "published", "ours", "difference", "in errors")
         lines += [f"{row['model']}: {row['what']}", _columns(columns)]
         for one in row["figures"]:
-            apart = "-" if one["apart"] is None else f"{one['apart']:+.1f}"
+            z_score = "-" if one["z_score"] is None else f"{one['z_score']:+.1f}"
             difference = "-" if one["difference"] is None else f"{round(one['difference'], 4) + 0:+.4f}"
             published = _value(one["published"], one["published_error"], one["published_images"])
             ours = _value(one["ours"], one["our_error"], one["our_images"])
-            lines.append(_columns((_rows(one), published, ours, difference, apart)))
+            lines.append(_columns((_rows(one), published, ours, difference, z_score)))
     shared = rows[0]
     for key, words in (("published", "published"), ("ours", "ours")):
         settings = [f"{name} {_setting(value)}" for name, value in shared["settings"][key].items()]
@@ -339,7 +352,7 @@ def _setting(value: Any) -> str:
 def run(name: str, data: Data, work: Path, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Build a recipe on data, and compare its figures."""
     file = RECIPES / "quick" / f"{name}.toml" if quick else RECIPES / f"{name}.toml"
-    values = data.place(tomllib.loads(file.read_text(encoding="utf-8")), work)
+    values = data.adapt_recipe(tomllib.loads(file.read_text(encoding="utf-8")), work)
     with TemporaryDirectory(dir=work) as folder:
         started = time.perf_counter()
         built = build(parse_recipe(values, base=Path(folder)))
@@ -357,26 +370,29 @@ def main() -> None:
     letters_from.add_argument("--lake", type=Path, help="read this lake instead of building one; needs one --only")
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "imagelake-bench-data")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    asked = parser.parse_args()
-    names = asked.only or [name for name in CLAIMS if not (asked.archives or asked.glyphs) or name not in DIGITS]
-    if asked.quick and "mnist" in names:
-        names.remove("mnist")  # it is no notebook's, and has no quick variant
-    if asked.lake and len(names) != 1:
-        parser.error("--lake needs --only NAME, the recipe that built it")
-    missing = [file for file in ARCHIVES if asked.archives and not (asked.archives / file).is_file()]
+    args = parser.parse_args()
+    only_letters = args.archives or args.glyphs
+    able = [name for name in CLAIMS if not ((only_letters and name in DIGITS) or (args.quick and name == "mnist"))]
+    names = args.only or able
+    if args.lake and (args.quick or len(names) != 1):
+        parser.error("--lake needs --only NAME, the recipe that built it, and no --quick")
+    for name in set(names) - set(able):
+        lacking = "letters" if only_letters and name in DIGITS else "quick variant"
+        parser.error(f"the recipe {name} has no {lacking}. Choose from {', '.join(able)}.")
+    missing = [file for file in ARCHIVES if args.archives and not (args.archives / file).is_file()]
     if missing:
-        parser.error(f"{asked.archives} has no {' and no '.join(missing)}. Put the archives there.")
-    asked.work.mkdir(parents=True, exist_ok=True)
-    chosen = archives(asked.archives) if asked.archives else GLYPHS if asked.glyphs else LETTERS
+        parser.error(f"{args.archives} has no {' and no '.join(missing)}. Put the archives there.")
+    args.work.mkdir(parents=True, exist_ok=True)
+    chosen = archives(args.archives) if args.archives else GLYPHS if args.glyphs else LETTERS
     for name in names:
         data = DIGITS.get(name, chosen)
-        if asked.lake:
-            data = Data(str(asked.lake), data.place)
-            rows = compare(name, Lake(asked.lake), data)
-        else:
-            rows = run(name, data, asked.work, quick=asked.quick)
         try:
-            show(name, data, rows, as_json=asked.json)
+            if args.lake:
+                data = Data(str(args.lake), data.adapt_recipe)
+                rows = compare(name, Lake(args.lake), data)
+            else:
+                rows = run(name, data, args.work, quick=args.quick)
+            show(name, data, rows, as_json=args.json)
         except ImagelakeError as error:
             sys.exit(f"published.py: {name}: {error}")
 

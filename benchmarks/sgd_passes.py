@@ -8,7 +8,6 @@ five passes that do not lower the loss by 0.001. Both settings see the same orde
 """
 
 import argparse
-import gzip
 import json
 import statistics
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mnist_idx import read_mnist
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier
@@ -32,10 +32,8 @@ _FIVE = 5
 
 def read_digits(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Read the training images, (60000, 784) of 0 to 255, and whether each is a 5."""
-    pixels = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes())
-    images = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 784).astype(np.float64)
-    return images, np.frombuffer(labels, np.uint8, offset=8) == _FIVE
+    images, labels = read_mnist(folder, "train")
+    return images.reshape(-1, 784).astype(np.float64), labels == _FIVE
 
 
 def cross_validate(images: NDArray[np.float64], fives: NDArray[np.bool_], passes: int) -> dict[str, Any]:
@@ -76,16 +74,16 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, default=MNIST, help="folder of the four gzipped IDX files")
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    if asked.orders < 2:  # a standard deviation needs two
+    args = parser.parse_args()
+    if args.orders < 2:  # a standard deviation needs two
         parser.error("--orders must be 2 or more")
     rows = []
-    for row in measure(asked.mnist, asked.orders):
+    for row in measure(args.mnist, args.orders):
         rows.append(row)
-        if asked.json:
+        if args.json:
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
-    if not asked.json:
+    if not args.json:
         sys.stdout.write("\n".join(summarise(rows)) + "\n")
 
 
@@ -94,8 +92,8 @@ def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{'':24}{'5 passes':>20}{'up to 1,000':>20}{'difference':>20}"
     for metric in ("accuracy", "precision", "recall"):
         few, many = ([row[metric] for row in rows if row["passes"] == passes] for passes in PASSES)
-        apart = [one - other for one, other in zip(many, few, strict=True)]
-        spread = [f"{statistics.mean(one):.4f} (sd {statistics.stdev(one):.4f})" for one in (few, many, apart)]
+        differences = [one - other for one, other in zip(many, few, strict=True)]
+        spread = [f"{statistics.mean(one):.4f} (sd {statistics.stdev(one):.4f})" for one in (few, many, differences)]
         yield f"{metric:24}" + "".join(f"{one:>20}" for one in spread)
 
 

@@ -35,12 +35,9 @@ def main() -> int:
     if write:
         nbformat.write(run, NOTEBOOK)
         stored = run
-    faults = differences(stored, run)
-    size = NOTEBOOK.stat().st_size
-    if size > _MOST_BYTES:
-        faults.append(f"it has {size:,} bytes; {_MOST_BYTES:,} are allowed. Draw smaller pictures.")
+    faults = faults_of(differences(stored, run), NOTEBOOK.stat().st_size)
     if faults:
-        raise SystemExit("\n".join([f"{NOTEBOOK.relative_to(PROJECT)}:", *faults, "Store new outputs with --write."]))
+        raise SystemExit("\n".join([f"{NOTEBOOK.relative_to(PROJECT)}:", *faults]))
     sys.stdout.write(f"the {len(run.cells)} cells of {NOTEBOOK.relative_to(PROJECT)} ran and gave what is stored\n")
     return 0
 
@@ -69,7 +66,7 @@ def _run(notebook: Any) -> Any:  # noqa: ANN401 - nbformat has no types
 
 
 def _plain(notebook: Any, folder: str) -> Any:  # noqa: ANN401 - as above
-    """Join the pieces of each stream, name the folder /data, and drop what is of this run only."""
+    """Join the pieces of each stream, name the folder /data, and remove metadata that changes from run to run."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
@@ -88,6 +85,14 @@ def _plain(notebook: Any, folder: str) -> Any:  # noqa: ANN401 - as above
     notebook.metadata.pop("widgets", None)
     notebook.metadata.language_info = {"name": "python"}
     return notebook
+
+
+def faults_of(changed: list[str], size: int) -> list[str]:
+    """List what is wrong, each with what to do: outputs that differ, and a file that is too large."""
+    faults = [*changed, "Store new outputs with --write."] if changed else []
+    if size > _MOST_BYTES:
+        faults.append(f"it has {size:,} bytes; {_MOST_BYTES:,} are allowed. Draw smaller pictures.")
+    return faults
 
 
 def differences(stored: Any, run: Any) -> list[str]:  # noqa: ANN401 - as above

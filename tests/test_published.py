@@ -1,9 +1,12 @@
-"""The published figures of the classic notebooks: they name what the recipes make, and are compared as documented."""
+"""The published figures of the classic notebooks: they agree with the recipes, and are compared as documented."""
 
+import gzip
 import json
 import math
+import re
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from making import recipe as make_recipe
 from pipeline.baselines.models import MODELS
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
+from pipeline.errors import BaselineError
 from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 
@@ -69,8 +73,8 @@ def test_claims_name_baselines_roles_and_settings_of_their_recipes(published: An
             stored = {key: part.model_dump(mode="json").get(key, part.later.get(key)) for key in claim.settings}
             # A recipe of a notebook has its settings; mnist.toml is imagelake's own.
             assert name == "mnist" or stored == json.loads(json.dumps(claim.settings))
-            asked = {figure.ours for figure in claim.figures}
-            assert name == "mnist" or asked <= set(part.train_sizes)
+            sizes = {figure.our_rows for figure in claim.figures}
+            assert name == "mnist" or sizes <= set(part.train_sizes)
 
 
 def test_every_notebook_has_claims_and_data(published: Any) -> None:
@@ -99,11 +103,11 @@ def test_figures_are_put_beside_those_of_a_lake(published: Any, lake: Lake) -> N
     assert [one["our_rows"] for one in (fifty, hundred, largest)] == [50, 100, 240]
     assert [one["ours"] for one in between] == [None, None]
     error = math.hypot(fifty["published_error"], fifty["our_error"])
-    assert fifty["apart"] == pytest.approx((fifty["ours"] - 0.567) / error)
+    assert fifty["z_score"] == pytest.approx((fifty["ours"] - 0.567) / error)
     assert row["settings"]["ours"] == {"c": 1.0, "max_iter": 100, "replacement": True}
     assert row["why"].startswith("The notebook draws")
     assert row["why"].endswith("They are toys.")
-    # The reading of the notebook: positions of valid's kept rows, images of train.
+    # What the notebook measured: positions of valid's kept rows, images of train.
     kept = lake.members("main", "valid", sanitized=False)["kept"].to_numpy()
     assert not kept.all()
     pixels, labels = lake.arrays("main", "train")
@@ -129,6 +133,22 @@ def test_folds_are_compared_one_by_one_and_by_their_mean(published: Any, lake: L
     # The class of this lake is A, and not 5.
     assert precision["figures"][0]["ours"] is None
     assert never["figures"][0]["ours"] == pytest.approx(0.5)
+
+
+def test_of_several_train_sizes_the_folds_of_the_largest_are_compared(published: Any) -> None:
+    claim = published.CLAIMS["mnist_five_or_not"][0]
+    ours = [published.Ours(value, rows, 10) for rows, value in ((50, 0.1), (50, 0.2), (90, 0.7), (90, 0.8), (90, 0.9))]
+    assert [published.matching(figure, ours).value for figure in claim.figures] == [0.7, 0.8, 0.9]
+    assert published.mean_of_folds(claim, ours)["ours"] == pytest.approx(0.8)
+    assert published.mean_of_folds(claim, ours)["our_rows"] == 90
+
+
+def test_a_lake_with_two_such_models_is_refused(published: Any) -> None:
+    scores = pl.LazyFrame({"model": ["never"] * 2, "split_name": ["main"] * 2, "run_id": ["a", "b"], "settings": "{}"})
+    lake = SimpleNamespace(root="two", scan=lambda _: scores)
+    claim = published.CLAIMS["mnist_five_or_not"][-1]
+    with pytest.raises(BaselineError, match="two has 2 models never@main. Build the recipe into a lake of its own."):
+        published.run_of(lake, claim)
 
 
 def test_other_settings_and_missing_runs_are_reasons(published: Any, lake: Lake) -> None:
@@ -165,6 +185,10 @@ def test_a_table_has_both_figures_settings_and_the_reason(
     "case",
     [
         (["--lake", "x"], "--lake needs --only NAME"),
+        (["--lake", "x", "--only", "notmnist_sign", "--quick"], "and no --quick"),
+        (["--only", "mnist", "--quick"], "the recipe mnist has no quick variant"),
+        (["--only", "notmnist_sign", "--only", "mnist", "--quick"], "the recipe mnist has no quick variant"),
+        (["--only", "mnist_five_or_not", "--glyphs"], "the recipe mnist_five_or_not has no letters"),
         (["--archives", "nowhere"], "has no notMNIST_large.tar.gz and no notMNIST_small.tar.gz"),
         (["--lake", "x", "--archives", "."], "not allowed with"),
         (["--only", "other"], "invalid choice"),
@@ -184,10 +208,35 @@ def test_wrong_arguments_are_an_error(
 def test_the_main_program_reads_a_lake(
     published: Any, lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    asked = ["--only", "notmnist_sign", "--lake", str(lake.root), "--work", str(tmp_path / "work")]
-    monkeypatch.setattr("sys.argv", ["published.py", *asked])
+    arguments = ["--only", "notmnist_sign", "--lake", str(lake.root), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["published.py", *arguments])
     published.main()
     assert "logistic: accuracy on test" in capsys.readouterr().out
+
+
+def test_a_path_without_a_lake_is_one_line(published: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arguments = ["--only", "notmnist_sign", "--lake", str(tmp_path / "no"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["published.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        published.main()
+    assert re.fullmatch(r"published.py: notmnist_sign: .*/no holds no finished build\..*", str(caught.value.code))
+
+
+def test_mnist_is_read_alike_for_all_benchmarks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Known bytes give known arrays, and the rows of the competition's files."""
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    labels = np.arange(5, dtype=np.uint8)
+    for part, rows in (("train", slice(0, 3)), ("t10k", slice(3, 5))):
+        for name, header, array in (("images-idx3", 16, images), ("labels-idx1", 8, labels)):
+            (tmp_path / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(bytes(header) + array[rows].tobytes()))
+    found = import_module("mnist_idx").read_mnist(tmp_path, "t10k")
+    np.testing.assert_array_equal(found[0], images[3:])
+    np.testing.assert_array_equal(found[1], labels[3:])
+    folder = import_module("digit_csv").write_digits(tmp_path / "csv", tmp_path)
+    train, test = (np.loadtxt(folder / f"{name}.csv", int, delimiter=",", skiprows=1) for name in ("train", "test"))
+    np.testing.assert_array_equal(train, np.column_stack([labels, images.reshape(5, -1)]))
+    np.testing.assert_array_equal(test, images.reshape(5, -1))
 
 
 def test_the_archives_of_another_size_stop_the_build(
@@ -195,8 +244,8 @@ def test_the_archives_of_another_size_stop_the_build(
 ) -> None:
     for file in published.ARCHIVES:
         as_tar(tmp_path / file, {"A/a.png": b""})
-    asked = ["--only", "notmnist_sign", "--archives", str(tmp_path), "--work", str(tmp_path / "work")]
-    monkeypatch.setattr("sys.argv", ["published.py", *asked])
+    arguments = ["--only", "notmnist_sign", "--archives", str(tmp_path), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["published.py", *arguments])
     with pytest.raises(SystemExit) as caught:
         published.main()
     assert "bytes, the recipe asks for 247336696" in str(caught.value.code)

@@ -171,8 +171,9 @@ def test_every_relative_link_leads_to_a_file() -> None:
             if "://" in target or target.startswith("#"):
                 continue
             file = (DOCS / name).parent / target.partition("#")[0]
-            generated = file.resolve().relative_to(PROJECT).as_posix().removeprefix("docs/")
-            if not file.exists() and generated not in GENERATED:
+            # Generated pages are in no clone, so a link to one from another page is dead where a repository is read.
+            generated = file.resolve().relative_to(PROJECT).as_posix().removeprefix("docs/") in GENERATED
+            if name not in GENERATED if generated else not file.exists():
                 broken.append(f"{name}: {target}")
     assert broken == []
 

@@ -1,4 +1,4 @@
-"""The three commands of docs/tutorial/index.md: from two archives to arrays that share no image."""
+"""The three commands of docs/tutorial/index.md: from two archives to arrays that share no image; then an accuracy."""
 
 import pickle
 import re
@@ -60,6 +60,30 @@ def test_two_archives_become_arrays_without_overlap(tmp_path: Path, run: Run, mo
     for role in roles:
         found = [label[encoded_bytes(array)] for array in np.rint(arrays[f"{role}_dataset"] * 255 + 127.5)]
         assert found == arrays[f"{role}_labels"].tolist()
+
+
+def test_a_baseline_in_the_recipe_gives_an_accuracy_and_predicts(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for archive, images in (("large", pictures(150)), ("small", pictures(60, seed=1))):
+        files = {f"{'AB'[i % 2]}/{i}.png": encoded(array) for i, array in enumerate(images)}
+        as_tar(tmp_path / f"notMNIST_{archive}.tar.gz", files)
+    (tmp_path / "letter.png").write_bytes(encoded(pictures(1)[0]))
+    assert run(*three_commands()[0]).exit_code == 0
+    page = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert ", 1000, 5000" in block
+    with (tmp_path / "letters" / "recipe.toml").open("a", encoding="utf-8") as recipe:
+        recipe.write("\n" + block.replace(", 1000, 5000", ""))
+    lines = [shlex.split(line)[1:] for line in re.findall(r"(?m)^    (imagelake .*)$", page)]
+    assert [line[0] for line in lines] == ["build", "sql", "predict"]
+    for words in lines:
+        result = run(*(word.replace("PATH", "letter.png") for word in words))
+        assert result.exit_code == 0, result.output
+        if words[0] == "sql":
+            assert re.search(r"│ 100 +┆ test ", result.output)
+    assert re.search(r"letter.png ┆ [AB] ", result.output)
 
 
 def encoded_bytes(picture: NDArray[Any]) -> bytes:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -84,6 +85,29 @@ def test_counts_must_be_equal_and_times_need_not(
     runner: ModuleType, before: dict[str, Any], now: dict[str, Any], *, differ: bool
 ) -> None:
     assert bool(runner.differences(SimpleNamespace(cells=[before]), SimpleNamespace(cells=[now]))) == differ
+
+
+@pytest.mark.parametrize("own_folder", [True, False])
+def test_the_notebook_leaves_archives_as_they_are(runner: ModuleType, tmp_path: Path, *, own_folder: bool) -> None:
+    """In their own folder, and in another one that links to them; each twice."""
+    cells = ["".join(one["source"]) for one in json.loads(runner.NOTEBOOK.read_text(encoding="utf-8"))["cells"]]
+    (cell_of_archives,) = (text for text in cells if text.startswith("%%sh") and "NOTMNIST" in text)
+    names = ("notMNIST_large.tar.gz", "notMNIST_small.tar.gz")
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    for name in names:
+        (archives / name).write_text(name)
+    work = archives if own_folder else tmp_path
+    for _ in range(2):
+        command = ["/bin/sh", "-c", cell_of_archives.removeprefix("%%sh")]
+        subprocess.run(command, cwd=work, env={"NOTMNIST": str(archives), "PATH": "/usr/bin:/bin"}, check=True)
+        assert [(folder / name).read_text() for folder in (work, archives) for name in names] == [*names, *names]
+
+
+def test_each_fault_of_the_notebook_has_its_own_advice(runner: ModuleType) -> None:
+    assert runner.faults_of([], 600_000) == []
+    assert runner.faults_of(["cell 1 gives"], 600_000) == ["cell 1 gives", "Store new outputs with --write."]
+    assert runner.faults_of([], 600_001) == ["it has 600,001 bytes; 600,000 are allowed. Draw smaller pictures."]
 
 
 def test_the_notebook_is_stored_executed_without_errors_and_is_small(runner: ModuleType) -> None:

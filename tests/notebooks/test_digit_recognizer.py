@@ -156,9 +156,10 @@ def test_logistic_regression_scores_and_predicts_as_scikit_learn(
 ) -> None:
     run, (inputs, labels) = run_of(lake, "logistic"), first_rows(train)
     model = fit_logistic(inputs, labels)
-    asked = scaled(held_out.pictures)
-    check_parts(run, held_out, model.predict(asked), model.predict_proba(asked), role="test", train_size=SIZE)
-    check_misses(run, held_out, model.predict(asked))
+    test_inputs = scaled(held_out.pictures)
+    probabilities = model.predict_proba(test_inputs)
+    check_parts(run, held_out, model.predict(test_inputs), probabilities, role="test", train_size=SIZE)
+    check_misses(run, held_out, model.predict(test_inputs))
     check_predictions(lake, folder, "logistic", model.predict(unlabelled), model.predict_proba(unlabelled))
 
 

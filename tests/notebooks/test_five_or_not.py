@@ -61,7 +61,7 @@ def train(lake: Lake) -> Role:
 
 
 @pytest.fixture(scope="module")
-def asked(lake: Lake) -> Role:
+def test_role(lake: Lake) -> Role:
     return role_of(lake, "test")
 
 
@@ -80,11 +80,11 @@ def scores(train: Role) -> NDArray[np.float64]:
     return found
 
 
-def test_no_two_digits_are_equal(train: Role, asked: Role) -> None:
-    both = np.concatenate([train.pictures, asked.pictures]).reshape(SIZE + 1_000, -1)
+def test_no_two_digits_are_equal(train: Role, test_role: Role) -> None:
+    both = np.concatenate([train.pictures, test_role.pictures]).reshape(SIZE + 1_000, -1)
     assert len(np.unique(both, axis=0)) == len(both)
     assert train.kept.all()
-    assert asked.kept.all()
+    assert test_role.kept.all()
 
 
 def test_the_folds_of_sgd_have_the_same_accuracies(lake: Lake, train: Role) -> None:
@@ -129,11 +129,11 @@ def test_the_threshold_for_a_precision_is_the_same(lake: Lake, train: Role, scor
 
 
 def test_the_test_role_is_scored_by_the_threshold_of_the_folds(
-    lake: Lake, train: Role, asked: Role, scores: NDArray[np.float64]
+    lake: Lake, train: Role, test_role: Role, scores: NDArray[np.float64]
 ) -> None:
-    run, fives = run_of(lake, "sgd-binary"), asked.labels == 5
+    run, fives = run_of(lake, "sgd-binary"), test_role.labels == 5
     model = sgd().fit(inputs_of(train), train.labels == 5)
-    found = model.decision_function(inputs_of(asked))
+    found = model.decision_function(inputs_of(test_role))
     precision, _, thresholds = precision_recall_curve(train.labels == 5, scores)
     over = found >= thresholds[np.argmax(precision >= 0.9)]
     where: dict[str, Any] = {"train_size": SIZE, "role": "test", "eval_on": "original", "label": "5"}
@@ -156,12 +156,12 @@ def check_curve(run: Run, curve: tuple[NDArray[np.float64], ...], **where: Any) 
 
 
 @pytest.mark.parametrize("model", ["sgd-binary", "never"])
-def test_both_models_score_the_roles_as_scikit_learn(lake: Lake, train: Role, asked: Role, model: str) -> None:
+def test_both_models_score_the_roles_as_scikit_learn(lake: Lake, train: Role, test_role: Role, model: str) -> None:
     run, plain = run_of(lake, model), sgd() if model == "sgd-binary" else Never5()
     plain.fit(inputs_of(train), train.labels == 5)
     assert run.names == ["not 5", "5"]
-    for name, role in (("train", train), ("test", asked)):
+    for name, role in (("train", train), ("test", test_role)):
         predicted = plain.predict(inputs_of(role)).astype(np.int64)
         where: dict[str, Any] = {"train_size": SIZE, "role": name, "eval_on": "original"}
         check_scores(run, (role.labels == 5).astype(np.int64), predicted, **where)
-    check_misses(run, asked._replace(labels=(asked.labels == 5).astype(np.int64)), predicted)
+    check_misses(run, test_role._replace(labels=(test_role.labels == 5).astype(np.int64)), predicted)

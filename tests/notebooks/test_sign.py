@@ -83,13 +83,13 @@ def test_logistic_regression_scores_as_scikit_learn(lake: Lake, roles: dict[str,
 
 @needs_data
 def test_on_letters_the_ratio_in_float32_finds_all_that_the_exact_one_finds(roles: dict[str, Role], seen: Seen) -> None:
-    """Where all pixels agree in sign, both sums are of the same products, so rounding cannot part them."""
+    """If all pixels agree in sign, both sums are of the same products: rounding cannot make the two sums differ."""
     test, train = (scaled(roles[name].pictures).reshape(-1, 28, 28) for name in ("test", "train"))
     assert (seen_by_ratio(test, train) >= seen["sign", "test", "train"]).all()
 
 
 def test_the_ratio_in_float32_also_finds_saturated_pictures_that_differ_in_one_pixel() -> None:
-    """127 against 128 changes the ratio by 4e-8, less than float32 holds; exact arithmetic and the rule see it."""
+    """127 instead of 128 changes the ratio by 4e-8, less than float32 resolves. Exact arithmetic and the rule do."""
     first = np.random.default_rng(0).integers(0, 2, (20, 28, 28), dtype=np.uint8) * 255
     second = first.copy()
     first[:, 14, 14], second[:, 14, 14] = 127, 128

@@ -1,4 +1,4 @@
-"""What a lake says about a split and about a model, in the form that plain scripts have: arrays and single numbers."""
+"""Read a split and the scores of a model from a lake, as the arrays and single numbers that plain scripts have."""
 
 import io
 import json
