@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 import schemas
+from pipeline import storage
 from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, is_behind_shards, shards_digest, shards_state
 from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
@@ -157,7 +158,7 @@ def _newest_named_versions(place: str, lost: Collection[str]) -> dict[str, int]:
         return {}
     named: dict[str, int] = {}
     listed: Sequence[list[dict[str, int]]] = []
-    with suppress(LakeError):
+    with suppress(LakeError), storage.damage_errors(f"{place}/releases"):
         listed = list_releases(Snapshot(place))["versions"].to_list()
     for versions in listed:
         for item in versions:
