@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/sgd_passes.py [--orders N] [--json]
 
 Plain scikit-learn, as a notebook uses it: raw pixels, alpha 0.0001, seed 42, three folds of the 60,000 training images.
-Until version 0.20 SGDClassifier made 5 passes unless told otherwise; later versions make 1,000 at most, and stop after
+The default of SGDClassifier was 5 passes up to version 0.20. Later versions make at most 1,000, and stop after
 five passes that do not lower the loss by 0.001. Both settings see the same orders.
 """
 

@@ -67,7 +67,7 @@ def test_the_ratio_in_float32_loses_no_pair_of_sign(pixels: Pixels) -> None:
 @pytest.mark.parametrize("side", [28, 64])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_ratio_in_float32_adds_pairs_that_are_not_equal(side: int, seed: int) -> None:
-    """One pixel of 127 against 128 changes a sum of 195.75 by 0.0000077, half of what float32 can tell apart there."""
+    """One pixel of 127 against 128 changes a sum of 195.75 by 0.0000077, half the spacing of float32 numbers there."""
     pair = saturated(side, seed)
     assert by_ratio(pair, pair, np.float32).all()
     for found in (by_sign(pair, pair), exactly(pair, pair), by_ratio(pair, pair, np.float64)):

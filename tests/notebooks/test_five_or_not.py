@@ -40,7 +40,7 @@ def sgd() -> Any:
 
 @pytest.fixture(autouse=True)
 def few_passes() -> Any:
-    """Five passes do not converge, and scikit-learn says so."""
+    """Ignore the warning that five passes do not converge."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
