@@ -6,7 +6,9 @@ READY := .venv/.ready
 # processes that tests start.
 # Small lakes are made and deleted ten times faster in memory, where 4 GB are free.
 IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
-TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(IN_MEMORY) $(BIN)/pytest -n 2
+# A test that hangs ends its worker after 15 minutes, with the stack of every thread, and fails.
+TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(IN_MEMORY) $(BIN)/pytest -n 2 \
+	-o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-servers check docs tutorial audit wheel stress bench lock clean
