@@ -3,6 +3,7 @@
 `TABLES` maps the name of a table to its `Table`. A lake with a `VERSION` above this one cannot be opened.
 """
 
+from schemas.attributes import ATTRIBUTES
 from schemas.baselines import MISSES, MODELS, PREDICTIONS, SCORES
 from schemas.dedup import BASES, CLUSTERS, INDEX, PAIRS
 from schemas.images import IMAGES, REJECTS, SHARDS
@@ -18,6 +19,7 @@ TABLES: dict[str, Table] = {
         IMAGES,
         REJECTS,
         SHARDS,
+        ATTRIBUTES,
         INDEX,
         BASES,
         PAIRS,

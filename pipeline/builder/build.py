@@ -1,7 +1,7 @@
 """Build a lake: run every step that is out of date, then publish a release. If nothing is, nothing is committed.
 
-sources -> decode -> [images, rejects] -> dedup -> [index, pairs, clusters] -> splits -> [splits] -> arrays -> baselines
--> [scores, misses, models] -> [predictions] -> release -> report
+sources -> decode -> [images, rejects] -> [attributes] -> dedup -> [index, pairs, clusters] -> splits -> [splits]
+-> arrays -> baselines -> [scores, misses, models] -> [predictions] -> release -> report
 
 `build` is the entry point, `update_lake` decodes and commits, and `_run_steps` is the order of the steps. A step is a
 function of a snapshot and a part of the recipe. It returns the commits to make.
@@ -17,6 +17,13 @@ import polars as pl
 from pipeline import arguments, sources, storage
 from pipeline.baselines.model import need_extra
 from pipeline.builder import ENGINE_NAMES, PRELOAD
+from pipeline.builder.attributes import (
+    attribute_notes,
+    attribute_units,
+    check_datasets,
+    join_attributes,
+    plan_attributes,
+)
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
 from pipeline.builder.clusters import active_rules, cluster_images, cluster_settings, plan_clusters
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
@@ -175,6 +182,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     images_change = bool(ingest)
     rules = active_rules(snapshot, recipe, prune=prune)
     settings = cluster_settings(recipe, pairwise_rules(rules, find_embeddings(snapshot, recipe, rules)))
+    attributes = plan_attributes(snapshot, attribute_units(snapshot, recipe, prune=prune), images_change=images_change)
     clusters = plan_clusters(snapshot, rules, settings, images_change=images_change)
     splits = plan_splits(snapshot, split_units(snapshot, recipe, prune=prune), images_change=images_change)
     redrawn = {item.unit for item in splits}
@@ -186,7 +194,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         prune=prune,
         changed=redrawn | {item.unit for item in runs},
     )
-    return [*ingest, *clusters, *splits, *runs, *predictions]
+    return [*ingest, *attributes, *clusters, *splits, *runs, *predictions]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -264,6 +272,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
 
     images, rejects = published.scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     notes = build_notes(published.snapshot, found, counts, recipe.decode, decoded) if done and report else []
+    notes += attribute_notes(published.snapshot) if done else []
     return Built(
         writer.place,
         release,
@@ -312,6 +321,13 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
         if new_recipe:
             check_classes(lake.snapshot, planned, [], planned.shards)
 
+    # images -> attributes
+    check_datasets(lake.snapshot, recipe)
+    joined, commits = join_attributes(
+        lake.snapshot, writer, attribute_units(lake.snapshot, recipe, prune=prune), progress
+    )
+    _commit(lake, commits)
+
     # images -> index -> pairs -> clusters
     rules = active_rules(lake.snapshot, recipe, prune=prune)
     embeddings = find_embeddings(lake.snapshot, recipe, rules)
@@ -322,7 +338,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     clustered, commits = cluster_images(lake.snapshot, writer, rules, settings, progress, engine)
     _commit(lake, commits)
 
-    # images, clusters -> splits
+    # images, clusters, attributes -> splits
     splits = split_units(lake.snapshot, recipe, prune=prune)
     drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, progress)
     _commit(lake, commits)
@@ -337,7 +353,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     predicted, commits = predict_splits(lake.snapshot, writer, wanted, progress)
     _commit(lake, commits)
 
-    done = [*ingested, *clustered, *drawn, *scored, *predicted]
+    done = [*ingested, *joined, *clustered, *drawn, *scored, *predicted]
     if new_recipe and not done:
         done.append(Todo("release", "recipe", "the recipe changed, but no result depends on the change"))
     return done

@@ -118,6 +118,16 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
 
 # The end of a DuckDB message: a line of the query, and a caret below the place of the error.
 _QUERY_EXCERPT = re.compile(r"\n\s*LINE \d+: .*", re.DOTALL)
+# A view with a column for each attribute of the images.
+WIDE_VIEW = "attributes_wide"
+_DUCKDB_TYPES = {
+    "text": "VARCHAR",
+    "int": "BIGINT",
+    "float": "DOUBLE",
+    "bool": "BOOLEAN",
+    "date": "DATE",
+    "datetime": "TIMESTAMP",
+}
 # The unit, in a schema, of ids, hashes and digests of files.
 _ID_UNITS = (b"16 bytes", b"32 bytes")
 
@@ -158,6 +168,7 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
                     f"imagelake build {snapshot.place} --repair"
                 ) from error
             allowed += files
+    _create_wide_view(connection, snapshot)
     if ids == "hex":
         # Queries that are written for ids as bytes call hex(). It must leave an id that is already text as it is.
         connection.execute(
@@ -200,7 +211,7 @@ def duckdb_message(error: Exception) -> str:
     text = " ".join(_QUERY_EXCERPT.sub("", str(error)).split())
     if not text.startswith("Catalog Error: Table"):
         return text
-    return f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} Tables: {', '.join(schemas.TABLES)}."
+    return f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} Tables: {', '.join([*schemas.TABLES, WIDE_VIEW])}."
 
 
 def _without_semicolon(text: str) -> str:
@@ -228,6 +239,35 @@ def _create_view(
         hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
         rows = f"SELECT * FROM read_parquet([{listed}]{hive}) UNION ALL BY NAME {rows}"  # noqa: S608 - quoted
     connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({rows})')  # noqa: S608 - quoted
+
+
+def _create_wide_view(connection: "duckdb.DuckDBPyConnection", snapshot: Snapshot) -> None:
+    """Create the view attributes_wide: one row per image, and a column for each attribute, of its type.
+
+    If images of the lake have several values of an attribute, its column holds lists, sorted by the text of the values.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for unit in snapshot.metadata("attributes").units.values():
+        for name, described in unit["names"].items():
+            found.setdefault(name, []).append(described)
+    taken, columns = {"image_id"}, ["image_id"]
+    for name, parts in sorted(found.items()):
+        kinds = {part["type"] for part in parts}
+        kind = _DUCKDB_TYPES.get(kinds.pop() if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "text")
+        value = f"TRY_CAST(value AS {kind})"
+        several = any(part["list"] or part["several"] for part in parts)
+        made = f"list({value} ORDER BY value)" if several else f"any_value({value})"
+        # DuckDB ignores case in names of columns.
+        free, number = name, 0
+        while free.lower() in taken:
+            number += 1
+            free = f"{name}_{number}"
+        taken.add(free.lower())
+        quoted = free.replace('"', '""')
+        columns.append(f'{made} FILTER (name = {quote(name)}) AS "{quoted}"')
+    connection.execute(
+        f"CREATE VIEW {WIDE_VIEW} AS SELECT {', '.join(columns)} FROM attributes GROUP BY image_id"  # noqa: S608 - quoted
+    )
 
 
 def _no_rows(connection: "duckdb.DuckDBPyConnection", schema: pa.Schema) -> str:

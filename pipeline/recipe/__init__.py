@@ -23,6 +23,7 @@ from pipeline.recipe.baselines import Baseline, BaselinePart, EpochsPart, dump_f
 from pipeline.recipe.naming import dataset_name
 from pipeline.recipe.parts import (
     ROLES,
+    AttributesPart,
     DecodePart,
     DedupPart,
     EmbeddingPart,
@@ -130,6 +131,7 @@ RECIPE_FILE = "recipe.toml"
 __all__ = [
     "RECIPE_FILE",
     "ROLES",
+    "AttributesPart",
     "BaselinePart",
     "DecodePart",
     "DedupPart",
@@ -156,6 +158,7 @@ class Recipe(Part):
         lake: location of the tables.
         source: the sources of the images.
         decode: size and mode of the decoded images.
+        attributes: facts about images.
         embedding: vectors for embedding rules.
         dedup: the rules that find duplicates.
         split: the splits to draw.
@@ -167,6 +170,7 @@ class Recipe(Part):
     lake: LakePart = LakePart()
     source: tuple[SourcePart, ...] = Field(min_length=1)
     decode: DecodePart = DecodePart()
+    attributes: tuple[AttributesPart, ...] = ()
     embedding: tuple[EmbeddingPart, ...] = ()
     dedup: DedupPart = DedupPart()
     split: tuple[SplitPart, ...] = ()
@@ -184,6 +188,8 @@ class Recipe(Part):
             {key: value for key, value in {**part, "uri": identity(part["uri"])}.items() if (key, value) != _NOT_SET}
             for part in values["source"]
         ]
+        if not self.attributes:
+            del values["attributes"]
         return digest_of({**values, "baseline": list(map(dump_for_digest, self.baseline))})
 
     @property

@@ -237,6 +237,74 @@ class EmbeddingPart(Part):
     paths: str | None = None
 
 
+AttributeType = Literal["text", "int", "float", "bool", "date", "datetime"]
+# Characters of the name of an attribute, and of a pattern.
+_MAX_NAME, _MAX_PATTERN = 200, 1_000
+
+
+class AttributesPart(Part):
+    r"""`[[attributes]]`: facts about images, such as the patient or the camera, from a file or from the paths.
+
+    A file is a CSV, Parquet, JSON lines or COCO annotations file. It names each image in a column `image_id`,
+    `file_digest` (both hexadecimal) or `path`; without `path`, a column `file`, `filename`, `file_name`, `image` or
+    `image_path` counts as the path. Every other column is an attribute.
+
+    Attributes:
+        uri: path of the file.
+        patterns: regular expressions, by attribute, instead of a file. The value is what the first group matches in the
+            path of the image, such as `{ patient = '(p\d+)_' }`; without a group, all that the expression matches.
+        dataset: dataset of the images. By default all datasets of the recipe.
+        split: split of the images. By default all splits.
+        columns: columns to read. By default all.
+        labels: columns that are 1 for images that have the label of the column's name, and 0 for others. They become
+            the attribute `labels`.
+        types: type of an attribute, by name: text, int, float, bool, date or datetime. By default it follows from the
+            values.
+    """
+
+    uri: Annotated[str, StringConstraints(min_length=1)] | None = None
+    patterns: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    dataset: Name | None = None
+    split: Name | None = None
+    columns: Words | None = None
+    labels: Words | None = None
+    types: dict[str, AttributeType] = {}
+
+    @property
+    def title(self) -> str:
+        """The name of the part in messages."""
+        return self.uri or f"patterns of {', '.join(self.patterns or ())}"
+
+    @model_validator(mode="after")
+    def _check_origin(self) -> Self:
+        if (self.uri is None) == (self.patterns is None):
+            raise ValueError("needs either a uri or patterns")
+        if self.patterns is not None and (self.columns is not None or self.labels is not None):
+            raise ValueError("columns and labels are of a file: take them out, or give a uri instead of patterns")
+        if self.uri and "://" in self.uri:
+            raise ValueError(f"{redacted(self.uri)} is an address: download the file and give its path")
+        if long := [name for name in (self.patterns or ()) if not 0 < len(name) <= _MAX_NAME]:
+            raise ValueError(f"{long[0][:20]!r} is no name: it must have 1 to {_MAX_NAME} characters")
+        if self.labels and not all(self.labels):
+            raise ValueError("a name in labels is empty")
+        return self
+
+    @field_validator("patterns")
+    @classmethod
+    def _check_patterns(cls, patterns: dict[str, str] | None) -> dict[str, str] | None:
+        import polars as pl  # noqa: PLC0415 - only for recipes with patterns
+
+        for name, pattern in (patterns or {}).items():
+            if len(pattern) > _MAX_PATTERN:
+                raise ValueError(f"{name}: a pattern of more than {_MAX_PATTERN:,} characters")
+            try:
+                pl.Series([""]).str.extract(pattern, 0)
+            except pl.exceptions.PolarsError as error:
+                why = " ".join(str(error).split("error:")[-1].split())
+                raise ValueError(f"{name}: {pattern!r} is no regular expression ({why})") from None
+        return patterns
+
+
 class DedupPart(Part):
     """`[dedup]`: the rules that find duplicates, and how pairs become clusters.
 

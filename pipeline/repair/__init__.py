@@ -2,6 +2,7 @@
 
 images, index, rejects   their shards are read from their sources again; the index alone is made from whole images
 shards, releases         restored from older versions, sources and the metadata of commits
+attributes               removed, so that the following build joins them again from their files
 pairs, clusters, splits  removed, so that the following build makes them again
 scores, misses, models   restored from older versions of their tables, else trained again
 predictions              removed, so that the following build makes them again with the models

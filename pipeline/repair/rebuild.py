@@ -28,7 +28,7 @@ from pipeline.sources.source import shard_key
 from pipeline.verify.faults import DamagedError, Fault, damage_errors
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
-_DERIVED = ("pairs", "clusters", "splits")
+_DERIVED = ("attributes", "pairs", "clusters", "splits")
 # A fingerprint that no source has, so that every shard is read again.
 LOST = "lost"
 
@@ -60,12 +60,12 @@ def drop_index(lake: Transaction, damage: Damage, damaged: set[ShardKey]) -> lis
 
 
 def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay: bool) -> tuple[list[Todo], list[str]]:
-    """Remove damaged files of pairs, clusters, splits, bases and predictions, so that the build makes them again.
+    """Remove damaged files of tables that are made from images, so that the build makes them again.
 
     Args:
         lake: commits to the lake.
         damage: the damage.
-        every: make all pairs, clusters and splits again, because the images may differ from before.
+        every: make all attributes, pairs, clusters and splits again, because the images may differ from before.
         images_stay: whether some images stay damaged. Then only clusters by keys can be made again.
 
     Returns:
@@ -220,7 +220,7 @@ def _mark_damaged(lake: Transaction, damage: Damage, table: str, units: Mapping[
 
 def _marked(table: str, unit: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """Mark a unit as damaged, without the settings of pairs and clusters, so that all of it is made again."""
-    kept = {key: value for key, value in unit.items() if key != "spec" or table == "splits"}
+    kept = {key: value for key, value in unit.items() if key != "spec" or table in ("attributes", "splits")}
     return {**kept, DAMAGED: paths}
 
 

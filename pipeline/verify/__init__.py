@@ -12,6 +12,7 @@ from pipeline.verify.faults import Check, DamagedError, Fault, damage_errors
 from pipeline.verify.laws import (
     RELEASES_CHECK,
     LawResult,
+    attributes_are_of_images,
     check_releases,
     clusters_follow_from_index,
     drops_have_reasons,
@@ -42,6 +43,7 @@ class _Law(NamedTuple):
 _LAWS = (
     _Law("every file is one image or one reject", every_file_is_counted, ("shards", "images", "rejects")),
     _Law("image ids are unique", ids_are_unique, ("images",)),
+    _Law("attributes are of images of their dataset", attributes_are_of_images, ("attributes", "images")),
     _Law("clusters follow from index and pairs", clusters_follow_from_index, ("clusters", "index", "pairs")),
     _Law("pairs are of two images of the lake, each once", pairs_are_of_images, ("pairs", "images")),
     _Law("splits name images of the lake", splits_name_images, ("splits", "images")),

@@ -11,6 +11,7 @@ from pipeline.dedup.components import link
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
+from pipeline.sources.attributes import TYPES, from_text
 from pipeline.verify.faults import Check, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
@@ -93,6 +94,27 @@ def pairs_are_of_images(lake: Lake) -> LawResult:
         for rule, count in rows.group_by("rule").len().sort("rule").rows()
     ]
     return LawResult(len(pairs), faults)
+
+
+def attributes_are_of_images(lake: Lake) -> LawResult:
+    """Check that every attribute is of an image of its dataset, has its type, and has each value of an image once."""
+    rows = lake.scan("attributes").collect()
+    lost = rows.lazy().join(lake.scan("images").select("image_id", "dataset"), on=["image_id", "dataset"], how="anti")
+    odd = [
+        rows.filter(pl.col("type") == kind).filter(from_text(pl.col("value"), kind).is_null())
+        for kind in sorted(set(rows["type"]) & set(TYPES))
+    ]
+    wrong = {
+        "attributes are of images that are not in the lake": lost.collect(),
+        "attributes do not have their type": pl.concat([rows.filter(~pl.col("type").is_in(list(TYPES))), *odd]),
+        "attributes occur more than once": rows.filter(rows.is_duplicated()),
+    }
+    faults = [
+        _law(text, "attributes", {"dataset": name}, count)
+        for text, found in wrong.items()
+        for name, count in found.group_by("dataset").len().sort("dataset").rows()
+    ]
+    return LawResult(len(rows), faults)
 
 
 def splits_name_images(lake: Lake) -> LawResult:

@@ -50,6 +50,7 @@ def test_ids_and_hashes_are_the_columns_that_the_schemas_say() -> None:
         ("images", "image_id"),
         ("images", "content_hash"),
         ("images", "file_digest"),
+        ("attributes", "image_id"),
         ("index", "image_id"),
         ("pairs", "left_id"),
         ("pairs", "right_id"),
@@ -184,7 +185,7 @@ def test_a_table_that_is_cut_says_so(small_lake: Lake, run: Run, count: int, tol
 
 @pytest.mark.parametrize("statement", ["show tables", "SHOW TABLES;", " show   tables "])
 def test_show_tables_lists_the_tables_only(small_lake: Lake, run: Run, statement: str) -> None:
-    assert rows(run, small_lake.root, statement) == [{"name": name} for name in sorted(TABLES)]
+    assert rows(run, small_lake.root, statement) == [{"name": name} for name in sorted([*TABLES, "attributes_wide"])]
     assert small_lake.sql(statement).fetchall() == [(name,) for name in sorted(TABLES)]
 
 

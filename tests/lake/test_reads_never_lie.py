@@ -156,7 +156,7 @@ def test_a_missing_table_stops_builds_and_is_made_again(case: Case, name: str) -
 
 
 @pytest.mark.parametrize(
-    "name", tables("images", "shards", "splits", others=["index", "rejects", "clusters", "scores"])
+    "name", tables("images", "shards", "splits", others=["attributes", "index", "rejects", "clusters", "scores"])
 )
 def test_a_table_whose_newest_commit_is_missing_is_made_again(case: Case, name: str) -> None:
     newest = max(Path(case.root, name, "_delta_log").glob("*.json"))
@@ -170,7 +170,9 @@ def test_a_table_whose_newest_commit_is_missing_is_made_again(case: Case, name: 
     assert (case.faults(), case.differing()) == ([], [])
 
 
-@pytest.mark.parametrize("name", tables("images", "pairs", others=["splits", "clusters", "models", "predictions"]))
+@pytest.mark.parametrize(
+    "name", tables("images", "pairs", others=["attributes", "splits", "clusters", "models", "predictions"])
+)
 def test_an_empty_newest_commit_is_no_empty_table(case: Case, name: str) -> None:
     max(Path(case.root, name, "_delta_log").glob("*.json")).write_bytes(b"")
     for read in (lambda: Lake(case.root).scan(name), lambda: Lake(case.root).sql(f"select * from {name}"), case.build):

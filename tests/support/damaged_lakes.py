@@ -38,6 +38,7 @@ from pipeline.verify import Fault, verify
 
 PARTS: dict[str, Any] = {
     "decode": {"size": [28, 28]},
+    "attributes": [{"patterns": {"number": "(\\d+)"}}, {"uri": "facts.csv", "split": "train"}],
     "dedup": {"rules": ["exact", "sign", "cosine:0.95", "photo:0.9"]},
     "split": [
         {"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}},
@@ -106,6 +107,8 @@ def make_lake(base: Path) -> Case:
     as_tar(base / "train.tar.gz", {**train, "B/empty.png": b"", "A/note.txt": b"no image"})
     as_folder(base / "test", {**files_of(14, seed=1), **copies, "B/bad.png": b"no image"})
     as_folder(base / "more", {f"more/{name}": data for name, data in files_of(6, seed=2).items()} | {"B/cut.png": b"?"})
+    facts = [f"{name},{'ab'[number % 2]},2026-01-{number % 28 + 1:02d}" for number, name in enumerate(sorted(train))]
+    (base / "facts.csv").write_text("\n".join(["path,camera,taken", *facts]))
     made = recipe(base, *SOURCES, **PARTS)
     build(made, engine=LocalEngine(1))
     export(made.root, "main", base / "exported", "npz")

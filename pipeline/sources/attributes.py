@@ -1,0 +1,403 @@
+"""Read attributes, facts about images that a recipe names: from a table, COCO annotations, or a pattern on the paths.
+
+Values have one of the types of `TYPES`. Text is in Unicode form C without white space at its ends; empty text, NaN and
+null mean that the image has no value. Times are UTC: a time with an offset is converted.
+
+- CSV: the type of a column follows from all its values. `007` is text, because a number would lose the zeros.
+- Parquet and JSON lines have types. Lists are several values of one image. Columns of bytes are left out; a struct
+  becomes its JSON text.
+- COCO annotations (a `.json` file) give each image the names of its categories, as the attribute `labels`.
+
+References:
+    Lin et al. 2014, Microsoft COCO: Common Objects in Context.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import SourceError, one_line
+from pipeline.recipe import AttributesPart
+from pipeline.sources.labels import plain
+from pipeline.sources.tables.delimited import first_line, is_utf16, separators_of
+from pipeline.storage import check_expansion, check_regular
+
+# The attribute that COCO annotations and the key `labels` make.
+LABELS = "labels"
+TYPES: dict[str, pl.DataType] = {
+    "text": pl.String(),
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    "bool": pl.Boolean(),
+    "date": pl.Date(),
+    "datetime": pl.Datetime("us"),
+}
+# The columns that identify an image, most exact first, and other names of `path`.
+KEYS = ("image_id", "file_digest", "path")
+_PATH_NAMES = ("path", "file", "filename", "filepath", "image", "img", "imagepath", "imagefile", "imgpath")
+_KEY_BYTES = {"image_id": 16, "file_digest": 32}
+# Attributes of one file, and bytes of a text file.
+_MAX_ATTRIBUTES, _MAX_BYTES = 200, 2**30
+_HEAD_BYTES = 2**16
+
+_INT = r"^-?(0|[1-9][0-9]{0,17})$"
+# A longer number may be an id, which a float would round.
+_FLOAT = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+# As ISO 8601 writes a time, and as EXIF does.
+_TIME = r"^[0-9]{4}[-:][0-9]{2}[-:][0-9]{2}[T ][0-9]{2}:[0-9]{2}"
+_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+
+
+class Attributes(NamedTuple):
+    """The attributes that a file gives.
+
+    Attributes:
+        key: the column that identifies the images, one of `KEYS`.
+        rows: a column `key` (text, or bytes of an id or digest; null if it is neither), then a column for each
+            attribute, of a type of `TYPES` or a list of one; rows in the order of the file.
+        invalid: by attribute, how many values do not have the type that the recipe requires. They are null.
+        left_out: columns that cannot be attributes.
+    """
+
+    key: str
+    rows: pl.DataFrame
+    invalid: Mapping[str, int]
+    left_out: Sequence[str]
+
+
+def read_attributes(part: AttributesPart, file: Path) -> Attributes:
+    """Read the file of an `[[attributes]]`.
+
+    Args:
+        part: the recipe's `[[attributes]]`, with a uri.
+        file: the file.
+
+    Raises:
+        SourceError: the file is missing, cannot be read, or names no images.
+    """
+    try:
+        check_regular(file, folders=False)
+        rows, is_text = _read(part, file)
+    except FileNotFoundError:
+        raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].") from None
+    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise SourceError(f"attributes: {file} cannot be read ({one_line(error)}).") from error
+    column = _key_column(file, rows.columns)
+    key = column if column in KEYS else "path"
+    wanted = _wanted_columns(part, file, column, rows.columns)
+    rows = rows.select(_keys(rows[column], key), *wanted)
+    left_out = [name for name in wanted if rows[name].dtype == pl.Binary or _is_nested(rows[name].dtype)]
+    rows = rows.drop(left_out)
+    if part.labels:
+        rows = _with_labels(part, file, rows)
+    return Attributes(key, *with_types(rows, part.types, infer=is_text), left_out)
+
+
+def match_patterns(part: AttributesPart, images: pl.DataFrame) -> Attributes:
+    """Read attributes from the paths of images.
+
+    Args:
+        part: the recipe's `[[attributes]]`, with patterns.
+        images: column path.
+    """
+    values = [
+        pl.col("path").str.extract(pattern, min(1, _groups(pattern))).alias(name)
+        for name, pattern in (part.patterns or {}).items()
+    ]
+    rows = images.select(pl.col("path").alias("key"), *values)
+    return Attributes("path", *with_types(rows, part.types, infer=True), ())
+
+
+def with_types(rows: pl.DataFrame, types: Mapping[str, str], *, infer: bool) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Give every attribute one of the types of `TYPES`.
+
+    Args:
+        rows: column key, and a column for each attribute.
+        types: by attribute, the type that the recipe requires.
+        infer: whether the type of text follows from its values.
+
+    Returns:
+        The same columns, and how many values do not have the required type, by attribute.
+    """
+    columns, invalid = [rows["key"]], dict[str, int]()
+    for column in rows.drop("key"):
+        lists = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+        is_list = isinstance(lists.dtype, pl.List)
+        long = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "value": lists})
+        long = long.explode("value") if is_list else long
+        values = _normalized(long["value"])
+        kind = types.get(column.name) or (_infer(values) if infer and values.dtype == pl.String else type_of(values))
+        typed = cast(values, kind)
+        lost = typed.null_count() - values.null_count()
+        if lost:
+            invalid[column.name] = lost
+        if is_list:
+            found = long.select("row", value=typed).drop_nulls().group_by("row", maintain_order=True).agg("value")
+            rows_of_lists = pl.DataFrame({"row": pl.int_range(len(lists), eager=True)})
+            typed = rows_of_lists.join(found, on="row", how="left", maintain_order="left")["value"]
+        columns.append(typed.alias(column.name))
+    return pl.DataFrame(columns), invalid
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """Write values of a type of `TYPES` as the attributes table stores them."""
+    if values.dtype == pl.Datetime:
+        return values.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
+    return values.cast(pl.String)
+
+
+def from_text(values: pl.Expr, kind: str) -> pl.Expr:
+    """Read values that `as_text` wrote; null where one is not of the type."""
+    if kind == "datetime":
+        return values.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    if kind == "date":
+        return values.str.to_date("%Y-%m-%d", strict=False)
+    if kind == "bool":
+        return pl.when(values.is_in(["true", "false"])).then(values == "true")
+    return values.cast(TYPES[kind], strict=False)
+
+
+def common_type(kinds: Sequence[str]) -> str:
+    """Return the type of an attribute whose parts have several types: float for numbers, text for anything else."""
+    return reduce(lambda one, other: one if one == other else _either(one, other), kinds)
+
+
+def _either(one: str, other: str) -> str:
+    if {one, other} == {"int", "float"}:
+        return "float"
+    return "datetime" if {one, other} == {"date", "datetime"} else "text"
+
+
+def _read(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, bool]:
+    """Read the columns of a file that may be needed, and whether they are all text."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    if head.startswith(b"PAR1"):
+        return _read_parquet(part, file), False
+    if file.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"larger than {_MAX_BYTES >> 30} GiB; write it as Parquet")
+    if is_utf16(head):
+        raise ValueError("UTF-16 text; save it as UTF-8")
+    if file.suffix.lower() == ".json":
+        return _read_coco(file), False
+    if file.suffix.lower() in (".jsonl", ".ndjson"):
+        return pl.read_ndjson(file, infer_schema_length=None), False
+    separator = separators_of(first_line(head))[0]
+    rows = pl.read_csv(file, separator=separator, infer_schema=False, glob=False)
+    return rows.rename(str.strip), True
+
+
+def _read_parquet(part: AttributesPart, file: Path) -> pl.DataFrame:
+    """Read the columns of a Parquet file, without those of bytes and others that cannot be attributes."""
+    metadata = pq.read_metadata(file)
+    check_expansion(metadata)
+    schema = metadata.schema.to_arrow_schema()
+    named = None if part.columns is None and part.labels is None else {*(part.columns or ()), *(part.labels or ())}
+    names = [
+        field.name
+        for field in schema
+        if _is_key(field.name) or (named is None and not _holds_bytes(field.type)) or field.name in (named or ())
+    ]
+    return pl.DataFrame(pq.read_table(file, columns=names))
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(at).type) for at in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _read_coco(file: Path) -> pl.DataFrame:
+    """Read the categories of every image of COCO annotations: file_name, and labels, a list of names."""
+    number = pl.Int64()
+    wanted: dict[str, dict[str, pl.DataType]] = {
+        "images": {"id": number, "file_name": pl.String()},
+        "annotations": {"image_id": number, "category_id": number},
+        "categories": {"id": number, "name": pl.String()},
+    }
+    schema = {name: pl.List(pl.Struct(fields)) for name, fields in wanted.items()}
+    parts = pl.read_json(file, schema=schema)
+    if len(parts) != 1 or any(parts[name][0] is None for name in wanted):
+        raise ValueError("no COCO annotations: an object with images, annotations and categories is needed")
+    images, annotations, categories = (
+        parts.select(name).explode(name).drop_nulls().unnest(name).drop_nulls() for name in wanted
+    )
+    if categories["id"].n_unique() != len(categories) or images["id"].n_unique() != len(images):
+        raise ValueError("an id of an image or category occurs twice")
+    unknown = len(annotations.join(categories, left_on="category_id", right_on="id", how="anti"))
+    if unknown:
+        raise ValueError(f"{unknown:,} annotations are of a category that is not listed")
+    named = (
+        annotations.join(categories, left_on="category_id", right_on="id")
+        .select("image_id", "name")
+        .unique()
+        .sort("image_id", "name")
+        .group_by("image_id", maintain_order=True)
+        .agg(pl.col("name").alias(LABELS))
+    )
+    return images.join(named, left_on="id", right_on="image_id", how="left", maintain_order="left").select(
+        "file_name", LABELS
+    )
+
+
+def _is_key(name: str) -> bool:
+    return name in KEYS or plain(name) in _PATH_NAMES
+
+
+def _key_column(file: Path, names: Sequence[str]) -> str:
+    """Find the column that identifies the images.
+
+    Raises:
+        SourceError: there is none.
+    """
+    exact = [name for name in KEYS if name in names]
+    usual = [name for known in _PATH_NAMES for name in names if plain(name) == known]
+    if not exact and not usual:
+        shown = ", ".join(names[:12])
+        raise SourceError(
+            f"attributes: {file} has no column path, image_id or file_digest that names the images; it has {shown}. "
+            "Rename the column with the paths to path."
+        )
+    return (exact or usual)[0]
+
+
+def _wanted_columns(part: AttributesPart, file: Path, key: str, names: Sequence[str]) -> list[str]:
+    """List the columns to read.
+
+    Raises:
+        SourceError: a column of the recipe is missing, or there are too many.
+    """
+    asked = [*(part.columns or ()), *(part.labels or ())]
+    missing = [name for name in asked if name not in names]
+    if missing:
+        raise SourceError(f"attributes: {file} has no column {missing[0]}; it has {', '.join(names[:12])}.")
+    every = part.columns is None and part.labels is None
+    wanted = [name for name in names if name not in KEYS and name != key and (every or name in asked)]
+    if every and len(wanted) > _MAX_ATTRIBUTES:
+        raise SourceError(
+            f"attributes: {file} has {len(wanted):,} columns; at most {_MAX_ATTRIBUTES} become attributes. List those "
+            "you need in the key columns of its [[attributes]]."
+        )
+    return wanted
+
+
+def _keys(column: pl.Series, key: str) -> pl.Series:
+    """Return the keys of the rows: text, or the bytes of ids and digests, null where they are none."""
+    if key == "path":
+        return column.cast(pl.String).str.strip_chars().alias("key")
+    if column.dtype != pl.Binary:
+        column = column.cast(pl.String).str.strip_chars().str.to_lowercase().str.decode("hex", strict=False)
+    size = column.bin.size()
+    return pl.select(pl.when(size == _KEY_BYTES[key]).then(column).alias("key")).to_series()
+
+
+def _with_labels(part: AttributesPart, file: Path, rows: pl.DataFrame) -> pl.DataFrame:
+    """Replace the label columns by one column of lists: the names of those that are 1.
+
+    Raises:
+        SourceError: a label column has another value than 0 or 1.
+    """
+    names = list(part.labels or ())
+    texts = rows.select(pl.col(names).cast(pl.String).str.strip_chars().str.to_lowercase())
+    yes, no = ["1", "true", "1.0"], ["0", "false", "0.0", ""]
+    odd = texts.filter(pl.any_horizontal(pl.all().is_not_null() & ~pl.all().is_in([*yes, *no])))
+    if len(odd):
+        raise SourceError(
+            f"attributes: {file} has {len(odd):,} rows in which a column of labels is neither 0 nor 1. Correct them, "
+            "or take the column out of the key labels."
+        )
+    chosen = texts.select(
+        pl.concat_list(pl.when(pl.col(name).is_in(yes)).then(pl.lit(name)) for name in names).list.drop_nulls()
+    ).to_series()
+    return rows.drop(names).with_columns(chosen.alias(LABELS))
+
+
+def _is_nested(kind: pl.DataType) -> bool:
+    """Return whether a column holds lists of lists or of bytes."""
+    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else None
+    return inner is not None and (inner.is_nested() or inner == pl.Binary)
+
+
+def _normalized(column: pl.Series) -> pl.Series:
+    """Return values of a type of `TYPES`; text is normalised, and empty text is null."""
+    kind = column.dtype
+    if isinstance(kind, pl.Struct):
+        column = column.struct.json_encode()
+    elif kind.is_integer():
+        as_int = column.cast(pl.Int64, strict=False)
+        column = as_int if as_int.null_count() == column.null_count() else column.cast(pl.String)
+    elif kind.is_decimal() or kind.is_float():
+        column = column.cast(pl.Float64).fill_nan(None)
+    elif isinstance(kind, pl.Datetime):
+        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if kind.time_zone else column
+        column = column.dt.cast_time_unit("us")
+    elif kind not in (pl.Boolean, pl.Date):
+        column = column.cast(pl.String)
+    if column.dtype == pl.String:
+        text = column.str.normalize("NFC").str.strip_chars()
+        column = text.replace({"": None})
+    return column
+
+
+def _infer(text: pl.Series) -> str:
+    """Choose the type of text: the first that every value has."""
+    if text.null_count() == len(text):
+        return "text"
+    for kind, pattern in (("int", _INT), ("float", _FLOAT), ("bool", r"^(?i:true|false)$"), ("date", _DATE)):
+        if text.str.contains(pattern).all() and (
+            kind != "date" or cast(text, "date").null_count() == text.null_count()
+        ):
+            return kind
+    is_time = text.str.contains(_TIME).all() and cast(text, "datetime").null_count() == text.null_count()
+    return "datetime" if is_time else "text"
+
+
+def type_of(values: pl.Series) -> str:
+    """Return the type of values: one of `TYPES`."""
+    return next((kind for kind, dtype in TYPES.items() if values.dtype == dtype), "text")
+
+
+def cast(values: pl.Series, kind: str) -> pl.Series:
+    """Convert values to a type of `TYPES`, by way of text; null where the text is not of that type."""
+    if type_of(values) == kind:
+        return values
+    text = as_text(values)
+    match kind:
+        case "int":
+            found = text.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
+        case "float":
+            found = text.cast(pl.Float64, strict=False).fill_nan(None)
+        case "bool":
+            known = {"true": True, "1": True, "false": False, "0": False}
+            found = text.str.to_lowercase().replace_strict(known, default=None, return_dtype=pl.Boolean)
+        case "date":
+            found = text.str.to_date("%Y-%m-%d", strict=False)
+        case "datetime":
+            found = _times(text)
+        case _:
+            found = text
+    return found
+
+
+def _times(text: pl.Series) -> pl.Series:
+    """Read times as ISO 8601 and EXIF write them; one with an offset is converted to UTC."""
+    iso = text.str.replace(r"^(\d{4}):(\d{2}):(\d{2})", "$1-$2-$3").str.replace("T", " ", literal=True)
+    iso = iso.str.replace(r"^(\d{4}-\d{2}-\d{2})$", "$1 00:00").str.replace(r"[zZ]$", "+00:00")
+    plain_times = [pl.lit(iso).str.to_datetime(form, time_unit="us", strict=False) for form in _TIME_FORMATS]
+    offset = [
+        pl.lit(iso).str.to_datetime(f"{form}%z", time_unit="us", strict=False).dt.replace_time_zone(None)
+        for form in _TIME_FORMATS
+    ]
+    return pl.select(pl.coalesce(*plain_times, *offset).alias(text.name)).to_series()
+
+
+def _groups(pattern: str) -> int:
+    """Count the groups of a regular expression."""
+    found = pl.select(pl.lit("").str.extract_groups(pattern)).to_series().dtype
+    return len(found.fields) if isinstance(found, pl.Struct) else 0

@@ -1,0 +1,196 @@
+"""The table attributes in a lake: joined by path, id or digest, kept up to date, and nothing dropped in silence."""
+
+import os
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from lakes import read_meta, versions
+from making import as_folder, files_of, recipe
+
+from pipeline.builder.build import Built, build, plan
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import SourceError
+from pipeline.lake_handle import Lake
+from pipeline.verify import verify
+
+CLOCK = count(10**18, 10**9)
+FACTS = {"uri": "facts.csv"}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Write 12 images of four patients, and a table of them."""
+    files = files_of(12)
+    as_folder(
+        tmp_path / "a", {f"p{number % 4:02d}_{name[2:]}": data for number, (name, data) in enumerate(files.items())}
+    )
+    write(tmp_path, *(f"{name},{name[:3]},{40 + number}" for number, name in enumerate(paths(tmp_path))))
+    return tmp_path
+
+
+def paths(base: Path) -> list[str]:
+    return sorted(file.name for file in (base / "a").iterdir())
+
+
+def write(base: Path, *lines: str, header: str = "path,patient,age", file: str = "facts.csv") -> None:
+    (base / file).write_text("\n".join([header, *lines]))
+    now = next(CLOCK)
+    os.utime(base / file, ns=(now, now))
+
+
+def asked(base: Path, *attributes: dict[str, Any], **parts: Any) -> Any:
+    return recipe(base, {"uri": "a"}, attributes=list(attributes), decode={"mode": "L"}, **parts)
+
+
+def make(base: Path, *attributes: dict[str, Any], prune: bool = False, **parts: Any) -> Built:
+    return build(asked(base, *attributes, **parts), engine=LocalEngine(1), prune=prune)
+
+
+def stages(built: Built) -> list[tuple[str, str]]:
+    return [(item.stage, item.unit) for item in built.done]
+
+
+def wide(built: Built, columns: str = "*") -> list[tuple[Any, ...]]:
+    joined = f"SELECT {columns} FROM images JOIN attributes_wide USING (image_id) ORDER BY path"
+    return Lake(built.root).sql(joined).fetchall()
+
+
+def sound(built: Built) -> bool:
+    return not any(check.faults for check in verify(built.root))
+
+
+def test_a_table_becomes_typed_columns_in_sql_and_a_second_build_does_nothing(base: Path) -> None:
+    built = make(base, FACTS)
+    assert wide(built, "path, patient, age") == [(name, name[:3], 40 + k) for k, name in enumerate(paths(base))]
+    rows = Lake(built.root).scan("attributes").collect()
+    assert rows.columns == ["image_id", "name", "value", "type", "dataset"]
+    assert rows.group_by("name", "type", "dataset").len().sort("name").rows() == [
+        ("age", "int", "d", 12),
+        ("patient", "text", "d", 12),
+    ]
+    assert (sound(built), built.notes) == (True, ())
+    before = versions(built.root)
+    assert plan(asked(base, FACTS)) == []
+    assert make(base, FACTS).done == ()
+    assert versions(built.root) == before
+
+
+def test_a_pattern_reads_the_path(base: Path) -> None:
+    built = make(base, {"patterns": {"patient": r"(p\d+)_", "number": r"_(\d+)\."}})
+    assert {row[0] for row in wide(built, "patient")} == {"p00", "p01", "p02", "p03"}
+    assert sound(built)
+
+
+@pytest.mark.parametrize("key", ["image_id", "file_digest"])
+def test_images_are_found_by_id_or_digest(base: Path, key: str) -> None:
+    built = make(base)
+    images = Lake(built.root).scan("images").select("path", pl.col(key).bin.encode("hex")).collect()
+    write(base, *(f"{value.upper()},{path}" for path, value in images.rows()), header=f"{key},name")
+    built = make(base, FACTS)
+    assert all(path == name for path, name in wide(built, "path, name"))
+
+
+def test_unknown_repeated_missing_and_invalid_rows_are_counted_and_listed(base: Path) -> None:
+    one, two, *rest = paths(base)
+    rows = [f"{one},p1,5", f"{one},p2,5", f"{two},p1,old", *(f"{name},p3,6" for name in rest[:-1])]
+    write(base, "gone.png,p9,1", ",p8,1", *rows)
+    built = make(base, {**FACTS, "types": {"age": "int"}})
+    assert list(built.notes) == [
+        "attributes facts.csv: 2 of 14 rows name no image by their path: gone.png and 1 more",
+        f"attributes facts.csv: 1 path named by several rows: {one}",
+        f"attributes facts.csv: 1 of 12 images are in no row: {rest[-1]}",
+        "attributes facts.csv: not of the type that the recipe requires, so read as none: 1 value of age",
+        "attribute patient: 1 image with several values",
+    ]
+    assert [len(value) for (value,) in wide(built, "patient")] == [2, *([1] * 10)]
+    assert sound(built)
+
+
+def test_a_changed_file_new_images_and_gone_images_are_seen(base: Path) -> None:
+    built = make(base, FACTS)
+    write(base, *(f"{name},x,1" for name in paths(base)))
+    assert [item.reason for item in plan(asked(base, FACTS))] == ["its input changed"]
+    built = make(base, FACTS)
+    assert stages(built) == [("attributes", "d")]
+    assert {row[0] for row in wide(built, "patient")} == {"x"}
+    (base / "a" / paths(base)[0]).unlink()
+    built = make(base, FACTS)
+    assert ("attributes", "d") in stages(built)
+    assert Lake(built.root).scan("attributes").collect()["image_id"].n_unique() == 11
+    assert sound(built)
+
+
+def test_attributes_stay_until_they_are_pruned(base: Path) -> None:
+    make(base, FACTS)
+    assert make(base).done != ()
+    assert len(wide(make(base))) == 12
+    built = make(base, prune=True)
+    assert ("attributes", "d") in stages(built)
+    assert wide(built) == []
+    assert sound(built)
+
+
+def test_the_attributes_of_a_dataset_replace_those_before(base: Path) -> None:
+    make(base, FACTS)
+    built = make(base, {"patterns": {"patient": "(p)"}})
+    assert set(wide(built, "patient")) == {("p",)}
+    assert Lake(built.root).sql("SELECT * FROM attributes_wide").columns == ["image_id", "patient"]
+
+
+def test_several_files_and_types_of_one_attribute(base: Path) -> None:
+    names = paths(base)
+    write(base, *(f"{name},{k}" for k, name in enumerate(names[:6])), header="path,x")
+    write(base, *(f"{name},{k}.5" for k, name in enumerate(names[6:])), header="path,x", file="more.csv")
+    built = make(base, FACTS, {"uri": "more.csv"})
+    assert [row[0] for row in wide(built, "x")] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert sound(built)
+
+
+def test_a_path_of_several_splits_needs_the_key_split(base: Path) -> None:
+    both = ({"uri": "a"}, {"uri": "b", "split": "test"})
+    (base / "b").mkdir()
+    name = paths(base)[0]
+    (base / "b" / name).write_bytes((base / "a" / name).read_bytes())
+    with pytest.raises(SourceError, match=f"has path '{name}', but splits test, train of dataset 'd'"):
+        build(recipe(base, *both, attributes=[FACTS]), engine=LocalEngine(1))
+    built = build(recipe(base, *both, attributes=[{**FACTS, "split": "train"}]), engine=LocalEngine(1))
+    assert len(wide(built)) == 12
+
+
+def test_unknown_datasets_and_missing_files_are_named(base: Path) -> None:
+    with pytest.raises(SourceError, match=r"no image is of dataset 'e'\. Datasets: d\."):
+        make(base, {**FACTS, "dataset": "e"})
+    with pytest.raises(SourceError, match=r"gone\.csv does not exist"):
+        make(base, {"uri": "gone.csv"})
+
+
+HOSTILE = ["\x1b[31mred", 'quo"te', "semi;colon", "'; DROP TABLE images; --", "Path", "IMAGE_ID", "a/../b", "ünï", " "]
+
+
+@pytest.fixture
+def hostile(base: Path) -> Built:
+    rows = {"path": paths(base), **{name: [f"<script>{name}\x07"] * 12 for name in HOSTILE if name.strip()}}
+    pl.DataFrame({"path": rows["path"], **{k: v for k, v in rows.items() if k != "path"}}).write_parquet(
+        base / "facts.parquet"
+    )
+    return make(base, {"uri": "facts.parquet"})
+
+
+def test_hostile_names_are_columns_like_others(hostile: Built) -> None:
+    relation = Lake(hostile.root).sql("SELECT * FROM attributes_wide")
+    assert len(relation.columns) == len({name.lower() for name in relation.columns})
+    assert len(relation.fetchall()) == 12
+    assert sound(hostile)
+
+
+def test_tables_do_not_depend_on_the_order_of_rows(base: Path) -> None:
+    first = Lake(make(base, FACTS).root).scan("attributes").collect()
+    digest = read_meta(str(base / "lake"), "attributes").units["d"]["names"]["age"]["digest"]
+    header, *lines = (base / "facts.csv").read_text().splitlines()
+    write(base, *reversed(lines), header=header)
+    built = make(base, FACTS)
+    assert Lake(built.root).scan("attributes").collect().equals(first)
+    assert read_meta(built.root, "attributes").units["d"]["names"]["age"]["digest"] == digest
