@@ -77,6 +77,7 @@ def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[
     """
     shards = snapshot.scan("shards").collect()
     in_recipe = {part.dataset for part in recipe.source}
+    sources = {part.uri for part in recipe.source}
     stored = {} if prune else snapshot.metadata(_TABLE).units
     units: dict[str, dict[str, Any]] = {}
     for dataset in sorted(set(shards["dataset"])):
@@ -92,8 +93,10 @@ def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[
             spec, files = stored[dataset]["spec"], stored[dataset]["files"]
         else:
             continue
+        from_source = [part.uri in sources for part in parts] if parts else stored[dataset]["from_source"]
         inputs = [list(map(_file_state, files)), shards_digest(shards.filter(dataset=dataset))]
-        units[dataset] = {"spec": spec, "files": files, "fingerprint": unit_digest(_TABLE, spec, inputs)}
+        fingerprint = unit_digest(_TABLE, [spec, from_source], inputs)
+        units[dataset] = {"spec": spec, "files": files, "from_source": from_source, "fingerprint": fingerprint}
     return units
 
 
@@ -228,11 +231,13 @@ def _join_dataset(
     images = snapshot.scan("images").select("image_id", "path", "file_digest", "dataset", "split").collect()
     joined: list[pl.DataFrame] = []
     faults: list[Faults] = []
-    for part, file in zip(parts, unit["files"], strict=True):
+    for part, file, is_source in zip(parts, unit["files"], unit["from_source"], strict=True):
         of_part = images.filter(pl.col("split") == part.split) if part.split else images
         own = of_part.filter(pl.col("dataset") == dataset)
         every = own if part.dataset or part.uri is None else of_part
-        found = read_attributes(part, Path(file)) if file else match_patterns(part, own.select("path"))
+        found = (
+            read_attributes(part, Path(file), is_source=is_source) if file else match_patterns(part, own.select("path"))
+        )
         _check_one_image_per_path(part, found, own)
         faults.append(_find_faults(part, found, own, every))
         keys = own.select("image_id", pl.col(found.key).alias("key"))

@@ -71,12 +71,14 @@ class Attributes(NamedTuple):
     left_out: Sequence[str]
 
 
-def read_attributes(part: AttributesPart, file: Path) -> Attributes:
+def read_attributes(part: AttributesPart, file: Path, *, is_source: bool = False) -> Attributes:
     """Read the file of an `[[attributes]]`.
 
     Args:
         part: the recipe's `[[attributes]]`, with a uri.
         file: the file.
+        is_source: whether it is the table that a source reads the images from. Then, if it has no column that names
+            the images, each row is of the image whose path is the number of the row, as in such sources.
 
     Raises:
         SourceError: the file is missing, cannot be read, or names no images.
@@ -88,6 +90,8 @@ def read_attributes(part: AttributesPart, file: Path) -> Attributes:
         raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].") from None
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise SourceError(f"attributes: {file} cannot be read ({one_line(error)}).") from error
+    if is_source and not any(map(_is_key, rows.columns)):
+        rows = rows.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("path"))
     column = _key_column(file, rows.columns)
     key = column if column in KEYS else "path"
     wanted = _wanted_columns(part, file, column, rows.columns)
@@ -185,12 +189,14 @@ def _read(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, bool]:
     if is_utf16(head):
         raise ValueError("UTF-16 text; save it as UTF-8")
     if file.suffix.lower() == ".json":
-        return _read_coco(file), False
+        rows = _read_coco(file)
+        return rows.select(_needed(part, rows.columns)), False
     if file.suffix.lower() in (".jsonl", ".ndjson"):
-        return pl.read_ndjson(file, infer_schema_length=None), False
+        rows = pl.read_ndjson(file, infer_schema_length=None)
+        return rows.select(_needed(part, rows.columns)), False
     separator = separators_of(first_line(head))[0]
-    rows = pl.read_csv(file, separator=separator, infer_schema=False, glob=False)
-    return rows.rename(str.strip), True
+    table = pl.scan_csv(file, separator=separator, infer_schema=False, glob=False).rename(str.strip)
+    return table.select(_needed(part, table.collect_schema().names())).collect(), True
 
 
 def _read_parquet(part: AttributesPart, file: Path) -> pl.DataFrame:
@@ -198,13 +204,25 @@ def _read_parquet(part: AttributesPart, file: Path) -> pl.DataFrame:
     metadata = pq.read_metadata(file)
     check_expansion(metadata)
     schema = metadata.schema.to_arrow_schema()
-    named = None if part.columns is None and part.labels is None else {*(part.columns or ()), *(part.labels or ())}
-    names = [
-        field.name
-        for field in schema
-        if _is_key(field.name) or (named is None and not _holds_bytes(field.type)) or field.name in (named or ())
-    ]
+    plain_columns = [field.name for field in schema if field.name in KEYS or not _holds_bytes(field.type)]
+    names = _needed(part, plain_columns)
+    if not names:
+        raise ValueError("it has no column that can be an attribute")
     return pl.DataFrame(pq.read_table(file, columns=names))
+
+
+def _needed(part: AttributesPart, names: Sequence[str]) -> list[str]:
+    """List the columns that may be keys, and those that the recipe names; all if it names none.
+
+    Raises:
+        ValueError: a column of the recipe is missing.
+    """
+    if part.columns is None and part.labels is None:
+        return list(names)
+    named = {*(part.columns or ()), *(part.labels or ())}
+    if missing := sorted(named - set(names)):
+        raise ValueError(f"it has no column '{missing[0]}'; its columns: {', '.join(names[:12])}")
+    return [name for name in names if name in named or _is_key(name)]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -271,12 +289,9 @@ def _wanted_columns(part: AttributesPart, file: Path, key: str, names: Sequence[
     """List the columns to read.
 
     Raises:
-        SourceError: a column of the recipe is missing, or there are too many.
+        SourceError: there are too many.
     """
     asked = [*(part.columns or ()), *(part.labels or ())]
-    missing = [name for name in asked if name not in names]
-    if missing:
-        raise SourceError(f"attributes: {file} has no column {missing[0]}; it has {', '.join(names[:12])}.")
     every = part.columns is None and part.labels is None
     wanted = [name for name in names if name not in KEYS and name != key and (every or name in asked)]
     if every and len(wanted) > _MAX_ATTRIBUTES:

@@ -167,6 +167,22 @@ def test_unknown_datasets_and_missing_files_are_named(base: Path) -> None:
         make(base, {"uri": "gone.csv"})
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_columns_of_the_table_of_a_source_are_read_by_the_number_of_the_row(base: Path, form: str) -> None:
+    if form == "parquet":
+        images = [(base / "a" / name).read_bytes() for name in paths(base)]
+        pl.DataFrame({"image": images, "ward": [f"w{k}" for k in range(12)]}).write_parquet(base / "t.parquet")
+    else:
+        pixels = pl.DataFrame({f"pixel{k}": [k % 256 + row for row in range(12)] for k in range(16)})
+        pixels.with_columns(ward=pl.Series([f"w{k}" for k in range(12)])).write_csv(base / "t.csv")
+    facts = {"uri": f"t.{form}", "columns": ["ward"]}
+    labels = {"labels": "ward"} if form == "csv" else {"labels": ""}
+    table = recipe(base, {"uri": f"t.{form}", **labels}, attributes=[facts], decode={"mode": "L"})
+    built = build(table, engine=LocalEngine(1))
+    assert wide(built, "path, ward") == sorted((str(k), f"w{k}") for k in range(12))
+    assert built.notes == ()
+
+
 HOSTILE = ["\x1b[31mred", 'quo"te', "semi;colon", "'; DROP TABLE images; --", "Path", "IMAGE_ID", "a/../b", "ünï", " "]
 
 

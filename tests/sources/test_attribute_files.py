@@ -190,7 +190,7 @@ def test_files_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path, conte
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"gone\.csv does not exist"):
         read(tmp_path / "gone.csv")
-    with pytest.raises(SourceError, match="has no column ages; it has path, age"):
+    with pytest.raises(SourceError, match="it has no column 'ages'; its columns: path, age"):
         read(csv(tmp_path, "path,age", "a,1"), columns=["ages"])
     with pytest.raises(SourceError, match="cannot be read"):
         read(tmp_path)
