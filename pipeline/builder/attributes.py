@@ -21,6 +21,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import AttributesPart, Recipe
+from pipeline.recipe.rules import attribute_of, rule_order
 from pipeline.sources.attributes import (
     Attributes,
     as_text,
@@ -195,10 +196,58 @@ def read_values(snapshot: Snapshot, name: str, *, needed_by: str) -> pl.DataFram
     return rows.select("image_id", from_text(pl.col("value"), types[name])).collect()
 
 
+def value_groups(values: pl.DataFrame) -> pl.DataFrame:
+    """Make a group of the images that have one value, like rows of the clusters table.
+
+    Args:
+        values: columns image_id and value; an image with several values is in several groups.
+
+    Returns:
+        Columns cluster_id, the smallest image id of the group, and image_id. Values of a single image are left out.
+    """
+    return (
+        values.with_columns(cluster_id=pl.col("image_id").min().over("value"))
+        .filter(pl.len().over("value") > 1)
+        .select("cluster_id", "image_id")
+    )
+
+
 def attribute_notes(snapshot: Snapshot) -> list[str]:
-    """List what does not fit between attributes and images, one line each."""
+    """List what does not fit between attributes and images, and duplicates across groups, one line each."""
     lines = [line for unit in snapshot.metadata(_TABLE).units.values() for line in _notes(unit)]
-    return list(dict.fromkeys(lines))
+    return [*dict.fromkeys(lines), *(row["note"] for row in duplicates_across(snapshot))]
+
+
+def duplicates_across(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Count the clusters whose images have several values of an attribute that a split groups by.
+
+    They are duplicates between patients, for example: the split keeps all images of these patients together.
+
+    Returns:
+        One dict for each attribute and rule with such clusters: attribute, rule, clusters, images (of these clusters)
+        and note, all of it in one line.
+    """
+    units = snapshot.metadata("splits").units.values()
+    grouped = {name for unit in units for rule in unit["spec"].get("groups", ()) if (name := attribute_of(rule))}
+    found = []
+    for name in sorted(grouped & set(attribute_types(snapshot))):
+        values = snapshot.scan(_TABLE).filter(pl.col("name") == name).select("image_id", "value")
+        several = (
+            snapshot.scan("clusters")
+            .select("rule", "cluster_id", "image_id")
+            .join(values, on="image_id")
+            .group_by("rule", "cluster_id")
+            .agg(values=pl.n_unique("value"), images=pl.n_unique("image_id"))
+            .filter(pl.col("values") > 1)
+            .group_by("rule")
+            .agg(clusters=pl.len(), images=pl.sum("images"))
+            .collect()
+        )
+        for rule, clusters, images in sorted(several.rows(), key=lambda row: rule_order(row[0])):
+            of_rule = f"{_count(clusters, 'cluster')} of {rule} ({_count(images, 'image')})"
+            note = f"attribute {name}: {of_rule} with several values"
+            found.append({"attribute": name, "rule": rule, "clusters": clusters, "images": images, "note": note})
+    return found
 
 
 def describe_attributes(snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import xxhash
 
 import schemas
 from pipeline import storage
+from pipeline.builder.attributes import attribute_digests, read_values, value_groups
 from pipeline.builder.clusters import StoredRule, active_rules, filter_pairs, find_stored_rule, read_clusters
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
 from pipeline.errors import DamagedLakeError, NoReleaseError, SplitError
@@ -23,7 +24,7 @@ from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
-from pipeline.recipe.rules import rule_with_pairs_of
+from pipeline.recipe.rules import attribute_of, rule_with_pairs_of
 from pipeline.splits.draw import DrawnBy, draw_column, draw_roles, from_source
 from pipeline.splits.groups import Drawn, draw_groups
 from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves
@@ -84,7 +85,14 @@ def split_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str,
         name: {
             "spec": spec,
             "fingerprint": unit_digest(
-                "splits", spec, [_pool_digest(spec, shards), [clusters.get(rule) for rule in _rules_of(spec, rules)]]
+                "splits",
+                spec,
+                [
+                    _pool_digest(spec, shards),
+                    [clusters.get(rule) for rule in _rules_of(spec, rules)],
+                    # Nothing for a split without attributes, so that splits of older lakes stay up to date.
+                    *(attribute_digests(snapshot, attribute) for attribute in _attributes_of(spec)),
+                ],
             ),
         }
         for name, spec in specs.items()
@@ -166,6 +174,7 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
             - `moves`: the images `moved`, `forced`, `left` and `joined`; see `Moves`. None if there is no previous
               split. Versions up to 0.5 have them only for splits with groups, and without `joined`.
             - `empty`: roles whose share is of no image.
+            - `without`, for a split with attributes in groups: by attribute, the images without a value.
             - `straddling`, for a split with protected datasets: a list of rule, datasets, clusters and rows.
             - `restored`, if its files were damaged: the release that had them, and the release that the draw continued
               from, or None. Then `same`: whether the new rows are equal to the damaged ones.
@@ -185,6 +194,10 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
         phrases.append(f"{_images(moves['moved'])} moved to another role{why}")
     phrases += [f"{_images(moves[kind])} {kind} the split" for kind in ("left", "joined") if moves.get(kind)]
     phrases += [f"{role} got no image, as its share is too small" for role in unit.get("empty", ())]
+    phrases += [
+        f"{_images(count)} without {name}: each is a group of its own, unless a rule or another attribute links it"
+        for name, count in unit.get("without", {}).items()
+    ]
     if "restored" in unit:
         lost, found = unit["restored"]
         phrases.append(f"continued from release {found}" if found else "drawn again, as no release has undamaged rows")
@@ -272,7 +285,16 @@ def _in_pool(spec: SplitPart) -> pl.Expr:
 
 def _rules_of(spec: Mapping[str, Any], stored: Collection[str]) -> list[str]:
     """List the stored rules whose clusters or pairs a split reads; splits of imagelake 0.1 have no groups."""
-    return [rule_with_pairs_of(rule, stored) or rule for rule in (*spec["sanitize"], *spec.get("groups", ()))]
+    return [rule_with_pairs_of(rule, stored) or rule for rule in (*spec["sanitize"], *_rules(spec))]
+
+
+def _rules(spec: Mapping[str, Any]) -> list[str]:
+    return [rule for rule in spec.get("groups", ()) if attribute_of(rule) is None]
+
+
+def _attributes_of(spec: Mapping[str, Any]) -> list[str]:
+    """List the attributes that a split reads."""
+    return [name for rule in spec.get("groups", ()) if (name := attribute_of(rule)) is not None]
 
 
 def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
@@ -284,10 +306,12 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFram
     part = SplitPart.model_validate(spec)
     units = snapshot.metadata("clusters").units
     scan = partial(_scan_rule, snapshot)
-    stored = {rule: find_stored_rule(rule, units) for rule in (*part.sanitize, *part.groups)}
+    stored = {rule: find_stored_rule(rule, units) for rule in (*part.sanitize, *part.rule_groups)}
     clusters = {rule: _collect_ids(read_clusters(stored[rule], scan)) for rule in part.dropping_rules}
     # Groups are components: pairs may connect two stars, but every star lies within one component.
-    groups = {rule: _collect_ids(read_clusters(stored[rule], scan, "components")) for rule in part.groups}
+    groups = {rule: _collect_ids(read_clusters(stored[rule], scan, "components")) for rule in part.rule_groups}
+    values = {name: read_values(snapshot, name, needed_by=f"split '{part.name}'") for name in part.attribute_groups}
+    groups |= {f"attr:{name}": value_groups(rows) for name, rows in values.items()}
     previous = find_previous_split(snapshot, part.name)
     by = _drawn_by(part, images, previous.unit)
     metadata: dict[str, Any] = {"drawn_by": by}
@@ -295,6 +319,7 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFram
         drawn = draw_groups(part, images, groups, previous.before, by)
         rows = drawn.rows
         metadata |= {**_group_metadata(drawn), **previous.metadata}
+        metadata |= _without_values(part, images, values)
     else:
         rows = draw_roles(part, images, by)
         metadata |= _plain_metadata(part, images, rows, previous)
@@ -305,6 +330,15 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFram
     if part.protected:
         metadata["straddling"] = straddling(part, rows, sanitized, {**clusters, **groups}).to_dicts()
     return DrawnSplit(sanitized, metadata)
+
+
+def _without_values(
+    spec: SplitPart, images: pl.DataFrame, values: Mapping[str, pl.DataFrame]
+) -> dict[str, dict[str, int]]:
+    """Count the images of a split without a value of an attribute that it groups by; see `describe_unit`."""
+    pool = images.filter(_in_pool(spec)).select("image_id")
+    counts = {name: len(pool.join(rows, on="image_id", how="anti")) for name, rows in values.items()}
+    return {"without": {name: count for name, count in counts.items() if count}}
 
 
 def _drawn_by(spec: SplitPart, images: pl.DataFrame, previous: Mapping[str, Any]) -> DrawnBy:

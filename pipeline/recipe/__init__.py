@@ -201,7 +201,7 @@ class Recipe(Part):
     @property
     def rules(self) -> tuple[str, ...]:
         """Every rule of the recipe, each once: those of `dedup.rules` and those of the splits."""
-        of_splits = (rule for part in self.split for rule in (*part.sanitize, *part.groups))
+        of_splits = (rule for part in self.split for rule in (*part.sanitize, *part.rule_groups))
         return tuple(dict.fromkeys([*self.dedup.rules, *of_splits]))
 
     @model_validator(mode="after")
@@ -237,7 +237,7 @@ class Recipe(Part):
         faults += [
             f"split '{part.name}' {uses} '{rule}', {_why_not_stored(rule, self.dedup.rules)}"
             for part in self.split
-            for uses, rules in (("sanitizes by", part.sanitize), ("groups by", part.groups))
+            for uses, rules in (("sanitizes by", part.sanitize), ("groups by", part.rule_groups))
             for rule in rules
             if rule_with_pairs_of(rule, self.dedup.rules) is None
         ]
@@ -247,7 +247,7 @@ class Recipe(Part):
             f"groups, such as sanitize = {list(self.dedup.rules[:1] or ('exact',))}"
             for part in self.split
             for key, value, default in (("within", part.within, "all"), ("conflicts", part.conflicts, "keep"))
-            if value != default and not part.sanitize and not part.groups
+            if value != default and not part.sanitize and not part.rule_groups
         ]
         faults += [
             f"baseline '{part.model}' trains on split '{part.split}', which no [[split]] defines"

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pipeline.addresses import complete, missing_secrets, redacted
+from pipeline.recipe.rules import attribute_of
 
 RoleName = Literal["train", "valid", "test"]
 ROLES: tuple[RoleName, ...] = ("train", "valid", "test")
@@ -345,7 +346,8 @@ class SplitPart(Part):
     Attributes:
         name: name of the split.
         seed: seed of every draw.
-        groups: rules whose clusters stay together: each cluster is drawn into one role, so the split cannot leak.
+        groups: rules whose clusters stay together: each cluster is drawn into one role, so the split cannot leak. An
+            entry "attr:NAME" keeps together the images with one value of an attribute, such as "attr:patient".
         sanitize: rules that remove rows: rows of a cluster that is in several roles are dropped. Each rule here and in
             `groups` is one of dedup.rules, or has a stricter threshold than one of them.
         keep: order of the roles. If a cluster is in several roles, the first of them keeps its rows. A group with
@@ -384,7 +386,17 @@ class SplitPart(Part):
     def dropping_rules(self) -> Words:
         """The rules whose clusters may drop rows after the draw."""
         drops_in_groups = self.within != "all" or self.conflicts != "keep"
-        return self.sanitize or (self.groups if drops_in_groups else ())
+        return self.sanitize or (self.rule_groups if drops_in_groups else ())
+
+    @property
+    def rule_groups(self) -> Words:
+        """The entries of `groups` that are rules."""
+        return tuple(rule for rule in self.groups if attribute_of(rule) is None)
+
+    @property
+    def attribute_groups(self) -> Words:
+        """The attributes whose values stay together."""
+        return tuple(name for rule in self.groups if (name := attribute_of(rule)) is not None)
 
     @model_validator(mode="before")
     @classmethod
@@ -401,6 +413,14 @@ class SplitPart(Part):
         missing = [role for role in self.roles if role not in self.keep]
         if missing or len(set(self.keep)) != len(self.keep):
             raise ValueError(f"keep must name every role once; it {f'misses {missing}' if missing else 'repeats one'}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_attributes(self) -> Self:
+        if any(attribute_of(rule) is not None for rule in self.sanitize):
+            raise ValueError("an attribute can only be in groups: sanitize drops rows by rules")
+        if "" in self.attribute_groups:
+            raise ValueError('"attr:" names no attribute: write groups = ["attr:patient"]')
         return self
 
     @model_validator(mode="after")

@@ -68,12 +68,19 @@ FAMILIES = {
         "embeddings semantic deep faiss",
     ),
 }
+# An entry of `groups` that begins so names an attribute.
+_ATTRIBUTE = "attr:"
 _GRADIENT_HASH = "hamming:6:dhash"
 _GRADIENT_HASH_NAMES = "dhash differencehash gradienthash gradient"
 _BY_OTHER_NAME = {
     **{name: family.example for family in FAMILIES.values() for name in family.other_names.split()},
     **dict.fromkeys(_GRADIENT_HASH_NAMES.split(), _GRADIENT_HASH),
 }
+
+
+def attribute_of(rule: str) -> str | None:
+    """Return the attribute that an entry of `groups` names, such as patient in attr:patient; None for a rule."""
+    return rule.removeprefix(_ATTRIBUTE) if rule.startswith(_ATTRIBUTE) else None
 
 
 def rule_order(rule: str) -> tuple[int, str]:
@@ -85,6 +92,8 @@ def rule_order(rule: str) -> tuple[int, str]:
 def rule_meaning(rule: str) -> str:
     """Describe when two images are duplicates under a rule; an empty string for an unknown family."""
     family, _, parameter = rule.partition(":")
+    if attribute := attribute_of(rule):
+        return f"equal values of the attribute {attribute}"
     if family not in FAMILIES:
         return ""
     if family == "hamming":

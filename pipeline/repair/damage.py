@@ -10,6 +10,7 @@ from pipeline.engines import Engine
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
+from pipeline.recipe.rules import attribute_of
 from pipeline.verify import Fault, check_laws
 from pipeline.verify.laws import check_releases
 from pipeline.verify.tables import check_tables, list_tables
@@ -99,4 +100,4 @@ def _add_photo_rules(snapshot: Snapshot, damage: Damage) -> None:
 
 
 def _uses_basis(rule: str) -> bool:
-    return isinstance(parse_rule(rule).comparison, photo.Photo)
+    return attribute_of(rule) is None and isinstance(parse_rule(rule).comparison, photo.Photo)

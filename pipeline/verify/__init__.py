@@ -47,7 +47,11 @@ _LAWS = (
     _Law("clusters follow from index and pairs", clusters_follow_from_index, ("clusters", "index", "pairs")),
     _Law("pairs are of two images of the lake, each once", pairs_are_of_images, ("pairs", "images")),
     _Law("splits name images of the lake", splits_name_images, ("splits", "images")),
-    _Law("no cluster straddles two roles of a sanitized split", no_cluster_straddles, ("splits", "clusters")),
+    _Law(
+        "no cluster straddles two roles of a sanitized split",
+        no_cluster_straddles,
+        ("splits", "clusters", "attributes"),
+    ),
     _Law(
         "predictions name images of their split and a model of the lake",
         predictions_follow_splits,

@@ -1,7 +1,7 @@
 """Check the laws of the tables from ids and labels alone; no pixel is read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -11,7 +11,8 @@ from pipeline.dedup.components import link
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from pipeline.sources.attributes import TYPES, from_text
+from pipeline.recipe.rules import attribute_of
+from pipeline.sources.attributes import TYPES, common_type, from_text
 from pipeline.verify.faults import Check, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
@@ -136,6 +137,8 @@ def splits_name_images(lake: Lake) -> LawResult:
 def no_cluster_straddles(lake: Lake) -> LawResult:
     """Law 4: in a sanitized split, no cluster of its rules has kept rows in two roles, except of protected datasets.
 
+    The same holds for every value of the attributes in its groups.
+
     If the clusters of a rule are not stored, they are linked from the stored pairs of a rule with a lower threshold.
     """
     units = lake.snapshot.metadata("clusters").units
@@ -147,10 +150,7 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
         safe = pl.col("dataset").is_in(spec.get("protected", []))
         for rule in dict.fromkeys([*spec["sanitize"], *spec.get("groups", [])]):
             over = (
-                read_clusters(
-                    find_stored_rule(rule, units), lambda table, of: lake.scan(table).filter(pl.col("rule") == of)
-                )
-                .select("cluster_id", "image_id")
+                _linked_by(lake, rule, units)
                 .join(datasets, on="image_id")
                 .join(kept.filter(split_name=name), on="image_id")
                 .group_by("cluster_id")
@@ -159,9 +159,22 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
                 .collect()
             )
             if len(over):
-                text = f"split '{name}': {len(over)} clusters of rule {rule} have kept rows in two roles"
+                what = "clusters of rule" if attribute_of(rule) is None else "values of"
+                text = f"split '{name}': {len(over)} {what} {rule} have kept rows in two roles"
                 faults.append(Fault("law", text, "splits", "", {"split_name": name}))
     return LawResult(len(specs), faults)
+
+
+def _linked_by(lake: Lake, rule: str, units: Mapping[str, Mapping[str, Any]]) -> pl.LazyFrame:
+    """Return what an entry of `sanitize` or `groups` links: columns cluster_id, which may be a value, and image_id."""
+    if (attribute := attribute_of(rule)) is not None:
+        rows = lake.scan("attributes").filter(pl.col("name") == attribute)
+        # As float, 1 is 1.0: an attribute may have another type in another dataset.
+        kinds = sorted(set(rows.select("type").collect()["type"])) or ["text"]
+        return rows.select("image_id", cluster_id=from_text(pl.col("value"), common_type(kinds))).drop_nulls()
+    stored = find_stored_rule(rule, units)
+    clusters = read_clusters(stored, lambda table, of: lake.scan(table).filter(pl.col("rule") == of))
+    return clusters.select("cluster_id", "image_id")
 
 
 def predictions_follow_splits(lake: Lake) -> LawResult:
