@@ -174,6 +174,10 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
             - `moves`: the images `moved`, `forced`, `left` and `joined`; see `Moves`. None if there is no previous
               split. Versions up to 0.5 have them only for splits with groups, and without `joined`.
             - `empty`: roles whose share is of no image.
+            - `unset`, for `order` and `stratify`: the `images` without a value of the `attribute`, and for `order` the
+              `role` that they are in.
+            - `early`, for `order`: by role, images that are earlier than the latest image of the roles before it.
+            - `labels`, for `stratify`: the largest deviations, as lists of role, label, images asked and got.
             - `without`, for a split with attributes in groups: by attribute, the images without a value.
             - `straddling`, for a split with protected datasets: a list of rule, datasets, clusters and rows.
             - `restored`, if its files were damaged: the release that had them, and the release that the draw continued
@@ -194,6 +198,17 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
         phrases.append(f"{_images(moves['moved'])} moved to another role{why}")
     phrases += [f"{_images(moves[kind])} {kind} the split" for kind in ("left", "joined") if moves.get(kind)]
     phrases += [f"{role} got no image, as its share is too small" for role in unit.get("empty", ())]
+    if unset := unit.get("unset"):
+        where = f": in {unset['role']}" if unset["role"] else ""
+        phrases.append(f"{_images(unset['images'])} without {unset['attribute']}{where}")
+    phrases += [
+        f"{_images(count)} of {role} earlier than the latest of the roles before it, as groups stay whole"
+        for role, count in unit.get("early", {}).items()
+    ]
+    phrases += [
+        f"{role} got {got:,} of {asked:,} images with {label}: the largest deviation of a label"
+        for role, label, asked, got in unit.get("labels", [])[:1]
+    ]
     phrases += [
         f"{_images(count)} without {name}: each is a group of its own, unless a rule or another attribute links it"
         for name, count in unit.get("without", {}).items()
@@ -294,7 +309,8 @@ def _rules(spec: Mapping[str, Any]) -> list[str]:
 
 def _attributes_of(spec: Mapping[str, Any]) -> list[str]:
     """List the attributes that a split reads."""
-    return [name for rule in spec.get("groups", ()) if (name := attribute_of(rule)) is not None]
+    read = (*spec.get("groups", ()), spec.get("order") or "", spec.get("stratify") or "")
+    return [name for rule in read if (name := attribute_of(rule)) is not None]
 
 
 def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
@@ -310,16 +326,17 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFram
     clusters = {rule: _collect_ids(read_clusters(stored[rule], scan)) for rule in part.dropping_rules}
     # Groups are components: pairs may connect two stars, but every star lies within one component.
     groups = {rule: _collect_ids(read_clusters(stored[rule], scan, "components")) for rule in part.rule_groups}
-    values = {name: read_values(snapshot, name, needed_by=f"split '{part.name}'") for name in part.attribute_groups}
-    groups |= {f"attr:{name}": value_groups(rows) for name, rows in values.items()}
+    values = {name: read_values(snapshot, name, needed_by=f"split '{part.name}'") for name in part.attributes}
+    groups |= {f"attr:{name}": value_groups(values[name]) for name in part.attribute_groups}
     previous = find_previous_split(snapshot, part.name)
     by = _drawn_by(part, images, previous.unit)
     metadata: dict[str, Any] = {"drawn_by": by}
-    if part.groups:
-        drawn = draw_groups(part, images, groups, previous.before, by)
+    if part.groups or part.assigned_by:
+        attribute = values[part.assigned_by] if part.assigned_by else None
+        drawn = draw_groups(part, images, groups, previous.before, by, attribute)
         rows = drawn.rows
         metadata |= {**_group_metadata(drawn), **previous.metadata}
-        metadata |= _without_values(part, images, values)
+        metadata |= {**_without_values(part, images, values), **_assigned_metadata(part, drawn)}
     else:
         rows = draw_roles(part, images, by)
         metadata |= _plain_metadata(part, images, rows, previous)
@@ -337,7 +354,7 @@ def _without_values(
 ) -> dict[str, dict[str, int]]:
     """Count the images of a split without a value of an attribute that it groups by; see `describe_unit`."""
     pool = images.filter(_in_pool(spec)).select("image_id")
-    counts = {name: len(pool.join(rows, on="image_id", how="anti")) for name, rows in values.items()}
+    counts = {name: len(pool.join(values[name], on="image_id", how="anti")) for name in spec.attribute_groups}
     return {"without": {name: count for name, count in counts.items() if count}}
 
 
@@ -391,6 +408,20 @@ def _group_metadata(drawn: Drawn) -> dict[str, Any]:
         },
         "moves": drawn.moves and drawn.moves._asdict(),
     }
+
+
+def _assigned_metadata(spec: SplitPart, drawn: Drawn) -> dict[str, Any]:
+    """Return `unset`, `early` and `labels` of a split with `order` or `stratify`; see `describe_unit`."""
+    if not spec.assigned_by:
+        return {}
+    role = next(iter(spec.roles)) if spec.order else None
+    unset = {"unset": {"attribute": spec.assigned_by, "images": drawn.unset, "role": role}} if drawn.unset else {}
+    early = {name: count for name, count in drawn.early.items() if count}
+    if drawn.labels is None:
+        return {**unset, "early": early}
+    off = drawn.labels.with_columns(off=(pl.col("got") - pl.col("asked")).abs()).filter(pl.col("off") > 0)
+    largest = off.sort("off", "role", "label", descending=[True, False, False]).head(_MAX_LABELS)
+    return {**unset, "labels": [list(row) for row in largest.select("role", "label", "asked", "got").rows()]}
 
 
 def _images(count: int) -> str:

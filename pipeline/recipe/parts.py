@@ -9,8 +9,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -358,6 +360,10 @@ class SplitPart(Part):
             label of the majority, or those with the label of the most trusted source. This and `within` apply to the
             rules of `sanitize`, or to those of `groups` if there are none.
         trusted: datasets or dataset/split, the most trusted first.
+        order: an attribute, such as "attr:taken_at": train has the smallest values, then come valid and test. Groups
+            stay whole: a group is as late as its latest image. Images without a value are in the first role.
+        stratify: an attribute with several values an image, such as "attr:labels": every role gets its part of every
+            value, as closely as whole groups allow, instead of its part of every class.
         train: the train role.
         valid: the validation role.
         test: the test role.
@@ -372,6 +378,8 @@ class SplitPart(Part):
     within: Literal["all", "first", "none"] = "all"
     conflicts: Literal["keep", "drop", "majority", "trusted"] = "keep"
     trusted: Words = ()
+    order: str | None = None
+    stratify: str | None = None
     train: RolePart | None = None
     valid: RolePart | None = None
     test: RolePart | None = None
@@ -415,8 +423,34 @@ class SplitPart(Part):
             raise ValueError(f"keep must name every role once; it {f'misses {missing}' if missing else 'repeats one'}")
         return self
 
+    @property
+    def assigned_by(self) -> str | None:
+        """The attribute of `order` or `stratify`, without `attr:`."""
+        return attribute_of(self.order or self.stratify or "")
+
+    @property
+    def attributes(self) -> Words:
+        """Every attribute that the split reads, each once."""
+        return tuple(dict.fromkeys([*self.attribute_groups, *filter(None, [self.assigned_by])]))
+
+    @model_serializer(mode="wrap")
+    def _leave_out_new_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys that came after version 0.5 and are not set, so that older lakes need no new draw."""
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("order", "stratify")}
+
     @model_validator(mode="after")
     def _check_attributes(self) -> Self:
+        for key, value in (("order", self.order), ("stratify", self.stratify)):
+            if value is not None and not attribute_of(value):
+                raise ValueError(f'{key} = "{value}" names no attribute: write {key} = "attr:NAME"')
+        if self.order is not None and self.stratify is not None:
+            raise ValueError("order and stratify exclude one another: take one out")
+        if self.assigned_by and len({part.source_split for part in self.roles.values()}) > 1:
+            raise ValueError("order and stratify need the same `from` in every role")
+        unlimited = [role for role, part in self.roles.items() if part.share is None and part.size == "all"]
+        if self.assigned_by and len(unlimited) > 1:
+            raise ValueError(f"{' and '.join(unlimited)} both take all: give one of them a size or a share")
         if any(attribute_of(rule) is not None for rule in self.sanitize):
             raise ValueError("an attribute can only be in groups: sanitize drops rows by rules")
         if "" in self.attribute_groups:

@@ -21,6 +21,7 @@ from pipeline.verify.laws import (
     no_cluster_straddles,
     pairs_are_of_images,
     predictions_follow_splits,
+    roles_are_in_order,
     splits_name_images,
 )
 from pipeline.verify.logs import check_logs
@@ -52,6 +53,7 @@ _LAWS = (
         no_cluster_straddles,
         ("splits", "clusters", "attributes"),
     ),
+    _Law("roles are in the order of their attribute", roles_are_in_order, ("splits", "attributes")),
     _Law(
         "predictions name images of their split and a model of the lake",
         predictions_follow_splits,

@@ -11,6 +11,7 @@ from pipeline.dedup.components import link
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
+from pipeline.recipe import ROLES
 from pipeline.recipe.rules import attribute_of
 from pipeline.sources.attributes import TYPES, common_type, from_text
 from pipeline.verify.faults import Check, Fault
@@ -163,6 +164,30 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
                 text = f"split '{name}': {len(over)} {what} {rule} have kept rows in two roles"
                 faults.append(Fault("law", text, "splits", "", {"split_name": name}))
     return LawResult(len(specs), faults)
+
+
+def roles_are_in_order(lake: Lake) -> LawResult:
+    """Check that the roles of a split with `order` are in the order of its attribute.
+
+    No image of a role is later than the first of the next role. With groups, whose images may have several values, no
+    image of a role is later than the latest of the next role.
+    """
+    specs = {name: unit["spec"] for name, unit in lake.snapshot.metadata("splits").units.items()}
+    checked, faults = 0, []
+    for name, spec in sorted(specs.items()):
+        attribute = attribute_of(spec.get("order") or "")
+        if attribute is None:
+            continue
+        values = _linked_by(lake, f"attr:{attribute}", {}).group_by("image_id").agg(value=pl.max("cluster_id"))
+        rows = lake.scan("splits").filter(split_name=name).join(values, on="image_id")
+        bounds = rows.group_by("role").agg(first=pl.min("value"), last=pl.max("value"), images=pl.len()).collect()
+        checked += int(bounds["images"].sum())
+        in_order = bounds.sort(pl.col("role").cast(pl.Enum(ROLES)))
+        bound = "last" if spec["groups"] else "first"
+        text = f"split '{name}': {{}} has images later than the next role"
+        wrong = in_order.filter(pl.col("last") > pl.col(bound).shift(-1))["role"]
+        faults += [Fault("law", text.format(role), "splits", "", {"split_name": name}) for role in wrong]
+    return LawResult(checked, faults)
 
 
 def _linked_by(lake: Lake, rule: str, units: Mapping[str, Mapping[str, Any]]) -> pl.LazyFrame:

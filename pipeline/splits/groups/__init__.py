@@ -5,6 +5,7 @@ module turns that into the rows of the split, how far each role is from its requ
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ import polars as pl
 from pipeline.errors import SplitError
 from pipeline.recipe import SplitPart
 from pipeline.splits.draw import DrawnBy, rank_rows
-from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles, assign
+from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles, assign, previous_group_roles
+from pipeline.splits.groups.in_order import assign_in_order
+from pipeline.splits.groups.label_sets import assign_label_sets
 from pipeline.splits.groups.pool import Counts, Pool, make_pool
 from pipeline.splits.previous import IDENTITY, Moves, PreviousSplit, previous_roles
 
@@ -27,21 +30,28 @@ class Drawn(NamedTuple):
         rows: columns role, rank, image_id, label, label_index, dataset, split, kept, dropped_by, dropped_for, reason.
         deviation: columns role, label, asked, got: images that every role requested and got, see `_deviation`.
         moves: how many images moved since the previous split; None if there is none.
+        labels: for `stratify`, columns role, label, asked, got for every value of the attribute; else None.
+        unset: for `order` and `stratify`, the images without a value.
+        early: for `order`, by role, images that are earlier than the latest of the roles before it.
     """
 
     rows: pl.DataFrame
     deviation: pl.DataFrame
     moves: Moves | None
+    labels: pl.DataFrame | None = None
+    unset: int = 0
+    early: Mapping[str, int] = MappingProxyType({})
 
 
-def draw_groups(
+def draw_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
     spec: SplitPart,
     images: pl.DataFrame,
     clusters: Mapping[str, pl.DataFrame],
     previous: PreviousSplit | None = None,
     by: DrawnBy = "file_digest",
+    attribute: pl.DataFrame | None = None,
 ) -> Drawn:
-    """Draw every role of a split with `groups`.
+    """Draw every role of a split with `groups`, `order` or `stratify`.
 
     Images that clusters of any of the rules connect form a group. A group goes to one role as a whole, so no cluster
     has kept rows in two roles. The exception are protected images, which are never left out: they may be in two sources
@@ -59,6 +69,7 @@ def draw_groups(
             with pairs these must be components, because pairs may link two stars.
         previous: the split of the previous release, if there is one.
         by: the column that the random numbers are made from.
+        attribute: columns image_id and value, of the attribute of `order` or `stratify`; None without these.
 
     Returns:
         The rows of the split, and an account of the draw.
@@ -69,11 +80,24 @@ def draw_groups(
     """
     pool = make_pool(spec, images, clusters, by)
     before = _previous_names(pool, images, previous)
-    assigned = assign(spec, pool, previous and previous.spec, _role_numbers(pool, before))
+    roles = _role_numbers(pool, before)
+    if attribute is None:
+        assigned = assign(spec, pool, previous and previous.spec, roles)
+    elif spec.order:
+        ordered = assign_in_order(spec, pool, attribute)
+        assigned = ordered.assigned
+    else:
+        kept = previous_group_roles(spec, pool, previous and previous.spec, roles)
+        stratified = assign_label_sets(spec, pool, attribute, kept)
+        assigned = stratified.assigned
     rows = _split_rows(spec, pool, assigned.role, clusters)
     _check_no_role_is_empty(spec, pool, rows)
     moves = previous and _moves(pool, assigned, rows, before, previous)
-    return Drawn(rows, _deviation(spec, pool, assigned, rows), moves)
+    if attribute is None:
+        return Drawn(rows, _deviation(spec, pool, assigned, rows), moves)
+    if spec.order:
+        return Drawn(rows, _totals(ordered.asked, rows), moves, None, ordered.without, ordered.early)
+    return Drawn(rows, _totals(stratified.asked, rows), moves, stratified.labels, stratified.without)
 
 
 def _split_rows(spec: SplitPart, pool: Pool, role: Roles, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -186,6 +210,14 @@ def _deviation(spec: SplitPart, pool: Pool, assigned: Assigned, rows: pl.DataFra
         .with_columns(pl.col("got").fill_null(0))
         .filter((pl.col("asked") > 0) | (pl.col("got") > 0))
     )
+
+
+def _totals(asked: Mapping[str, int], rows: pl.DataFrame) -> pl.DataFrame:
+    """Compare what every role requests, without regard to classes, with what it got; columns as in `_deviation`."""
+    got: dict[str, int] = dict(rows.filter("kept").group_by("role").len().rows())
+    described = [(role, None, count, got.get(role, 0)) for role, count in asked.items()]
+    schema = {"role": pl.String, "label": pl.String, "asked": pl.Int64, "got": pl.Int64}
+    return pl.DataFrame(described, schema=schema, orient="row")
 
 
 def _requested(pool: Pool, assigned: Assigned, number: int) -> Counts:

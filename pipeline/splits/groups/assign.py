@@ -97,7 +97,7 @@ def assign(spec: SplitPart, pool: Pool, previous: SplitPart | None, image_roles:
     if previous is None or not continues(spec, previous):
         _fill_roles(pool, role, requested, counts)
         return Assigned(role, requested, np.ones(len(pool.order), dtype=np.bool_))
-    role = _previous_group_roles(pool, image_roles)
+    role = _first_allowed_roles(pool, image_roles)
     before = role.copy()
     for number, wanted in requested.items():
         name = pool.roles[number]
@@ -116,8 +116,29 @@ def continues(spec: SplitPart, previous: SplitPart) -> bool:
     return _identity(spec) == _identity(previous)
 
 
+def previous_group_roles(spec: SplitPart, pool: Pool, previous: SplitPart | None, image_roles: Roles) -> Roles | None:
+    """Return the roles that groups keep if no setting that decides roles has changed: (G,) int8; None for a new draw.
+
+    Args:
+        spec: the recipe's `[[split]]`.
+        pool: what the split can draw from.
+        previous: the settings of the previous split, if there is one.
+        image_roles: (n,) int8, number of the role that every image had, or NO_ROLE.
+    """
+    if previous is None or not continues(spec, previous) or _decides_roles(spec) != _decides_roles(previous):
+        return None
+    return _first_allowed_roles(pool, image_roles)
+
+
 def _identity(spec: SplitPart) -> object:
-    return spec.name, spec.seed, sorted(spec.groups), {role: part.source_split for role, part in spec.roles.items()}
+    by_attribute = spec.order, spec.stratify
+    return (
+        spec.name,
+        spec.seed,
+        sorted(spec.groups),
+        by_attribute,
+        {role: part.source_split for role, part in spec.roles.items()},
+    )
 
 
 def _decides_roles(spec: SplitPart) -> object:
@@ -126,7 +147,7 @@ def _decides_roles(spec: SplitPart) -> object:
     return keep, sorted(spec.protected), {role: (part.size, part.share) for role, part in spec.roles.items()}
 
 
-def _previous_group_roles(pool: Pool, image_roles: Roles) -> Roles:
+def _first_allowed_roles(pool: Pool, image_roles: Roles) -> Roles:
     """Give every group the previous role of its images; if there are several, the first allowed one in `keep`.
 
     Returns:

@@ -1,0 +1,76 @@
+"""Splits in the order of an attribute, and over several labels an image, through whole builds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from making import as_folder, files_of, recipe
+
+from pipeline.builder.build import Built, build, plan
+from pipeline.engines.local import LocalEngine
+from pipeline.lake_handle import Lake
+from pipeline.verify import verify
+
+ROLES = {"train": {"from": "train", "share": 0.5}, "test": {"from": "train", "share": 0.5}}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    as_folder(tmp_path / "a", {name[2:]: data for name, data in files_of(40).items()})
+    return tmp_path
+
+
+def asked(base: Path, attributes: dict[str, Any], **split: Any) -> Any:
+    parts = {"attributes": [attributes], "split": [{"name": "main", **ROLES, **split}], "decode": {"mode": "L"}}
+    return recipe(base, {"uri": "a"}, **parts)
+
+
+def make(base: Path, attributes: dict[str, Any], **split: Any) -> Built:
+    built = build(asked(base, attributes, **split), engine=LocalEngine(1))
+    assert not [fault for check in verify(built.root) for fault in check.faults]
+    assert plan(asked(base, attributes, **split)) == []
+    return built
+
+
+def reason(built: Built) -> str:
+    (found,) = [item.reason for item in built.done if item.stage == "splits"]
+    return found
+
+
+def test_train_is_before_test_in_a_lake(base: Path) -> None:
+    days = [f"{number:05d}.png,2026-02-{28 - number // 2:02d}" for number in range(36)]
+    (base / "days.csv").write_text("\n".join(["path,day", *days]))
+    built = make(base, {"uri": "days.csv"}, order="attr:day")
+    assert reason(built) == "new; 4 images without day: in train"
+    query = (
+        "SELECT role, max(day), min(day) FROM splits JOIN attributes_wide USING (image_id) GROUP BY role ORDER BY role"
+    )
+    (_, _, first_of_test), (_, last_of_train, _) = Lake(built.root).sql(query).fetchall()
+    assert last_of_train <= first_of_test
+    (base / "days.csv").write_text("\n".join(["path,day", *days, "00039.png,2027-01-01"]))
+    built = make(base, {"uri": "days.csv"}, order="attr:day")
+    assert "moved to another role" in reason(built)
+
+
+def test_coco_annotations_are_stratified_and_stored_as_labels(base: Path) -> None:
+    names = [f"{number:05d}.png" for number in range(40)]
+    pairs = [(n, k) for n in range(38) for k in range(3) if n % (k + 2) == 0]
+    coco = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
+        "annotations": [{"image_id": n, "category_id": k} for n, k in pairs],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(("cat", "dog", "\x1b[31m<b>"))],
+    }
+    (base / "annotations.json").write_text(json.dumps(coco))
+    built = make(base, {"uri": "annotations.json"}, stratify="attr:labels")
+    assert "images without labels" in reason(built)
+    rows = (
+        Lake(built.root).scan("attributes").filter(name="labels").join(Lake(built.root).scan("splits"), on="image_id")
+    )
+    counts = rows.group_by("value", "role").len().collect()
+    wide = counts.pivot("role", index="value", values="len")
+    assert wide.select((pl.col("train") - pl.col("test").cast(pl.Int64)).abs().max()).item() <= 2
+    lists = Lake(built.root).sql("SELECT labels FROM attributes_wide").fetchall()
+    assert max(len(labels) for (labels,) in lists) == 3
+    assert len(lists) == len({n for n, _ in pairs})
