@@ -438,7 +438,7 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
         if fault.left_out:
             lines.append(f"{title}: not read, as no attribute can hold them: {', '.join(fault.left_out[:_EXAMPLES])}")
     lines += [
-        f"attribute {name}: {_count(of['several'], 'image')} with several values"
+        f"attribute {name}: {_count(of['several'], 'image')} with several values, null in attributes_wide"
         for name, of in unit["names"].items()
         if of["several"] and not of["list"]
     ]

@@ -244,7 +244,8 @@ def _create_view(
 def _create_wide_view(connection: "duckdb.DuckDBPyConnection", snapshot: Snapshot) -> None:
     """Create the view attributes_wide: one row per image, and a column for each attribute, of its type.
 
-    If images of the lake have several values of an attribute, its column holds lists, sorted by the text of the values.
+    An attribute of lists, such as labels, is a column of lists, sorted by the text of the values. Any other attribute is
+    null where an image has several values.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for unit in snapshot.metadata("attributes").units.values():
@@ -255,8 +256,11 @@ def _create_wide_view(connection: "duckdb.DuckDBPyConnection", snapshot: Snapsho
         kinds = {part["type"] for part in parts}
         kind = _DUCKDB_TYPES.get(kinds.pop() if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "text")
         value = f"TRY_CAST(value AS {kind})"
-        several = any(part["list"] or part["several"] for part in parts)
-        made = f"list({value} ORDER BY value)" if several else f"any_value({value})"
+        of_name = f"FILTER (name = {quote(name)})"
+        if any(part["list"] for part in parts):
+            made = f"list({value} ORDER BY value) {of_name}"
+        else:
+            made = f"CASE WHEN count(*) {of_name} = 1 THEN any_value({value}) {of_name} END"
         # DuckDB ignores case in names of columns.
         free, number = name, 0
         while free.lower() in taken:
@@ -264,7 +268,7 @@ def _create_wide_view(connection: "duckdb.DuckDBPyConnection", snapshot: Snapsho
             free = f"{name}_{number}"
         taken.add(free.lower())
         quoted = free.replace('"', '""')
-        columns.append(f'{made} FILTER (name = {quote(name)}) AS "{quoted}"')
+        columns.append(f'{made} AS "{quoted}"')
     connection.execute(
         f"CREATE VIEW {WIDE_VIEW} AS SELECT {', '.join(columns)} FROM attributes GROUP BY image_id"  # noqa: S608 - quoted
     )

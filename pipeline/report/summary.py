@@ -28,7 +28,15 @@ Summary = dict[str, Any]
 Scan = Callable[[str], pl.LazyFrame]
 
 
-def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | None, overlap: Overlap) -> Summary:
+def summarize(  # noqa: PLR0913 - what a report is made of
+    scan: Scan,
+    *,
+    lake: str,
+    release: int,
+    created_at: datetime | None,
+    overlap: Overlap,
+    attributes: Summary | None = None,
+) -> Summary:
     """Summarize one release of a lake.
 
     The result does not depend on the order of rows in the tables. Pixels are unpacked only for the images shown;
@@ -40,11 +48,14 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
         lake: the name of the lake in the report.
         release: number of the release that `scan` reads.
         created_at: when the release was finished; UTC if it has no time zone.
+        attributes: what the lake knows of its attributes: datasets (a list of dataset, images, attributes, notes) and
+            across (a list of attribute, rule, clusters, images, note); None for a lake without any.
         overlap: counts overlap; takes clusters and members (image_id, role), returns (rule, role, other, images).
 
     Returns:
         A dict of JSON values; pictures are PNG data URIs. Keys: lake, release, created_at, headline, sources, classes,
-        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, models, accuracy, runs, misses.
+        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, models, accuracy, runs, misses,
+        attributes.
         README.md describes them.
     """
     images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
@@ -89,6 +100,7 @@ def summarize(scan: Scan, *, lake: str, release: int, created_at: datetime | Non
         "accuracy": accuracy,
         "runs": runs,
         "misses": draw_misses(misses, pictures),
+        "attributes": attributes or {"datasets": [], "across": []},
     }
     return {**summary, "headline": find_headline(summary)}
 

@@ -103,9 +103,11 @@ def test_unknown_repeated_missing_and_invalid_rows_are_counted_and_listed(base: 
         f"attributes facts.csv: 1 path named by several rows: {one}",
         f"attributes facts.csv: 1 of 12 images are in no row: {rest[-1]}",
         "attributes facts.csv: not of the type that the recipe requires, so read as none: 1 value of age",
-        "attribute patient: 1 image with several values",
+        "attribute patient: 1 image with several values, null in attributes_wide",
     ]
-    assert [len(value) for (value,) in wide(built, "patient")] == [2, *([1] * 10)]
+    assert [value for (value,) in wide(built, "patient")] == [None, "p1", *(["p3"] * 9)]
+    both = Lake(built.root).sql("SELECT value FROM attributes WHERE name = 'patient' ORDER BY value LIMIT 2")
+    assert both.fetchall() == [("p1",), ("p1",)]
     assert sound(built)
 
 
