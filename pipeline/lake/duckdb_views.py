@@ -244,8 +244,8 @@ def _create_view(
 def _create_wide_view(connection: "duckdb.DuckDBPyConnection", snapshot: Snapshot) -> None:
     """Create the view attributes_wide: one row per image, and a column for each attribute, of its type.
 
-    An attribute of lists, such as labels, is a column of lists, sorted by the text of the values. Any other attribute is
-    null where an image has several values.
+    An attribute of lists, such as labels, is a column of lists, sorted by the text of the values. Any other is null
+    where an image has several values.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for unit in snapshot.metadata("attributes").units.values():

@@ -43,6 +43,7 @@ def asked(base: Path, root: str) -> Recipe:
         {"uri": "train.tar"},
         {"uri": "test", "split": "test"},
         lake={"root": root},
+        attributes=[{"patterns": {"number": r"(\d+)"}}],
         dedup={"rules": ["exact", "maxpool:4", "cosine:0.9"]},
         split=[SPLIT],
         baseline=[MODEL],
@@ -65,7 +66,10 @@ def test_a_lake_in_a_bucket_equals_one_in_a_folder(base: Path, lake_bucket: Buck
         assert np.array_equal(y, names)
     text = "select label, count(*) from images join splits using (image_id) group by all order by all"
     assert here.sql(text).fetchall() == there.sql(text).fetchall()
-    assert there.sql("show tables").fetchall() == [(name,) for name in sorted(schemas.TABLES)]
+    assert there.sql("show tables").fetchall() == [(name,) for name in sorted([*schemas.TABLES, "attributes_wide"])]
+    text = "select path, number, typeof(number) from images join attributes_wide using (image_id) order by split, path"
+    assert here.sql(text).fetchall() == there.sql(text).fetchall()
+    assert here.sql(text, ids="hex").fetchall() == there.sql(text, ids="hex").fetchall()
     first = here.sql("select image_id from images order by all limit 1", ids="hex").fetchall()[0][0]
     found = f"select path from images join splits using (image_id) where image_id = '{first}'"
     assert here.sql(found, ids="hex").fetchall() == there.sql(found, ids="hex").fetchall() != []
