@@ -4,6 +4,7 @@ References:
     Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-Label Data (iterative stratification).
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles
 from pipeline.splits.groups.pool import Counts, Pool
 
 Numbers = NDArray[np.float64]
+
+# Images that a part requests at least, so that fractions of them are defined.
+_NOTHING = 1e-9
 
 
 class Stratified(NamedTuple):
@@ -51,13 +55,56 @@ class _Kind(NamedTuple):
     groups: Counts
 
 
+@dataclass
+class _Demand:
+    """What every part of the images lacks: the roles in their order, then what no role requests.
+
+    Attributes:
+        size: (P,) float64, images that every part requests.
+        total: (L,) int64, images of every label.
+        lacking: (P, L) float64, images of every label that every part lacks.
+        room: (P,) float64, images that every part lacks.
+    """
+
+    size: Numbers
+    total: Counts
+    lacking: Numbers
+    room: Numbers
+
+    def take(self, kind: _Kind, shares: Counts) -> None:
+        """Subtract groups of a kind, (P,) of them for every part."""
+        self.lacking[:, kind.labels] -= np.outer(shares, kind.counts)
+        self.room -= shares * kind.size
+
+    def shares_of(self, kind: _Kind) -> Counts:
+        """Distribute the groups of a kind: (P,) int64, how many go to every part.
+
+        Each group goes to the part that lacks most of it: of all its labels and of images in general, every one as a
+        fraction of what the part requests. Each group that a part gets reduces this by the same step.
+        """
+        images = self.size.sum()
+        weight = kind.counts / self.total[kind.labels]
+        lacks = (self.lacking[:, kind.labels] @ weight + self.room * kind.size / images) / self.size
+        number = len(kind.groups)
+        if number == 1:
+            # The same as below, for speed: with many labels, most kinds have one group.
+            shares = np.zeros(len(lacks), dtype=np.int64)
+            shares[lacks.argmax()] = 1
+            return shares
+        step = (kind.counts @ weight + kind.size**2 / images) / self.size
+        offers = (lacks[:, None] - step[:, None] * np.arange(number)).ravel()
+        owner = np.repeat(np.arange(len(lacks)), number)
+        largest = np.argsort(-offers, kind="stable")[:number]
+        return np.bincount(owner[largest], minlength=len(lacks)).astype(np.int64)
+
+
 def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previous: Roles | None) -> Stratified:
     """Give every group a role by iterative stratification.
 
-    The label with the fewest images left is next. Each of its groups goes to the role that lacks most images of the
-    label; if several do, to the one that lacks most images. Groups with the same labels are interchangeable, so they
-    are distributed together, in the random order of the seed: the result is that of the algorithm of the paper, a group
-    at a time. Groups without a label come last. The result does not depend on names of files.
+    The label with the fewest images left is next, and its groups are distributed. Groups with the same labels are
+    interchangeable: they are distributed together, in the random order of the seed. Groups without a label come last.
+    Where the paper looks at one label and at numbers of images, this looks at all labels of a group and at fractions of
+    what a role requests. See docs/decisions/0041-order-and-label-sets.md.
 
     Args:
         spec: the recipe's `[[split]]`, with `stratify`. All roles draw from the same images.
@@ -70,79 +117,46 @@ def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previou
     """
     count = len(pool.group)
     asked = _requests(spec, pool, count)
-    # What no role requests is a part like the roles, so that the roles are stratified nevertheless.
-    parts = np.array([*asked.values(), count - sum(asked.values())], dtype=np.float64)
     members = _members(pool, values)
     names = members["value"].unique().sort()
     total = _label_counts(members, names)
-    lacking = np.outer(parts / max(1, count), total)
-    room = parts.copy()
-    role = np.full(len(pool.order), NO_ROLE, dtype=np.int8)
-    free = np.ones(len(pool.order), dtype=np.bool_)
-    if previous is not None:
-        role, free = previous.copy(), previous == NO_ROLE
+    # What no role requests is a part like the roles, so that the roles are stratified nevertheless.
+    size = np.array([*asked.values(), count - sum(asked.values())], dtype=np.float64)
+    demand = _Demand(np.maximum(size, _NOTHING), total, np.outer(size / max(1, count), total), size.copy())
+    role = np.full(len(pool.order), NO_ROLE, dtype=np.int8) if previous is None else previous.copy()
     kinds = _kinds(pool, members, names)
     left = np.zeros(len(names), dtype=np.int64)
     by_label: dict[int, list[int]] = {}
     for at, kind in enumerate(kinds):
-        _settle(kind, role, free, lacking, room)
-        kinds[at] = kind._replace(groups=kind.groups[free[kind.groups]])
+        if previous is not None:
+            kept = role[kind.groups]
+            # The last part is of no role, and has no groups yet.
+            demand.take(kind, np.bincount(kept[kept != NO_ROLE], minlength=len(size)))
+            kinds[at] = kind._replace(groups=kind.groups[kept == NO_ROLE])
         left[kind.labels] += kind.counts * len(kinds[at].groups)
         for label in kind.labels.tolist():
             by_label.setdefault(label, []).append(at)
-    done = np.zeros(len(kinds), dtype=np.bool_)
+    waiting = dict.fromkeys(range(len(kinds)))
     while left.any():
         rarest = int(np.where(left > 0, left, np.iinfo(np.int64).max).argmin())
         for at in by_label[rarest]:
-            if not done[at]:
-                done[at] = True
-                kind = kinds[at]
-                per_group = int(kind.counts[kind.labels == rarest][0])
-                _distribute(kind, lacking[:, rarest], per_group, role, lacking, room)
-                left[kind.labels] -= kind.counts * len(kind.groups)
-    for at, kind in enumerate(kinds):
-        if not done[at]:
-            _distribute(kind, room, kind.size, role, lacking, room)
+            if at in waiting:
+                del waiting[at]
+                _distribute(kinds[at], demand, role)
+                left[kinds[at].labels] -= kinds[at].counts * len(kinds[at].groups)
+    for at in waiting:
+        _distribute(kinds[at], demand, role)
     assigned = Assigned(role, {}, np.full(len(role), previous is None))
     without = count - members["image_id"].n_unique()
     return Stratified(assigned, asked, _account(pool, role, members, asked, count), without)
 
 
-def _distribute(  # noqa: PLR0913, PLR0917 - the state of the algorithm
-    kind: _Kind, wanted: Numbers, step: int, role: Roles, lacking: Numbers, room: Numbers
-) -> None:
-    """Distribute groups of one kind over the roles; `role`, `lacking` and `room` are updated in place.
-
-    Args:
-        kind: the groups.
-        wanted: (R + 1,) images that every role lacks; each group goes to the role that lacks most.
-        step: how much less a role lacks with one more group.
-        role: (G,) int8.
-        lacking: (R + 1, L), images of every label that every role lacks.
-        room: (R + 1,), images that every role lacks.
-    """
-    number = len(kind.groups)
-    if not number:
-        return
-    roles = len(wanted)
-    taken = np.tile(np.arange(number), (roles, 1))
-    first = (wanted[:, None] - step * taken).ravel()
-    second = (room[:, None] - kind.size * taken).ravel()
-    owner = np.repeat(np.arange(roles), number)
-    best = np.lexsort((owner, -second, -first))[:number]
-    shares = np.bincount(owner[best], minlength=roles)
-    # The last part is of no role.
-    role[kind.groups] = np.repeat([*range(roles - 1), NO_ROLE], shares)
-    lacking[:, kind.labels] -= np.outer(shares, kind.counts)
-    room -= shares * kind.size
-
-
-def _settle(kind: _Kind, role: Roles, free: NDArray[np.bool_], lacking: Numbers, room: Numbers) -> None:
-    """Subtract the groups that keep their role from what the roles lack."""
-    kept = role[kind.groups[~free[kind.groups]]]
-    shares = np.bincount(kept, minlength=len(room)) if len(kept) else np.zeros(len(room), dtype=np.int64)
-    lacking[:, kind.labels] -= np.outer(shares, kind.counts)
-    room -= shares * kind.size
+def _distribute(kind: _Kind, demand: _Demand, role: Roles) -> None:
+    """Give groups of one kind their roles; `demand` and `role` are updated in place."""
+    if len(kind.groups):
+        shares = demand.shares_of(kind)
+        role[kind.groups] = np.repeat([*range(len(shares) - 1), NO_ROLE], shares)
+        demand.take(kind, shares)
 
 
 def _requests(spec: SplitPart, pool: Pool, count: int) -> dict[str, int]:
