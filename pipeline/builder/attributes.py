@@ -81,7 +81,7 @@ def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[
     sources = {part.uri for part in recipe.source}
     stored = {} if prune else snapshot.metadata(_TABLE).units
     units: dict[str, dict[str, Any]] = {}
-    for dataset in sorted(set(shards["dataset"])):
+    for dataset in sorted({*shards["dataset"], *in_recipe}):
         parts = [
             part
             for part in recipe.attributes

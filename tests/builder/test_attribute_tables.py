@@ -78,6 +78,12 @@ def test_a_table_becomes_typed_columns_in_sql_and_a_second_build_does_nothing(ba
     assert versions(built.root) == before
 
 
+def test_a_plan_of_a_new_lake_lists_the_attributes(base: Path) -> None:
+    assert [
+        (item.stage, item.unit, item.reason) for item in plan(asked(base, FACTS)) if item.stage == "attributes"
+    ] == [("attributes", "d", "new")]
+
+
 def test_a_pattern_reads_the_path(base: Path) -> None:
     built = make(base, {"patterns": {"patient": r"(p\d+)_", "number": r"_(\d+)\."}})
     assert {row[0] for row in wide(built, "patient")} == {"p00", "p01", "p02", "p03"}
