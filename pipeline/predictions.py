@@ -11,7 +11,7 @@ from pipeline import sources
 from pipeline.arrays.exports import ExportContext, Role, Selection
 from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
 from pipeline.baselines.stored import LoadedModel, predict_classes
-from pipeline.builder.image_mode import stored_decode
+from pipeline.builder.decode_settings import stored_decode
 from pipeline.decode import decode_shard
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import flat
@@ -61,6 +61,7 @@ def predict_files(
         {
             **stored_decode(Snapshot(lake.root)),
             "size": (height, width),
+            "longest": None,
             "mode": "L" if channels == 1 else "RGB",
             "on_mismatch": "convert",
         }

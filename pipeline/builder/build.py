@@ -20,7 +20,7 @@ from pipeline.builder import ENGINE_NAMES, PRELOAD
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
 from pipeline.builder.clusters import active_rules, cluster_images, cluster_settings, plan_clusters
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
-from pipeline.builder.image_mode import stored_decode, with_decided_mode
+from pipeline.builder.decode_settings import stored_decode, with_decided_settings
 from pipeline.builder.index import find_embeddings, index_images, pairwise_rules
 from pipeline.builder.ingest import (
     check_classes,
@@ -147,7 +147,7 @@ def build(
         snapshot = Snapshot(writer.place)
         require_tables(snapshot)
         mode_decided = recipe.decode.mode is None and not stored_decode(snapshot)
-        recipe = with_decided_mode(snapshot, recipe, found)
+        recipe = with_decided_settings(snapshot, recipe, found)
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
     return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided)
 
@@ -167,7 +167,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     _check_type(recipe)
     snapshot = Snapshot(recipe.root)
     require_tables(snapshot)
-    recipe = with_decided_mode(snapshot, recipe, ())
+    recipe = with_decided_settings(snapshot, recipe, ())
     missing = [part for part in recipe.source if not (sources.lacks_secrets(part) or sources.is_fetched(part))]
     local = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in missing)})
     ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]

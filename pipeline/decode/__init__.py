@@ -52,12 +52,13 @@ def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | R
         try:
             data = load(position)
             size = len(data)
-            pixels = decode_fast(data)
-            converted = False
-            if pixels is None:
+            fast = decode_fast(data)
+            if fast is None:
                 pixels, converted = decode(data, spec)
-            elif pixels.shape != wanted_shape and not needs_no_conversion(pixels.shape, spec):
-                pixels, converted = convert(pixels, spec)
+            elif fast[0].shape == wanted_shape or needs_no_conversion(fast[0].shape, spec):
+                pixels, converted = fast[0], False
+            else:
+                pixels, converted = convert(fast[0], spec, fast[1])
             yield position, size, pixels, converted, file_digest(data)
         except Rejected as rejected:
             yield _reject(shard, position, size, rejected)
@@ -69,8 +70,8 @@ def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | R
 def needs_no_conversion(shape: tuple[int, ...], spec: DecodePart) -> bool:
     """Return whether an image of shape (height, width, channels) has the recipe's size and mode."""
     height, width, channels = shape
-    right_size = spec.size in (None, (height, width)) and height * width <= spec.max_pixels
-    return right_size and channels == spec.channels
+    right_size = spec.size in (None, (height, width)) and (spec.longest is None or max(height, width) <= spec.longest)
+    return right_size and height * width <= spec.max_pixels and channels == spec.channels
 
 
 def _convert_pixels(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[DecodedImage | Reject]:

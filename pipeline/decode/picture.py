@@ -11,7 +11,9 @@ Conversions:
 - floating point, 32-bit integers, LAB: rejected, because their values of black and white are unknown.
 
 With `on_mismatch = "convert"`, the default, all of these are converted, and resized to the recipe's size by an
-antialiased bilinear filter: stretched, cropped or padded, as `fit` says. With "reject" only gray of 8 bits or less
+antialiased bilinear filter: stretched, cropped or padded, as `fit` says. Without a size, a picture whose longer side is
+above `longest` is reduced by the average of areas. A JPEG is decoded at reduced scale first; see
+`pipeline.decode.reduced`. With "reject" only gray of 8 bits or less
 (mode L) or 8-bit RGB (mode RGB) without alpha is accepted, and only in the recipe's size.
 
 A file that is cut short after its last pixel is an image. One that is cut short before is a reject.
@@ -31,7 +33,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
+from pipeline.decode.reduced import fits_reduced, jpeg_scale, wanted_size
 from pipeline.limits import raise_limit
 from pipeline.recipe import DecodePart
 
@@ -72,6 +76,7 @@ def png_chunks(data: bytes, start: int = len(PNG_SIGNATURE)) -> Iterator[PngChun
 
 # Left out: TGA (no signature), EPS (starts another program), JPEG 2000 (a file that is cut short decodes to other
 # pixels instead of failing).
+_PHOTOGRAPH_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _READABLE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 _SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 # An image file has more bytes than this.
@@ -176,6 +181,7 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS = tuple(_ORIENTATIONS[number] for number in (5, 6, 7, 8))
 
 
 def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
@@ -198,11 +204,20 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
         raise Rejected("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=_readable_formats())
+        native = image.height, image.width
+        # An MPO is a JPEG too, with more pictures behind it.
+        if isinstance(image, JpegImageFile):
+            native = _reduce_scale(image, data, spec)
         _check_header(image, spec)
         _scale_transparent_colour(image)
         _check_png_checksums(data)
         image.load()
-        return _as_array(_orient(image), spec)
+        transposition = _transposition(image)
+        if transposition is None:
+            return _as_array(image, spec, native)
+        if transposition in _SWAPS:
+            native = native[1], native[0]
+        return _as_array(image.transpose(transposition), spec, native)
     except (Rejected, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -213,12 +228,15 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
         raise _broken(data, error) from None
 
 
-def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
+def convert(
+    pixels: NDArray[np.uint8], spec: DecodePart, native: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], bool]:
     """Convert an image that is already pixels to the recipe's size and mode, as `decode` does.
 
     Args:
         pixels: (height, width, channels) uint8, channels 1 or 3.
         spec: the recipe's `[decode]`, with its mode set.
+        native: (height, width) of the whole image, if the pixels are those of a reduced scale.
 
     Returns:
         As `decode`.
@@ -228,7 +246,14 @@ def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> tuple[NDArray[np.uin
     """
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     _check_header(image, spec)
-    return _as_array(image, spec)
+    return _as_array(image, spec, native or (image.height, image.width))
+
+
+def is_photograph(head: bytes) -> bool:
+    """Return whether a file is a JPEG, WebP, AVIF or HEIC, by its first 32 bytes."""
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    return head.startswith(b"\xff\xd8\xff") or (head[4:8] == b"ftyp" and head[8:12] in _PHOTOGRAPH_BRANDS)
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:
@@ -236,7 +261,7 @@ def is_gray(pixels: NDArray[np.uint8]) -> bool:
     return pixels.shape[2] == 1 or not ((pixels[..., 0] != pixels[..., 1]) | (pixels[..., 0] != pixels[..., 2])).any()
 
 
-def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
+def _as_array(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
     if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
         image = _high_byte(image)
     gray = image.mode in GRAY_MODES
@@ -250,7 +275,7 @@ def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], 
             image = image.convert("L")
     elif spec.mode == "L":
         converted = False
-    canonical = _resize(image, spec)
+    canonical = _resize(image, spec, native)
     array = np.asarray(canonical, dtype=np.uint8)
     return array.reshape(canonical.height, canonical.width, spec.channels), converted
 
@@ -296,17 +321,32 @@ def _scale_transparent_colour(image: Image.Image) -> None:
         image.info["transparency"] = (key & largest) * scale
 
 
-def _orient(image: Image.Image) -> Image.Image:
+def _reduce_scale(image: JpegImageFile, data: bytes, spec: DecodePart) -> tuple[int, int]:
+    """Let a JPEG that is not loaded yet be decoded at reduced scale; return its (height, width) before."""
+    native = height, width = image.height, image.width
+    # The size is wanted of the picture as it is shown, with its sides swapped if it is turned.
+    turned = _transposition(image) in _SWAPS
+    scale = jpeg_scale(width, height, spec) if turned else jpeg_scale(height, width, spec)
+    if scale > 1 and (width * height <= spec.max_pixels or fits_reduced(height, width, scale, data, spec)):
+        # Pillow takes the largest scale that leaves this size.
+        image.draft(None, (width // scale, height // scale))
+    return native
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
     try:
-        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - damaged metadata does not change the pixels
-        transposition = None
-    return image if transposition is None else image.transpose(transposition)
+        return None
 
 
-def _resize(image: Image.Image, spec: DecodePart) -> Image.Image:
-    """Resize an image to the recipe's size."""
-    if spec.size is None or (image.height, image.width) == spec.size:
+def _resize(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> Image.Image:
+    """Resize an image to the recipe's size, or its longer side to `longest`."""
+    if spec.size is None:
+        height, width = wanted_size(*native, spec)
+        same = (image.height, image.width) == (height, width)
+        return image if same else image.resize((width, height), Image.Resampling.BOX)
+    if (image.height, image.width) == spec.size:
         return image
     height, width = spec.size
     if not spec.converts:
@@ -319,11 +359,9 @@ def _resize(image: Image.Image, spec: DecodePart) -> Image.Image:
     if spec.fit == "crop":
         return ImageOps.fit(image, (width, height), bilinear)
     if spec.fit == "pad":
-        scale = min(height / image.height, width / image.width)
-        # Keep at least one pixel of a very long image.
-        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        rows, columns = wanted_size(*native, spec)
         padded = Image.new(image.mode, (width, height), (spec.background,) * spec.channels)
-        padded.paste(image.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        padded.paste(image.resize((columns, rows), bilinear), ((width - columns) // 2, (height - rows) // 2))
         return padded
     return image.resize((width, height), bilinear)
 

@@ -18,7 +18,7 @@ import schemas
 from pipeline import sources, storage
 from pipeline.builder.baselines import baselines_by_run
 from pipeline.builder.build import Built, check_recipe, local_engine, update_lake
-from pipeline.builder.image_mode import stored_decode, with_decided_mode
+from pipeline.builder.decode_settings import stored_decode, with_decided_settings
 from pipeline.builder.state import SHARD_KEY, Todo, undo_half_commits
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
@@ -135,7 +135,7 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
             remade = make_lost_tables(lake, recipe, lost) if lost else ([], [])
         before = Snapshot(writer.place)
         undecided = recipe.decode.mode is None and not stored_decode(before)
-        recipe = with_decided_mode(before, recipe, _resolved(recipe))
+        recipe = with_decided_settings(before, recipe, _resolved(recipe))
         repaired = restore(writer, recipe, engine, progress)
         repaired.done[:0] = [*mended, *remade[0]]
         repaired.lost += remade[1]
