@@ -55,7 +55,7 @@ def content_hashes(pixels: Bytes) -> Bytes:
     return hash_rows(with_shape(flat(pixels), pixels.shape[1:]))
 
 
-def file_digest(data: bytes) -> bytes:
+def file_digest(data: bytes | memoryview) -> bytes:
     """Digest the encoded bytes of a file: SHA-256, 32 bytes, as `sha256sum` prints it in hexadecimal."""
     return hashlib.sha256(data).digest()
 

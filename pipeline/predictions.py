@@ -12,7 +12,7 @@ from pipeline.arrays.exports import ExportContext, Role, Selection
 from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
 from pipeline.baselines.stored import LoadedModel, predict_classes
 from pipeline.builder.decode_settings import stored_decode
-from pipeline.decode import decode_shard
+from pipeline.decode import Originals, decode_shard
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import flat
 from pipeline.lake.snapshot import Snapshot
@@ -57,9 +57,12 @@ def predict_files(
     """
     loaded = lake.model(run, train_size)
     height, width, channels = loaded.shape
+    stored = stored_decode(Snapshot(lake.root))
     spec = DecodePart.model_validate(
         {
-            **stored_decode(Snapshot(lake.root)),
+            **stored,
+            # Nothing is stored, and a JPEG is decoded as the lake decodes it.
+            "originals": "none" if stored.get("originals") else None,
             "size": (height, width),
             "longest": None,
             "mode": "L" if channels == 1 else "RGB",
@@ -72,6 +75,8 @@ def predict_files(
         for item in decode_shard(shard, "query", "query", spec):
             if isinstance(item, Reject):
                 rejects.append(item._replace(path=f"{prefix}{item.path}"))
+                continue
+            if isinstance(item, Originals):
                 continue
             found = predict_classes(loaded, flat(item.pixels))
             named = pl.Series(item.images["path"].to_pylist(), dtype=pl.String)

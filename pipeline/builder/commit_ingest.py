@@ -1,4 +1,4 @@
-"""Commit decoded shards: reconcile them with what other builds committed, check paths, and commit four tables.
+"""Commit decoded shards: reconcile them with what other builds committed, check paths, and commit their tables.
 
 A build decodes without the lock. Once it holds the lock, the lake may have changed: `reconcile` keeps what still fits,
 drops what another build committed too, and refuses the rest.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import schemas
 from pipeline import storage
 from pipeline.arrow_columns import to_binary
-from pipeline.builder.state import SHARD_KEY, Todo, key_frame, shards_digest, stored_shards
+from pipeline.builder.state import SHARD_KEY, Todo, is_in_use, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.dedup.rules import KEYS_VERSION
 from pipeline.errors import LakeError, SourceError
@@ -164,7 +164,7 @@ def check_paths(snapshot: Snapshot, decoded: Sequence[Ingested], retained: pl.Da
         )
 
 
-def commit_shards(  # noqa: PLR0913 - what the four tables are made of
+def commit_shards(  # noqa: PLR0913 - what the tables are made of
     transaction: Transaction,
     decoder: str,
     decoded: Sequence[Ingested],
@@ -173,7 +173,9 @@ def commit_shards(  # noqa: PLR0913 - what the four tables are made of
     *,
     keep: Collection[str] = (),
 ) -> None:
-    """Commit images, index, rejects and, last, shards, all four with one digest.
+    """Commit images, originals, index, rejects and, last, shards, all with one digest.
+
+    Originals are not committed in a lake that never had any.
 
     Args:
         transaction: of the lake.
@@ -195,6 +197,9 @@ def commit_shards(  # noqa: PLR0913 - what the four tables are made of
     index_units = {"keys": {"fingerprint": KEYS_VERSION}, **transaction.snapshot.metadata("index").units, **unit}
     index = [part for item in decoded for part in item.index]
     transaction.commit(Commit("images", [item.images for item in decoded if item.images], metadata, is_replaced))
+    originals = [item.originals for item in decoded if item.originals]
+    if originals or is_in_use(transaction.snapshot, "originals"):
+        transaction.commit(Commit("originals", originals, metadata, is_replaced))
     transaction.commit(Commit("index", index, Metadata("ingest", index_units), is_replaced))
     transaction.commit(_rejects_commit(transaction, decoded, replaced, metadata, keep))
     commit_shards_table(transaction, shards)

@@ -37,6 +37,7 @@ from pipeline.recipe import Recipe, SourcePart
 from pipeline.shard import Deferred, Encoded, Files, Survey
 from pipeline.sources import Source
 from pipeline.sources.remote import cache_folder
+from pipeline.sources.source import readable_name
 
 _SOURCE_KEY = ["dataset", "split", "uri"]
 
@@ -335,7 +336,14 @@ def _read_shards(
                 notes.add(source, shard)
                 shares.append(shard.done)
                 content = shard if engine.shares_disk else with_cached_content(source, shard)
-                yield ShardInput(source.dataset, source.split, source.uri, content)
+                yield ShardInput(source.dataset, source.split, source.uri, content, _place(source, shard))
+
+
+def _place(source: Source, shard: Encoded) -> str:
+    """Return where a source is, for originals; empty if its files have locations of their own on this machine."""
+    if source.path.is_relative_to(cache_folder()):
+        return source.uri
+    return "" if isinstance(shard.contents, Files) else readable_name(str(source.path))
 
 
 def _not_found(source: ShardInput, place: str) -> SourceError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
-from pipeline.decode import decode_shard, rejects_table
+from pipeline.decode import Originals, decode_shard, rejects_table
 from pipeline.dedup.rules import index_table, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.recipe import DecodePart
@@ -42,12 +42,14 @@ class ShardInput(NamedTuple):
         split: split name.
         uri: the source, as written in the recipe.
         shard: the shard, not decoded.
+        place: where the source is, for the locations of originals; see `decode_shard`.
     """
 
     dataset: str
     split: str
     uri: str
     shard: Encoded
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Ingested:
         labels: number of images by label.
         image_ids: (n, 16) uint8.
         converted: number of images converted to the lake's mode: colour images if it is L, gray images if it is RGB.
+        originals: file of the originals table; None if it has no rows of the shard.
     """
 
     dataset: str
@@ -79,12 +82,14 @@ class Ingested:
     labels: Mapping[str | None, int]
     image_ids: NDArray[np.uint8]
     converted: int = 0
+    originals: Part | None = None
 
     @property
     def files(self) -> list[str]:
         """Paths of the shard's files, relative to the lake's place."""
         images = [f"images/{self.images.path}"] if self.images else []
-        return [*images, *(f"index/{part.path}" for part in self.index)]
+        originals = [f"originals/{self.originals.path}"] if self.originals else []
+        return [*images, *originals, *(f"index/{part.path}" for part in self.index)]
 
     @property
     def partition(self) -> dict[str, str]:
@@ -107,7 +112,7 @@ class ImagesFile(NamedTuple):
 
 
 def ingest_shard(job: Job, source: ShardInput) -> Ingested:
-    """Decode a shard, write its images, and index them while their pixels are in memory.
+    """Decode a shard, write its images and originals, and index the images while their pixels are in memory.
 
     Raises:
         DiskFullError: no space is left.
@@ -119,17 +124,20 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
     ids: list[NDArray[np.uint8]] = [np.empty((0, 16), np.uint8)]
     labels: Counter[str | None] = Counter()
     converted = 0
-    with job.writer.open("images", partition) as file:
-        for item in decode_shard(shard, source.dataset, source.split, job.decode):
+    with job.writer.open("images", partition) as file, job.writer.open("originals", partition) as encoded:
+        for item in decode_shard(shard, source.dataset, source.split, job.decode, source.place):
             if isinstance(item, Reject):
                 rejected.append(item)
+                continue
+            if isinstance(item, Originals):
+                encoded.write(item.rows)
                 continue
             file.write(item.images)
             _add_index_rows(keys, item.images, item.pixels)
             ids.append(from_binary(item.images["image_id"].chunk(0), 16))
             labels.update(item.images["label"].to_pylist())
             converted += item.converted
-        images = file.close()
+        images, originals = file.close(), encoded.close()
     rows = (images.rows if images else 0) + len(rejected)
     if rows != len(shard):
         raise AssertionError(f"shard {partition}: {len(shard)} files became {rows} rows")
@@ -143,6 +151,7 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
         labels=labels,
         image_ids=np.concatenate(ids),
         converted=converted,
+        originals=originals,
     )
 
 

@@ -115,7 +115,7 @@ def strict_pillow() -> Iterator[None]:
 
 
 @cache
-def _readable_formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """List the formats of `_READABLE_FORMATS` that this build of Pillow supports."""
     Image.init()
     return tuple(form for form in _READABLE_FORMATS if form in Image.OPEN)
@@ -136,7 +136,7 @@ def _check_png_checksums(data: bytes) -> None:
 def _unidentified(data: bytes) -> Rejected:
     """Explain why no format accepted the data."""
     if not data.startswith(_SIGNATURES) and not any(start.startswith(data) for start in _SIGNATURES):
-        return Rejected("not_an_image", f"none of {', '.join(_readable_formats())}")
+        return Rejected("not_an_image", f"none of {', '.join(readable_formats())}")
     # It begins like a known format, so it is a damaged image.
     return Rejected(_damage_reason(data), "starts like an image but has no readable header")
 
@@ -203,7 +203,7 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
     if len(data) > spec.max_bytes:
         raise Rejected("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=_readable_formats())
+        image = Image.open(io.BytesIO(data), formats=readable_formats())
         native = image.height, image.width
         # An MPO is a JPEG too, with more pictures behind it.
         if isinstance(image, JpegImageFile):

@@ -1,6 +1,7 @@
 """Repair a lake: find the damage, and restore each table from what it was made of.
 
 images, index, rejects   their shards are read from their sources again; the index alone is made from whole images
+originals                likewise; where the source is gone, they stay damaged and the images stay as they are
 shards, releases         restored from older versions, sources and the metadata of commits
 pairs, clusters, splits  removed, so that the following build makes them again
 scores, misses, models   restored from older versions of their tables, else trained again
@@ -139,6 +140,9 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
         repaired = restore(writer, recipe, engine, progress)
         repaired.done[:0] = [*mended, *remade[0]]
         repaired.lost += remade[1]
+        if "originals" in lost and not repaired.gone:
+            # Without originals the lake is whole, also where a source is gone. The build then reads none.
+            repaired.gone = resolve_existing(recipe)[1]
         found = sources.resolve(recipe) if repaired.reads_sources else []
         built = update_lake(
             writer,
@@ -226,7 +230,7 @@ def _commit(lake: Transaction, recipe: Recipe, damage: Damage, reread: Reread, r
 def _add_outcome(damage: Damage, reread: Reread, repaired: Repaired) -> None:
     for item in reread.shards_read:
         key = (item.dataset, item.split, item.shard)
-        why = f"{damage.shards[key]:,} images were damaged" if key in damage.shards else "its rejects were damaged"
+        why = f"{_what(damage, key)} were damaged"
         repaired.done.append(Todo("repair", _title(key), f"read again from {item.uri}: {why}"))
     for lost, why in sorted(reread.lost.items()):
         repaired.stays.append(f"{_title(lost)}: {_what_stays(damage, lost)} damaged, because {why}")
@@ -245,4 +249,10 @@ def _title(key: ShardKey) -> str:
 
 
 def _what_stays(damage: Damage, key: ShardKey) -> str:
-    return f"{damage.shards[key]:,} images stay" if key in damage.shards else "its rejects stay"
+    return f"{_what(damage, key)} stay"
+
+
+def _what(damage: Damage, key: ShardKey) -> str:
+    if key in damage.shards:
+        return f"{damage.shards[key]:,} images"
+    return f"{damage.originals[key]:,} originals" if key in damage.originals else "its rejects"

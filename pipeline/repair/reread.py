@@ -1,4 +1,4 @@
-"""Read damaged shards from their sources again, and replace their images, index and rejects."""
+"""Read damaged shards from their sources again, and replace their images, originals, index and rejects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Reread:
 
     Attributes:
         table: rows of the shards table before.
-        damaged: shards with damaged images or rejects.
+        damaged: shards with damaged images, originals or rejects.
         shards_read: shards that were read.
         changed: shards whose source has changed; a build reads them.
         lost: shards that cannot be read, with the reasons.
@@ -85,7 +85,7 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
     """
     snapshot = Snapshot(writer.place)
     shards = stored_shards(snapshot)
-    reread = Reread(shards, set(damage.shards) | _with_rejects(snapshot, damage, shards))
+    reread = Reread(shards, {*damage.shards, *damage.originals, *_with_rejects(snapshot, damage, shards)})
     rules = {part.partition["rule"] for part in snapshot.files("index")}
     job = Job(writer, recipe.decode, tuple(sorted(rule for rule in rules if embedding_of(rule) is None)))
     for source in found:
@@ -183,7 +183,7 @@ def _plan(  # noqa: PLR0913, PLR0917 - arguments of one step
             unchanged.add(row["shard"])
     if not unchanged:
         return None
-    images = sum(damage.shards[key] for key in damaged if key[2] in unchanged)
+    images = sum(max(damage.shards[key], damage.originals[key]) for key in damaged if key[2] in unchanged)
     reason = f"its files are damaged: {images:,} images of {len(unchanged)} shards"
     plan = SourcePlan(source, reason, frozenset(unchanged), frozenset())
     return IngestPlan([plan], reread.table, reread.table.clear())

@@ -1,4 +1,4 @@
-"""Check the files of a shard: hash every pixel row, image id and index key again, and compare with what is stored."""
+"""Check the files of a shard: hash pixels, originals, image ids and index keys again, and compare with the stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.arrow_columns import from_binary, to_binary
 from pipeline.dedup.rules import index_table, parse_rule, sort_index
-from pipeline.hashing import content_hashes, image_ids, pixel_sums
+from pipeline.hashing import content_hashes, file_digest, image_ids, pixel_sums
 from pipeline.lake.parquet_writer import Part
 from pipeline.verify.faults import MAX_IMAGES, UNREADABLE_KINDS, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
@@ -34,6 +34,7 @@ class FileGroup(NamedTuple):
         images: the images of a shard; empty for files of other tables.
         index_files: by rule, the file of the index for the shard.
         others: files of other tables.
+        originals: the originals of the shard.
         rules: rules of the index that read pixels: every image must have keys of each.
     """
 
@@ -41,6 +42,7 @@ class FileGroup(NamedTuple):
     images: Sequence[Part] = ()
     index_files: Mapping[str, Part] = {}
     others: Sequence[TableFile] = ()
+    originals: Sequence[Part] = ()
     rules: Sequence[str] = ()
 
 
@@ -79,15 +81,20 @@ def check_files(group: FileGroup) -> GroupResult:
         file = TableFile(group.root, "images", part)
         for rows in read_row_groups(file, broken):
             wrong += _check_images(file, rows, expected)
-            images.append(rows.select(_IMAGE_COLUMNS))
+            images.append(_image_columns(rows))
     # Of a file with another digest no row group is read.
     damaged = bool(wrong or not images) or any(
         fault.table == "images" and fault.kind in UNREADABLE_KINDS for fault in broken
     )
     stored = {rule: _read_index(group, part, broken) for rule, part in group.index_files.items()}
-    if group.images and not damaged:
-        wrong += _check_index(group, stored, expected, pl.DataFrame(pa.concat_tables(images)))
-    count = len(group.images) + len(group.index_files) + len(group.others)
+    listed = pl.DataFrame(pa.concat_tables(images)) if images else None
+    if listed is not None and not damaged:
+        wrong += _check_index(group, stored, expected, listed)
+    # Where images are damaged, their originals are only compared with their own digests.
+    known = None if listed is None or damaged else listed
+    for part in group.originals:
+        wrong += _check_originals(TableFile(group.root, "originals", part), known, broken)
+    count = len(group.images) + len(group.index_files) + len(group.originals) + len(group.others)
     return GroupResult(count, sum(map(len, images)), broken, wrong)
 
 
@@ -200,6 +207,57 @@ def _check_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) ->
         listed |= wrong
         if new.any():
             yield _fault(file, rows, new, text)
+
+
+def _image_columns(rows: pa.Table) -> pa.Table:
+    """Select what faults name, and the digests, which files of imagelake 0.5 do not have."""
+    named = rows.select(_IMAGE_COLUMNS)
+    digests = rows["file_digest"] if "file_digest" in rows.column_names else pa.nulls(len(rows), pa.binary())
+    return named.append_column("file_digest", digests)
+
+
+def _check_originals(file: TableFile, images: pl.DataFrame | None, broken: list[Fault]) -> Iterator[Fault]:
+    """Hash every original again, and compare the rows of the shard with its images.
+
+    Args:
+        file: the file of originals.
+        images: columns image_id, path and file_digest of all images of the shard; None if they are damaged.
+        broken: faults of the file are appended here.
+    """
+    before = len(broken)
+    found: list[pl.DataFrame] = []
+    wrong: list[pl.DataFrame] = []
+    for rows in read_row_groups(file, broken):
+        listed = pl.DataFrame(rows.select(["image_id", "file_digest"]))
+        wrong.append(listed.filter(pl.Series(_digests_differ(rows), dtype=pl.Boolean)))
+        found.append(listed)
+    paths = pl.DataFrame(schema={"image_id": pl.Binary, "path": pl.String}) if images is None else images
+    faults = {"the bytes do not match their file_digest": pl.concat(wrong)} if wrong else {}
+    if images is not None and not any(fault.kind in UNREADABLE_KINDS for fault in broken[before:]):
+        stored = pl.concat(found) if found else pl.DataFrame(schema={"image_id": pl.Binary, "file_digest": pl.Binary})
+        both = stored.join(images, on="image_id", suffix="_of_image")
+        faults["the file_digest is not that of the image"] = both.filter(
+            ~pl.col("file_digest").eq_missing(pl.col("file_digest_of_image"))
+        )
+        faults["images have no original"] = images.join(stored, on="image_id", how="anti")
+        faults["has images twice"] = stored.filter(pl.col("image_id").is_duplicated())
+        faults["has originals of images that its shard does not have"] = stored.join(images, on="image_id", how="anti")
+    for text, damaged in faults.items():
+        if len(damaged):
+            named = damaged.head(MAX_IMAGES).select("image_id").join(paths, on="image_id", maintain_order="left")
+            yield file.fault("changed", text, len(damaged), named["path"].to_list())
+
+
+def _digests_differ(rows: pa.Table) -> NDArray[np.bool_]:
+    """Find originals whose bytes do not have their digest; where the bytes are not stored, its length is checked."""
+    stored = zip(rows["bytes"].chunk(0), rows["file_digest"].to_pylist(), strict=True)
+    return np.array(
+        [
+            digest != file_digest(memoryview(data.as_buffer())) if data.is_valid else len(digest) != _DIGEST_BYTES
+            for data, digest in stored
+        ],
+        dtype=bool,
+    )
 
 
 def _differ(rows: pa.Table, columns: Mapping[str, pa.Array]) -> NDArray[np.bool_]:

@@ -40,7 +40,7 @@ def strict(**settings: Any) -> DecodePart:
 
 def split_up(shard: Encoded, spec: DecodePart) -> tuple[list[Decoded], list[Reject]]:
     items = list(decode_shard(shard, "d", "train", spec))
-    return [i for i in items if not isinstance(i, Reject)], [i for i in items if isinstance(i, Reject)]
+    return [i for i in items if isinstance(i, Decoded)], [i for i in items if isinstance(i, Reject)]
 
 
 def check_columns(groups: Sequence[Decoded], shard: Encoded) -> None:
