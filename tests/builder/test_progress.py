@@ -74,14 +74,7 @@ def on_terminal(*words: str | Path) -> tuple[str, str]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
     with TemporaryFile() as printed:
-        # Without a pause between two drawings, every one is seen.
-        run = start_command(
-            *words,
-            patches=SMALL_SHARDS,
-            stdout=printed.fileno(),
-            stderr=theirs,
-            environment={"TQDM_MININTERVAL": "0"},
-        )
+        run = start_command(*words, patches=SMALL_SHARDS, stdout=printed.fileno(), stderr=theirs)
         os.close(theirs)
         shown = b""
         try:

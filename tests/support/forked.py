@@ -1,7 +1,8 @@
 """Run functions in processes that are forked from one process, which has imported everything.
 
-Starting Python and importing `imagelake` takes 1 to 3 s of CPU time; a fork takes some milliseconds. The server starts
-no thread and calls no library, so its forks are safe. Each fork has a process beside it that waits for it.
+Starting Python and importing `imagelake` takes 1 to 3 s of CPU time; a fork takes some milliseconds. The server
+calls no library; the threads that libraries start when they are imported (jemalloc's, and one of Polars that waits)
+hold no lock then, so its forks are safe. Each fork has a process beside it that waits for it.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from pathlib import Path
 from select import select
 from typing import Any
 
-# What functions and commands import. Not tqdm: it reads its settings from the environment when it is imported.
+# What functions and commands import.
 PRELOAD = (
     "pipeline.builder.build",
     "pipeline.cli.build",
@@ -113,7 +114,12 @@ def _server() -> socket.socket:
     """Start the server; it ends with the process that started it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        process = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        # tqdm reads its settings when it is imported. Without a pause between two drawings of a bar, every one is seen.
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "TQDM_MININTERVAL": "0"},
+        )
 
     def end() -> None:
         ours.close()
