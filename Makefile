@@ -9,9 +9,10 @@ IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)"
 # A test that hangs ends its worker after 15 minutes, with the stack of every thread, and fails.
 TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TOKIO_WORKER_THREADS=1 $(IN_MEMORY) $(BIN)/pytest -n 2 \
 	-o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
+FAST := not slow and not stress and not ray and not bucket
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-servers check docs tutorial audit wheel stress bench lock clean
+.PHONY: help setup demo test test-slow test-servers check docs tutorial audit wheel stress bench lock clean
 
 help:      ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -35,7 +36,10 @@ demo: $(READY)   ## the whole flow on generated glyphs, into data/demo
 	$(BIN)/imagelake demo data/demo
 
 test: $(READY)   ## the tests, without slow ones and those that need a Ray cluster or an S3 server
-	$(TESTS) --dist worksteal -m "not stress and not ray and not bucket"
+	$(TESTS) --dist worksteal -m "$(FAST)"
+
+test-slow: $(READY)  ## the slow tests: many whole lakes that are damaged, killed or grown
+	$(TESTS) --dist worksteal -m "slow and not stress and not ray and not bucket"
 
 # The tests of one Ray cluster are one group, so that it starts once.
 test-servers: $(READY)  ## the tests that start a Ray cluster or an S3 server
@@ -46,7 +50,7 @@ check: $(READY) .venv/.torch  ## lint, types, import rule, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(TESTS) --dist worksteal -m "not stress and not ray and not bucket"
+	$(TESTS) --dist worksteal -m "$(FAST)"
 
 # Sphinx has an environment of its own, so that the tests do not install it. It reads imagelake and its dependencies from
 # .venv; both locks have the same version of every package that is in both.

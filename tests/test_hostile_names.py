@@ -22,6 +22,8 @@ from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 Tally = Counter[tuple[str, str]]
 Printed = Callable[..., None]
 COMMANDS = (

@@ -19,6 +19,8 @@ from pipeline.maintenance import vacuum
 from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 A, B = {"uri": "a"}, {"uri": "b", "split": "test"}
 RULES = {"rules": ["exact", "sign"]}
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}

@@ -26,6 +26,8 @@ from pipeline.lake_handle import Lake
 from pipeline.maintenance import status
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 Vectors = dict[str, NDArray[np.float64]]
 Pairs = dict[tuple[str, str], float]
 

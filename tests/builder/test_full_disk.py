@@ -18,6 +18,8 @@ from pipeline.maintenance import vacuum, vacuum_releases
 from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 SPLIT = {"name": "main", "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}}
 SAID = "no space is left on the disk of .*The lake is unchanged; free some space and build again"
 CREATE, COMMIT = ("deltalake", "DeltaTable.create"), ("deltalake", "DeltaTable.create_write_transaction")

@@ -33,6 +33,8 @@ from pipeline.shard import Encoded, Reject
 from pipeline.sources import read, survey
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 IMAGES = {"png": 6_000, "jpeg": 5_000}
 SOURCES = {"idx": 2_000, "csv": 2_000, "zip": 2_000, "tar": 2_000, "tar.gz": 1_000}
 FILES_A_SHARD = 50

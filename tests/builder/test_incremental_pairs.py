@@ -28,6 +28,8 @@ from pipeline.pixels import Located, locate
 from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 Pictures = list[NDArray[np.uint8]]
 Step = tuple[str, str, int]
 

@@ -23,6 +23,8 @@ from pipeline.recipe import Recipe
 from pipeline.repair import repair
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 MAIN = {"name": "main", "train": {"from": "train", "size": 60}, "test": {"from": "train", "size": 30}}
 SUBMISSION = {"name": "submission", "train": {"from": "train"}, "test": {"from": "test"}}
 LOGISTIC = {"model": "logistic", "split": "main", "train_sizes": [20, "all"], "max_iter": 20}

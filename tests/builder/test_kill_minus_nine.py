@@ -20,6 +20,8 @@ from pipeline.maintenance import vacuum
 from pipeline.recipe import read_recipe
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("images", "rejects", "shards", "index", "clusters", "splits")
 RECIPE = """
 [lake]

@@ -19,6 +19,8 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import read_recipe
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 SOURCE = '[[source]]\nuri = "{uri}"\ndataset = "g"\nsplit = "{split}"\n'
 RECIPE = """
 [lake]

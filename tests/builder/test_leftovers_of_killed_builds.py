@@ -19,6 +19,8 @@ from pipeline.errors import SplitError
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 # Where it dies: in the middle of a shard's files, between shards, before each commit, and between stages.
 PLACES = {
     "before the first image": ("pipeline.lake.parquet_writer", "PartWriter.write", 1),

@@ -12,6 +12,8 @@ from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 
 def held(base: Path, root: str, *, writers: int, readers: int, releases: int, pause: float = 1) -> Counts:  # noqa: PLR0913 - keyword arguments
     """Run writers and readers, and compare the lake with one that is built from the last state of all folders."""

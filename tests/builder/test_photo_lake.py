@@ -28,6 +28,8 @@ from pipeline.errors import LakeError
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 Pairs = dict[tuple[bytes, bytes], float]
 
 RULE = "photo:0.4"

@@ -20,6 +20,8 @@ from pipeline.maintenance import history, overlap, status, vacuum_releases
 from pipeline.recipe import Recipe
 from pipeline.verify import verify
 
+pytestmark = pytest.mark.slow
+
 TOML = """
 [lake]
 root = "lake"

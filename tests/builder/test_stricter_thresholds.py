@@ -22,6 +22,8 @@ from pipeline.review import ReviewQuery, review_clusters, review_pairs
 from pipeline.verify import verify
 from schemas import TABLES
 
+pytestmark = pytest.mark.slow
+
 # By stored rule, a stricter one that finds less in these pictures.
 STRICTER = {
     "cosine:0.85": "cosine:0.95",

@@ -19,6 +19,8 @@ from pipeline.export import export
 from pipeline.lake_handle import Lake
 from pipeline.storage.digests import check_file, recorded_digest
 
+pytestmark = pytest.mark.slow
+
 # The files that all readers below read.
 READ = {"images": ("split=train",), "splits": ("split_name=main",), "releases": ()}
 # Bits of one file of each table that a test of flipped bits flips one by one.

@@ -20,6 +20,8 @@ from pipeline.errors import LakeError
 from pipeline.export import export
 from pipeline.lake_handle import Lake
 
+pytestmark = pytest.mark.slow
+
 Arrays = list[np.ndarray[Any, Any]]
 # A round flips a bit of one file of each of so many tables, so that verify and repair are shared.
 TOGETHER = 6

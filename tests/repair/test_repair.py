@@ -20,6 +20,8 @@ from pipeline.errors import SourceError
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import history
 
+pytestmark = pytest.mark.slow
+
 # Tables that a build can make again; a commit of the release and an export cannot be.
 DERIVED = [name for name in schemas.TABLES if name not in ("releases", "exports")]
 

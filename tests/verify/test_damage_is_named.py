@@ -14,6 +14,8 @@ import schemas
 from pipeline.verify import Fault, verify
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
+pytestmark = pytest.mark.slow
+
 
 def test_damaged_images_are_named(case: Case) -> None:
     file = case.file("images", "split=train")
