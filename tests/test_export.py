@@ -221,7 +221,7 @@ def test_a_taken_lock_is_waited_for(lake: Lake, tmp_path: Path, monkeypatch: pyt
             whole.append((tmp_path / "out" / "export.json").exists())
 
     taken = threading.Event()
-    holder = threading.Thread(target=hold, args=(taken,))
+    holder = threading.Thread(target=hold, args=(taken,), daemon=True)
     holder.start()
     taken.wait()
     done = run(lake, tmp_path / "out")

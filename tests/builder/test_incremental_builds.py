@@ -7,6 +7,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, all_files
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import status, vacuum
+from pipeline.progress import Progress
 
 TRAIN = {"name": "main", "train": {"from": "train"}}
 BOTH = {"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}
@@ -280,13 +282,23 @@ def test_a_split_of_an_earlier_recipe_that_no_longer_fits_says_how_to_drop_it(ba
     assert make(base, split=[BOTH], prune=True).release == 2
 
 
-def test_a_build_waits_for_another_and_a_vacuum_does_not(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_build_waits_for_another_and_a_vacuum_does_not(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, waits = Progress.waiting, Event()
+
+    def waiting(progress: Progress) -> None:
+        real(progress)
+        waits.set()
+
+    # A thread must not read what another one prints: `readouterr` loses what is printed while it reads.
+    monkeypatch.setattr(Progress, "waiting", waiting)
     with ThreadPoolExecutor(1) as pool:
         with writing(str(made / "lake")):
             second = pool.submit(make, made)
-            while "waiting for another build" not in capsys.readouterr().err:
-                assert not second.done()
+            assert waits.wait(120)
         assert second.result().done == ()
+    assert "waiting for another build" in capsys.readouterr().err
     with writing(str(made / "lake")), pytest.raises(LakeError, match="another build is writing"):
         vacuum(str(made / "lake"), older_than_hours=0, dry_run=True)
     assert Lake(str(made / "lake")).scan("images").collect().height == 60
