@@ -1,17 +1,18 @@
 """Read the pixels of chosen images from the images table.
 
 `locate` finds images of one shape by id, reading ids only; `gather` reads their pixels into one array, copying every
-pixel once. `locate_scattered` and `gather_scattered` do the same for images of several shapes. `normalise` scales
-pixels for training.
+pixel once. `locate_scattered` and `gather_scattered` do the same for values of several sizes: images of several shapes,
+or the encoded files of the table `originals`. With a `Conversion`, `gather` brings both to one shape. `normalise`
+scales pixels for training.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -32,17 +33,33 @@ class RowGroup(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
-class Located:
-    """Locations of wanted images that have one shape.
+class Conversion(NamedTuple):
+    """How stored rows become images of one shape.
 
     Attributes:
-        groups: every row group of the images table, in the order of files.
+        columns: the columns that it needs.
+        function: makes pixels, (n, height * width * channels) uint8, of n rows of these columns. Picklable; it is
+            called in several threads at a time.
+        shape: (height, width, channels) of the images.
+    """
+
+    columns: tuple[str, ...]
+    function: Callable[[pa.Table], NDArray[np.uint8]]
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Locations of wanted images that have one shape, or are brought to one.
+
+    Attributes:
+        groups: every row group of the table, in the order of files.
         rows: (groups,) int64: all rows of each, wanted or not.
         group: (n,) int32: position in `groups` of each wanted image, in the order they were requested.
         row: (n,) int32: row inside that row group.
         shape: (height, width, channels) of every image.
         check: whether files are checked for damage before their pixels are used.
+        conversion: how rows become images; None if they are the column `pixels`.
     """
 
     groups: tuple[RowGroup, ...]
@@ -51,6 +68,7 @@ class Located:
     row: NDArray[np.int32]
     shape: tuple[int, int, int]
     check: bool = True
+    conversion: Conversion | None = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -64,13 +82,16 @@ class Located:
         return np.argsort(self.group.astype(np.int64) << 32 | self.row)
 
 
-def locate(files: Sequence[str], image_ids: pl.Series, *, check: bool = True) -> Located:
+def locate(
+    files: Sequence[str], image_ids: pl.Series, *, check: bool = True, conversion: Conversion | None = None
+) -> Located:
     """Find images by id.
 
     Args:
-        files: Parquet files of the images table.
+        files: Parquet files of the images table, or of another one with a column image_id.
         image_ids: binary, unique, in the order of the result.
         check: whether `gather` checks the files for damage. Where ids are damaged, the images are not found.
+        conversion: how rows become images of one shape; None if they are stored so.
 
     Returns:
         Their locations. Without files or ids it is empty, of shape (0, 0, 0).
@@ -81,15 +102,17 @@ def locate(files: Sequence[str], image_ids: pl.Series, *, check: bool = True) ->
     if not files or image_ids.is_empty():
         empty = np.empty(0, np.int32)
         return Located((), np.empty(0, np.int64), empty, empty, (0, 0, 0))
+    columns = _SHAPE if conversion is None else []
     with _errors_of(files):
-        scanned = storage.scan_parquet(files).select("image_id", *_SHAPE).collect()
+        scanned = storage.scan_parquet(files).select("image_id", *columns).collect()
         groups, rows = _row_groups(files)
     at = find(id_matrix(scanned["image_id"]), id_matrix(image_ids))
     if missing := np.count_nonzero(at < 0):
         raise _not_found(int(missing), files)
     group = np.repeat(np.arange(len(rows), dtype=np.int32), rows)[at]
     row = (at - (np.cumsum(rows) - rows)[group]).astype(np.int32)
-    return Located(groups, rows, group, row, _one_shape(scanned.select(_SHAPE), at), check)
+    shape = _one_shape(scanned.select(_SHAPE), at) if conversion is None else conversion.shape
+    return Located(groups, rows, group, row, shape, check, conversion)
 
 
 def id_matrix(image_ids: pl.Series) -> NDArray[np.uint8]:
@@ -173,7 +196,12 @@ def gather(where: Located) -> NDArray[np.uint8]:
     def read(group: int) -> None:
         targets = order[edges[group] : edges[group + 1]]
         with storage.damage_errors(where.groups[group].file):
-            _read_rows_into(out, where.groups[group], where.row[targets], targets, check=where.check)
+            if where.conversion is None:
+                _read_rows_into(out, where.groups[group], where.row[targets], targets, check=where.check)
+            else:
+                columns, convert, _ = where.conversion
+                rows = _read_columns(where.groups[group], where.row[targets], columns, check=where.check)
+                out[targets] = convert(rows)
 
     with ThreadPoolExecutor(min(len(wanted), available_cores())) as pool:
         # list() raises the error of a thread here.
@@ -279,13 +307,13 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series, *, check: bool 
     return Scattered(groups, group, at - starts[group], check)
 
 
-def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint8]:
-    """Read the pixels of the images `start` to `stop`.
+def gather_scattered(where: Scattered, start: int, stop: int, column: str = "pixels") -> NDArray[np.uint8]:
+    """Read the pixels, or another binary column, of the images `start` to `stop`.
 
     Besides the result, one row group is in memory.
 
     Returns:
-        The pixels of one image after the other, (bytes,) uint8, in the order of `where`.
+        The bytes of one image after the other, (bytes,) uint8, in the order of `where`.
     """
     group, row = where.group[start:stop], where.row[start:stop]
     order = np.lexsort((row, group))
@@ -293,7 +321,10 @@ def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint
     if where.check:
         _check({where.groups[number].file for number in wanted.tolist()})
     parts = [
-        _read_rows(where.groups[number], row[positions], check=where.check)
+        _read_columns(where.groups[number], row[positions], [column], check=where.check)
+        .column(0)
+        .cast(pa.large_binary())
+        .combine_chunks()
         for number, positions in zip(wanted.tolist(), np.split(order, firsts[1:]), strict=True)
     ]
     # large_binary, because the result may be over 2 GiB where a single picture is huge.
@@ -305,14 +336,15 @@ def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint
     return np.frombuffer(requested.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
 
 
-def _read_rows(group: RowGroup, rows: NDArray[np.int64], *, check: bool) -> pa.LargeBinaryArray:
+def _read_columns(
+    group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequence[str], *, check: bool
+) -> pa.Table:
     checked = check and storage.is_bucket(group.file)
     with (
         storage.damage_errors(group.file),
         storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file,
     ):
-        column = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0)
-    return column.cast(pa.large_binary()).take(pa.array(rows)).combine_chunks()
+        return file.read_row_group(group.number, columns=list(columns), use_threads=False).take(pa.array(rows))
 
 
 # (p - 127.5) / 255 for every byte value: a table is exact, and faster than computing it.

@@ -26,8 +26,9 @@ import io
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -102,8 +103,30 @@ def strict_pillow() -> Iterator[None]:
     """Change Pillow's settings, which are global to the process, for decoding, and restore them afterwards.
 
     A file that is cut short is an error, not an image with black pixels. Pillow's own limit of pixels is off, because
-    the recipe's limit is checked with a clearer message. Warnings about metadata are ignored.
+    the recipe's limit is checked with a clearer message. Warnings about metadata are ignored. Several threads may be
+    inside at a time: the first changes the settings, and the last restores them.
     """
+    with _lock:
+        if not _inside:
+            _restore.enter_context(_strict_settings())
+        _inside.append(None)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                _restore.close()
+
+
+# One entry for each thread that is inside `strict_pillow`, and what to do when the last one leaves.
+_inside: list[None] = []
+_restore = ExitStack()
+_lock = Lock()
+
+
+@contextmanager
+def _strict_settings() -> Iterator[None]:
     saved = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     try:
