@@ -7,7 +7,7 @@ scales pixels for training.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -336,15 +336,50 @@ def gather_scattered(where: Scattered, start: int, stop: int, column: str = "pix
     return np.frombuffer(requested.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
 
 
-def _read_columns(
-    group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequence[str], *, check: bool
-) -> pa.Table:
+def _read_columns(group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequence[str], *, check: bool) -> pa.Table:
     checked = check and storage.is_bucket(group.file)
     with (
         storage.damage_errors(group.file),
         storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file,
     ):
         return file.read_row_group(group.number, columns=list(columns), use_threads=False).take(pa.array(rows))
+
+
+class RaggedImages(NamedTuple):
+    """Images of several shapes.
+
+    Attributes:
+        shapes: (n, 3) int64: height, width and channels of each.
+        values: (bytes,) uint8: the pixels of one image after the other.
+    """
+
+    shapes: NDArray[np.int64]
+    values: NDArray[np.uint8]
+
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """Where each image starts in `values`, and where the last one ends: (n + 1,) int64."""
+        return np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1))])
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """View the images one by one: (height, width) for gray, (height, width, 3) for RGB."""
+        edges = self.edges.tolist()
+        for n, (height, width, channels) in enumerate(self.shapes.tolist()):
+            shape = (height, width) if channels == 1 else (height, width, channels)
+            yield self.values[edges[n] : edges[n + 1]].reshape(shape)
+
+
+def padded(images: RaggedImages) -> NDArray[np.uint8]:
+    """Copy images into one array of the largest height and width, with zeros to the right and below.
+
+    Returns:
+        (n, height, width) uint8 for gray, (n, height, width, 3) for RGB.
+    """
+    height, width, channels = images.shapes.max(axis=0, initial=0).tolist()
+    out = np.zeros((len(images.shapes), height, width, *([channels] if channels > 1 else [])), np.uint8)
+    for row, picture in zip(out, images.pictures(), strict=True):
+        row[: picture.shape[0], : picture.shape[1]] = picture
+    return out
 
 
 # (p - 127.5) / 255 for every byte value: a table is exact, and faster than computing it.

@@ -11,10 +11,10 @@ from pipeline import sources
 from pipeline.arrays.exports import ExportContext, Role, Selection
 from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
 from pipeline.baselines.stored import LoadedModel, predict_classes
-from pipeline.builder.decode_settings import stored_decode
 from pipeline.decode import Originals, decode_shard
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import flat
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import DecodePart, Recipe, parse_recipe

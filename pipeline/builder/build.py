@@ -20,7 +20,7 @@ from pipeline.builder import ENGINE_NAMES, PRELOAD
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
 from pipeline.builder.clusters import active_rules, cluster_images, cluster_settings, plan_clusters
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
-from pipeline.builder.decode_settings import stored_decode, with_decided_settings
+from pipeline.builder.decode_settings import with_decided_settings
 from pipeline.builder.index import find_embeddings, index_images, pairwise_rules
 from pipeline.builder.ingest import (
     check_classes,
@@ -50,7 +50,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
 from pipeline.lake.parquet_writer import Writer
-from pipeline.lake.releases import list_releases, publish, require_tables
+from pipeline.lake.releases import list_releases, publish, require_tables, stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, transaction
 from pipeline.lake.writers.heartbeats import check_registered, registered

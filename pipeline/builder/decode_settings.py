@@ -16,13 +16,13 @@ from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline import sources
 from pipeline.decode.picture import GRAY_MODES, decode, is_gray, is_photograph, strict_pillow
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart, Recipe
 from pipeline.shard import Blobs, Deferred, Encoded, Files, Pixels
@@ -38,13 +38,6 @@ _LONGEST = 256
 # Bytes of a file that tell its format.
 _HEAD = 32
 _STORED = ("keep", "reference")
-
-
-def stored_decode(snapshot: Snapshot) -> dict[str, Any]:
-    """Read the `[decode]` settings that the newest release of a lake stores; empty if there is no release."""
-    recipe = snapshot.metadata("releases").units.get("recipe", {})
-    settings: dict[str, Any] = recipe.get("values", {}).get("decode", {})
-    return settings
 
 
 def with_decided_settings(snapshot: Snapshot, recipe: Recipe, found: Iterable[Source]) -> Recipe:

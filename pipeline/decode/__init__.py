@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import schemas
 from pipeline.arrow_columns import to_binary, to_bytes, to_numbers, to_strings, to_table
 from pipeline.decode.facts import Facts, facts_of
-from pipeline.decode.fast_decoders import fast_decoder
+from pipeline.decode.fast_decoders import FastDecoder, fast_decoder
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.hashing import (
     content_hashes,
@@ -57,25 +57,33 @@ def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | R
         return
     load = contents.data.__getitem__ if isinstance(contents, Blobs) else partial(_read_file, contents, spec)
     decode_fast = fast_decoder(spec)
-    wanted_shape = None if spec.size is None else (*spec.size, spec.channels)
     for position in range(len(shard.paths)):
         size = 0
         try:
             data = load(position)
             size = len(data)
-            fast = decode_fast(data)
-            if fast is None:
-                pixels, converted = decode(data, spec)
-            elif fast[0].shape == wanted_shape or needs_no_conversion(fast[0].shape, spec):
-                pixels, converted = fast[0], False
-            else:
-                pixels, converted = convert(fast[0], spec, fast[1])
+            pixels, converted = decode_file(data, spec, decode_fast)
             yield position, size, pixels, converted, file_digest(data), data
         except Rejected as rejected:
             yield _reject(shard, position, size, rejected)
         except OSError as error:
             raise_limit(error)
             yield _reject(shard, position, 0, Rejected("unreadable", f"{error.strerror or error}"))
+
+
+def decode_file(data: bytes, spec: DecodePart, decode_fast: FastDecoder) -> tuple[NDArray[np.uint8], bool]:
+    """Decode a file to the recipe's size and mode; see `picture.decode`.
+
+    Args:
+        data: the encoded file.
+        spec: the recipe's `[decode]`, with its mode set.
+        decode_fast: made by `fast_decoder` for the same settings.
+    """
+    fast = decode_fast(data)
+    if fast is None:
+        return decode(data, spec)
+    pixels, native = fast
+    return (pixels, False) if needs_no_conversion(pixels.shape, spec) else convert(pixels, spec, native)
 
 
 def needs_no_conversion(shape: tuple[int, ...], spec: DecodePart) -> bool:

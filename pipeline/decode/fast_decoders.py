@@ -22,6 +22,7 @@ from pipeline.recipe import DecodePart
 Pixels = NDArray[np.uint8]
 # An image, and the (height, width) of its file where it is decoded at a reduced scale. A plain tuple, which is fast.
 Decoded = tuple[Pixels, tuple[int, int] | None]
+FastDecoder = Callable[[bytes], Decoded | None]
 
 # imagecodecs logs libpng's warnings, and records without a handler are printed. Pillow decodes such files.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
@@ -44,7 +45,7 @@ _JPEG_SEGMENTS = ((b"JFIF", 16), (b"Adobe", 14))
 _ORIENTATION_MARKS = (b"Exif\0\0", b"rientation")
 
 
-def fast_decoder(spec: DecodePart) -> Callable[[bytes], Decoded | None]:
+def fast_decoder(spec: DecodePart) -> FastDecoder:
     """Make a decoder for common images.
 
     Returns:

@@ -19,11 +19,12 @@ import schemas
 from pipeline import sources, storage
 from pipeline.builder.baselines import baselines_by_run
 from pipeline.builder.build import Built, check_recipe, local_engine, update_lake
-from pipeline.builder.decode_settings import stored_decode, with_decided_settings
+from pipeline.builder.decode_settings import with_decided_settings
 from pipeline.builder.state import SHARD_KEY, Todo, undo_half_commits
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
 from pipeline.lake.parquet_writer import Writer
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction, transaction
 from pipeline.lake.writers.heartbeats import check_registered, registered

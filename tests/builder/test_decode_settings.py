@@ -10,9 +10,10 @@ from making import as_folder, as_tar, as_zip, encoded, pictures, recipe
 
 from pipeline.builder import decode_settings
 from pipeline.builder.build import Built, build
-from pipeline.builder.decode_settings import decide_mode, decide_originals, stored_decode, with_decided_settings
+from pipeline.builder.decode_settings import decide_mode, decide_originals, with_decided_settings
 from pipeline.decode import decoder_name
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import DecodePart, Recipe

@@ -12,7 +12,7 @@ from commands import Run
 from making import DATA
 
 from pipeline.builder.build import build
-from pipeline.builder.decode_settings import stored_decode
+from pipeline.lake.releases import stored_decode
 from pipeline.engines.local import LocalEngine
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
