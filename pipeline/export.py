@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.arrays.exports import FORMS, ExportContext, Form, Selection, digest_rows, locate_role
+from pipeline.arrays.exports import FORMS, WITH_ORIGINALS, ExportContext, Form, Selection, digest_rows, locate_role
 from pipeline.arrays.exports.notebook import write as write_notebook
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
@@ -29,6 +29,7 @@ from pipeline.predictions import PredictionsForm
 from pipeline.progress import Progress
 from pipeline.recipe.parts import ROLES
 from pipeline.storage.atomic import atomic_folder, check_free
+from schemas.images import PIXELS
 
 # A form that needs a model of the lake besides the rows.
 PREDICTIONS = "predictions"
@@ -128,7 +129,9 @@ def export(  # noqa: PLR0913 - the options of the command
         if check:
             opened.check("splits", split=split)
             opened.check("images")
-        selection = _select(opened, split, roles, sanitized=sanitized, check=check)
+            if form in WITH_ORIGINALS:
+                opened.check("originals")
+        selection = _select(opened, split, roles, form, sanitized=sanitized, check=check)
         description = _describe(opened, selection, form, sanitized=sanitized)
         with _disk_full_errors(target), atomic_folder(folder) as draft, Progress() as progress:
             progress.stage(f"export {form}", description["images"])
@@ -167,8 +170,10 @@ def _find_form(name: str, *, pickle: bool) -> Form:
     return partial(write_notebook, pickle=True) if pickle else FORMS[name]
 
 
-def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool, check: bool) -> Selection:
-    """Find the rows of every role, in the order of ranks, and the places of their pixels."""
+def _select(  # noqa: PLR0913 - what to export
+    lake: Lake, split: str, roles: Collection[str], form: str, *, sanitized: bool, check: bool
+) -> Selection:
+    """Find the rows of every role, in the order of ranks, and the places of their pixels and original files."""
     drawn = lake.scan("splits").filter(pl.col("split_name") == split)
     if drawn.head(1).collect().is_empty():
         names = lake.scan("splits").select("split_name").unique().collect().to_series().sort().to_list()
@@ -177,21 +182,27 @@ def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool, 
     if absent := [role for role in roles if role not in existing]:
         known = ", ".join(role for role in ROLES if role in existing)
         raise LakeError(f"split '{split}' has no role '{absent[0]}'. Roles: {known}.")
-    columns = ("image_id", "label", "path", "dataset", "split", "height", "width", "channels", "content_hash")
-    wanted = pl.col("role").is_in(list(roles or ROLES)) & (pl.col("kept") | pl.lit(not sanitized))
+    columns = (
+        *("image_id", "label", "path", "dataset", "split", "height", "width", "channels"),
+        *("content_hash", "file_digest", "file_size"),
+    )
+    originals = lake.snapshot.file_places("originals") if form in WITH_ORIGINALS else []
+    formats = lake.scan("originals").filter(pl.col("format") != PIXELS).select("image_id", "format", "location")
     rows = (
-        drawn.filter(wanted)
-        .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept")
+        drawn.filter(pl.col("role").is_in(list(roles or ROLES)))
+        .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept", "reason")
         .join(lake.scan("images").select(columns), on="image_id", how="left")
+        .join(formats if originals else formats.head(0), on="image_id", how="left")
         .sort("role", "rank")
         .collect()
     )
-    if rows.is_empty():
+    wanted = rows.filter("kept" if sanitized else pl.lit(value=True))
+    if wanted.is_empty():
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
     files = lake.snapshot.file_places("images")
-    parts = {role: rows.filter(pl.col("role") == role).drop("role") for role in ROLES}
-    found = tuple(locate_role(role, part, files, check=check) for role, part in parts.items() if len(part))
-    return Selection(split, found, tuple(lake.class_names(split)))
+    parts = {role: wanted.filter(pl.col("role") == role).drop("role") for role in ROLES}
+    found = tuple(locate_role(role, part, files, originals, check=check) for role, part in parts.items() if len(part))
+    return Selection(split, found, tuple(lake.class_names(split)), rows.filter(~pl.col("kept") & sanitized))
 
 
 def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -> dict[str, Any]:

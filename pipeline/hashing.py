@@ -122,6 +122,12 @@ def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:
     return out
 
 
+def pixels_of(data: bytes) -> Bytes:
+    """Undo `with_shape` for one row: (height, width, channels) uint8."""
+    height, width, channels = np.frombuffer(data, "<u4", 3).tolist()
+    return np.frombuffer(data, np.uint8, offset=12).reshape(height, width, channels)
+
+
 def image_ids(dataset: str, split: str, paths: Iterable[str]) -> Bytes:
     r"""Make the ids of images from their origin: xxh3-128 of UTF-8 `dataset \0 split \0 path`.
 

@@ -334,10 +334,8 @@ class Lake:
         if way.decode == "stored":
             return locate(self._images, image_ids, check=check, conversion=self._conversion(way))
         places = self.snapshot.file_places("originals")
-        missing = len(image_ids)
-        if places:
-            kept = self.scan("originals").filter(pl.col("bytes").is_not_null()).select("image_id")
-            missing -= kept.join(pl.LazyFrame({"image_id": image_ids}), on="image_id", how="semi").collect().height
+        ids = pl.LazyFrame({"image_id": image_ids})
+        missing = ids.join(self.scan("originals"), on="image_id", how="anti").collect().height
         if missing:
             raise LakeError(
                 f"{self.root} does not have the original files of {missing:,} of {len(image_ids):,} images. Set "

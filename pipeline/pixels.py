@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.errors import DamagedLakeError, LakeError
+from pipeline.hashing import file_digest
 
 _SHAPE = ["height", "width", "channels"]
 
@@ -315,6 +317,8 @@ def gather_scattered(where: Scattered, start: int, stop: int, column: str = "pix
     Returns:
         The bytes of one image after the other, (bytes,) uint8, in the order of `where`.
     """
+    if start == stop:
+        return np.empty(0, np.uint8)
     group, row = where.group[start:stop], where.row[start:stop]
     order = np.lexsort((row, group))
     wanted, firsts = np.unique(group[order], return_index=True)
@@ -343,6 +347,29 @@ def _read_columns(group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequ
         storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file,
     ):
         return file.read_row_group(group.number, columns=list(columns), use_threads=False).take(pa.array(rows))
+
+
+def read_reference(location: str, digest: bytes) -> bytes:
+    """Read an original file that the lake references.
+
+    Args:
+        location: as in the originals table.
+        digest: SHA-256 that the file must have.
+
+    Raises:
+        LakeError: the file is not there, cannot be read alone, or has changed.
+    """
+    try:
+        data = Path(location).read_bytes()
+    except OSError as error:
+        where = "is inside of another file" if "#" in location else f"cannot be read ({error.strerror})"
+        raise LakeError(f"the original file {location} {where}. {_KEEP}") from error
+    if file_digest(data) != digest:
+        raise LakeError(f"the original file {location} has changed since the build. Build again. {_KEEP}")
+    return data
+
+
+_KEEP = 'A lake with originals = "keep" in [decode] needs no such file.'
 
 
 class RaggedImages(NamedTuple):

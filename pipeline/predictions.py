@@ -158,8 +158,8 @@ class PredictionsForm(NamedTuple):
             )
         blocks = []
         for chunk in read_chunks(role, CHUNK_BYTES):
-            blocks.append(predict_classes(self.loaded, chunk.pixels.reshape(len(chunk.shapes), -1)))
-            context.advance(len(chunk.shapes))
+            blocks.append(predict_classes(self.loaded, chunk.images.values.reshape(len(chunk), -1)))
+            context.advance(len(chunk))
         return pl.concat(blocks).drop("class_scores")
 
 

@@ -48,6 +48,9 @@ IMAGES = Table(
     ),
 )
 
+# The format of originals of a source that holds pixels, not files.
+PIXELS = "PIXELS"
+
 ORIGINALS = Table(
     name="originals",
     doc='one row per image whose encoded file is kept or referenced; none in lakes with originals = "none"',

@@ -32,6 +32,7 @@ from pipeline.hashing import (
 from pipeline.limits import raise_limit
 from pipeline.recipe import DecodePart
 from pipeline.shard import Blobs, Deferred, Encoded, Files, Pixels, Reject
+from schemas.images import PIXELS
 
 # Position in the shard, size of the file in bytes, (height, width, channels) uint8, whether colour or gray was
 # converted, the digest of the file, and the file itself, or the pixels as they came where they were converted. A plain
@@ -278,7 +279,7 @@ def _original(position: int, digest: bytes, data: bytes | _Pixels, *, keep: bool
         return _Original(position, digest, facts_of(data), data if keep else b"")
     height, width, _ = data.shape
     as_bytes = with_shape(data.reshape(1, -1), data.shape).tobytes() if keep else b""
-    return _Original(position, digest, Facts("PIXELS", height, width), as_bytes)
+    return _Original(position, digest, Facts(PIXELS, height, width), as_bytes)
 
 
 def _full_groups(waiting: list[_Item], size: Callable[[_Item], int], *, last: bool) -> Iterator[list[_Item]]:

@@ -12,8 +12,10 @@ from pipeline.decode import decode_file
 from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, strict_pillow
 from pipeline.errors import LakeError
-from pipeline.pixels import Conversion
+from pipeline.hashing import pixels_of
+from pipeline.pixels import Conversion, read_reference
 from pipeline.recipe import DecodePart
+from schemas.images import PIXELS
 
 _Pixels = NDArray[np.uint8]
 
@@ -34,7 +36,8 @@ def decode_originals(spec: DecodePart) -> Conversion:
     Args:
         spec: as for `resize_stored`.
     """
-    return Conversion(("image_id", "bytes"), partial(_decode, spec), _shape(spec))
+    columns = ("image_id", "file_digest", "format", "bytes", "location")
+    return Conversion(columns, partial(_decode, spec), _shape(spec))
 
 
 def _shape(spec: DecodePart) -> tuple[int, int, int]:
@@ -55,14 +58,18 @@ def _resize(spec: DecodePart, rows: pa.Table) -> _Pixels:
 
 
 def _decode(spec: DecodePart, rows: pa.Table) -> _Pixels:
-    fast, ids = fast_decoder(spec), rows["image_id"]
+    fast = fast_decoder(spec)
+    formats, locations, digests = (rows[name].to_pylist() for name in ("format", "location", "file_digest"))
 
-    def one(at: int, data: pa.BinaryScalar) -> _Pixels:
+    def one(at: int, value: pa.BinaryScalar) -> _Pixels:
+        data = value.as_py() if value.is_valid else read_reference(locations[at], digests[at])
+        if formats[at] == PIXELS:
+            return convert(pixels_of(data), spec)[0]
         try:
-            return decode_file(data.as_py(), spec, fast)[0]
+            return decode_file(data, spec, fast)[0]
         except Rejected as rejected:
             raise LakeError(
-                f"the original of image {ids[at].as_py().hex()} cannot be decoded: {rejected.reason}, "
+                f"the original of image {rows['image_id'][at].as_py().hex()} cannot be decoded: {rejected.reason}, "
                 f'{rejected.detail}. Read its stored pixels with decode = "stored".'
             ) from rejected
 

@@ -12,12 +12,11 @@ import polars as pl
 
 import schemas
 from pipeline import storage
-from pipeline.builder.decode_settings import stored_decode
 from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, is_behind_shards, shards_digest, shards_state
 from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
-from pipeline.lake.releases import delete_releases, list_releases
+from pipeline.lake.releases import delete_releases, list_releases, stored_decode
 from pipeline.lake.rewrite import required_tables
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
