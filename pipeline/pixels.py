@@ -157,7 +157,10 @@ def _one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, in
         shapes = all_shapes.select(pl.all().gather(at)).unique()
     if len(shapes) > 1:
         listed = ", ".join("x".join(map(str, row)) for row in shapes.sort(_SHAPE).head(5).rows())
-        raise LakeError(f"the images have several shapes ({listed}): set decode.size in the recipe to get one array.")
+        raise LakeError(
+            f'the images have several shapes ({listed}): give a size = (height, width), or ragged = "list" or '
+            '"pad"; or set decode.size in the recipe to get one array.'
+        )
     height, width, channels = shapes.row(0)
     return height, width, channels
 

@@ -30,7 +30,7 @@ _UNSAFE = (
     r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\x{ad}\x{61c}\x{180e}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}\x{feff}]'
 )
 # Names that Windows reserves for devices, and beginnings that hide a file or look like an option.
-_RESERVED = r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])$|^[ .~-]"
+_RESERVED = r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])$|^[\s.~-]"
 # A name may have 255 bytes on most systems; a character has at most 4.
 _MAX_CHARACTERS = 50
 _ID_DIGITS = 12
