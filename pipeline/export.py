@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.arrays.exports import FORMS, WITH_ORIGINALS, ExportContext, Form, Selection, digest_rows, locate_role
+from pipeline.arrays.exports.imagefolder import write as write_imagefolder
 from pipeline.arrays.exports.notebook import write as write_notebook
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
@@ -49,6 +50,7 @@ class Exported(NamedTuple):
         left_out: roles without images: the split lacks them, or sanitizing dropped all their rows.
         files: number of files in the folder.
         size: total size of the files in bytes.
+        linked: number of files that are hard links to their sources.
         seconds: duration, without the time to pin the release.
         unpinned: why the release is not pinned; empty if it is.
     """
@@ -60,6 +62,7 @@ class Exported(NamedTuple):
     left_out: list[str]
     files: int
     size: int
+    linked: int
     seconds: float
     unpinned: str
 
@@ -75,6 +78,7 @@ def export(  # noqa: PLR0913 - the options of the command
     release: int | None = None,
     engine: Engine | None = None,
     pickle: bool = False,
+    link: bool = False,
     run: str | None = None,
     train_size: int | None = None,
     kaggle: bool = False,
@@ -97,6 +101,8 @@ def export(  # noqa: PLR0913 - the options of the command
         release: number of the release; None for the newest.
         engine: where images are encoded; the local engine on every core if None.
         pickle: write a pickle as well; for form `notebook` only.
+        link: make hard links to source files that are on the same disk and have the same bytes; for form `imagefolder`
+            only.
         run: for form `predictions` only: MODEL@SPLIT, as in `Lake.model`. This form writes the test role if no role is
             named and the split has one, and all of its rows: each needs a prediction.
         train_size: for form `predictions` only, as in `Lake.model`.
@@ -121,7 +127,7 @@ def export(  # noqa: PLR0913 - the options of the command
         write: Form = PredictionsForm(opened.model(run, train_size), kaggle).write
         roles, sanitized = roles or _role_to_predict(opened, split), False
     else:
-        write = _find_form(form, pickle=pickle)
+        write = _find_form(form, pickle=pickle, link=link)
     if not storage.is_bucket(opened.root) and folder.is_relative_to(Path(lake).resolve()):
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
     check_free(folder)
@@ -144,11 +150,13 @@ def export(  # noqa: PLR0913 - the options of the command
         release_versions(Snapshot(opened.root), opened.release)
         raise
     counts = {role.name: len(role) for role in selection.roles}
-    files, size = _count_files(folder)
+    files, size, linked = _count_files(folder)
     seconds = time.monotonic() - started
     unpinned = _pin_release(opened, description, folder, on_wait) if pinned else "pinning was turned off"
     missing = [role for role in roles or ROLES if role not in counts]
-    return Exported(folder, opened.release, description["images"], counts, missing, files, size, seconds, unpinned)
+    return Exported(
+        folder, opened.release, description["images"], counts, missing, files, size, linked, seconds, unpinned
+    )
 
 
 def _role_to_predict(lake: Lake, split: str) -> Collection[str]:
@@ -162,11 +170,15 @@ def export_engine(workers: int | None) -> LocalEngine:
     return LocalEngine(workers, preload=_PRELOAD)
 
 
-def _find_form(name: str, *, pickle: bool) -> Form:
+def _find_form(name: str, *, pickle: bool, link: bool) -> Form:
     if name not in FORMS:
         raise LakeError(f"no form '{name}'. Forms: {', '.join(FORM_NAMES)}.")
     if pickle and name != "notebook":
         raise LakeError(f"a pickle is written with form notebook only, not with {name}.")
+    if link and name != "imagefolder":
+        raise LakeError(f"hard links are made with form imagefolder only, not with {name}.")
+    if link:
+        return partial(write_imagefolder, link=True)
     return partial(write_notebook, pickle=True) if pickle else FORMS[name]
 
 
@@ -184,7 +196,7 @@ def _select(  # noqa: PLR0913 - what to export
         raise LakeError(f"split '{split}' has no role '{absent[0]}'. Roles: {known}.")
     columns = (
         *("image_id", "label", "path", "dataset", "split", "height", "width", "channels"),
-        *("content_hash", "file_digest", "file_size"),
+        *("content_hash", "file_digest", "file_size", "shard"),
     )
     originals = lake.snapshot.file_places("originals") if form in WITH_ORIGINALS else []
     formats = lake.scan("originals").filter(pl.col("format") != PIXELS).select("image_id", "format", "location")
@@ -193,6 +205,8 @@ def _select(  # noqa: PLR0913 - what to export
         .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept", "reason")
         .join(lake.scan("images").select(columns), on="image_id", how="left")
         .join(formats if originals else formats.head(0), on="image_id", how="left")
+        .join(_source_files(lake), on=["dataset", "split", "shard"], how="left")
+        .with_columns(pl.coalesce("location", pl.col("source") + "/" + pl.col("path")).alias("source"))
         .sort("role", "rank")
         .collect()
     )
@@ -203,6 +217,15 @@ def _select(  # noqa: PLR0913 - what to export
     parts = {role: wanted.filter(pl.col("role") == role).drop("role") for role in ROLES}
     found = tuple(locate_role(role, part, files, originals, check=check) for role, part in parts.items() if len(part))
     return Selection(split, found, tuple(lake.class_names(split)), rows.filter(~pl.col("kept") & sanitized))
+
+
+def _source_files(lake: Lake) -> pl.LazyFrame:
+    """Find the local folder or file of each shard's source: columns dataset, split, shard and source."""
+    recorded = lake.snapshot.with_newest("releases").metadata("releases").units.get("recipe", {})
+    shards = lake.scan("shards").select("dataset", "split", "shard", "uri").collect()
+    places = {uri: str(Path(recorded.get("base", ""), uri)) for uri in shards["uri"].unique() if "://" not in uri}
+    source = pl.col("uri").replace_strict(places, default=None, return_dtype=pl.String)
+    return shards.lazy().select("dataset", "split", "shard", source.alias("source"))
 
 
 def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -> dict[str, Any]:
@@ -261,10 +284,10 @@ def _pin_release(source: Lake, description: Mapping[str, Any], target: Path, on_
     return ""
 
 
-def _count_files(folder: Path) -> tuple[int, int]:
-    """Return the number and total size of the files below a folder."""
-    found = [os.stat(f"{below}/{name}").st_size for below, _, names in os.walk(folder) for name in names]  # noqa: PTH116 - faster than Path for a file per image
-    return len(found), sum(found)
+def _count_files(folder: Path) -> tuple[int, int, int]:
+    """Return the number and total size of the files below a folder, and how many are hard links."""
+    found = [os.stat(f"{below}/{name}") for below, _, names in os.walk(folder) for name in names]  # noqa: PTH116 - faster than Path for a file per image
+    return len(found), sum(file.st_size for file in found), sum(file.st_nlink > 1 for file in found)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from PIL import Image
 from pipeline.arrays.exports.file_names import name_files
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
+from pipeline.errors import LakeError
 from pipeline.export import export
 from pipeline.lake_handle import Lake
 
@@ -77,6 +78,31 @@ def test_imagefolder_has_the_files_under_their_names(lake: Lake, tmp_path: Path)
             assert hashlib.sha256((tmp_path / "out" / row["file"]).read_bytes()).hexdigest() == row["file_digest"]
     written = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out" / "train").rglob("*.*")}
     assert written == {row["file"] for row in rows if row["file"]}
+
+
+def test_links_are_made_to_files_with_the_same_bytes(lake: Lake, tmp_path: Path) -> None:
+    source = Path(lake.root).parent / "in"
+    target = source.parent / f"linked {tmp_path.name}"
+    done = export(lake.root, "main", target, "imagefolder", engine=LocalEngine(1), link=True)
+    rows = [row for row in manifest(target) if row["file"]]
+    assert done.linked == len(rows) == 8
+    for row in rows:
+        assert (target / row["file"]).samefile(source / row["path"])
+    with pytest.raises(LakeError, match="hard links are made with form imagefolder only"):
+        export(lake.root, "main", tmp_path / "out", "webdataset", engine=LocalEngine(1), link=True)
+
+
+def test_a_source_that_changed_is_not_linked(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / "A").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "A" / name).write_bytes(picture(ord(name[0]), "JPEG"))
+    split = {"name": "main", "train": {"from": "train"}}
+    build(recipe(tmp_path, {"uri": "in"}, split=[split]), engine=LocalEngine(1))
+    before = (tmp_path / "in" / "A" / "a.jpg").read_bytes()
+    (tmp_path / "in" / "A" / "a.jpg").write_bytes(picture(3, "JPEG"))
+    done = export(str(tmp_path / "lake"), "main", tmp_path / "out", "imagefolder", engine=LocalEngine(1), link=True)
+    assert done.linked == 1
+    assert (tmp_path / "out" / "train" / "A" / "a.jpg").read_bytes() == before
 
 
 def test_webdataset_and_huggingface_have_the_same_bytes(lake: Lake, tmp_path: Path) -> None:
