@@ -22,12 +22,10 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.pixels import (
     Conversion,
     Located,
-    RaggedImages,
     gather,
-    gather_scattered,
+    gather_ragged,
     id_matrix,
     locate,
-    locate_scattered,
     normalise,
     padded,
 )
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 Fit = Literal["stretch", "crop", "pad"]
 DecodeFrom = Literal["stored", "original"]
 RaggedAs = Literal["list", "pad"]
-_SHAPE = ["height", "width", "channels"]
 # The most that a recipe allows.
 _MAX_PIXELS = 500_000_000
 
@@ -80,6 +77,8 @@ class _ReadAs(NamedTuple):
     @property
     def state(self) -> dict[str, str]:
         """What a saved state of a feed must have in common with the feed; empty if nothing is set."""
+        if self.ragged is not None:
+            return {"ragged": self.ragged}
         if self.size is None:
             return {}
         return {"size": "x".join(map(str, self.size)), "fit": self.fit, "decode": self.decode}
@@ -319,18 +318,18 @@ class Lake:
         arguments.true_or_false("normalised", normalised)
         way = _ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
-        if way.ragged is None:
-            pixels = gather(self._locate(rows["image_id"], way, check=check))
-            return normalise(pixels) if normalised else pixels, _labels(rows)
         if normalised and way.ragged == "list":
             raise LakeError('normalised = True needs images of one shape: take ragged = "pad" or a size.')
-        images = self._ragged(rows["image_id"], check=check)
+        where = self._locate(rows["image_id"], way, check=check)
         if way.ragged == "list":
-            return list(images.pictures()), _labels(rows)
-        return normalise(padded(images)) if normalised else padded(images), _labels(rows)
+            return list(gather_ragged(where).pictures()), _labels(rows)
+        pixels = padded(list(gather_ragged(where).pictures())) if way.ragged == "pad" else gather(where)
+        return normalise(pixels) if normalised else pixels, _labels(rows)
 
     def _locate(self, image_ids: pl.Series, way: "_ReadAs", *, check: bool) -> Located:
-        """Find images that are read with one shape."""
+        """Find images, to be read as an argument of the caller says."""
+        if way.ragged is not None:
+            return locate(self._images, image_ids, check=check, ragged=True)
         if way.decode == "stored":
             return locate(self._images, image_ids, check=check, conversion=self._conversion(way))
         places = self.snapshot.file_places("originals")
@@ -359,17 +358,6 @@ class Lake:
             max_pixels=_MAX_PIXELS,
         )
         return resize_stored(spec) if way.decode == "stored" else decode_originals(spec)
-
-    def _ragged(self, image_ids: pl.Series, *, check: bool) -> RaggedImages:
-        """Read images of several shapes."""
-        shapes = (
-            pl.LazyFrame({"image_id": image_ids})
-            .join(self.scan("images").select("image_id", *_SHAPE), on="image_id", how="left", maintain_order="left")
-            .select(pl.col(_SHAPE).cast(pl.Int64))
-            .collect()
-        )
-        where = locate_scattered(self._images, image_ids, check=check)
-        return RaggedImages(shapes.to_numpy(), gather_scattered(where, 0, len(image_ids)))
 
     @property
     def _images(self) -> list[str]:
@@ -445,6 +433,7 @@ class Lake:
         size: tuple[int, int] | None = None,
         fit: Fit = "stretch",
         decode: DecodeFrom = "stored",
+        ragged: RaggedAs | None = None,
         check: bool = True,
         state: Mapping[str, str | int | bool] | None = None,
     ) -> Batches:
@@ -464,6 +453,7 @@ class Lake:
             size: as in `arrays`.
             fit: as in `arrays`.
             decode: as in `arrays`.
+            ragged: as in `feed`.
             check: as in `feed`.
             state: the result of `state()` of such an iterator, to continue after its last batch.
 
@@ -487,6 +477,7 @@ class Lake:
             size=size,
             fit=fit,
             decode=decode,
+            ragged=ragged,
             check=check,
         )
         return feed.epoch(epoch, state=state)
@@ -506,6 +497,7 @@ class Lake:
         size: tuple[int, int] | None = None,
         fit: Fit = "stretch",
         decode: DecodeFrom = "stored",
+        ragged: RaggedAs | None = None,
         check: bool = True,
     ) -> Feed:
         """Prepare a role for training: `feed.epoch(k)` returns an epoch, `feed.torch()` a PyTorch dataset.
@@ -524,6 +516,8 @@ class Lake:
             size: as in `arrays`. Images are resized or decoded in threads, for the next window while one is in use.
             fit: as in `arrays`.
             decode: as in `arrays`.
+            ragged: how a batch of images of several shapes is returned: "list" as a list of arrays, "pad" as one array
+                of the largest height and width in the batch, with zeros to the right and below.
             check: check each file for damage before its first images are returned; see `check`.
 
         Raises:
@@ -531,7 +525,7 @@ class Lake:
             FeedError: a number is out of range.
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
-        way = _ReadAs.checked(size, fit, decode)
+        way = _ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
         where = self._locate(rows["image_id"], way, check=check)
         about: State = {
@@ -541,7 +535,7 @@ class Lake:
             "sanitized": bool(sanitized),
             **way.state,
         }
-        return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan)
+        return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan, pad=way.ragged == "pad")
 
 
 def _check_table(table: str) -> None:

@@ -62,6 +62,8 @@ class Located:
         shape: (height, width, channels) of every image.
         check: whether files are checked for damage before their pixels are used.
         conversion: how rows become images; None if they are the column `pixels`.
+        shapes: (n, 3) int64: height, width and channels of each wanted image, if they have several shapes. `shape` is
+            then the largest height, width and channels.
     """
 
     groups: tuple[RowGroup, ...]
@@ -71,13 +73,20 @@ class Located:
     shape: tuple[int, int, int]
     check: bool = True
     conversion: Conversion | None = None
+    shapes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.group)
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of pixels of every image: (n,) int64."""
+        return np.full(len(self), prod(self.shape)) if self.shapes is None else self.shapes.prod(axis=1)
+
     def take(self, positions: NDArray[np.int64]) -> "Located":
         """Keep some of the images, in the order given."""
-        return replace(self, group=self.group[positions], row=self.row[positions])
+        shapes = None if self.shapes is None else self.shapes[positions]
+        return replace(self, group=self.group[positions], row=self.row[positions], shapes=shapes)
 
     def file_order(self) -> NDArray[np.int64]:
         """Sort the images by row group and row: (n,) int64 positions."""
@@ -85,7 +94,12 @@ class Located:
 
 
 def locate(
-    files: Sequence[str], image_ids: pl.Series, *, check: bool = True, conversion: Conversion | None = None
+    files: Sequence[str],
+    image_ids: pl.Series,
+    *,
+    check: bool = True,
+    conversion: Conversion | None = None,
+    ragged: bool = False,
 ) -> Located:
     """Find images by id.
 
@@ -94,6 +108,7 @@ def locate(
         image_ids: binary, unique, in the order of the result.
         check: whether `gather` checks the files for damage. Where ids are damaged, the images are not found.
         conversion: how rows become images of one shape; None if they are stored so.
+        ragged: whether the images may have several shapes, for `gather_ragged`.
 
     Returns:
         Their locations. Without files or ids it is empty, of shape (0, 0, 0).
@@ -113,6 +128,9 @@ def locate(
         raise _not_found(int(missing), files)
     group = np.repeat(np.arange(len(rows), dtype=np.int32), rows)[at]
     row = (at - (np.cumsum(rows) - rows)[group]).astype(np.int32)
+    if ragged:
+        shapes = scanned.select(pl.col(_SHAPE).cast(pl.Int64).gather(at)).to_numpy()
+        return Located(groups, rows, group, row, tuple(shapes.max(axis=0).tolist()), check, None, shapes)
     shape = _one_shape(scanned.select(_SHAPE), at) if conversion is None else conversion.shape
     return Located(groups, rows, group, row, shape, check, conversion)
 
@@ -188,30 +206,57 @@ def gather(where: Located) -> NDArray[np.uint8]:
         `where`.
     """
     out = np.empty((len(where), prod(where.shape)), dtype=np.uint8)
+
+    def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
+        if where.conversion is None:
+            _read_rows_into(out, group, rows, targets, check=where.check)
+        else:
+            columns, convert, _ = where.conversion
+            out[targets] = convert(_read_columns(group, rows, columns, check=where.check))
+
+    _for_each_group(where, read)
+    return shaped(out, where.shape)
+
+
+def gather_ragged(where: Located) -> "RaggedImages":
+    """Read the pixels of located images of several shapes, as `gather` does.
+
+    Args:
+        where: made by `locate` with `ragged`. Every row group has images of one shape, as in the images table.
+    """
+    if where.shapes is None:
+        raise ValueError("locate these images with ragged = True")
+    starts = np.cumsum(where.sizes) - where.sizes
+    out = np.empty(int(where.sizes.sum()), dtype=np.uint8)
+
+    def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
+        size = int(where.sizes[targets[0]])
+        pixels = from_binary(_read_columns(group, rows, ["pixels"], check=where.check)["pixels"].combine_chunks(), size)
+        for picture, start in zip(pixels, starts[targets].tolist(), strict=True):
+            out[start : start + size] = picture
+
+    _for_each_group(where, read)
+    return RaggedImages(where.shapes, out)
+
+
+def _for_each_group(where: Located, read: Callable[[RowGroup, NDArray[np.int32], NDArray[np.int64]], None]) -> None:
+    """Call a function in threads for every row group with wanted images: its rows, ascending, and their positions."""
     order = where.file_order()
     edges = np.searchsorted(where.group[order], np.arange(len(where.groups) + 1))
     wanted = np.flatnonzero(np.diff(edges))
     if not len(wanted):
-        return shaped(out, where.shape)
-
-    files = {where.groups[group].file for group in wanted.tolist()}
+        return
     if where.check:
-        _check(files)
+        _check({where.groups[group].file for group in wanted.tolist()})
 
-    def read(group: int) -> None:
+    def one(group: int) -> None:
         targets = order[edges[group] : edges[group + 1]]
         with storage.damage_errors(where.groups[group].file):
-            if where.conversion is None:
-                _read_rows_into(out, where.groups[group], where.row[targets], targets, check=where.check)
-            else:
-                columns, convert, _ = where.conversion
-                rows = _read_columns(where.groups[group], where.row[targets], columns, check=where.check)
-                out[targets] = convert(rows)
+            read(where.groups[group], where.row[targets], targets)
 
     with ThreadPoolExecutor(min(len(wanted), available_cores())) as pool:
         # list() raises the error of a thread here.
-        list(pool.map(read, wanted.tolist()))
-    return shaped(out, where.shape)
+        list(pool.map(one, wanted.tolist()))
 
 
 def available_cores() -> int:
@@ -222,8 +267,7 @@ def available_cores() -> int:
 
 def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """View rows of bytes as pictures, without a copy: (n, height, width) for gray, (n, height, width, 3) for RGB."""
-    height, width, channels = shape
-    return rows.reshape(len(rows), height, width, *([channels] if channels > 1 else []))
+    return rows.reshape(len(rows), *_array_shape(*shape))
 
 
 def _check(files: Iterable[str]) -> None:
@@ -386,6 +430,15 @@ class RaggedImages(NamedTuple):
     shapes: NDArray[np.int64]
     values: NDArray[np.uint8]
 
+    def take(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Copy some of the images, in the order given."""
+        ends = self.shapes.prod(axis=1).cumsum()[rows]
+        shapes = self.shapes[rows]
+        return [
+            self.values[end - size : end].reshape(_array_shape(*shape)).copy()
+            for end, size, shape in zip(ends.tolist(), shapes.prod(axis=1).tolist(), shapes.tolist(), strict=True)
+        ]
+
     @property
     def edges(self) -> NDArray[np.int64]:
         """Where each image starts in `values`, and where the last one ends: (n + 1,) int64."""
@@ -394,21 +447,28 @@ class RaggedImages(NamedTuple):
     def pictures(self) -> Iterator[NDArray[np.uint8]]:
         """View the images one by one: (height, width) for gray, (height, width, 3) for RGB."""
         edges = self.edges.tolist()
-        for n, (height, width, channels) in enumerate(self.shapes.tolist()):
-            shape = (height, width) if channels == 1 else (height, width, channels)
-            yield self.values[edges[n] : edges[n + 1]].reshape(shape)
+        for n, shape in enumerate(self.shapes.tolist()):
+            yield self.values[edges[n] : edges[n + 1]].reshape(_array_shape(*shape))
 
 
-def padded(images: RaggedImages) -> NDArray[np.uint8]:
+def _array_shape(height: int, width: int, channels: int) -> tuple[int, ...]:
+    return (height, width, channels) if channels > 1 else (height, width)
+
+
+def padded(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Copy images into one array of the largest height and width, with zeros to the right and below.
+
+    Args:
+        images: at least one; (height, width) for gray, (height, width, 3) for RGB.
 
     Returns:
         (n, height, width) uint8 for gray, (n, height, width, 3) for RGB.
     """
-    height, width, channels = images.shapes.max(axis=0, initial=0).tolist()
-    out = np.zeros((len(images.shapes), height, width, *([channels] if channels > 1 else [])), np.uint8)
-    for row, picture in zip(out, images.pictures(), strict=True):
-        row[: picture.shape[0], : picture.shape[1]] = picture
+    out = np.zeros(
+        (len(images), *(max(sides) for sides in zip(*(image.shape for image in images), strict=True))), np.uint8
+    )
+    for row, image in zip(out, images, strict=True):
+        row[: image.shape[0], : image.shape[1]] = image
     return out
 
 

@@ -104,6 +104,33 @@ def test_batches_of_a_size_are_the_arrays_and_continue_from_a_state(
     np.testing.assert_array_equal(np.concatenate([part for part, _ in again]), found[6:])
 
 
+@pytest.mark.parametrize("ragged", ["list", "pad"])
+@pytest.mark.parametrize("buffer_bytes", [2**28, 500_000])
+def test_batches_of_several_shapes_are_the_arrays(lake: Lake, ragged: Any, buffer_bytes: int) -> None:
+    listed, labels = lake.arrays("main", "train", ragged="list")
+    expected = {bytes(picture): label for picture, label in zip(listed, labels.tolist(), strict=True)}
+    shapes = {bytes(picture): picture.shape for picture in listed}
+    feed = lake.feed("main", "train", batch_size=6, ragged=ragged, buffer_bytes=buffer_bytes)
+    assert feed.held_whole == (buffer_bytes > 500_000)
+    found: dict[bytes, int] = {}
+    for pictures, batch_labels in feed.epoch(2):
+        for picture, label in zip(pictures, batch_labels.tolist(), strict=True):
+            # The smallest of the images that it begins with: padding is zeros.
+            own = next(
+                data
+                for data, (height, width, _) in shapes.items()
+                if height <= picture.shape[0] and width <= picture.shape[1] and bytes(picture[:height, :width]) == data
+            )
+            assert ragged == "pad" or picture.shape == shapes[own]
+            found[own] = label
+    assert found == expected
+    begun = feed.epoch(2)
+    next(begun)
+    rest = list(feed.epoch(2, state=begun.state()))
+    for (pictures, _), (others, _) in zip(begun, rest, strict=True):
+        assert all(map(np.array_equal, pictures, others))
+
+
 def test_a_state_of_another_size_is_refused(lake: Lake) -> None:
     state = lake.feed("main", "train", batch_size=6, size=(32, 32)).epoch(0).state()
     with pytest.raises(FeedError, match="size is '16x16', in the state '32x32'"):
