@@ -6,16 +6,18 @@ pixels for training.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
@@ -224,6 +226,11 @@ def _read_rows_into(
     with storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file:
         chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
     # Several chunks only for a row group over 2 GiB, which imagelake does not write.
+    lengths = np.concatenate([pc.binary_length(chunk).to_numpy() for chunk in chunks])
+    if (lengths != out.shape[1]).any():
+        # Images of other shapes lie between the wanted ones.
+        chunks = [pa.chunked_array(chunks).take(pa.array(rows)).combine_chunks()]
+        rows = np.arange(len(rows), dtype=np.int32)
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
     pixels = views[0] if len(views) == 1 else np.concatenate(views)
     if targets[-1] - targets[0] == len(targets) - 1 and (np.diff(targets) == 1).all():
@@ -313,6 +320,27 @@ def _read_rows(group: RowGroup, rows: NDArray[np.int64], *, check: bool) -> pa.L
     ):
         column = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0)
     return column.cast(pa.large_binary()).take(pa.array(rows)).combine_chunks()
+
+
+def runs_of_one_shape(images: pa.Table) -> Iterator[tuple[pa.Table, NDArray[np.uint8]]]:
+    """Split rows of the images table, such as a row group, into runs of images of one shape, in their order.
+
+    Args:
+        images: columns height, width, channels and pixels, and any others, each in one chunk.
+
+    Yields:
+        The rows of a run, and their pixels, (n, height, width, channels) uint8, which share the memory of the column.
+
+    Raises:
+        ValueError: an image has more or fewer pixels than its shape.
+    """
+    shapes = np.stack([images[name].to_numpy() for name in _SHAPE], axis=1)
+    starts = np.flatnonzero(np.diff(shapes, axis=0).any(axis=1)) + 1
+    for start, stop in pairwise([0, *starts.tolist(), len(images)]):
+        if start < stop:
+            run = images.slice(start, stop - start)
+            shape = shapes[start].tolist()
+            yield run, from_binary(run["pixels"].chunk(0), prod(shape)).reshape(len(run), *shape)
 
 
 # (p - 127.5) / 255 for every byte value: a table is exact, and faster than computing it.
