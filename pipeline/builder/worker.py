@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.decode import Originals, decode_shard, rejects_table
-from pipeline.dedup.rules import index_table, parse_rule, sort_index
+from pipeline.dedup.rules import index_images, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.pixels import runs_of_one_shape
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded, Reject
+
+# Columns of images that the index is made of.
+_INDEXED = ("image_id", "label", "height", "width", "channels", "pixels", "file_digest")
 
 
 @dataclass(frozen=True)
@@ -172,16 +175,17 @@ def index_shard(writer: Writer, images: ImagesFile) -> tuple[Part, ...]:
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in images.rules}
     with storage.open_parquet(images.file) as file:
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["image_id", "label", "height", "width", "channels", "pixels"])
+            # Files of imagelake 0.5 have no digests.
+            columns = [name for name in _INDEXED if name in file.schema_arrow.names]
+            rows = file.read_row_group(group, columns=columns)
             for run, pixels in runs_of_one_shape(rows.combine_chunks()):
                 _add_index_rows(keys, run, pixels)
     return _write_index(writer, keys, images.partition)
 
 
 def _add_index_rows(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np.uint8]) -> None:
-    ids, labels = images["image_id"].chunk(0), images["label"].chunk(0)
     for rule, tables in keys.items():
-        tables.append(index_table(parse_rule(rule), ids, labels, pixels))
+        tables.append(index_images(parse_rule(rule), images, pixels))
 
 
 def _write_index(writer: Writer, keys: dict[str, list[pa.Table]], partition: Mapping[str, str]) -> tuple[Part, ...]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.arrow_columns import to_binary
-from pipeline.dedup.rules import index_table, parse_rule, sort_index
+from pipeline.dedup.rules import index_images, parse_rule, sort_index
 from pipeline.hashing import content_hashes, file_digest, image_ids, pixel_sums
 from pipeline.lake.parquet_writer import Part
 from pipeline.pixels import runs_of_one_shape
@@ -187,7 +187,7 @@ def _check_images(file: TableFile, rows: pa.Table, expected: Mapping[str, list[p
         checked.append(run)
         masks.append(_wrong_hashes(file, run, pixels))
         for rule, tables in expected.items():
-            tables.append(index_table(parse_rule(rule), run["image_id"].chunk(0), run["label"].chunk(0), pixels))
+            tables.append(index_images(parse_rule(rule), run, pixels))
     return faults + (list(_hash_faults(file, rows, masks)) if checked else [])
 
 
