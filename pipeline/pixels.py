@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
@@ -222,7 +224,7 @@ def gather_ragged(where: Located) -> "RaggedImages":
     """Read the pixels of located images of several shapes, as `gather` does.
 
     Args:
-        where: made by `locate` with `ragged`. Every row group has images of one shape, as in the images table.
+        where: made by `locate` with `ragged`.
     """
     if where.shapes is None:
         raise ValueError("locate these images with ragged = True")
@@ -230,10 +232,10 @@ def gather_ragged(where: Located) -> "RaggedImages":
     out = np.empty(int(where.sizes.sum()), dtype=np.uint8)
 
     def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
-        size = int(where.sizes[targets[0]])
-        pixels = from_binary(_read_columns(group, rows, ["pixels"], check=where.check)["pixels"].combine_chunks(), size)
-        for picture, start in zip(pixels, starts[targets].tolist(), strict=True):
-            out[start : start + size] = picture
+        column = _read_columns(group, rows, ["pixels"], check=where.check)["pixels"]
+        for value, start in zip(column, starts[targets].tolist(), strict=True):
+            picture = np.frombuffer(value.as_buffer(), np.uint8)
+            out[start : start + len(picture)] = picture
 
     _for_each_group(where, read)
     return RaggedImages(where.shapes, out)
@@ -301,6 +303,11 @@ def _read_rows_into(
     with storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file:
         chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
     # Several chunks only for a row group over 2 GiB, which imagelake does not write.
+    lengths = np.concatenate([pc.binary_length(chunk).to_numpy() for chunk in chunks])
+    if (lengths != out.shape[1]).any():
+        # Images of other shapes lie between the wanted ones.
+        chunks = [pa.chunked_array(chunks).take(pa.array(rows)).combine_chunks()]
+        rows = np.arange(len(rows), dtype=np.int32)
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
     pixels = views[0] if len(views) == 1 else np.concatenate(views)
     if targets[-1] - targets[0] == len(targets) - 1 and (np.diff(targets) == 1).all():
@@ -470,6 +477,27 @@ def padded(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     for row, image in zip(out, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
     return out
+
+
+def runs_of_one_shape(images: pa.Table) -> Iterator[tuple[pa.Table, NDArray[np.uint8]]]:
+    """Split rows of the images table, such as a row group, into runs of images of one shape, in their order.
+
+    Args:
+        images: columns height, width, channels and pixels, and any others, each in one chunk.
+
+    Yields:
+        The rows of a run, and their pixels, (n, height, width, channels) uint8, which share the memory of the column.
+
+    Raises:
+        ValueError: an image has more or fewer pixels than its shape.
+    """
+    shapes = np.stack([images[name].to_numpy() for name in _SHAPE], axis=1)
+    starts = np.flatnonzero(np.diff(shapes, axis=0).any(axis=1)) + 1
+    for start, stop in pairwise([0, *starts.tolist(), len(images)]):
+        if start < stop:
+            run = images.slice(start, stop - start)
+            shape = shapes[start].tolist()
+            yield run, from_binary(run["pixels"].chunk(0), prod(shape)).reshape(len(run), *shape)
 
 
 # (p - 127.5) / 255 for every byte value: a table is exact, and faster than computing it.

@@ -10,7 +10,7 @@ from schemas.releases import EXPORTS, RELEASES
 from schemas.splits import SPLITS
 from schemas.table import Table, column
 
-VERSION = 4
+VERSION = 5
 
 TABLES: dict[str, Table] = {
     table.name: table

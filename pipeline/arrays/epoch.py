@@ -160,8 +160,10 @@ class RoleByGroup:
         return self.where.rows[self.where.group[self.images[self.edges[:-1]]]]
 
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of an image of each row group, whose images have one shape."""
-        return self.where.sizes[self.images[self.edges[:-1]]]
+        """Mean bytes of the wanted images of each row group, rounded up."""
+        wanted = np.diff(self.edges)
+        means: NDArray[np.int64] = -(-np.add.reduceat(self.where.sizes[self.images], self.edges[:-1]) // wanted)
+        return means
 
 
 def sort_by_group(where: Located, image_ids: NDArray[np.uint8], labels: NDArray[np.int64]) -> RoleByGroup:

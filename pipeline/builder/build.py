@@ -148,6 +148,7 @@ def build(
         require_tables(snapshot)
         mode_decided = recipe.decode.mode is None and not stored_decode(snapshot)
         recipe = with_decided_settings(snapshot, recipe, found)
+        found = [replace(source, weighs_files=recipe.decode.originals is not None) for source in found]
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
     return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided)
 

@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.arrow_columns import to_binary
 from pipeline.builder.state import SHARD_KEY, Todo, is_in_use, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
+from pipeline.decode.picture import has_heic_decoder
 from pipeline.dedup.rules import KEYS_VERSION
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import image_ids
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # The fingerprint of a shard with an unreadable file: whether a file can be read may change without its size or time,
 # so such a shard is never up to date.
 REREAD = "unreadable files"
+# Before the fingerprint of a shard with a HEIC that could not be decoded: it is read again once the decoder is there.
+_LACKS_DECODER = "lacks a decoder: "
 
 # Two readings of a shard are equal where these columns are.
 _SAME = [*SHARD_KEY, "uri", "fingerprint", "rows", "rejects", "decoder"]
@@ -221,7 +224,7 @@ def shard_rows(decoded: Sequence[Ingested], decoder: str) -> pl.DataFrame:
         {
             **item.partition,
             "uri": item.uri,
-            "fingerprint": REREAD if "unreadable" in item.rejects["reason"].to_pylist() else item.fingerprint,
+            "fingerprint": _fingerprint(item),
             "rows": len(item.image_ids),
             "rejects": len(item.rejects),
             "decoder": decoder,
@@ -229,6 +232,18 @@ def shard_rows(decoded: Sequence[Ingested], decoder: str) -> pl.DataFrame:
         for item in decoded
     ]
     return pl.DataFrame(rows, schema=pl.Schema(schemas.TABLES["shards"].schema))
+
+
+def _fingerprint(item: Ingested) -> str:
+    reasons = set(item.rejects["reason"].to_pylist())
+    if "unreadable" in reasons:
+        return REREAD
+    return f"{_LACKS_DECODER}{item.fingerprint}" if "no_decoder" in reasons else item.fingerprint
+
+
+def fingerprint_now(stored: str) -> str:
+    """Return the fingerprint that the source of an unchanged shard has; another one if the shard must be read again."""
+    return stored if stored.startswith(_LACKS_DECODER) and has_heic_decoder() else stored.removeprefix(_LACKS_DECODER)
 
 
 def _ids_that_occur_twice(old: pl.LazyFrame, new: Sequence[NDArray[np.uint8]]) -> pl.Series:

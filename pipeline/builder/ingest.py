@@ -21,6 +21,7 @@ from pipeline.builder.commit_ingest import (
     check_paths,
     commit_shards,
     commit_shards_table,
+    fingerprint_now,
     reconcile,
 )
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame, stored_shards
@@ -279,7 +280,8 @@ def _plan_source(source: Source, stored: pl.DataFrame, decoder: str) -> SourcePl
         return SourcePlan(source, "new", None, keys, survey.images)
     if (stored["decoder"] != decoder).any():
         return SourcePlan(source, "the decode settings changed", None, keys, survey.images)
-    return _compare_shards(source, survey, dict(stored.select("shard", "fingerprint").rows()))
+    fingerprints = {key: fingerprint_now(mark) for key, mark in stored.select("shard", "fingerprint").rows()}
+    return _compare_shards(source, survey, fingerprints)
 
 
 def _compare_shards(source: Source, survey: Survey, stored: Mapping[str, str]) -> SourcePlan:

@@ -113,10 +113,9 @@ def _reject(shard: Encoded, position: int, size: int, rejected: Rejected) -> Rej
 
 
 # Content of a row group of images or originals, in bytes: pixels, or encoded files. Polars and DuckDB decode whole row
-# groups, and a worker holds one of each. Rows wait until they have more than the second number, so that none is left
-# for a small row group at the end: all are of 8 to 32 MB, but for files of the lake that have less, and larger images.
+# groups, and a worker holds one of each. Rows wait until they have a third more, so that none is left for a small row
+# group at the end: all are of 8 to 32 MB, but for files of the lake that have less, and larger images.
 _GROUP_BYTES = 24_000_000
-_WAITING_BYTES = 32_000_000
 # Change it when pixels can differ from those of earlier versions: every shard is then decoded again.
 _VERSION = "pillow-2"
 
@@ -131,11 +130,13 @@ class Decoded(NamedTuple):
         images: rows of the images table, without its partition columns.
         pixels: the same pixels as (n, height, width, channels) uint8, sharing memory with `images`.
         converted: how many were converted between colour and gray: colour if the mode is L, gray if it is RGB.
+        ends_group: whether a row group of the images table ends with them.
     """
 
     images: pa.Table
     pixels: _Pixels
     converted: int = 0
+    ends_group: bool = True
 
 
 class Originals(NamedTuple):
@@ -150,6 +151,7 @@ class _Group(NamedTuple):
     pixels: _Pixels
     digests: Sequence[bytes]
     converted: int = 0
+    ends_group: bool = True
 
 
 class _Original(NamedTuple):
@@ -231,8 +233,14 @@ def _groups_of_images(
             by_shape: dict[tuple[int, ...], list[DecodedImage]] = {}
             for image in group:
                 by_shape.setdefault(image[2].shape, []).append(image)
-            yield from map(_stack, by_shape.values())
+            *others, last = map(_stack, by_shape.values())
+            yield from (other._replace(ends_group=False) for other in others)
+            yield last
         yield from _full_groups(originals, _original_bytes, last=not more)
+
+
+def _waiting_bytes() -> int:
+    return _GROUP_BYTES * 4 // 3
 
 
 def _pixel_bytes(image: DecodedImage) -> int:
@@ -254,8 +262,8 @@ def _decode_some(
 
     Between two calls Pillow has the caller's settings.
     """
-    pixels_left = _WAITING_BYTES - sum(map(_pixel_bytes, images))
-    bytes_left = _WAITING_BYTES - sum(map(_original_bytes, originals))
+    pixels_left = _waiting_bytes() - sum(map(_pixel_bytes, images))
+    bytes_left = _waiting_bytes() - sum(map(_original_bytes, originals))
     with strict_pillow():
         for image in found:
             if isinstance(image, Reject):
@@ -289,9 +297,9 @@ def _full_groups(waiting: list[_Item], size: Callable[[_Item], int], *, last: bo
     """
     while waiting:
         ends = np.cumsum([size(item) for item in waiting])
-        if ends[-1] < _WAITING_BYTES and not last:
+        if ends[-1] < _waiting_bytes() and not last:
             return
-        stop = len(waiting) if ends[-1] < _WAITING_BYTES else max(1, int(ends.searchsorted(_GROUP_BYTES, "right")))
+        stop = len(waiting) if ends[-1] < _waiting_bytes() else max(1, int(ends.searchsorted(_GROUP_BYTES, "right")))
         yield waiting[:stop]
         del waiting[:stop]
 
@@ -357,4 +365,5 @@ def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decode
         *map(to_numbers, pixel_sums(pixels)),
         to_numbers(np.array(group.file_sizes, np.int64)),
     ]
-    return Decoded(pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema), pixels, group.converted)
+    rows = pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema)
+    return Decoded(rows, pixels, group.converted, group.ends_group)

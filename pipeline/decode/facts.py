@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from pipeline.decode.picture import readable_formats
+from pipeline.decode.picture import formats_for
 
 _EXIF_TIME = "%Y:%m:%d %H:%M:%S"
 _OFFSET = re.compile(r"[+-](0\d|1[0-4]):[0-5]\d")
@@ -44,7 +44,7 @@ class Facts(NamedTuple):
 
 def facts_of(data: bytes) -> Facts:
     """Read the facts of an image that was decoded; call it inside `strict_pillow()`. No pixel is decoded."""
-    image = Image.open(io.BytesIO(data), formats=readable_formats())
+    image = Image.open(io.BytesIO(data), formats=formats_for(data))
     # An MPO is a JPEG with more pictures behind it.
     form = "JPEG" if image.format == "MPO" else str(image.format)
     taken_at = camera = None

@@ -77,7 +77,8 @@ def png_chunks(data: bytes, start: int = len(PNG_SIGNATURE)) -> Iterator[PngChun
 
 # Left out: TGA (no signature), EPS (starts another program), JPEG 2000 (a file that is cut short decodes to other
 # pixels instead of failing).
-_PHOTOGRAPH_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _READABLE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 _SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 # An image file has more bytes than this.
@@ -144,6 +145,23 @@ def readable_formats() -> tuple[str, ...]:
     return tuple(form for form in _READABLE_FORMATS if form in Image.OPEN)
 
 
+@cache
+def has_heic_decoder() -> bool:
+    """Return whether the library for HEIC is installed; it is then registered with Pillow."""
+    try:
+        import pillow_heif  # noqa: PLC0415 - only where a HEIC is found
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
+
+
+def formats_for(data: bytes) -> tuple[str, ...]:
+    """Return the formats that Pillow may take a file for."""
+    is_heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+    return (*readable_formats(), "HEIF") if is_heic and has_heic_decoder() else readable_formats()
+
+
 def _check_png_checksums(data: bytes) -> None:
     """Verify the checksums of the pixels of a PNG, which Pillow ignores: a flipped bit gives another image.
 
@@ -158,6 +176,10 @@ def _check_png_checksums(data: bytes) -> None:
 
 def _unidentified(data: bytes) -> Rejected:
     """Explain why no format accepted the data."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and not has_heic_decoder():
+        return Rejected(
+            "no_decoder", "a HEIC: install its decoder with pip install 'imagelake[heic]', then build again"
+        )
     if not data.startswith(_SIGNATURES) and not any(start.startswith(data) for start in _SIGNATURES):
         return Rejected("not_an_image", f"none of {', '.join(readable_formats())}")
     # It begins like a known format, so it is a damaged image.
@@ -226,7 +248,7 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
     if len(data) > spec.max_bytes:
         raise Rejected("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=readable_formats())
+        image = Image.open(io.BytesIO(data), formats=formats_for(data))
         native = image.height, image.width
         # An MPO is a JPEG too, with more pictures behind it.
         if isinstance(image, JpegImageFile):
@@ -276,7 +298,7 @@ def is_photograph(head: bytes) -> bool:
     """Return whether a file is a JPEG, WebP, AVIF or HEIC, by its first 32 bytes."""
     if head.startswith(b"RIFF"):
         return head[8:12] == b"WEBP"
-    return head.startswith(b"\xff\xd8\xff") or (head[4:8] == b"ftyp" and head[8:12] in _PHOTOGRAPH_BRANDS)
+    return head.startswith(b"\xff\xd8\xff") or (head[4:8] == b"ftyp" and head[8:12] in (*_AVIF_BRANDS, *_HEIC_BRANDS))
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:

@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.addresses import identity
-from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards
+from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards, fingerprint_now
 from pipeline.builder.index import embedding_of
 from pipeline.builder.ingest import check_files, decode_sources
 from pipeline.builder.state import SHARD_KEY, key_frame, stored_shards
@@ -177,7 +177,7 @@ def _plan(  # noqa: PLR0913, PLR0917 - arguments of one step
         now = survey.fingerprint if survey.shards is None else survey.shards.get(row["shard"])
         if now is None:
             reread.lost[key] = f"its source {source.uri} has changed and no longer has that shard"
-        elif row["decoder"] != decoder or row["fingerprint"] not in (now, REREAD):
+        elif row["decoder"] != decoder or fingerprint_now(row["fingerprint"]) not in (now, REREAD):
             reread.changed.add(key)
         else:
             unchanged.add(row["shard"])

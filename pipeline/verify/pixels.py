@@ -1,7 +1,6 @@
 """Check the files of a shard: hash pixels, originals, image ids and index keys again, and compare with the stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.arrow_columns import from_binary, to_binary
-from pipeline.dedup.rules import index_table, parse_rule, sort_index
+from pipeline.arrow_columns import to_binary
+from pipeline.dedup.rules import index_images, parse_rule, sort_index
 from pipeline.hashing import content_hashes, file_digest, image_ids, pixel_sums
 from pipeline.lake.parquet_writer import Part
+from pipeline.pixels import runs_of_one_shape
 from pipeline.verify.faults import MAX_IMAGES, UNREADABLE_KINDS, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
@@ -175,21 +175,24 @@ def _check_index(
 def _check_images(file: TableFile, rows: pa.Table, expected: Mapping[str, list[pa.Table]]) -> list[Fault]:
     """Compare a row group with its hashes, and append its index rows to `expected`."""
     shapes = np.stack([rows[name].to_numpy() for name in _SHAPE], axis=1).astype(np.int64)
-    shape = _most_common(shapes)
-    odd = (shapes != shape).any(axis=1) | (_lengths(rows) != prod(shape))
+    odd = (shapes <= 0).any(axis=1) | (_lengths(rows) != shapes.prod(axis=1))
+    faults: list[Fault] = []
     if odd.any():
-        # A row group has one shape. Rows of another shape cannot be hashed; the others are hashed without index keys.
-        fault = _fault(file, rows, odd, "the shape is not that of the pixels")
-        rows = rows.filter(pa.array(~odd)).combine_chunks()
-        return [fault, *(_check_images(file, rows, {}) if len(rows) else [])]
-    pixels = from_binary(rows["pixels"].chunk(0), prod(shape)).reshape(len(rows), *shape)
-    faults = list(_check_hashes(file, rows, pixels))
-    for rule, tables in expected.items():
-        tables.append(index_table(parse_rule(rule), rows["image_id"].chunk(0), rows["label"].chunk(0), pixels))
-    return faults
+        # Rows of another shape than their pixels cannot be hashed; the others are hashed without index keys.
+        faults.append(_fault(file, rows, odd, "the shape is not that of the pixels"))
+        rows, expected = rows.filter(pa.array(~odd)).combine_chunks(), {}
+    checked: list[pa.Table] = []
+    masks: list[dict[str, NDArray[np.bool_]]] = []
+    for run, pixels in runs_of_one_shape(rows):
+        checked.append(run)
+        masks.append(_wrong_hashes(file, run, pixels))
+        for rule, tables in expected.items():
+            tables.append(index_images(parse_rule(rule), run, pixels))
+    return faults + (list(_hash_faults(file, rows, masks)) if checked else [])
 
 
-def _check_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) -> Iterator[Fault]:
+def _wrong_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """Return, by the text of a fault, which images of one shape have it."""
     partition = file.part.partition
     ids = to_binary(image_ids(partition["dataset"], partition["split"], rows["path"].to_pylist()))
     hashes = to_binary(content_hashes(pixels))
@@ -200,11 +203,15 @@ def _check_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) ->
         "the pixels do not match their sums": {"pixel_sum": sums, "pixel_squares": squares},
     }
     masks = {text: _differ(rows, columns) for text, columns in expected.items()}
-    masks["the file_digest is not 32 bytes long"] = _has_odd_digest(rows)
+    return {**masks, "the file_digest is not 32 bytes long": _has_odd_digest(rows)}
+
+
+def _hash_faults(file: TableFile, rows: pa.Table, masks: Sequence[Mapping[str, NDArray[np.bool_]]]) -> Iterator[Fault]:
+    """Make one fault for each text, of the images that no text before has; the masks are those of the rows' runs."""
     listed = np.zeros(len(rows), dtype=bool)
-    for text, wrong in masks.items():
-        new = wrong & ~listed
-        listed |= wrong
+    for text in masks[0]:
+        new = np.concatenate([of_run[text] for of_run in masks]) & ~listed
+        listed |= new
         if new.any():
             yield _fault(file, rows, new, text)
 
@@ -286,10 +293,3 @@ def _fault(file: TableFile, rows: pa.Table, wrong: NDArray[np.bool_], text: str)
 def _lengths(rows: pa.Table) -> NDArray[np.int64]:
     lengths: NDArray[np.int64] = pc.binary_length(rows["pixels"]).to_numpy().astype(np.int64)
     return lengths
-
-
-def _most_common(shapes: NDArray[np.int64]) -> tuple[int, ...]:
-    if (shapes == shapes[0]).all():
-        return tuple(map(int, shapes[0]))
-    found, counts = np.unique(shapes, axis=0, return_counts=True)
-    return tuple(map(int, found[counts.argmax()]))

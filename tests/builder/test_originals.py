@@ -22,6 +22,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum, vacuum_releases
+from pipeline.pixels import gather, locate
 from pipeline.recipe import DecodePart, Recipe
 from pipeline.repair import repair
 from pipeline.shard import Blobs, Encoded
@@ -270,3 +271,38 @@ def test_row_groups_have_8_to_32_mb() -> None:
     assert len(encoded_groups) > 1
     assert all(8e6 <= size <= 32e6 for size in encoded_groups)
     assert sum(len(item.images) for item in items if isinstance(item, Decoded)) == 26
+
+
+def test_pictures_of_many_shapes_share_row_groups(tmp_path: Path) -> None:
+    """They are read, indexed and verified as if each shape had its own."""
+    files = {f"A/{i:03}.jpeg": encoded(picture(i, 40 + 4 * (i % 9), 60), "JPEG") for i in range(27)}
+    as_folder(tmp_path / "set", files)
+    made = lake_of(tmp_path, {"uri": "set"}, longest=32)
+    root = built(made).root
+    (file,) = Snapshot(root).file_places("images")
+    assert pq.ParquetFile(file).num_row_groups == 1
+    lake = Lake(root)
+    rows = lake.scan("images").sort("path").collect()
+    assert len(rows.select("height", "width").unique()) > 5
+    ids = rows.filter(pl.col("height") == rows["height"][3])["image_id"]
+    stored = rows.filter(pl.col("image_id").is_in(ids.implode()))["pixels"]
+    assert gather(locate([file], ids)).tobytes() == b"".join(stored)
+    both = recipe(tmp_path, {"uri": "set"}, decode={"longest": 32}, dedup={"rules": ["exact", "sign"]})
+    built(both)
+    assert faults(root) == []
+    fresh = recipe(
+        tmp_path, {"uri": "set"}, decode={"longest": 32}, dedup=both.dedup.model_dump(), lake={"root": "new"}
+    )
+    index = [Lake(built(one).root).scan("index").collect() for one in (both, fresh)]
+    assert index[0].equals(index[1])
+
+
+def test_the_footer_has_few_bytes_for_each_image(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    pixels = [noise.integers(0, 256, (90, 100 + i % 7, 3), dtype=np.uint8) for i in range(160)]
+    as_folder(tmp_path / "set", {f"A/{i:03}.jpeg": encoded(pixels[i], "JPEG") for i in range(160)})
+    root = built(recipe(tmp_path, {"uri": "set"})).root
+    for table in ("images", "originals"):
+        (file,) = Snapshot(root).file_places(table)
+        footer = int.from_bytes(Path(file).read_bytes()[-8:-4], "little")
+        assert footer < 50 * 160, table
