@@ -14,7 +14,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.arrays.exports import FORMS, ExportContext, Form, Selection, digest_rows, locate_role
+from pipeline.arrays.exports import FORMS, WITH_ORIGINALS, ExportContext, Form, Selection, digest_rows, locate_role
+from pipeline.arrays.exports.imagefolder import write as write_imagefolder
 from pipeline.arrays.exports.notebook import write as write_notebook
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
@@ -29,6 +30,7 @@ from pipeline.predictions import PredictionsForm
 from pipeline.progress import Progress
 from pipeline.recipe.parts import ROLES
 from pipeline.storage.atomic import atomic_folder, check_free
+from schemas.images import PIXELS
 
 # A form that needs a model of the lake besides the rows.
 PREDICTIONS = "predictions"
@@ -48,6 +50,7 @@ class Exported(NamedTuple):
         left_out: roles without images: the split lacks them, or sanitizing dropped all their rows.
         files: number of files in the folder.
         size: total size of the files in bytes.
+        linked: number of files that are hard links to their sources.
         seconds: duration, without the time to pin the release.
         unpinned: why the release is not pinned; empty if it is.
     """
@@ -59,6 +62,7 @@ class Exported(NamedTuple):
     left_out: list[str]
     files: int
     size: int
+    linked: int
     seconds: float
     unpinned: str
 
@@ -74,6 +78,7 @@ def export(  # noqa: PLR0913 - the options of the command
     release: int | None = None,
     engine: Engine | None = None,
     pickle: bool = False,
+    link: bool = False,
     run: str | None = None,
     train_size: int | None = None,
     kaggle: bool = False,
@@ -96,6 +101,8 @@ def export(  # noqa: PLR0913 - the options of the command
         release: number of the release; None for the newest.
         engine: where images are encoded; the local engine on every core if None.
         pickle: write a pickle as well; for form `notebook` only.
+        link: make hard links to source files that are on the same disk and have the same bytes; for form `imagefolder`
+            only.
         run: for form `predictions` only: MODEL@SPLIT, as in `Lake.model`. This form writes the test role if no role is
             named and the split has one, and all of its rows: each needs a prediction.
         train_size: for form `predictions` only, as in `Lake.model`.
@@ -120,7 +127,7 @@ def export(  # noqa: PLR0913 - the options of the command
         write: Form = PredictionsForm(opened.model(run, train_size), kaggle).write
         roles, sanitized = roles or _role_to_predict(opened, split), False
     else:
-        write = _find_form(form, pickle=pickle)
+        write = _find_form(form, pickle=pickle, link=link)
     if not storage.is_bucket(opened.root) and folder.is_relative_to(Path(lake).resolve()):
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
     check_free(folder)
@@ -128,7 +135,9 @@ def export(  # noqa: PLR0913 - the options of the command
         if check:
             opened.check("splits", split=split)
             opened.check("images")
-        selection = _select(opened, split, roles, sanitized=sanitized, check=check)
+            if form in WITH_ORIGINALS:
+                opened.check("originals")
+        selection = _select(opened, split, roles, form, sanitized=sanitized, check=check)
         description = _describe(opened, selection, form, sanitized=sanitized)
         with _disk_full_errors(target), atomic_folder(folder) as draft, Progress() as progress:
             progress.stage(f"export {form}", description["images"])
@@ -141,11 +150,13 @@ def export(  # noqa: PLR0913 - the options of the command
         release_versions(Snapshot(opened.root), opened.release)
         raise
     counts = {role.name: len(role) for role in selection.roles}
-    files, size = _count_files(folder)
+    files, size, linked = _count_files(folder)
     seconds = time.monotonic() - started
     unpinned = _pin_release(opened, description, folder, on_wait) if pinned else "pinning was turned off"
     missing = [role for role in roles or ROLES if role not in counts]
-    return Exported(folder, opened.release, description["images"], counts, missing, files, size, seconds, unpinned)
+    return Exported(
+        folder, opened.release, description["images"], counts, missing, files, size, linked, seconds, unpinned
+    )
 
 
 def _role_to_predict(lake: Lake, split: str) -> Collection[str]:
@@ -159,16 +170,22 @@ def export_engine(workers: int | None) -> LocalEngine:
     return LocalEngine(workers, preload=_PRELOAD)
 
 
-def _find_form(name: str, *, pickle: bool) -> Form:
+def _find_form(name: str, *, pickle: bool, link: bool) -> Form:
     if name not in FORMS:
         raise LakeError(f"no form '{name}'. Forms: {', '.join(FORM_NAMES)}.")
     if pickle and name != "notebook":
         raise LakeError(f"a pickle is written with form notebook only, not with {name}.")
+    if link and name != "imagefolder":
+        raise LakeError(f"hard links are made with form imagefolder only, not with {name}.")
+    if link:
+        return partial(write_imagefolder, link=True)
     return partial(write_notebook, pickle=True) if pickle else FORMS[name]
 
 
-def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool, check: bool) -> Selection:
-    """Find the rows of every role, in the order of ranks, and the places of their pixels."""
+def _select(  # noqa: PLR0913 - what to export
+    lake: Lake, split: str, roles: Collection[str], form: str, *, sanitized: bool, check: bool
+) -> Selection:
+    """Find the rows of every role, in the order of ranks, and the places of their pixels and original files."""
     drawn = lake.scan("splits").filter(pl.col("split_name") == split)
     if drawn.head(1).collect().is_empty():
         names = lake.scan("splits").select("split_name").unique().collect().to_series().sort().to_list()
@@ -177,21 +194,38 @@ def _select(lake: Lake, split: str, roles: Collection[str], *, sanitized: bool, 
     if absent := [role for role in roles if role not in existing]:
         known = ", ".join(role for role in ROLES if role in existing)
         raise LakeError(f"split '{split}' has no role '{absent[0]}'. Roles: {known}.")
-    columns = ("image_id", "label", "path", "dataset", "split", "height", "width", "channels", "content_hash")
-    wanted = pl.col("role").is_in(list(roles or ROLES)) & (pl.col("kept") | pl.lit(not sanitized))
+    columns = (
+        *("image_id", "label", "path", "dataset", "split", "height", "width", "channels"),
+        *("content_hash", "file_digest", "file_size", "shard"),
+    )
+    originals = lake.snapshot.file_places("originals") if form in WITH_ORIGINALS else []
+    formats = lake.scan("originals").filter(pl.col("format") != PIXELS).select("image_id", "format", "location")
     rows = (
-        drawn.filter(wanted)
-        .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept")
+        drawn.filter(pl.col("role").is_in(list(roles or ROLES)))
+        .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept", "reason")
         .join(lake.scan("images").select(columns), on="image_id", how="left")
+        .join(formats if originals else formats.head(0), on="image_id", how="left")
+        .join(_source_files(lake), on=["dataset", "split", "shard"], how="left")
+        .with_columns(pl.coalesce("location", pl.col("source") + "/" + pl.col("path")).alias("source"))
         .sort("role", "rank")
         .collect()
     )
-    if rows.is_empty():
+    wanted = rows.filter("kept" if sanitized else pl.lit(value=True))
+    if wanted.is_empty():
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
     files = lake.snapshot.file_places("images")
-    parts = {role: rows.filter(pl.col("role") == role).drop("role") for role in ROLES}
-    found = tuple(locate_role(role, part, files, check=check) for role, part in parts.items() if len(part))
-    return Selection(split, found, tuple(lake.class_names(split)))
+    parts = {role: wanted.filter(pl.col("role") == role).drop("role") for role in ROLES}
+    found = tuple(locate_role(role, part, files, originals, check=check) for role, part in parts.items() if len(part))
+    return Selection(split, found, tuple(lake.class_names(split)), rows.filter(~pl.col("kept") & sanitized))
+
+
+def _source_files(lake: Lake) -> pl.LazyFrame:
+    """Find the local folder or file of each shard's source: columns dataset, split, shard and source."""
+    recorded = lake.snapshot.with_newest("releases").metadata("releases").units.get("recipe", {})
+    shards = lake.scan("shards").select("dataset", "split", "shard", "uri").collect()
+    places = {uri: str(Path(recorded.get("base", ""), uri)) for uri in shards["uri"].unique() if "://" not in uri}
+    source = pl.col("uri").replace_strict(places, default=None, return_dtype=pl.String)
+    return shards.lazy().select("dataset", "split", "shard", source.alias("source"))
 
 
 def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -> dict[str, Any]:
@@ -250,10 +284,10 @@ def _pin_release(source: Lake, description: Mapping[str, Any], target: Path, on_
     return ""
 
 
-def _count_files(folder: Path) -> tuple[int, int]:
-    """Return the number and total size of the files below a folder."""
-    found = [os.stat(f"{below}/{name}").st_size for below, _, names in os.walk(folder) for name in names]  # noqa: PTH116 - faster than Path for a file per image
-    return len(found), sum(found)
+def _count_files(folder: Path) -> tuple[int, int, int]:
+    """Return the number and total size of the files below a folder, and how many are hard links."""
+    found = [os.stat(f"{below}/{name}") for below, _, names in os.walk(folder) for name in names]  # noqa: PTH116 - faster than Path for a file per image
+    return len(found), sum(file.st_size for file in found), sum(file.st_nlink > 1 for file in found)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def content_hashes(pixels: Bytes) -> Bytes:
     return hash_rows(with_shape(flat(pixels), pixels.shape[1:]))
 
 
-def file_digest(data: bytes) -> bytes:
+def file_digest(data: bytes | memoryview) -> bytes:
     """Digest the encoded bytes of a file: SHA-256, 32 bytes, as `sha256sum` prints it in hexadecimal."""
     return hashlib.sha256(data).digest()
 
@@ -120,6 +120,12 @@ def with_shape(rows: Bytes, shape: tuple[int, ...]) -> Bytes:
     out[:, : len(prefix)] = prefix
     out[:, len(prefix) :] = rows
     return out
+
+
+def pixels_of(data: bytes) -> Bytes:
+    """Undo `with_shape` for one row: (height, width, channels) uint8."""
+    height, width, channels = np.frombuffer(data, "<u4", 3).tolist()
+    return np.frombuffer(data, np.uint8, offset=12).reshape(height, width, channels)
 
 
 def image_ids(dataset: str, split: str, paths: Iterable[str]) -> Bytes:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast, get_args, overload
 
 import numpy as np
 import polars as pl
@@ -13,17 +13,86 @@ import schemas
 from pipeline import arguments, storage
 from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
+from pipeline.decode.conversions import decode_originals, resize_stored
 from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
 from pipeline.lake.duckdb_views import connect, query
-from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp
+from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp, stored_decode
 from pipeline.lake.snapshot import Snapshot
-from pipeline.pixels import gather, id_matrix, locate, normalise
+from pipeline.pixels import (
+    Conversion,
+    Located,
+    gather,
+    gather_ragged,
+    id_matrix,
+    locate,
+    normalise,
+    padded,
+)
+from pipeline.recipe import DecodePart
 
 if TYPE_CHECKING:
     import duckdb
 
     from pipeline.baselines.stored import LoadedModel
+
+
+Fit = Literal["stretch", "crop", "pad"]
+DecodeFrom = Literal["stored", "original"]
+RaggedAs = Literal["list", "pad"]
+# The most that a recipe allows.
+_MAX_PIXELS = 500_000_000
+
+
+class _ReadAs(NamedTuple):
+    """How images are brought to one shape when they are read; see `Lake.arrays`."""
+
+    size: tuple[int, int] | None
+    fit: Fit
+    decode: DecodeFrom
+    ragged: RaggedAs | None
+
+    @classmethod
+    def checked(cls, size: object, fit: str, decode: str, ragged: str | None = None) -> Self:
+        """Check the arguments of a caller.
+
+        Raises:
+            LakeError: a value is not one of those allowed, or two exclude one another. The message names them.
+            TypeError: an argument has another type.
+        """
+        for name, value, allowed in (
+            ("fit", fit, get_args(Fit)),
+            ("decode", decode, get_args(DecodeFrom)),
+            ("ragged", ragged, (None, *get_args(RaggedAs))),
+        ):
+            if value not in allowed:
+                raise LakeError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        if size is None and (fit, decode) != ("stretch", "stored"):
+            key = "fit" if fit != "stretch" else "decode"
+            raise LakeError(f"{key} = {(fit, decode)[key == 'decode']!r} needs size = (height, width)")
+        if size is not None and ragged is not None:
+            raise LakeError("size and ragged exclude one another: with a size, all images have one shape")
+        return cls(_size(size), cast("Fit", fit), cast("DecodeFrom", decode), cast("RaggedAs | None", ragged))
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What a saved state of a feed must have in common with the feed; empty if nothing is set."""
+        if self.ragged is not None:
+            return {"ragged": self.ragged}
+        if self.size is None:
+            return {}
+        return {"size": "x".join(map(str, self.size)), "fit": self.fit, "decode": self.decode}
+
+
+def _size(size: object) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if not isinstance(size, tuple | list) or len(size) != 2:  # noqa: PLR2004 - height and width
+        raise TypeError(f"size must be (height, width), not {size!r}")
+    height, width = (arguments.whole_number("size", side) for side in size)
+    if min(height, width) < 1:
+        raise LakeError(f"size is {size!r}; both sides must be 1 or more")
+    return height, width
 
 
 class Lake:
@@ -174,15 +243,56 @@ class Lake:
 
     @overload
     def arrays(
-        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[False] = ..., check: bool = ...
+        self,
+        split: str,
+        role: str,
+        *,
+        sanitized: bool = ...,
+        normalised: Literal[False] = ...,
+        size: tuple[int, int] | None = ...,
+        fit: Fit = ...,
+        decode: DecodeFrom = ...,
+        ragged: Literal["pad"] | None = ...,
+        check: bool = ...,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
     @overload
     def arrays(
-        self, split: str, role: str, *, sanitized: bool = ..., normalised: Literal[True], check: bool = ...
+        self,
+        split: str,
+        role: str,
+        *,
+        sanitized: bool = ...,
+        normalised: Literal[True],
+        size: tuple[int, int] | None = ...,
+        fit: Fit = ...,
+        decode: DecodeFrom = ...,
+        ragged: Literal["pad"] | None = ...,
+        check: bool = ...,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    @overload
     def arrays(
-        self, split: str, role: str, *, sanitized: bool = True, normalised: bool = False, check: bool = True
-    ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.int64]]:
+        self,
+        split: str,
+        role: str,
+        *,
+        sanitized: bool = ...,
+        normalised: Literal[False] = ...,
+        ragged: Literal["list"],
+        check: bool = ...,
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]: ...
+    def arrays(  # noqa: PLR0913 - how pixels are read
+        self,
+        split: str,
+        role: str,
+        *,
+        sanitized: bool = True,
+        normalised: bool = False,
+        size: tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        decode: DecodeFrom = "stored",
+        ragged: RaggedAs | None = None,
+        check: bool = True,
+    ) -> tuple[NDArray[np.uint8] | NDArray[np.float32] | list[NDArray[np.uint8]], NDArray[np.int64]]:
         """Read all images of a role as arrays, ordered by rank.
 
         Args:
@@ -190,20 +300,69 @@ class Lake:
             role: train, valid or test.
             sanitized: only the images that sanitizing kept; False for all images of the role.
             normalised: return pixels as float32 from -0.5 to 0.5, (p - 127.5) / 255, instead of uint8 from 0 to 255.
+            size: (height, width) to which every image is brought when it is read.
+            fit: how, as in the recipe's `[decode]`: "stretch", "crop" the middle, or "pad" with the lake's background.
+            decode: with `size`: "stored" resizes the stored pixels, "original" decodes the original files again.
+            ragged: how to return images of several shapes: "list" as a list of arrays, "pad" as one array of the
+                largest height and width, with zeros to the right and below.
             check: check the files that are read for damage; see `check`.
 
         Returns:
-            Pixels (n, height, width) of gray images or (n, height, width, 3) of RGB images, and labels (n,) int64:
-            positions in `class_names(split)`, or -1 for an image without a label.
+            Pixels (n, height, width) of gray images or (n, height, width, 3) of RGB images, or a list of n such arrays;
+            and labels (n,) int64: positions in `class_names(split)`, or -1 for an image without a label.
 
         Raises:
-            LakeError: there is no such split or role, or its images differ in shape.
+            LakeError: there is no such split or role; its images differ in shape, and neither `size` nor `ragged` is
+                given; or the lake does not have the originals.
             DamagedLakeError: a file is missing or damaged.
         """
         arguments.true_or_false("normalised", normalised)
+        way = _ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
-        pixels = gather(locate(self.snapshot.file_places("images"), rows["image_id"], check=check))
+        if normalised and way.ragged == "list":
+            raise LakeError('normalised = True needs images of one shape: take ragged = "pad" or a size.')
+        where = self._locate(rows["image_id"], way, check=check)
+        if way.ragged == "list":
+            return list(gather_ragged(where).pictures()), _labels(rows)
+        pixels = padded(list(gather_ragged(where).pictures())) if way.ragged == "pad" else gather(where)
         return normalise(pixels) if normalised else pixels, _labels(rows)
+
+    def _locate(self, image_ids: pl.Series, way: "_ReadAs", *, check: bool) -> Located:
+        """Find images, to be read as an argument of the caller says."""
+        if way.ragged is not None:
+            return locate(self._images, image_ids, check=check, ragged=True)
+        if way.decode == "stored":
+            return locate(self._images, image_ids, check=check, conversion=self._conversion(way))
+        places = self.snapshot.file_places("originals")
+        ids = pl.LazyFrame({"image_id": image_ids})
+        missing = ids.join(self.scan("originals"), on="image_id", how="anti").collect().height
+        if missing:
+            raise LakeError(
+                f"{self.root} does not have the original files of {missing:,} of {len(image_ids):,} images. Set "
+                'originals = "keep" in [decode] of the recipe and build again, or read the stored pixels with '
+                'decode = "stored".'
+            )
+        return locate(places, image_ids, check=check, conversion=self._conversion(way))
+
+    def _conversion(self, way: "_ReadAs") -> Conversion | None:
+        if way.size is None:
+            return None
+        channels = self.scan("images").select("channels").head(1).collect().item()
+        spec = DecodePart(
+            size=way.size,
+            fit=way.fit,
+            mode="L" if channels == 1 else "RGB",
+            on_mismatch="convert",
+            background=stored_decode(self._current_snapshot()).get("background", 255),
+            # JPEGs are decoded at reduced scale in every lake with this setting.
+            originals="keep",
+            max_pixels=_MAX_PIXELS,
+        )
+        return resize_stored(spec) if way.decode == "stored" else decode_originals(spec)
+
+    @property
+    def _images(self) -> list[str]:
+        return self.snapshot.file_places("images")
 
     def model(self, run: str | None = None, train_size: int | None = None) -> "LoadedModel":
         """Load a model that a baseline of the recipe trained.
@@ -272,6 +431,10 @@ class Lake:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        size: tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        decode: DecodeFrom = "stored",
+        ragged: RaggedAs | None = None,
         check: bool = True,
         state: Mapping[str, str | int | bool] | None = None,
     ) -> Batches:
@@ -288,6 +451,10 @@ class Lake:
             rank: as in `feed`.
             world_size: as in `feed`.
             drop_last: as in `feed`.
+            size: as in `arrays`.
+            fit: as in `arrays`.
+            decode: as in `arrays`.
+            ragged: as in `feed`.
             check: as in `feed`.
             state: the result of `state()` of such an iterator, to continue after its last batch.
 
@@ -308,6 +475,10 @@ class Lake:
             rank=rank,
             world_size=world_size,
             drop_last=drop_last,
+            size=size,
+            fit=fit,
+            decode=decode,
+            ragged=ragged,
             check=check,
         )
         return feed.epoch(epoch, state=state)
@@ -324,6 +495,10 @@ class Lake:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        size: tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        decode: DecodeFrom = "stored",
+        ragged: RaggedAs | None = None,
         check: bool = True,
     ) -> Feed:
         """Prepare a role for training: `feed.epoch(k)` returns an epoch, `feed.torch()` a PyTorch dataset.
@@ -339,6 +514,11 @@ class Lake:
             world_size: number of ranks that share an epoch. Together they return every image once.
             drop_last: leave out the last images if they do not fill a batch. All ranks then return equally many
                 batches.
+            size: as in `arrays`. Images are resized or decoded in threads, for the next window while one is in use.
+            fit: as in `arrays`.
+            decode: as in `arrays`.
+            ragged: how a batch of images of several shapes is returned: "list" as a list of arrays, "pad" as one array
+                of the largest height and width in the batch, with zeros to the right and below.
             check: check each file for damage before its first images are returned; see `check`.
 
         Raises:
@@ -346,10 +526,17 @@ class Lake:
             FeedError: a number is out of range.
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
+        way = _ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
-        where = locate(self.snapshot.file_places("images"), rows["image_id"], check=check)
-        about: State = {"release": self.release, "split": split, "role": role, "sanitized": bool(sanitized)}
-        return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan)
+        where = self._locate(rows["image_id"], way, check=check)
+        about: State = {
+            "release": self.release,
+            "split": split,
+            "role": role,
+            "sanitized": bool(sanitized),
+            **way.state,
+        }
+        return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan, pad=way.ragged == "pad")
 
 
 def _check_table(table: str) -> None:

@@ -1,26 +1,31 @@
 """Read the pixels of chosen images from the images table.
 
 `locate` finds images of one shape by id, reading ids only; `gather` reads their pixels into one array, copying every
-pixel once. `locate_scattered` and `gather_scattered` do the same for images of several shapes. `normalise` scales
-pixels for training.
+pixel once. `locate_scattered` and `gather_scattered` do the same for values of several sizes: images of several shapes,
+or the encoded files of the table `originals`. With a `Conversion`, `gather` brings both to one shape. `normalise`
+scales pixels for training.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.errors import DamagedLakeError, LakeError
+from pipeline.hashing import file_digest
 
 _SHAPE = ["height", "width", "channels"]
 
@@ -32,17 +37,35 @@ class RowGroup(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
-class Located:
-    """Locations of wanted images that have one shape.
+class Conversion(NamedTuple):
+    """How stored rows become images of one shape.
 
     Attributes:
-        groups: every row group of the images table, in the order of files.
+        columns: the columns that it needs.
+        function: makes pixels, (n, height * width * channels) uint8, of n rows of these columns. Picklable; it is
+            called in several threads at a time.
+        shape: (height, width, channels) of the images.
+    """
+
+    columns: tuple[str, ...]
+    function: Callable[[pa.Table], NDArray[np.uint8]]
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Locations of wanted images that have one shape, or are brought to one.
+
+    Attributes:
+        groups: every row group of the table, in the order of files.
         rows: (groups,) int64: all rows of each, wanted or not.
         group: (n,) int32: position in `groups` of each wanted image, in the order they were requested.
         row: (n,) int32: row inside that row group.
         shape: (height, width, channels) of every image.
         check: whether files are checked for damage before their pixels are used.
+        conversion: how rows become images; None if they are the column `pixels`.
+        shapes: (n, 3) int64: height, width and channels of each wanted image, if they have several shapes. `shape` is
+            then the largest height, width and channels.
     """
 
     groups: tuple[RowGroup, ...]
@@ -51,26 +74,43 @@ class Located:
     row: NDArray[np.int32]
     shape: tuple[int, int, int]
     check: bool = True
+    conversion: Conversion | None = None
+    shapes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.group)
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of pixels of every image: (n,) int64."""
+        return np.full(len(self), prod(self.shape)) if self.shapes is None else self.shapes.prod(axis=1)
+
     def take(self, positions: NDArray[np.int64]) -> "Located":
         """Keep some of the images, in the order given."""
-        return replace(self, group=self.group[positions], row=self.row[positions])
+        shapes = None if self.shapes is None else self.shapes[positions]
+        return replace(self, group=self.group[positions], row=self.row[positions], shapes=shapes)
 
     def file_order(self) -> NDArray[np.int64]:
         """Sort the images by row group and row: (n,) int64 positions."""
         return np.argsort(self.group.astype(np.int64) << 32 | self.row)
 
 
-def locate(files: Sequence[str], image_ids: pl.Series, *, check: bool = True) -> Located:
+def locate(
+    files: Sequence[str],
+    image_ids: pl.Series,
+    *,
+    check: bool = True,
+    conversion: Conversion | None = None,
+    ragged: bool = False,
+) -> Located:
     """Find images by id.
 
     Args:
-        files: Parquet files of the images table.
+        files: Parquet files of the images table, or of another one with a column image_id.
         image_ids: binary, unique, in the order of the result.
         check: whether `gather` checks the files for damage. Where ids are damaged, the images are not found.
+        conversion: how rows become images of one shape; None if they are stored so.
+        ragged: whether the images may have several shapes, for `gather_ragged`.
 
     Returns:
         Their locations. Without files or ids it is empty, of shape (0, 0, 0).
@@ -81,15 +121,20 @@ def locate(files: Sequence[str], image_ids: pl.Series, *, check: bool = True) ->
     if not files or image_ids.is_empty():
         empty = np.empty(0, np.int32)
         return Located((), np.empty(0, np.int64), empty, empty, (0, 0, 0))
+    columns = _SHAPE if conversion is None else []
     with _errors_of(files):
-        scanned = storage.scan_parquet(files).select("image_id", *_SHAPE).collect()
+        scanned = storage.scan_parquet(files).select("image_id", *columns).collect()
         groups, rows = _row_groups(files)
     at = find(id_matrix(scanned["image_id"]), id_matrix(image_ids))
     if missing := np.count_nonzero(at < 0):
         raise _not_found(int(missing), files)
     group = np.repeat(np.arange(len(rows), dtype=np.int32), rows)[at]
     row = (at - (np.cumsum(rows) - rows)[group]).astype(np.int32)
-    return Located(groups, rows, group, row, _one_shape(scanned.select(_SHAPE), at), check)
+    if ragged:
+        shapes = scanned.select(pl.col(_SHAPE).cast(pl.Int64).gather(at)).to_numpy()
+        return Located(groups, rows, group, row, tuple(shapes.max(axis=0).tolist()), check, None, shapes)
+    shape = _one_shape(scanned.select(_SHAPE), at) if conversion is None else conversion.shape
+    return Located(groups, rows, group, row, shape, check, conversion)
 
 
 def id_matrix(image_ids: pl.Series) -> NDArray[np.uint8]:
@@ -132,7 +177,10 @@ def _one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, in
         shapes = all_shapes.select(pl.all().gather(at)).unique()
     if len(shapes) > 1:
         listed = ", ".join("x".join(map(str, row)) for row in shapes.sort(_SHAPE).head(5).rows())
-        raise LakeError(f"the images have several shapes ({listed}): set decode.size in the recipe to get one array.")
+        raise LakeError(
+            f'the images have several shapes ({listed}): give a size = (height, width), or ragged = "list" or '
+            '"pad"; or set decode.size in the recipe to get one array.'
+        )
     height, width, channels = shapes.row(0)
     return height, width, channels
 
@@ -160,25 +208,57 @@ def gather(where: Located) -> NDArray[np.uint8]:
         `where`.
     """
     out = np.empty((len(where), prod(where.shape)), dtype=np.uint8)
+
+    def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
+        if where.conversion is None:
+            _read_rows_into(out, group, rows, targets, check=where.check)
+        else:
+            columns, convert, _ = where.conversion
+            out[targets] = convert(_read_columns(group, rows, columns, check=where.check))
+
+    _for_each_group(where, read)
+    return shaped(out, where.shape)
+
+
+def gather_ragged(where: Located) -> "RaggedImages":
+    """Read the pixels of located images of several shapes, as `gather` does.
+
+    Args:
+        where: made by `locate` with `ragged`.
+    """
+    if where.shapes is None:
+        raise ValueError("locate these images with ragged = True")
+    starts = np.cumsum(where.sizes) - where.sizes
+    out = np.empty(int(where.sizes.sum()), dtype=np.uint8)
+
+    def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
+        column = _read_columns(group, rows, ["pixels"], check=where.check)["pixels"]
+        for value, start in zip(column, starts[targets].tolist(), strict=True):
+            picture = np.frombuffer(value.as_buffer(), np.uint8)
+            out[start : start + len(picture)] = picture
+
+    _for_each_group(where, read)
+    return RaggedImages(where.shapes, out)
+
+
+def _for_each_group(where: Located, read: Callable[[RowGroup, NDArray[np.int32], NDArray[np.int64]], None]) -> None:
+    """Call a function in threads for every row group with wanted images: its rows, ascending, and their positions."""
     order = where.file_order()
     edges = np.searchsorted(where.group[order], np.arange(len(where.groups) + 1))
     wanted = np.flatnonzero(np.diff(edges))
     if not len(wanted):
-        return shaped(out, where.shape)
-
-    files = {where.groups[group].file for group in wanted.tolist()}
+        return
     if where.check:
-        _check(files)
+        _check({where.groups[group].file for group in wanted.tolist()})
 
-    def read(group: int) -> None:
+    def one(group: int) -> None:
         targets = order[edges[group] : edges[group + 1]]
         with storage.damage_errors(where.groups[group].file):
-            _read_rows_into(out, where.groups[group], where.row[targets], targets, check=where.check)
+            read(where.groups[group], where.row[targets], targets)
 
     with ThreadPoolExecutor(min(len(wanted), available_cores())) as pool:
         # list() raises the error of a thread here.
-        list(pool.map(read, wanted.tolist()))
-    return shaped(out, where.shape)
+        list(pool.map(one, wanted.tolist()))
 
 
 def available_cores() -> int:
@@ -189,8 +269,7 @@ def available_cores() -> int:
 
 def shaped(rows: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """View rows of bytes as pictures, without a copy: (n, height, width) for gray, (n, height, width, 3) for RGB."""
-    height, width, channels = shape
-    return rows.reshape(len(rows), height, width, *([channels] if channels > 1 else []))
+    return rows.reshape(len(rows), *_array_shape(*shape))
 
 
 def _check(files: Iterable[str]) -> None:
@@ -224,6 +303,11 @@ def _read_rows_into(
     with storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file:
         chunks = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0).chunks
     # Several chunks only for a row group over 2 GiB, which imagelake does not write.
+    lengths = np.concatenate([pc.binary_length(chunk).to_numpy() for chunk in chunks])
+    if (lengths != out.shape[1]).any():
+        # Images of other shapes lie between the wanted ones.
+        chunks = [pa.chunked_array(chunks).take(pa.array(rows)).combine_chunks()]
+        rows = np.arange(len(rows), dtype=np.int32)
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
     pixels = views[0] if len(views) == 1 else np.concatenate(views)
     if targets[-1] - targets[0] == len(targets) - 1 and (np.diff(targets) == 1).all():
@@ -279,21 +363,26 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series, *, check: bool 
     return Scattered(groups, group, at - starts[group], check)
 
 
-def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint8]:
-    """Read the pixels of the images `start` to `stop`.
+def gather_scattered(where: Scattered, start: int, stop: int, column: str = "pixels") -> NDArray[np.uint8]:
+    """Read the pixels, or another binary column, of the images `start` to `stop`.
 
     Besides the result, one row group is in memory.
 
     Returns:
-        The pixels of one image after the other, (bytes,) uint8, in the order of `where`.
+        The bytes of one image after the other, (bytes,) uint8, in the order of `where`.
     """
+    if start == stop:
+        return np.empty(0, np.uint8)
     group, row = where.group[start:stop], where.row[start:stop]
     order = np.lexsort((row, group))
     wanted, firsts = np.unique(group[order], return_index=True)
     if where.check:
         _check({where.groups[number].file for number in wanted.tolist()})
     parts = [
-        _read_rows(where.groups[number], row[positions], check=where.check)
+        _read_columns(where.groups[number], row[positions], [column], check=where.check)
+        .column(0)
+        .cast(pa.large_binary())
+        .combine_chunks()
         for number, positions in zip(wanted.tolist(), np.split(order, firsts[1:]), strict=True)
     ]
     # large_binary, because the result may be over 2 GiB where a single picture is huge.
@@ -305,14 +394,110 @@ def gather_scattered(where: Scattered, start: int, stop: int) -> NDArray[np.uint
     return np.frombuffer(requested.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
 
 
-def _read_rows(group: RowGroup, rows: NDArray[np.int64], *, check: bool) -> pa.LargeBinaryArray:
+def _read_columns(group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequence[str], *, check: bool) -> pa.Table:
     checked = check and storage.is_bucket(group.file)
     with (
         storage.damage_errors(group.file),
         storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file,
     ):
-        column = file.read_row_group(group.number, columns=["pixels"], use_threads=False).column(0)
-    return column.cast(pa.large_binary()).take(pa.array(rows)).combine_chunks()
+        return file.read_row_group(group.number, columns=list(columns), use_threads=False).take(pa.array(rows))
+
+
+def read_reference(location: str, digest: bytes) -> bytes:
+    """Read an original file that the lake references.
+
+    Args:
+        location: as in the originals table.
+        digest: SHA-256 that the file must have.
+
+    Raises:
+        LakeError: the file is not there, cannot be read alone, or has changed.
+    """
+    try:
+        data = Path(location).read_bytes()
+    except OSError as error:
+        where = "is inside of another file" if "#" in location else f"cannot be read ({error.strerror})"
+        raise LakeError(f"the original file {location} {where}. {_KEEP}") from error
+    if file_digest(data) != digest:
+        raise LakeError(f"the original file {location} has changed since the build. Build again. {_KEEP}")
+    return data
+
+
+_KEEP = 'A lake with originals = "keep" in [decode] needs no such file.'
+
+
+class RaggedImages(NamedTuple):
+    """Images of several shapes.
+
+    Attributes:
+        shapes: (n, 3) int64: height, width and channels of each.
+        values: (bytes,) uint8: the pixels of one image after the other.
+    """
+
+    shapes: NDArray[np.int64]
+    values: NDArray[np.uint8]
+
+    def take(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Copy some of the images, in the order given."""
+        ends = self.shapes.prod(axis=1).cumsum()[rows]
+        shapes = self.shapes[rows]
+        return [
+            self.values[end - size : end].reshape(_array_shape(*shape)).copy()
+            for end, size, shape in zip(ends.tolist(), shapes.prod(axis=1).tolist(), shapes.tolist(), strict=True)
+        ]
+
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """Where each image starts in `values`, and where the last one ends: (n + 1,) int64."""
+        return np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1))])
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """View the images one by one: (height, width) for gray, (height, width, 3) for RGB."""
+        edges = self.edges.tolist()
+        for n, shape in enumerate(self.shapes.tolist()):
+            yield self.values[edges[n] : edges[n + 1]].reshape(_array_shape(*shape))
+
+
+def _array_shape(height: int, width: int, channels: int) -> tuple[int, ...]:
+    return (height, width, channels) if channels > 1 else (height, width)
+
+
+def padded(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Copy images into one array of the largest height and width, with zeros to the right and below.
+
+    Args:
+        images: at least one; (height, width) for gray, (height, width, 3) for RGB.
+
+    Returns:
+        (n, height, width) uint8 for gray, (n, height, width, 3) for RGB.
+    """
+    out = np.zeros(
+        (len(images), *(max(sides) for sides in zip(*(image.shape for image in images), strict=True))), np.uint8
+    )
+    for row, image in zip(out, images, strict=True):
+        row[: image.shape[0], : image.shape[1]] = image
+    return out
+
+
+def runs_of_one_shape(images: pa.Table) -> Iterator[tuple[pa.Table, NDArray[np.uint8]]]:
+    """Split rows of the images table, such as a row group, into runs of images of one shape, in their order.
+
+    Args:
+        images: columns height, width, channels and pixels, and any others, each in one chunk.
+
+    Yields:
+        The rows of a run, and their pixels, (n, height, width, channels) uint8, which share the memory of the column.
+
+    Raises:
+        ValueError: an image has more or fewer pixels than its shape.
+    """
+    shapes = np.stack([images[name].to_numpy() for name in _SHAPE], axis=1)
+    starts = np.flatnonzero(np.diff(shapes, axis=0).any(axis=1)) + 1
+    for start, stop in pairwise([0, *starts.tolist(), len(images)]):
+        if start < stop:
+            run = images.slice(start, stop - start)
+            shape = shapes[start].tolist()
+            yield run, from_binary(run["pixels"].chunk(0), prod(shape)).reshape(len(run), *shape)
 
 
 # (p - 127.5) / 255 for every byte value: a table is exact, and faster than computing it.

@@ -11,10 +11,10 @@ from pipeline import sources
 from pipeline.arrays.exports import ExportContext, Role, Selection
 from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
 from pipeline.baselines.stored import LoadedModel, predict_classes
-from pipeline.builder.image_mode import stored_decode
-from pipeline.decode import decode_shard
+from pipeline.decode import Originals, decode_shard
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import flat
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import DecodePart, Recipe, parse_recipe
@@ -57,10 +57,14 @@ def predict_files(
     """
     loaded = lake.model(run, train_size)
     height, width, channels = loaded.shape
+    stored = stored_decode(Snapshot(lake.root))
     spec = DecodePart.model_validate(
         {
-            **stored_decode(Snapshot(lake.root)),
+            **stored,
+            # Nothing is stored, and a JPEG is decoded as the lake decodes it.
+            "originals": "none" if stored.get("originals") else None,
             "size": (height, width),
+            "longest": None,
             "mode": "L" if channels == 1 else "RGB",
             "on_mismatch": "convert",
         }
@@ -71,6 +75,8 @@ def predict_files(
         for item in decode_shard(shard, "query", "query", spec):
             if isinstance(item, Reject):
                 rejects.append(item._replace(path=f"{prefix}{item.path}"))
+                continue
+            if isinstance(item, Originals):
                 continue
             found = predict_classes(loaded, flat(item.pixels))
             named = pl.Series(item.images["path"].to_pylist(), dtype=pl.String)
@@ -152,8 +158,8 @@ class PredictionsForm(NamedTuple):
             )
         blocks = []
         for chunk in read_chunks(role, CHUNK_BYTES):
-            blocks.append(predict_classes(self.loaded, chunk.pixels.reshape(len(chunk.shapes), -1)))
-            context.advance(len(chunk.shapes))
+            blocks.append(predict_classes(self.loaded, chunk.images.values.reshape(len(chunk), -1)))
+            context.advance(len(chunk))
         return pl.concat(blocks).drop("class_scores")
 
 

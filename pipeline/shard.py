@@ -56,6 +56,7 @@ class Reject(NamedTuple):
 REASONS: Mapping[str, str] = {
     "empty": "the file has no bytes",
     "not_an_image": "the file is of no image format that is read",
+    "no_decoder": "the file is of a format whose decoder is not installed; the detail names what to install",
     "truncated": "the file starts like an image and ends before its pixels do",
     "corrupt": "the file is an image whose bytes contradict one another",
     "too_large": "more bytes than decode.max_bytes, or more pixels than decode.max_pixels",

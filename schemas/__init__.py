@@ -6,17 +6,18 @@
 from schemas.attributes import ATTRIBUTES
 from schemas.baselines import MISSES, MODELS, PREDICTIONS, SCORES
 from schemas.dedup import BASES, CLUSTERS, INDEX, PAIRS
-from schemas.images import IMAGES, REJECTS, SHARDS
+from schemas.images import IMAGES, ORIGINALS, REJECTS, SHARDS
 from schemas.releases import EXPORTS, RELEASES
 from schemas.splits import SPLITS
 from schemas.table import Table, column
 
-VERSION = 4
+VERSION = 5
 
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         IMAGES,
+        ORIGINALS,
         REJECTS,
         SHARDS,
         ATTRIBUTES,

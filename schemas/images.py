@@ -1,4 +1,4 @@
-"""Tables of ingested data: images, rejects (files that could not be decoded) and shards (parts of sources)."""
+"""Tables of ingested data: images, originals (their encoded files), rejects and shards (parts of sources)."""
 
 import pyarrow as pa
 
@@ -41,6 +41,54 @@ IMAGES = Table(
             column("pixel_sum", pa.int64(), "sum of all pixel values", unit="0 to 255 a value"),
             column("pixel_squares", pa.int64(), "sum of all squared pixel values", unit="0 to 65,025 a value"),
             FILE_SIZE,
+            DATASET,
+            SPLIT,
+            SHARD,
+        ]
+    ),
+)
+
+# The format of originals of a source that holds pixels, not files.
+PIXELS = "PIXELS"
+
+ORIGINALS = Table(
+    name="originals",
+    doc='one row per image whose encoded file is kept or referenced; none in lakes with originals = "none"',
+    partition_by=("dataset", "split", "shard"),
+    schema=pa.schema(
+        [
+            IMAGE_ID,
+            column("file_digest", pa.binary(), "SHA-256 of `bytes`, the same as images.file_digest", unit="32 bytes"),
+            column(
+                "format",
+                pa.string(),
+                "format of the file: JPEG, PNG, WEBP, ...; PIXELS if the source holds pixels that the lake converts or "
+                "resizes",
+            ),
+            column("height", pa.int32(), "rows of pixels of the file, before its orientation", unit="pixels"),
+            column("width", pa.int32(), "columns of pixels of the file, before its orientation", unit="pixels"),
+            column(
+                "taken_at",
+                pa.string(),
+                "when the picture was taken, from its EXIF data, as ISO 8601: 2024-07-01T09:30:00 in the camera's "
+                "local time, with an offset such as +02:00 if the file has one; null if unknown",
+                null=True,
+            ),
+            column("camera", pa.string(), "make and model of the camera, from the EXIF data", null=True),
+            column(
+                "bytes",
+                pa.binary(),
+                "the encoded file as it came, byte by byte. If the format is PIXELS: height, width, channels (uint32, "
+                'little-endian) and the pixels. Null in lakes with originals = "reference"',
+                null=True,
+            ),
+            column(
+                "location",
+                pa.string(),
+                "where the file is: a path, or SOURCE#PATH for a file of an archive or another source. Null in lakes "
+                'with originals = "keep"',
+                null=True,
+            ),
             DATASET,
             SPLIT,
             SHARD,

@@ -55,8 +55,8 @@ def test_thresholds_are_those_of_the_rules(rule: str) -> None:
 
 
 def test_every_family_is_registered_and_implemented() -> None:
-    by_keys, by_comparison = implemented._BY_KEYS, implemented._BY_COMPARISON  # noqa: SLF001 - the two must agree
-    assert {*by_keys, *by_comparison} == set(FAMILIES)
+    listed = (implemented._BY_FILE, implemented._BY_KEYS, implemented._BY_COMPARISON)  # noqa: SLF001 - all must agree
+    assert {name for families in listed for name in families} == set(FAMILIES)
     for name, family in FAMILIES.items():
         assert parse_rule(family.example).name.partition(":")[0] == name == family.spelling.partition(":")[0]
         assert rule_meaning(family.example)
@@ -65,6 +65,7 @@ def test_every_family_is_registered_and_implemented() -> None:
 @pytest.mark.parametrize(
     ("rule", "meaning"),
     [
+        ("file", "equal bytes of the encoded files"),
         ("exact", "equal pixels and equal shape"),
         ("maxpool:4", "equal brightest pixels in every 4 x 4 block"),
         ("hamming:6", "64-bit perceptual hashes that differ in at most 6 bits"),
@@ -122,7 +123,8 @@ def test_methods_of_other_tools_suggest_a_rule(name: str, rule: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_rule(name)
     assert f"did you mean '{rule}'" in str(caught.value)
-    assert "Known rules: exact, sign, maxpool:k, hamming:d, cosine:t, photo:t, embedding:NAME:t." in str(caught.value)
+    known = "Known rules: file, exact, sign, maxpool:k, hamming:d, cosine:t, photo:t, embedding:NAME:t."
+    assert known in str(caught.value)
     parse_rule(rule)
 
 

@@ -8,8 +8,7 @@ row groups, and the images of a window are fully shuffled.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 from pipeline import arguments
 from pipeline.errors import FeedError
 from pipeline.hashing import order_keys
-from pipeline.pixels import Located, gather
+from pipeline.pixels import Located, RaggedImages, gather, gather_ragged
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
+# Pixels, (batch, height, width[, 3]) uint8, or a list of such arrays if they have several shapes; and labels.
+Batch = tuple[Any, NDArray[np.int64]]
 State = dict[str, str | int | bool]
 
 BATCHES_DONE = "batches_done"
@@ -118,12 +118,12 @@ class Window(NamedTuple):
     """Images that are in memory together.
 
     Attributes:
-        pixels: (m, height, width[, 3]) uint8.
+        pixels: (m, height, width[, 3]) uint8, or m images of several shapes.
         labels: (m,) int64.
         order: (m,) a permutation: the order of the images in the batches.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | RaggedImages
     labels: NDArray[np.int64]
     order: NDArray[np.int64]
 
@@ -159,6 +159,12 @@ class RoleByGroup:
         """Count all rows of each row group, wanted or not: the cost of reading it."""
         return self.where.rows[self.where.group[self.images[self.edges[:-1]]]]
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Mean bytes of the wanted images of each row group, rounded up."""
+        wanted = np.diff(self.edges)
+        means: NDArray[np.int64] = -(-np.add.reduceat(self.where.sizes[self.images], self.edges[:-1]) // wanted)
+        return means
+
 
 def sort_by_group(where: Located, image_ids: NDArray[np.uint8], labels: NDArray[np.int64]) -> RoleByGroup:
     """Sort images by row group."""
@@ -189,8 +195,9 @@ def read_windows(  # noqa: PLR0913 - which images, in which order, how much of i
         Windows. The `order` of the first has no images to skip. Keeping a window holds more memory than the buffer.
     """
     visits = epoch_order(role.image_ids[role.images[role.edges[:-1]]], seed, epoch, " groups")
-    room = buffer_bytes // 2 // prod(role.where.shape)
-    planned = plan_windows(np.diff(role.edges)[visits], role.rows()[visits], positions, room)
+    planned = plan_windows(
+        np.diff(role.edges)[visits], role.rows()[visits], positions, buffer_bytes // 2, role.sizes()[visits]
+    )
     while planned and skip >= (size := sum(part.stop - part.start for part in planned[0])):
         skip -= size
         del planned[0]
@@ -206,7 +213,11 @@ def read_windows(  # noqa: PLR0913 - which images, in which order, how much of i
 
 
 def plan_windows(
-    sizes: NDArray[np.int64], rows: NDArray[np.int64], positions: range, room: int
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    positions: range,
+    room: int,
+    image_bytes: NDArray[np.int64] | None = None,
 ) -> list[list[GroupSlice]]:
     """Cut consecutive positions of an epoch into windows.
 
@@ -217,12 +228,14 @@ def plan_windows(
         sizes: (groups,) wanted images of each row group, in the order of visits, all above 0.
         rows: (groups,) all rows of each row group.
         positions: positions in the concatenation of the row groups' wanted images.
-        room: images that fit in a window. A row group is never cut for this limit, even if it is larger.
+        room: bytes that fit in a window. A row group is never cut for this limit, even if it is larger.
+        image_bytes: (groups,) bytes of an image of each row group; 1 by default.
 
     Returns:
         Windows, each a list of slices whose `group` counts visits. Together they are `positions`, each once.
     """
     ends = np.cumsum(sizes).tolist()
+    weights = np.ones_like(sizes) if image_bytes is None else image_bytes
     planned: list[list[GroupSlice]] = []
     held = 0
     first = int(np.searchsorted(ends, positions.start, side="right"))
@@ -231,12 +244,12 @@ def plan_windows(
         if begin >= positions.stop or not positions:
             break
         part = GroupSlice(visit, max(positions.start - begin, 0), min(positions.stop, ends[visit]) - begin)
-        kept = part.stop - part.start
-        if not planned or held + (int(rows[visit]) if len(planned) == 1 else kept) > room:
+        kept, weight = part.stop - part.start, int(weights[visit])
+        if not planned or held + weight * (int(rows[visit]) if len(planned) == 1 else kept) > room:
             planned.append([])
             held = 0
         planned[-1].append(part)
-        held += int(rows[visit]) if len(planned) == 1 else kept
+        held += weight * (int(rows[visit]) if len(planned) == 1 else kept)
     return planned
 
 
@@ -247,7 +260,8 @@ def _read_window(
     # In file order, so that reading fills the array from front to back.
     images = np.concatenate([_images_of_slice(role, group, part, seed, epoch) for group, part in by_group])
     order = epoch_order(role.image_ids[images], seed, epoch)
-    return Window(gather(role.where.take(images)), role.labels[images], order)
+    where = role.where.take(images)
+    return Window(gather(where) if where.shapes is None else gather_ragged(where), role.labels[images], order)
 
 
 def _images_of_slice(role: RoleByGroup, group: int, part: GroupSlice, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -286,6 +300,8 @@ def cut_into_batches(windows: Iterator[Window], batch_size: int) -> Iterator[Bat
 
 
 def _take_rows(window: Window, rows: NDArray[np.int64]) -> Batch:
+    if isinstance(window.pixels, RaggedImages):
+        return window.pixels.take(rows), window.labels[rows]
     # np.take is faster than indexing. mode="clip" saves a check: these rows are always in range.
     return np.take(window.pixels, rows, axis=0, mode="clip"), window.labels[rows]
 
@@ -293,7 +309,10 @@ def _take_rows(window: Window, rows: NDArray[np.int64]) -> Batch:
 def _concatenate(begun: list[Batch]) -> Batch:
     if len(begun) == 1:
         return begun[0]
-    return np.concatenate([pixels for pixels, _ in begun]), np.concatenate([labels for _, labels in begun])
+    labels = np.concatenate([labels for _, labels in begun])
+    if isinstance(begun[0][0], list):
+        return [picture for pictures, _ in begun for picture in pictures], labels
+    return np.concatenate([pixels for pixels, _ in begun]), labels
 
 
 class Batches(Iterator[Batch]):

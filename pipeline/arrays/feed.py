@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -24,7 +23,7 @@ from pipeline.arrays.epoch import (
     sort_by_group,
 )
 from pipeline.errors import MissingExtraError
-from pipeline.pixels import Located, gather
+from pipeline.pixels import Located, RaggedImages, gather, gather_ragged, padded
 
 if TYPE_CHECKING:
     from pipeline.arrays.torch_feed import TorchFeed
@@ -55,7 +54,7 @@ class Images:
 class _InMemory(NamedTuple):
     """All images in the order of the file; image i of the role is at `rows[i]`."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | RaggedImages
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
 
@@ -76,17 +75,19 @@ class Feed:
     Args:
         images: the images of the role.
         plan: how to shuffle, cut and share them.
+        pad: whether a batch of images of several shapes is one array of the largest height and width in it, with zeros
+            to the right and below; else it is a list.
     """
 
-    def __init__(self, images: Images, plan: Plan) -> None:
-        self.images, self.plan = images, plan
+    def __init__(self, images: Images, plan: Plan, *, pad: bool = False) -> None:
+        self.images, self.plan, self.pad = images, plan, pad
 
     def __len__(self) -> int:
         """Count the images of this rank, without those that `drop_last` leaves out."""
         return len(self.plan.rank_positions(len(self.images)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"images": self.images, "plan": self.plan}
+        return {"images": self.images, "plan": self.plan, "pad": self.pad}
 
     @property
     def batches_per_epoch(self) -> int:
@@ -97,7 +98,7 @@ class Feed:
     def held_whole(self) -> bool:
         """Whether every epoch is a full shuffle: the role fits into the buffer, or is memory-mapped."""
         where = self.images.where
-        return isinstance(where, str) or len(where) * prod(where.shape) <= self._buffer_bytes
+        return isinstance(where, str) or int(where.sizes.sum()) <= self._buffer_bytes
 
     def epoch(self, epoch: int, *, state: Mapping[str, str | int | bool] | None = None) -> Batches:
         """Iterate over an epoch.
@@ -107,8 +108,8 @@ class Feed:
             state: made by `Batches.state`: continue with the next batch. Earlier batches are not read again.
 
         Returns:
-            An iterator of (batch, height, width[, 3]) uint8 and (batch,) int64. Every batch except the last is full,
-            and every batch is a new array.
+            An iterator of (batch, height, width[, 3]) uint8, or a list of such images if they have several shapes, and
+            (batch,) int64. Every batch except the last is full, and every batch is a new array.
 
         Raises:
             FeedError: the state is of other batches. The error lists the differences.
@@ -142,11 +143,12 @@ class Feed:
                 "torch is not installed, and a dataset for its DataLoader needs it. Run: pip install torch. "
                 "Feed.epoch works without torch."
             ) from error
-        return TorchFeed(Feed(self.images, plan_of_rank(self.plan, rank, world_size)), normalised=normalised)
+        ranked = type(self)(self.images, plan_of_rank(self.plan, rank, world_size), pad=self.pad)
+        return TorchFeed(ranked, normalised=normalised)
 
     def part(self, worker: int, workers: int) -> Self:
         """Make the feed of one of several worker processes. They share the batches of this rank, and its buffer."""
-        return type(self)(self.images, replace(self.plan, worker=worker, workers=workers))
+        return type(self)(self.images, replace(self.plan, worker=worker, workers=workers), pad=self.pad)
 
     @property
     def _buffer_bytes(self) -> int:
@@ -166,7 +168,8 @@ class Feed:
         # File order is read twice as fast, and an epoch is shuffled anyway.
         file_order = where.file_order()
         rows[file_order] = np.arange(len(file_order))
-        return _InMemory(gather(where.take(file_order)), labels[file_order], rows)
+        read = gather if where.shapes is None else gather_ragged
+        return _InMemory(read(where.take(file_order)), labels[file_order], rows)
 
     @cached_property
     def _by_group(self) -> RoleByGroup:
@@ -178,7 +181,8 @@ class Feed:
         if not len(self):
             return iter(())
         read = self._one_window if self.held_whole else self._windows
-        return cut_into_batches(read(epoch, skip), self.plan.batch_size)
+        batches = cut_into_batches(read(epoch, skip), self.plan.batch_size)
+        return ((padded(pictures), labels) for pictures, labels in batches) if self.pad else batches
 
     def _one_window(self, epoch: int, skip: int) -> Iterator[Window]:
         positions, size = self.plan.rank_positions(len(self.images)), self.plan.batch_size

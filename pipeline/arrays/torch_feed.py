@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.arrays.epoch import Batch, Batches, Plan, State
@@ -33,7 +35,8 @@ class EpochSource(Protocol):
 class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, and is Any to the type checker
     """Batches as tensors; made by `Feed.torch`, for `DataLoader(dataset, batch_size=None, num_workers=k)`.
 
-    An item is a whole batch: (batch, height, width[, 3]) uint8 and (batch,) int64. Workers share the batches of a
+    An item is a whole batch: (batch, height, width[, 3]) uint8, or a list of images of several shapes, and (batch,)
+    int64. Workers share the batches of a
     rank: none is lost or repeated, and `len` is right for any number of workers. They also share the buffer. Batches
     come in the same order for any number of workers if the role fits into a worker's part of the buffer.
 
@@ -68,7 +71,7 @@ class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_current": None, "_parts": {}}
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
         state, self._state = self._state, None
         self._in_workers.fill_(get_worker_info() is not None)
         self._current = self._feed_of_process().epoch(self.epoch, state=state)
@@ -117,13 +120,17 @@ class TorchFeed(IterableDataset):  # type: ignore[misc] # torch may be missing, 
         part = (worker.id, worker.num_workers)
         return self._parts.setdefault(part, self.feed.part(*part))
 
-    def _as_tensors(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _as_tensors(self, batch: Batch) -> tuple[Any, torch.Tensor]:
         pixels, labels = batch
+        if isinstance(pixels, list):
+            return [self._as_tensor(picture[None])[0] for picture in pixels], torch.from_numpy(labels)
+        return self._as_tensor(pixels), torch.from_numpy(labels)
+
+    def _as_tensor(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         if not self.normalised:
-            return torch.from_numpy(pixels), torch.from_numpy(labels)
+            return torch.from_numpy(pixels)
         scaled = torch.from_numpy(normalise(pixels))
-        channels_first = scaled.unsqueeze(1) if pixels.ndim == 3 else scaled.permute(0, 3, 1, 2).contiguous()  # noqa: PLR2004 - gray has no channel axis
-        return channels_first, torch.from_numpy(labels)
+        return scaled.unsqueeze(1) if pixels.ndim == 3 else scaled.permute(0, 3, 1, 2).contiguous()  # noqa: PLR2004 - gray has no channel axis
 
 
 def plan_of_rank(plan: Plan, rank: int | None, world_size: int | None) -> Plan:

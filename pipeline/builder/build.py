@@ -27,7 +27,7 @@ from pipeline.builder.attributes import (
 from pipeline.builder.baselines import plan_runs, run_units, score_baselines
 from pipeline.builder.clusters import active_rules, cluster_images, cluster_settings, plan_clusters
 from pipeline.builder.commit_ingest import Decoded, IngestPlan, reconcile
-from pipeline.builder.image_mode import stored_decode, with_decided_mode
+from pipeline.builder.decode_settings import with_decided_settings
 from pipeline.builder.index import find_embeddings, index_images, pairwise_rules
 from pipeline.builder.ingest import (
     check_classes,
@@ -57,7 +57,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
 from pipeline.lake.parquet_writer import Writer
-from pipeline.lake.releases import list_releases, publish, require_tables
+from pipeline.lake.releases import list_releases, publish, require_tables, stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, transaction
 from pipeline.lake.writers.heartbeats import check_registered, registered
@@ -154,7 +154,8 @@ def build(
         snapshot = Snapshot(writer.place)
         require_tables(snapshot)
         mode_decided = recipe.decode.mode is None and not stored_decode(snapshot)
-        recipe = with_decided_mode(snapshot, recipe, found)
+        recipe = with_decided_settings(snapshot, recipe, found)
+        found = [replace(source, weighs_files=recipe.decode.originals is not None) for source in found]
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
     return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided)
 
@@ -174,7 +175,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     _check_type(recipe)
     snapshot = Snapshot(recipe.root)
     require_tables(snapshot)
-    recipe = with_decided_mode(snapshot, recipe, ())
+    recipe = with_decided_settings(snapshot, recipe, ())
     missing = [part for part in recipe.source if not (sources.lacks_secrets(part) or sources.is_fetched(part))]
     local = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in missing)})
     ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]

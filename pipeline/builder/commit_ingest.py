@@ -1,4 +1,4 @@
-"""Commit decoded shards: reconcile them with what other builds committed, check paths, and commit four tables.
+"""Commit decoded shards: reconcile them with what other builds committed, check paths, and commit their tables.
 
 A build decodes without the lock. Once it holds the lock, the lake may have changed: `reconcile` keeps what still fits,
 drops what another build committed too, and refuses the rest.
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 import schemas
 from pipeline import storage
 from pipeline.arrow_columns import to_binary
-from pipeline.builder.state import SHARD_KEY, Todo, key_frame, shards_digest, stored_shards
+from pipeline.builder.state import SHARD_KEY, Todo, is_in_use, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
+from pipeline.decode.picture import has_heic_decoder
 from pipeline.dedup.rules import KEYS_VERSION
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import image_ids
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # The fingerprint of a shard with an unreadable file: whether a file can be read may change without its size or time,
 # so such a shard is never up to date.
 REREAD = "unreadable files"
+# Before the fingerprint of a shard with a HEIC that could not be decoded: it is read again once the decoder is there.
+_LACKS_DECODER = "lacks a decoder: "
 
 # Two readings of a shard are equal where these columns are.
 _SAME = [*SHARD_KEY, "uri", "fingerprint", "rows", "rejects", "decoder"]
@@ -164,7 +167,7 @@ def check_paths(snapshot: Snapshot, decoded: Sequence[Ingested], retained: pl.Da
         )
 
 
-def commit_shards(  # noqa: PLR0913 - what the four tables are made of
+def commit_shards(  # noqa: PLR0913 - what the tables are made of
     transaction: Transaction,
     decoder: str,
     decoded: Sequence[Ingested],
@@ -173,7 +176,9 @@ def commit_shards(  # noqa: PLR0913 - what the four tables are made of
     *,
     keep: Collection[str] = (),
 ) -> None:
-    """Commit images, index, rejects and, last, shards, all four with one digest.
+    """Commit images, originals, index, rejects and, last, shards, all with one digest.
+
+    Originals are not committed in a lake that never had any.
 
     Args:
         transaction: of the lake.
@@ -195,6 +200,9 @@ def commit_shards(  # noqa: PLR0913 - what the four tables are made of
     index_units = {"keys": {"fingerprint": KEYS_VERSION}, **transaction.snapshot.metadata("index").units, **unit}
     index = [part for item in decoded for part in item.index]
     transaction.commit(Commit("images", [item.images for item in decoded if item.images], metadata, is_replaced))
+    originals = [item.originals for item in decoded if item.originals]
+    if originals or is_in_use(transaction.snapshot, "originals"):
+        transaction.commit(Commit("originals", originals, metadata, is_replaced))
     transaction.commit(Commit("index", index, Metadata("ingest", index_units), is_replaced))
     transaction.commit(_rejects_commit(transaction, decoded, replaced, metadata, keep))
     commit_shards_table(transaction, shards)
@@ -216,7 +224,7 @@ def shard_rows(decoded: Sequence[Ingested], decoder: str) -> pl.DataFrame:
         {
             **item.partition,
             "uri": item.uri,
-            "fingerprint": REREAD if "unreadable" in item.rejects["reason"].to_pylist() else item.fingerprint,
+            "fingerprint": _fingerprint(item),
             "rows": len(item.image_ids),
             "rejects": len(item.rejects),
             "decoder": decoder,
@@ -224,6 +232,18 @@ def shard_rows(decoded: Sequence[Ingested], decoder: str) -> pl.DataFrame:
         for item in decoded
     ]
     return pl.DataFrame(rows, schema=pl.Schema(schemas.TABLES["shards"].schema))
+
+
+def _fingerprint(item: Ingested) -> str:
+    reasons = set(item.rejects["reason"].to_pylist())
+    if "unreadable" in reasons:
+        return REREAD
+    return f"{_LACKS_DECODER}{item.fingerprint}" if "no_decoder" in reasons else item.fingerprint
+
+
+def fingerprint_now(stored: str) -> str:
+    """Return the fingerprint that the source of an unchanged shard has; another one if the shard must be read again."""
+    return stored if stored.startswith(_LACKS_DECODER) and has_heic_decoder() else stored.removeprefix(_LACKS_DECODER)
 
 
 def _ids_that_occur_twice(old: pl.LazyFrame, new: Sequence[NDArray[np.uint8]]) -> pl.Series:

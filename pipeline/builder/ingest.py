@@ -21,6 +21,7 @@ from pipeline.builder.commit_ingest import (
     check_paths,
     commit_shards,
     commit_shards_table,
+    fingerprint_now,
     reconcile,
 )
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame, stored_shards
@@ -37,6 +38,7 @@ from pipeline.recipe import Recipe, SourcePart
 from pipeline.shard import Deferred, Encoded, Files, Survey
 from pipeline.sources import Source
 from pipeline.sources.remote import cache_folder
+from pipeline.sources.source import readable_name
 
 _SOURCE_KEY = ["dataset", "split", "uri"]
 
@@ -278,7 +280,8 @@ def _plan_source(source: Source, stored: pl.DataFrame, decoder: str) -> SourcePl
         return SourcePlan(source, "new", None, keys, survey.images)
     if (stored["decoder"] != decoder).any():
         return SourcePlan(source, "the decode settings changed", None, keys, survey.images)
-    return _compare_shards(source, survey, dict(stored.select("shard", "fingerprint").rows()))
+    fingerprints = {key: fingerprint_now(mark) for key, mark in stored.select("shard", "fingerprint").rows()}
+    return _compare_shards(source, survey, fingerprints)
 
 
 def _compare_shards(source: Source, survey: Survey, stored: Mapping[str, str]) -> SourcePlan:
@@ -335,7 +338,14 @@ def _read_shards(
                 notes.add(source, shard)
                 shares.append(shard.done)
                 content = shard if engine.shares_disk else with_cached_content(source, shard)
-                yield ShardInput(source.dataset, source.split, source.uri, content)
+                yield ShardInput(source.dataset, source.split, source.uri, content, _place(source, shard))
+
+
+def _place(source: Source, shard: Encoded) -> str:
+    """Return where a source is, for originals; empty if its files have locations of their own on this machine."""
+    if source.path.is_relative_to(cache_folder()):
+        return source.uri
+    return "" if isinstance(shard.contents, Files) else readable_name(str(source.path))
 
 
 def _not_found(source: ShardInput, place: str) -> SourceError:

@@ -20,7 +20,9 @@ from pipeline.lake.transaction import Transaction
 # The columns that identify a shard.
 SHARD_KEY = ["dataset", "split", "shard"]
 # A build commits these tables before the shards table.
-COMMITTED_BEFORE_SHARDS = ("images", "index", "rejects")
+COMMITTED_BEFORE_SHARDS = ("images", "originals", "index", "rejects")
+# Those of them that a lake may not use. A build commits one together with the others once it has a file.
+_OPTIONAL = ("originals",)
 # The key of a unit's metadata that lists its damaged files, until the unit is built again.
 DAMAGED = "damaged"
 
@@ -101,11 +103,11 @@ def find_outdated(
 
 
 def undo_half_commits(transaction: Transaction) -> None:
-    """Restore images, index and rejects to the versions that match the shards table, after a killed build.
+    """Restore images, originals, index and rejects to the versions that match the shards table, after a killed build.
 
-    A build commits images, index, rejects and then shards, all four with the same digest. If a build is killed between
-    these commits, some tables are ahead of the shards table. Each is restored to its newest version with the digest of
-    the newest shards commit. The files of that version still exist, because vacuum keeps them.
+    A build commits images, originals, index, rejects and then shards, all with the same digest. If a build is killed
+    between these commits, some tables are ahead of the shards table. Each is restored to its newest version with the
+    digest of the newest shards commit. The files of that version still exist, because vacuum keeps them.
 
     Raises:
         LakeError: there is no such version.
@@ -113,14 +115,19 @@ def undo_half_commits(transaction: Transaction) -> None:
     snapshot = transaction.snapshot
     digest = _committed_digest(snapshot.metadata("shards"))
     for table in COMMITTED_BEFORE_SHARDS:
-        if _committed_digest(snapshot.metadata(table)) != digest:
+        if _committed_digest(snapshot.metadata(table)) != digest and is_in_use(snapshot, table):
             transaction.restore(table, _version_with_digest(snapshot, table, digest))
+
+
+def is_in_use(snapshot: Snapshot, table: str) -> bool:
+    """Return whether a table of `COMMITTED_BEFORE_SHARDS` is committed with the others: all but unused originals."""
+    return table not in _OPTIONAL or bool(_committed_digest(snapshot.metadata(table)))
 
 
 def is_behind_shards(snapshot: Snapshot, table: str) -> bool:
     """Whether a table of `COMMITTED_BEFORE_SHARDS` has no version that matches the newest shards table."""
     digest = _committed_digest(snapshot.metadata("shards"))
-    return all(_committed_digest(metadata) != digest for _, metadata in snapshot.history(table))
+    return is_in_use(snapshot, table) and not any(_matches(table, one, digest) for _, one in snapshot.history(table))
 
 
 def versions_of_shards(snapshot: Snapshot) -> dict[str, int]:
@@ -131,16 +138,22 @@ def versions_of_shards(snapshot: Snapshot) -> dict[str, int]:
     """
     digest = _committed_digest(snapshot.metadata("shards"))
     tables = [table for table in COMMITTED_BEFORE_SHARDS if snapshot.version(table) not in (0, MISSING)]
-    return {table: _version_with_digest(snapshot, table, digest) for table in tables}
+    return {table: _version_with_digest(snapshot, table, digest) for table in tables if is_in_use(snapshot, table)}
 
 
 def _committed_digest(metadata: Metadata) -> str:
     return str(metadata.units.get("shards", {}).get("fingerprint", ""))
 
 
+def _matches(table: str, metadata: Metadata, digest: str) -> bool:
+    """Whether a version matches the shards table. Before an optional table was used, it matches every one."""
+    found = _committed_digest(metadata)
+    return found == digest or (table in _OPTIONAL and not found)
+
+
 def _version_with_digest(snapshot: Snapshot, table: str, digest: str) -> int:
     for version, metadata in snapshot.history(table):
-        if _committed_digest(metadata) == digest:
+        if _matches(table, metadata, digest):
             return version
     raise LakeError(
         f"{snapshot.place}/{table}: no version of the table matches the newest shards table: its newest commit is "

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +11,15 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
-from pipeline.decode import decode_shard, rejects_table
-from pipeline.dedup.rules import index_table, parse_rule, sort_index
+from pipeline.decode import Originals, decode_shard, rejects_table
+from pipeline.dedup.rules import index_images, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer
+from pipeline.pixels import runs_of_one_shape
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded, Reject
+
+# Columns of images that the index is made of.
+_INDEXED = ("image_id", "label", "height", "width", "channels", "pixels", "file_digest")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class ShardInput(NamedTuple):
         split: split name.
         uri: the source, as written in the recipe.
         shard: the shard, not decoded.
+        place: where the source is, for the locations of originals; see `decode_shard`.
     """
 
     dataset: str
     split: str
     uri: str
     shard: Encoded
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Ingested:
         labels: number of images by label.
         image_ids: (n, 16) uint8.
         converted: number of images converted to the lake's mode: colour images if it is L, gray images if it is RGB.
+        originals: file of the originals table; None if it has no rows of the shard.
     """
 
     dataset: str
@@ -79,12 +85,14 @@ class Ingested:
     labels: Mapping[str | None, int]
     image_ids: NDArray[np.uint8]
     converted: int = 0
+    originals: Part | None = None
 
     @property
     def files(self) -> list[str]:
         """Paths of the shard's files, relative to the lake's place."""
         images = [f"images/{self.images.path}"] if self.images else []
-        return [*images, *(f"index/{part.path}" for part in self.index)]
+        originals = [f"originals/{self.originals.path}"] if self.originals else []
+        return [*images, *originals, *(f"index/{part.path}" for part in self.index)]
 
     @property
     def partition(self) -> dict[str, str]:
@@ -107,7 +115,7 @@ class ImagesFile(NamedTuple):
 
 
 def ingest_shard(job: Job, source: ShardInput) -> Ingested:
-    """Decode a shard, write its images, and index them while their pixels are in memory.
+    """Decode a shard, write its images and originals, and index the images while their pixels are in memory.
 
     Raises:
         DiskFullError: no space is left.
@@ -119,17 +127,24 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
     ids: list[NDArray[np.uint8]] = [np.empty((0, 16), np.uint8)]
     labels: Counter[str | None] = Counter()
     converted = 0
-    with job.writer.open("images", partition) as file:
-        for item in decode_shard(shard, source.dataset, source.split, job.decode):
+    group: list[pa.Table] = []
+    with job.writer.open("images", partition) as file, job.writer.open("originals", partition) as encoded:
+        for item in decode_shard(shard, source.dataset, source.split, job.decode, source.place):
             if isinstance(item, Reject):
                 rejected.append(item)
                 continue
-            file.write(item.images)
+            if isinstance(item, Originals):
+                encoded.write(item.rows)
+                continue
+            group.append(item.images)
+            if item.ends_group:
+                file.write(pa.concat_tables(group))
+                group.clear()
             _add_index_rows(keys, item.images, item.pixels)
             ids.append(from_binary(item.images["image_id"].chunk(0), 16))
             labels.update(item.images["label"].to_pylist())
             converted += item.converted
-        images = file.close()
+        images, originals = file.close(), encoded.close()
     rows = (images.rows if images else 0) + len(rejected)
     if rows != len(shard):
         raise AssertionError(f"shard {partition}: {len(shard)} files became {rows} rows")
@@ -143,6 +158,7 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
         labels=labels,
         image_ids=np.concatenate(ids),
         converted=converted,
+        originals=originals,
     )
 
 
@@ -159,17 +175,17 @@ def index_shard(writer: Writer, images: ImagesFile) -> tuple[Part, ...]:
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in images.rules}
     with storage.open_parquet(images.file) as file:
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["image_id", "label", "height", "width", "channels", "pixels"])
-            shape = tuple(rows[name][0].as_py() for name in ("height", "width", "channels"))
-            pixels = from_binary(rows["pixels"].chunk(0), prod(shape))
-            _add_index_rows(keys, rows, pixels.reshape(len(rows), *shape))
+            # Files of imagelake 0.5 have no digests.
+            columns = [name for name in _INDEXED if name in file.schema_arrow.names]
+            rows = file.read_row_group(group, columns=columns)
+            for run, pixels in runs_of_one_shape(rows.combine_chunks()):
+                _add_index_rows(keys, run, pixels)
     return _write_index(writer, keys, images.partition)
 
 
 def _add_index_rows(keys: dict[str, list[pa.Table]], images: pa.Table, pixels: NDArray[np.uint8]) -> None:
-    ids, labels = images["image_id"].chunk(0), images["label"].chunk(0)
     for rule, tables in keys.items():
-        tables.append(index_table(parse_rule(rule), ids, labels, pixels))
+        tables.append(index_images(parse_rule(rule), images, pixels))
 
 
 def _write_index(writer: Writer, keys: dict[str, list[pa.Table]], partition: Mapping[str, str]) -> tuple[Part, ...]:

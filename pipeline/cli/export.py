@@ -22,6 +22,11 @@ from pipeline.recipe.parts import ROLES
 @of_release("export")
 @workers_option
 @click.option("--pickle", is_flag=True, help="With --to notebook: also write notMNIST.pickle.")
+@click.option(
+    "--link",
+    is_flag=True,
+    help="With --to imagefolder: hard links to source files on the same disk with the same bytes.",
+)
 @click.option("--run", metavar="MODEL@SPLIT", help="With --to predictions: the model; the best by default.")
 @click.option("--train-size", type=click.IntRange(min=1), help="With --to predictions: the model of this train size.")
 @click.option("--kaggle", is_flag=True, help="With --to predictions: write ImageId,Label, counted from 1.")
@@ -34,17 +39,22 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
     npz          SPLIT.npz: ROLE_images, ROLE_labels, ROLE_ids, classes
     npy          the same as .npy files to memory-map, and an index of their rows
     parquet      raw pixels, labels and ids in plain Parquet
-    imagefolder  ROLE/CLASS/IMAGE_ID.png, as torchvision's ImageFolder reads
-    webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes
+    imagefolder  ROLE/CLASS/NAME, as torchvision's ImageFolder reads
+    webdataset   ROLE-000000.tar with images and .cls, and __classes__, which names the classes
     huggingface  Parquet with Image and ClassLabel, for datasets.load_dataset("DIR")
     notebook     notMNIST.npz: train_dataset, train_labels and so on, float32, and classes
     predictions  predictions.csv: path,predicted,probability,run of the test role, in the order of the source
+
+    imagefolder, webdataset and huggingface have the original files of a lake that keeps them, under their names, else
+    IMAGE_ID.png; and manifest.csv, which lists all images.
 
     \b
     imagelake export data/demo main demo-npz --to npz
     """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
     if options["pickle"] and form != "notebook":
         raise click.UsageError("--pickle needs --to notebook.")
+    if options["link"] and form != "imagefolder":
+        raise click.UsageError("--link needs --to imagefolder.")
     of_model = {"run": options["run"], "train_size": options["train_size"], "kaggle": options["kaggle"]}
     if form != PREDICTIONS and any(of_model.values()):
         raise click.UsageError("--run, --train-size and --kaggle need --to predictions.")
@@ -58,6 +68,7 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
         release=options["release"],
         engine=export_engine(options["workers"]),
         pickle=options["pickle"],
+        link=options["link"],
         **of_model,
         pinned=not options["no_pin"],
         on_wait=lambda: print_line(
@@ -80,6 +91,8 @@ def _show(done: Exported, form: str) -> None:
         print_line(f"{role:>10}  {images:,} images")
     for role in done.left_out:
         print_line(f"{role:>10}  left out: it has no images")
+    if done.linked:
+        print_line(f"{'linked':>10}  {done.linked:,} files are hard links to their sources: do not edit them in place")
     print_line(
         f"exported release {done.release} as {form} to {done.target}: {done.images:,} images, {done.files:,} files, "
         f"{done.size:,} bytes in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):,.0f} images/s)"

@@ -1,8 +1,8 @@
 """Decode common images with C decoders, several times faster than Pillow and with the same pixels.
 
 They decode PNG of 8-bit gray or RGB that is not interlaced and has no transparent colour, and JPEG in gray or YCbCr
-without an orientation. Pillow decodes everything else, and every file on which these decoders fail, so that neither
-pixels nor reject reasons depend on the decoder.
+without an orientation, also at reduced scale. Pillow decodes everything else, and every file on which these decoders
+fail, so that neither pixels nor reject reasons depend on the decoder.
 See docs/decisions/0010-c-decoders.md.
 """
 
@@ -16,9 +16,13 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pipeline.decode.picture import PNG_SIGNATURE, png_chunks
+from pipeline.decode.reduced import fits_reduced, jpeg_scale
 from pipeline.recipe import DecodePart
 
 Pixels = NDArray[np.uint8]
+# An image, and the (height, width) of its file where it is decoded at a reduced scale. A plain tuple, which is fast.
+Decoded = tuple[Pixels, tuple[int, int] | None]
+FastDecoder = Callable[[bytes], Decoded | None]
 
 # imagecodecs logs libpng's warnings, and records without a handler are printed. Pillow decodes such files.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
@@ -41,21 +45,23 @@ _JPEG_SEGMENTS = ((b"JFIF", 16), (b"Adobe", 14))
 _ORIENTATION_MARKS = (b"Exif\0\0", b"rientation")
 
 
-def fast_decoder(spec: DecodePart) -> Callable[[bytes], Pixels | None]:
+def fast_decoder(spec: DecodePart) -> FastDecoder:
     """Make a decoder for common images.
 
     Returns:
-        A function from an encoded file to (height, width, channels) uint8 with channels 1 or 3, with the
-        file's own size and channels. None if Pillow must decode the file.
+        A function from an encoded file to (height, width, channels) uint8 with channels 1 or 3, with the file's own
+        size, or that of a reduced scale (see `pipeline.decode.reduced`), and channels. None if Pillow must decode the
+        file.
     """
     max_bytes, max_pixels = spec.max_bytes, spec.max_pixels
 
-    def decode(data: bytes) -> Pixels | None:
+    def decode(data: bytes) -> Decoded | None:
         try:
             if len(data) <= max_bytes and data.startswith(_PNG):
-                return _decode_png(max_pixels, data)
+                pixels = _decode_png(max_pixels, data)
+                return None if pixels is None else (pixels, None)
             if len(data) <= max_bytes and data.startswith(_JPEG):
-                return _decode_jpeg(max_pixels, data)
+                return _decode_jpeg(spec, data)
         except (
             ValueError,
             RuntimeError,
@@ -96,18 +102,22 @@ def _has_only_neutral_chunks(data: bytes) -> bool:
     return False
 
 
-def _decode_jpeg(max_pixels: int, data: bytes) -> Pixels | None:
+def _decode_jpeg(spec: DecodePart, data: bytes) -> Decoded | None:
     if any(mark in data for mark in _ORIENTATION_MARKS) or not all(
         _has_length(data, *segment) for segment in _JPEG_SEGMENTS
     ):
         return None
     height, width, kind, _ = simplejpeg.decode_jpeg_header(data)
-    if kind not in _JPEG_COLOUR_SPACES or width * height > max_pixels:
+    if kind not in _JPEG_COLOUR_SPACES:
         return None
+    scale = jpeg_scale(height, width, spec)
+    if width * height > spec.max_pixels and not fits_reduced(height, width, scale, data, spec):
+        return None
+    rows, columns = -(-height // scale), -(-width // scale)
     colours, channels = _JPEG_COLOUR_SPACES[kind]
-    # strict: what libjpeg only warns about, such as missing data, raises.
-    pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
-    return pixels.reshape(height, width, channels)
+    # strict: what libjpeg only warns about, such as missing data, raises. It takes the smallest scale with these sides.
+    pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True, min_height=rows, min_width=columns)
+    return pixels.reshape(rows, columns, channels), None if scale == 1 else (height, width)
 
 
 def _has_length(data: bytes, marker: bytes, minimum: int) -> bool:

@@ -11,7 +11,9 @@ Conversions:
 - floating point, 32-bit integers, LAB: rejected, because their values of black and white are unknown.
 
 With `on_mismatch = "convert"`, the default, all of these are converted, and resized to the recipe's size by an
-antialiased bilinear filter: stretched, cropped or padded, as `fit` says. With "reject" only gray of 8 bits or less
+antialiased bilinear filter: stretched, cropped or padded, as `fit` says. Without a size, a picture whose longer side is
+above `longest` is reduced by the average of areas. A JPEG is decoded at reduced scale first; see
+`pipeline.decode.reduced`. With "reject" only gray of 8 bits or less
 (mode L) or 8-bit RGB (mode RGB) without alpha is accepted, and only in the recipe's size.
 
 A file that is cut short after its last pixel is an image. One that is cut short before is a reject.
@@ -24,14 +26,17 @@ import io
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
+from pipeline.decode.reduced import fits_reduced, jpeg_scale, wanted_size
 from pipeline.limits import raise_limit
 from pipeline.recipe import DecodePart
 
@@ -72,6 +77,8 @@ def png_chunks(data: bytes, start: int = len(PNG_SIGNATURE)) -> Iterator[PngChun
 
 # Left out: TGA (no signature), EPS (starts another program), JPEG 2000 (a file that is cut short decodes to other
 # pixels instead of failing).
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _READABLE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 _SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 # An image file has more bytes than this.
@@ -97,8 +104,30 @@ def strict_pillow() -> Iterator[None]:
     """Change Pillow's settings, which are global to the process, for decoding, and restore them afterwards.
 
     A file that is cut short is an error, not an image with black pixels. Pillow's own limit of pixels is off, because
-    the recipe's limit is checked with a clearer message. Warnings about metadata are ignored.
+    the recipe's limit is checked with a clearer message. Warnings about metadata are ignored. Several threads may be
+    inside at a time: the first changes the settings, and the last restores them.
     """
+    with _lock:
+        if not _inside:
+            _restore.enter_context(_strict_settings())
+        _inside.append(None)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                _restore.close()
+
+
+# One entry for each thread that is inside `strict_pillow`, and what to do when the last one leaves.
+_inside: list[None] = []
+_restore = ExitStack()
+_lock = Lock()
+
+
+@contextmanager
+def _strict_settings() -> Iterator[None]:
     saved = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     try:
@@ -110,10 +139,27 @@ def strict_pillow() -> Iterator[None]:
 
 
 @cache
-def _readable_formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """List the formats of `_READABLE_FORMATS` that this build of Pillow supports."""
     Image.init()
     return tuple(form for form in _READABLE_FORMATS if form in Image.OPEN)
+
+
+@cache
+def has_heic_decoder() -> bool:
+    """Return whether the library for HEIC is installed; it is then registered with Pillow."""
+    try:
+        import pillow_heif  # noqa: PLC0415 - only where a HEIC is found
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
+
+
+def formats_for(data: bytes) -> tuple[str, ...]:
+    """Return the formats that Pillow may take a file for."""
+    is_heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+    return (*readable_formats(), "HEIF") if is_heic and has_heic_decoder() else readable_formats()
 
 
 def _check_png_checksums(data: bytes) -> None:
@@ -130,8 +176,12 @@ def _check_png_checksums(data: bytes) -> None:
 
 def _unidentified(data: bytes) -> Rejected:
     """Explain why no format accepted the data."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and not has_heic_decoder():
+        return Rejected(
+            "no_decoder", "a HEIC: install its decoder with pip install 'imagelake[heic]', then build again"
+        )
     if not data.startswith(_SIGNATURES) and not any(start.startswith(data) for start in _SIGNATURES):
-        return Rejected("not_an_image", f"none of {', '.join(_readable_formats())}")
+        return Rejected("not_an_image", f"none of {', '.join(readable_formats())}")
     # It begins like a known format, so it is a damaged image.
     return Rejected(_damage_reason(data), "starts like an image but has no readable header")
 
@@ -176,6 +226,7 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS = tuple(_ORIENTATIONS[number] for number in (5, 6, 7, 8))
 
 
 def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
@@ -197,12 +248,21 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
     if len(data) > spec.max_bytes:
         raise Rejected("too_large", f"more than decode.max_bytes = {spec.max_bytes} bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=_readable_formats())
+        image = Image.open(io.BytesIO(data), formats=formats_for(data))
+        native = image.height, image.width
+        # An MPO is a JPEG too, with more pictures behind it.
+        if isinstance(image, JpegImageFile):
+            native = _reduce_scale(image, data, spec)
         _check_header(image, spec)
         _scale_transparent_colour(image)
         _check_png_checksums(data)
         image.load()
-        return _as_array(_orient(image), spec)
+        transposition = _transposition(image)
+        if transposition is None:
+            return _as_array(image, spec, native)
+        if transposition in _SWAPS:
+            native = native[1], native[0]
+        return _as_array(image.transpose(transposition), spec, native)
     except (Rejected, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -213,12 +273,15 @@ def decode(data: bytes, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
         raise _broken(data, error) from None
 
 
-def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
+def convert(
+    pixels: NDArray[np.uint8], spec: DecodePart, native: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], bool]:
     """Convert an image that is already pixels to the recipe's size and mode, as `decode` does.
 
     Args:
         pixels: (height, width, channels) uint8, channels 1 or 3.
         spec: the recipe's `[decode]`, with its mode set.
+        native: (height, width) of the whole image, if the pixels are those of a reduced scale.
 
     Returns:
         As `decode`.
@@ -228,7 +291,14 @@ def convert(pixels: NDArray[np.uint8], spec: DecodePart) -> tuple[NDArray[np.uin
     """
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     _check_header(image, spec)
-    return _as_array(image, spec)
+    return _as_array(image, spec, native or (image.height, image.width))
+
+
+def is_photograph(head: bytes) -> bool:
+    """Return whether a file is a JPEG, WebP, AVIF or HEIC, by its first 32 bytes."""
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    return head.startswith(b"\xff\xd8\xff") or (head[4:8] == b"ftyp" and head[8:12] in (*_AVIF_BRANDS, *_HEIC_BRANDS))
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:
@@ -236,7 +306,7 @@ def is_gray(pixels: NDArray[np.uint8]) -> bool:
     return pixels.shape[2] == 1 or not ((pixels[..., 0] != pixels[..., 1]) | (pixels[..., 0] != pixels[..., 2])).any()
 
 
-def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], bool]:
+def _as_array(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
     if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
         image = _high_byte(image)
     gray = image.mode in GRAY_MODES
@@ -250,7 +320,7 @@ def _as_array(image: Image.Image, spec: DecodePart) -> tuple[NDArray[np.uint8], 
             image = image.convert("L")
     elif spec.mode == "L":
         converted = False
-    canonical = _resize(image, spec)
+    canonical = _resize(image, spec, native)
     array = np.asarray(canonical, dtype=np.uint8)
     return array.reshape(canonical.height, canonical.width, spec.channels), converted
 
@@ -296,17 +366,32 @@ def _scale_transparent_colour(image: Image.Image) -> None:
         image.info["transparency"] = (key & largest) * scale
 
 
-def _orient(image: Image.Image) -> Image.Image:
+def _reduce_scale(image: JpegImageFile, data: bytes, spec: DecodePart) -> tuple[int, int]:
+    """Let a JPEG that is not loaded yet be decoded at reduced scale; return its (height, width) before."""
+    native = height, width = image.height, image.width
+    # The size is wanted of the picture as it is shown, with its sides swapped if it is turned.
+    turned = _transposition(image) in _SWAPS
+    scale = jpeg_scale(width, height, spec) if turned else jpeg_scale(height, width, spec)
+    if scale > 1 and (width * height <= spec.max_pixels or fits_reduced(height, width, scale, data, spec)):
+        # Pillow takes the largest scale that leaves this size.
+        image.draft(None, (width // scale, height // scale))
+    return native
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
     try:
-        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - damaged metadata does not change the pixels
-        transposition = None
-    return image if transposition is None else image.transpose(transposition)
+        return None
 
 
-def _resize(image: Image.Image, spec: DecodePart) -> Image.Image:
-    """Resize an image to the recipe's size."""
-    if spec.size is None or (image.height, image.width) == spec.size:
+def _resize(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> Image.Image:
+    """Resize an image to the recipe's size, or its longer side to `longest`."""
+    if spec.size is None:
+        height, width = wanted_size(*native, spec)
+        same = (image.height, image.width) == (height, width)
+        return image if same else image.resize((width, height), Image.Resampling.BOX)
+    if (image.height, image.width) == spec.size:
         return image
     height, width = spec.size
     if not spec.converts:
@@ -319,11 +404,9 @@ def _resize(image: Image.Image, spec: DecodePart) -> Image.Image:
     if spec.fit == "crop":
         return ImageOps.fit(image, (width, height), bilinear)
     if spec.fit == "pad":
-        scale = min(height / image.height, width / image.width)
-        # Keep at least one pixel of a very long image.
-        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        rows, columns = wanted_size(*native, spec)
         padded = Image.new(image.mode, (width, height), (spec.background,) * spec.channels)
-        padded.paste(image.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        padded.paste(image.resize((columns, rows), bilinear), ((width - columns) // 2, (height - rows) // 2))
         return padded
     return image.resize((width, height), bilinear)
 

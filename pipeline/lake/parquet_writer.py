@@ -23,13 +23,20 @@ _UNIQUE = {
     "content_hash",
     "file_digest",
     "pixels",
+    "bytes",
     "path",
+    "location",
     "key",
     "signature",
     "vector",
     "left_id",
     "right_id",
 }
+# Columns of tables with large row groups that have statistics, where a query can skip row groups by them. For each
+# other column they would only make the footer longer.
+_STATISTICS = {"images": ["label"], "originals": []}
+# Columns that are compressed already.
+_COMPRESSED = {"bytes"}
 # Digits at the beginning of a file's name that identify its writer.
 WRITER_LETTERS = 12
 # Bytes of a file for a bucket that are held in memory before it goes to a temporary file.
@@ -62,7 +69,7 @@ class PartWriter:
 
     def __init__(self, file: str, path: str, table: schemas.Table, partition: Mapping[str, str]) -> None:
         self._file, self._path, self._partition = file, path, partition
-        self._schema = table.file_schema
+        self._schema, self._table = table.file_schema, table.name
         self._writer: pq.ParquetWriter | None = None
         self._rows = 0
         self._sink: IO[bytes] | None = None
@@ -71,13 +78,15 @@ class PartWriter:
         """Append one row group; the file is made with the first one."""
         if self._writer is None:
             repeats = [name for name in self._schema.names if name not in _UNIQUE]
+            has_compressed = not _COMPRESSED.isdisjoint(self._schema.names)
+            packed = {n: "NONE" if n in _COMPRESSED else "zstd" for n in self._schema.names if has_compressed}
             self._writer = pq.ParquetWriter(
                 self._opened(),
                 self._schema,
-                compression="zstd",
-                compression_level=1,
+                compression=packed or "zstd",
+                compression_level=dict.fromkeys(set(packed) - _COMPRESSED, 1) if packed else 1,
                 use_dictionary=repeats,
-                write_statistics=repeats,
+                write_statistics=_STATISTICS.get(self._table, repeats),
                 # Damaged images are distinguished from the others of a file.
                 write_page_checksum=True,
             )

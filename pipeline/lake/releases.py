@@ -294,3 +294,10 @@ def _released_versions(listed: list[dict[str, Any]]) -> dict[str, int]:
         for item in listed
         if item["table"] not in schemas.TABLES or schemas.TABLES[item["table"]].released
     }
+
+
+def stored_decode(snapshot: Snapshot) -> dict[str, Any]:
+    """Read the `[decode]` settings that the newest release of a lake stores; empty if there is no release."""
+    recipe = snapshot.metadata("releases").units.get("recipe", {})
+    settings: dict[str, Any] = recipe.get("values", {}).get("decode", {})
+    return settings

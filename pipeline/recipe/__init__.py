@@ -147,8 +147,8 @@ __all__ = [
     "read_recipe",
 ]
 
-# A key of a source, and its default, that recipes before 0.6 do not have.
-_NOT_SET = ("outside", None)
+# Keys that recipes before 0.6 do not have, by part. Their default is None.
+_ADDED_KEYS = {"source": ("outside",), "decode": ("originals", "longest")}
 
 
 class Recipe(Part):
@@ -185,9 +185,9 @@ class Recipe(Part):
         # The same recipe with and without the secrets of its addresses has one digest. A key that came after version
         # 0.5 counts only if it is set, so that lakes of that version need no new release.
         values["source"] = [
-            {key: value for key, value in {**part, "uri": identity(part["uri"])}.items() if (key, value) != _NOT_SET}
-            for part in values["source"]
+            _without_unset("source", {**part, "uri": identity(part["uri"])}) for part in values["source"]
         ]
+        values["decode"] = _without_unset("decode", values["decode"])
         if not self.attributes:
             del values["attributes"]
         return digest_of({**values, "baseline": list(map(dump_for_digest, self.baseline))})
@@ -257,6 +257,11 @@ class Recipe(Part):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _without_unset(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the added keys of a part that are not set."""
+    return {key: value for key, value in values.items() if value is not None or key not in _ADDED_KEYS[part]}
 
 
 def _why_not_there(target: str, roles: Mapping[str, Mapping[str, RolePart]]) -> str:

@@ -163,6 +163,7 @@ class SourcePart(Part):
 
 Mode = Literal["L", "RGB"]
 OnMismatch = Literal["convert", "reject"]
+Originals = Literal["keep", "reference", "none"]
 
 
 class DecodePart(Part):
@@ -175,7 +176,13 @@ class DecodePart(Part):
             "reject" makes it a reject. Lakes of version 0.5 and earlier keep "reject" unless the recipe sets this key.
         fit: how to bring an image to `size`: "stretch" it, "crop" its middle, or "pad" it with `background`.
         background: gray value, 0 to 255, behind transparent pixels and around padded images.
-        max_pixels: an image with more pixels is a reject.
+        originals: what to store of the encoded files: "keep" their bytes, "reference" where they are, or "none". By
+            default the first build of a lake decides by the formats of its images, and later builds keep it. Lakes of
+            version 0.5 and earlier have no originals unless the recipe sets this key.
+        longest: longer side of the working pictures in a lake without `size`, in pixels. Larger images are reduced. The
+            default is 256 in a lake with originals, else every image keeps its size.
+        max_pixels: an image with more pixels is a reject. A JPEG that is decoded at reduced scale counts with the
+            pixels that are decoded.
         max_bytes: a file with more bytes is a reject.
     """
 
@@ -184,6 +191,8 @@ class DecodePart(Part):
     on_mismatch: OnMismatch | None = None
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     background: Annotated[int, Field(ge=0, le=255)] = 255
+    originals: Originals | None = None
+    longest: Count | None = None
     max_pixels: Annotated[int, Field(ge=1, le=500_000_000)] = 64_000_000
     max_bytes: Count = 256 * 2**20
 
@@ -197,6 +206,8 @@ class DecodePart(Part):
     def _check_fit(self) -> Self:
         if self.fit != "stretch" and self.size is None:
             raise ValueError(f'fit = "{self.fit}" needs size = [height, width]')
+        if self.longest is not None and self.size is not None:
+            raise ValueError("longest and size exclude one another: take one out")
         return self
 
     @property
@@ -205,11 +216,21 @@ class DecodePart(Part):
         return self.on_mismatch != "reject"
 
     @property
+    def stores_originals(self) -> bool:
+        """Whether the lake has rows of originals."""
+        return self.originals in ("keep", "reference")
+
+    @property
+    def reduces_jpegs(self) -> bool:
+        """Whether a JPEG that is reduced is decoded at reduced scale: in every lake that records `originals`."""
+        return self.originals is not None
+
+    @property
     def channels(self) -> int:
         """1 for L, 3 for RGB.
 
         Raises:
-            ValueError: the mode is not known yet; see `pipeline.builder.image_mode`.
+            ValueError: the mode is not known yet; see `pipeline.builder.decode_settings`.
         """
         if self.mode is None:
             raise ValueError("decode.mode is not known yet")

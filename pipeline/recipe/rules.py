@@ -31,11 +31,17 @@ class Family(NamedTuple):
 
 # The strictest family first.
 FAMILIES = {
+    "file": Family(
+        "file",
+        "equal bytes of the encoded files",
+        "file",
+        "filehash fileequal samefile",
+    ),
     "exact": Family(
         "exact",
         "equal pixels and equal shape",
         "exact",
-        "md md5 sha sha1 sha256 sha512 crc crc32 crc32c xxh xxh3 xxhash blake blake2 blake3 hash filehash checksum "
+        "md md5 sha sha1 sha256 sha512 crc crc32 crc32c xxh xxh3 xxhash blake blake2 blake3 hash checksum "
         "digest identical identity equal same bytes pixels contenthash",
     ),
     "sign": Family("sign", "every pixel on the same side of mid-gray: 127 and below, or 128 and above", "sign"),

@@ -1,6 +1,7 @@
 """Repair a lake: find the damage, and restore each table from what it was made of.
 
 images, index, rejects   their shards are read from their sources again; the index alone is made from whole images
+originals                likewise; where the source is gone, they stay damaged and the images stay as they are
 shards, releases         restored from older versions, sources and the metadata of commits
 attributes               removed, so that the following build joins them again from their files
 pairs, clusters, splits  removed, so that the following build makes them again
@@ -19,11 +20,12 @@ import schemas
 from pipeline import sources, storage
 from pipeline.builder.baselines import baselines_by_run
 from pipeline.builder.build import Built, check_recipe, local_engine, update_lake
-from pipeline.builder.image_mode import stored_decode, with_decided_mode
+from pipeline.builder.decode_settings import with_decided_settings
 from pipeline.builder.state import SHARD_KEY, Todo, undo_half_commits
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
 from pipeline.lake.parquet_writer import Writer
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction, transaction
 from pipeline.lake.writers.heartbeats import check_registered, registered
@@ -136,10 +138,13 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
             remade = make_lost_tables(lake, recipe, lost) if lost else ([], [])
         before = Snapshot(writer.place)
         undecided = recipe.decode.mode is None and not stored_decode(before)
-        recipe = with_decided_mode(before, recipe, _resolved(recipe))
+        recipe = with_decided_settings(before, recipe, _resolved(recipe))
         repaired = restore(writer, recipe, engine, progress)
         repaired.done[:0] = [*mended, *remade[0]]
         repaired.lost += remade[1]
+        if "originals" in lost and not repaired.gone:
+            # Without originals the lake is whole, also where a source is gone. The build then reads none.
+            repaired.gone = resolve_existing(recipe)[1]
         found = sources.resolve(recipe) if repaired.reads_sources else []
         built = update_lake(
             writer,
@@ -227,7 +232,7 @@ def _commit(lake: Transaction, recipe: Recipe, damage: Damage, reread: Reread, r
 def _add_outcome(damage: Damage, reread: Reread, repaired: Repaired) -> None:
     for item in reread.shards_read:
         key = (item.dataset, item.split, item.shard)
-        why = f"{damage.shards[key]:,} images were damaged" if key in damage.shards else "its rejects were damaged"
+        why = f"{_what(damage, key)} were damaged"
         repaired.done.append(Todo("repair", _title(key), f"read again from {item.uri}: {why}"))
     for lost, why in sorted(reread.lost.items()):
         repaired.stays.append(f"{_title(lost)}: {_what_stays(damage, lost)} damaged, because {why}")
@@ -246,4 +251,10 @@ def _title(key: ShardKey) -> str:
 
 
 def _what_stays(damage: Damage, key: ShardKey) -> str:
-    return f"{damage.shards[key]:,} images stay" if key in damage.shards else "its rejects stay"
+    return f"{_what(damage, key)} stay"
+
+
+def _what(damage: Damage, key: ShardKey) -> str:
+    if key in damage.shards:
+        return f"{damage.shards[key]:,} images"
+    return f"{damage.originals[key]:,} originals" if key in damage.originals else "its rejects"

@@ -28,6 +28,7 @@ class Damage:
         place: the lake's place.
         faults: all faults.
         shards: by shard, the number of its damaged images.
+        originals: by shard, the number of its damaged originals.
         paths: by table, paths of the damaged files.
         units: by table, the rules or splits that must be made again; "" for the whole table.
     """
@@ -35,6 +36,7 @@ class Damage:
     place: str
     faults: Sequence[Fault]
     shards: Counter[ShardKey] = field(default_factory=Counter)
+    originals: Counter[ShardKey] = field(default_factory=Counter)
     paths: dict[str, set[str]] = field(default_factory=dict)
     units: dict[str, set[str]] = field(default_factory=dict)
 
@@ -74,11 +76,12 @@ def _group(snapshot: Snapshot, faults: Sequence[Fault]) -> Damage:
     for fault in faults:
         if fault.file:
             damage.paths.setdefault(fault.table, set()).add(fault.file.removeprefix(f"{snapshot.place}/{fault.table}/"))
-        if fault.table == "images" and fault.partition:
+        if fault.table in ("images", "originals") and fault.partition:
             key = tuple(fault.partition[name] for name in SHARD_KEY)
+            counts = damage.shards if fault.table == "images" else damage.originals
             # Several faults of a shard may name the same images.
-            damage.shards[key] = max(damage.shards[key], fault.rows or 0)
-        elif fault.table not in ("", "images", "index", "rejects"):
+            counts[key] = max(counts[key], fault.rows or 0)
+        elif fault.table not in ("", "images", "originals", "index", "rejects"):
             unit = fault.partition.get(_UNITS.get(fault.table, ""), "")
             damage.units.setdefault(fault.table, set()).add(unit)
     if "bases" in damage.units:

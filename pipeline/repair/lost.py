@@ -16,7 +16,7 @@ from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, is_behind_shar
 from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
-from pipeline.lake.releases import delete_releases, list_releases
+from pipeline.lake.releases import delete_releases, list_releases, stored_decode
 from pipeline.lake.rewrite import required_tables
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
@@ -72,11 +72,18 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
         What was made again; what is lost for good.
 
     Raises:
-        SourceError: images, rejects or shards are lost and a source cannot be found; nothing was changed.
+        SourceError: images, rejects or shards are lost and a source cannot be found; nothing was changed. Originals
+            alone then stay empty.
     """
-    reread = [table for table in _INGESTED if table in lost and table != "index"]
+    reread = [table for table in _INGESTED if table in lost and _comes_from_sources(lake, recipe, table)]
+    lines: list[str] = []
     if reread:
         _, gone = resolve_existing(recipe)
+        if gone and reread == ["originals"]:
+            # The images are whole. Reading the other sources again would take these images out of the lake.
+            uri, why = next(iter(gone.items()))
+            lines.append(f"originals: the table is lost, and stays empty because {uri} cannot be found ({why})")
+            reread, gone = [], {}
         for uri, why in gone.items():
             raise SourceError(
                 f"{lake.place}: the table {reread[0]} is lost, and all sources must be read again, but {uri} cannot be "
@@ -103,11 +110,18 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
         for other in others if table in lost else ():
             lake.commit(Commit(other, (), Metadata("repair"), all_files))
     done = [Todo("repair", f"table {table}", f"made again, as {why}") for table, why in lost.items()]
-    lines = {
+    texts = {
         "releases": "releases: the list of releases is lost; their numbers start again from 1",
         "exports": "exports: the list of exports is lost; vacuum no longer keeps their releases",
     }
-    return done, [line for table, line in lines.items() if table in lost]
+    return done, [*lines, *(text for table, text in texts.items() if table in lost)]
+
+
+def _comes_from_sources(lake: Transaction, recipe: Recipe, table: str) -> bool:
+    """Whether a table of `_INGESTED` can only be filled from the sources. A lake may have no originals at all."""
+    if table == "originals":
+        return (recipe.decode.originals or stored_decode(lake.snapshot).get("originals", "none")) != "none"
+    return table != "index"
 
 
 def delete_unreadable_releases(lake: Transaction, lost: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read damaged shards from their sources again, and replace their images, index and rejects."""
+"""Read damaged shards from their sources again, and replace their images, originals, index and rejects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.addresses import identity
-from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards
+from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards, fingerprint_now
 from pipeline.builder.index import embedding_of
 from pipeline.builder.ingest import check_files, decode_sources
 from pipeline.builder.state import SHARD_KEY, key_frame, stored_shards
@@ -32,7 +32,7 @@ class Reread:
 
     Attributes:
         table: rows of the shards table before.
-        damaged: shards with damaged images or rejects.
+        damaged: shards with damaged images, originals or rejects.
         shards_read: shards that were read.
         changed: shards whose source has changed; a build reads them.
         lost: shards that cannot be read, with the reasons.
@@ -85,7 +85,7 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
     """
     snapshot = Snapshot(writer.place)
     shards = stored_shards(snapshot)
-    reread = Reread(shards, set(damage.shards) | _with_rejects(snapshot, damage, shards))
+    reread = Reread(shards, {*damage.shards, *damage.originals, *_with_rejects(snapshot, damage, shards)})
     rules = {part.partition["rule"] for part in snapshot.files("index")}
     job = Job(writer, recipe.decode, tuple(sorted(rule for rule in rules if embedding_of(rule) is None)))
     for source in found:
@@ -177,13 +177,13 @@ def _plan(  # noqa: PLR0913, PLR0917 - arguments of one step
         now = survey.fingerprint if survey.shards is None else survey.shards.get(row["shard"])
         if now is None:
             reread.lost[key] = f"its source {source.uri} has changed and no longer has that shard"
-        elif row["decoder"] != decoder or row["fingerprint"] not in (now, REREAD):
+        elif row["decoder"] != decoder or fingerprint_now(row["fingerprint"]) not in (now, REREAD):
             reread.changed.add(key)
         else:
             unchanged.add(row["shard"])
     if not unchanged:
         return None
-    images = sum(damage.shards[key] for key in damaged if key[2] in unchanged)
+    images = sum(max(damage.shards[key], damage.originals[key]) for key in damaged if key[2] in unchanged)
     reason = f"its files are damaged: {images:,} images of {len(unchanged)} shards"
     plan = SourcePlan(source, reason, frozenset(unchanged), frozenset())
     return IngestPlan([plan], reread.table, reread.table.clear())

@@ -91,7 +91,7 @@ def read_found(lake: Lake, found: FoundImages) -> Iterator[tuple[Chunk, int]]:
 def first_pictures(lake: Lake, found: FoundImages, count: int) -> list[NDArray[np.uint8]]:
     """Read the first of the found images: (height, width) for gray, (height, width, 3) for RGB."""
     few = found._replace(rows=found.rows.head(count))
-    return [picture for chunk, _ in read_found(lake, few) for picture in chunk.pictures()]
+    return [picture for chunk, _ in read_found(lake, few) for picture in chunk.images.pictures()]
 
 
 def write_pngs(lake: Lake, found: FoundImages, folder: str) -> list[str]:

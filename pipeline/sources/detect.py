@@ -283,7 +283,9 @@ def _of_splits(  # noqa: PLR0913, PLR0917 - what a source is made of
 
 
 def _source(recipe: Recipe, part: SourcePart, path: Path, split: str, form: str, **more: Any) -> Source:  # noqa: ANN401 - fields of a source
-    return Source(part, path, split, form, recipe.decode.size, recipe.decode.max_bytes, **more)
+    decode = recipe.decode
+    weighs = decode.originals is not None
+    return Source(part, path, split, form, decode.size, decode.max_bytes, weighs_files=weighs, **more)
 
 
 def _splits_of_files(part: SourcePart, names: Sequence[str]) -> list[str]:

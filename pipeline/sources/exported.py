@@ -3,7 +3,7 @@
 - imagefolder: `labels.json` names the class of every folder, because not every label is a valid name of a folder. It is
   in the folder of the source, or in the one above if the source is the folder of a role.
 - webdataset: the first member of a tar, `__classes__`, names the classes 0, 1, ... that `.cls` files contain.
-- every form: `export.json` describes the export. It is not needed to read it.
+- every form: `export.json` describes the export, and `manifest.csv` lists its files. They are not needed to read it.
 
 Only files with exactly the content that an export writes are used. Others are files like any other.
 """
@@ -18,6 +18,7 @@ from pipeline.shard import Reject
 from pipeline.sources.archives.samples import Member
 
 _LABELS, _EXPORT, _CLASSES, _NUMBERS = "labels.json", "export.json", "__classes__", ".cls"
+_MANIFEST = "manifest.csv"
 _ENTRY_KEYS = {"label_index", "label", "folder"}
 _EXPORT_KEYS = {"imagelake", "lake", "release", "split", "form", "sanitized", "images", "classes", "roles", "digest"}
 _UNLABELLED = "_unlabelled"
@@ -43,7 +44,7 @@ def export_files(folder: Path) -> set[str]:
     """Return the files at the top of a folder that describe an export, and are no data."""
     export = _read_json(folder / _EXPORT)
     is_export = isinstance(export, dict) and export.keys() >= _EXPORT_KEYS
-    return {*([_EXPORT] if is_export else []), *([_LABELS] if _folder_labels(folder / _LABELS) else [])}
+    return {*([_EXPORT, _MANIFEST] if is_export else []), *([_LABELS] if _folder_labels(folder / _LABELS) else [])}
 
 
 def with_class_names(members: Iterator[Member]) -> Iterator[Member]:

@@ -1,7 +1,8 @@
 """Folders of class folders: files are listed and fingerprinted here, and opened by workers.
 
 Shards are cut by the hashes of paths (content-defined chunking): adding or removing a file changes at most two shards,
-and the order of the listing does not matter.
+and the order of the listing does not matter. This holds for any bound that a part of a run meets if the run does: here
+the number of files and their bytes.
 
 A link to a folder is followed, also out of the source: `cats -> /data/animals/cat` is a class. A link to a folder that
 contains it would never end, and is a reject.
@@ -40,6 +41,8 @@ from pipeline.sources.source import (
 
 # Most files of a shard. One more file changes at most two shards: no more than 1 % of half a million files.
 _LARGEST = 2_500
+# Most bytes of a shard, encoded and, if their size is known, decoded: so that large files are work for every core.
+_LARGEST_BYTES = 96 * 2**20
 # Folder that only tables of a lake have.
 _LOG = "/_delta_log/"
 _IN_LAKE = "in a lake of imagelake, which is no source"
@@ -170,24 +173,34 @@ def _shards(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[str, str
         return
     salt = [source.size, source.max_bytes]
     hashes = np.array([xxhash.xxh3_64_intdigest(entry.path.encode()) for entry in entries], dtype=np.uint64)
-    for start, stop in pairwise([0, *_cuts(hashes, _LARGEST)]):
+    weights = _weights(source, entries) if source.weighs_files else None
+    for start, stop in pairwise([0, *_cuts(hashes, _LARGEST, weights)]):
         part = entries[start:stop]
         # Named after the last file of the shard before: a change inside a shard never renames it.
         name = f"{hashes[start - 1]:016x}" if start else "start"
         yield shard_key(source, name), digest_of([salt, [entry.fingerprint_parts for entry in part]]), part
 
 
-def _cuts(hashes: NDArray[np.uint64], largest: int) -> list[int]:
-    """Return the ends of runs: a run that is too long is cut after its smallest hash, and so are its parts.
+def _weights(source: Source, entries: Sequence[Entry]) -> NDArray[np.int64]:
+    """Return the bytes of files, with those of their pixels where the recipe has a size."""
+    height, width = source.size or (0, 0)
+    return np.array([entry.size for entry in entries], dtype=np.int64) + 3 * height * width
+
+
+def _cuts(hashes: NDArray[np.uint64], largest: int, weights: NDArray[np.int64] | None = None) -> list[int]:
+    """Return the ends of runs: a run that is too large is cut after its smallest hash, and so are its parts.
+
+    A run is too large if it has more than `largest` files, or several files of more than `_LARGEST_BYTES` together.
 
     The cuts are the upper nodes of a treap with the hashes as priorities. One more key only changes the path to it, so
     at most two runs change. Cuts at a fixed density of hashes would leave runs that are too long.
     """
     cuts = [len(hashes)]
     runs = [(0, len(hashes))]
+    before = np.append(0, np.cumsum(np.zeros(len(hashes), np.int64) if weights is None else weights))
     while runs:
         start, stop = runs.pop()
-        if stop - start > largest:
+        if stop - start > largest or (stop - start > 1 and before[stop] - before[start] > _LARGEST_BYTES):
             cut = start + int(hashes[start : stop - 1].argmin()) + 1
             cuts.append(cut)
             runs += [(start, cut), (cut, stop)]

@@ -49,7 +49,7 @@ class Fault(NamedTuple):
         line = f"{self.file}: {self.text}" if self.file else self.text
         if self.rows is None:
             return line
-        unit = "image" if self.table in ("images", "index") else "row"
+        unit = "image" if self.table in ("images", "originals", "index") else "row"
         line += f"; {self.rows:,} {unit}{'' if self.rows == 1 else 's'}{_of_partition(self.partition)}"
         line += f", from {self.source}" if self.source else ""
         if self.images:

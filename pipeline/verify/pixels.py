@@ -1,7 +1,6 @@
-"""Check the files of a shard: hash every pixel row, image id and index key again, and compare with what is stored."""
+"""Check the files of a shard: hash pixels, originals, image ids and index keys again, and compare with the stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.arrow_columns import from_binary, to_binary
-from pipeline.dedup.rules import index_table, parse_rule, sort_index
-from pipeline.hashing import content_hashes, image_ids, pixel_sums
+from pipeline.arrow_columns import to_binary
+from pipeline.dedup.rules import index_images, parse_rule, sort_index
+from pipeline.hashing import content_hashes, file_digest, image_ids, pixel_sums
 from pipeline.lake.parquet_writer import Part
+from pipeline.pixels import runs_of_one_shape
 from pipeline.verify.faults import MAX_IMAGES, UNREADABLE_KINDS, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
@@ -34,6 +34,7 @@ class FileGroup(NamedTuple):
         images: the images of a shard; empty for files of other tables.
         index_files: by rule, the file of the index for the shard.
         others: files of other tables.
+        originals: the originals of the shard.
         rules: rules of the index that read pixels: every image must have keys of each.
     """
 
@@ -41,6 +42,7 @@ class FileGroup(NamedTuple):
     images: Sequence[Part] = ()
     index_files: Mapping[str, Part] = {}
     others: Sequence[TableFile] = ()
+    originals: Sequence[Part] = ()
     rules: Sequence[str] = ()
 
 
@@ -79,15 +81,20 @@ def check_files(group: FileGroup) -> GroupResult:
         file = TableFile(group.root, "images", part)
         for rows in read_row_groups(file, broken):
             wrong += _check_images(file, rows, expected)
-            images.append(rows.select(_IMAGE_COLUMNS))
+            images.append(_image_columns(rows))
     # Of a file with another digest no row group is read.
     damaged = bool(wrong or not images) or any(
         fault.table == "images" and fault.kind in UNREADABLE_KINDS for fault in broken
     )
     stored = {rule: _read_index(group, part, broken) for rule, part in group.index_files.items()}
-    if group.images and not damaged:
-        wrong += _check_index(group, stored, expected, pl.DataFrame(pa.concat_tables(images)))
-    count = len(group.images) + len(group.index_files) + len(group.others)
+    listed = pl.DataFrame(pa.concat_tables(images)) if images else None
+    if listed is not None and not damaged:
+        wrong += _check_index(group, stored, expected, listed)
+    # Where images are damaged, their originals are only compared with their own digests.
+    known = None if listed is None or damaged else listed
+    for part in group.originals:
+        wrong += _check_originals(TableFile(group.root, "originals", part), known, broken)
+    count = len(group.images) + len(group.index_files) + len(group.originals) + len(group.others)
     return GroupResult(count, sum(map(len, images)), broken, wrong)
 
 
@@ -168,21 +175,24 @@ def _check_index(
 def _check_images(file: TableFile, rows: pa.Table, expected: Mapping[str, list[pa.Table]]) -> list[Fault]:
     """Compare a row group with its hashes, and append its index rows to `expected`."""
     shapes = np.stack([rows[name].to_numpy() for name in _SHAPE], axis=1).astype(np.int64)
-    shape = _most_common(shapes)
-    odd = (shapes != shape).any(axis=1) | (_lengths(rows) != prod(shape))
+    odd = (shapes <= 0).any(axis=1) | (_lengths(rows) != shapes.prod(axis=1))
+    faults: list[Fault] = []
     if odd.any():
-        # A row group has one shape. Rows of another shape cannot be hashed; the others are hashed without index keys.
-        fault = _fault(file, rows, odd, "the shape is not that of the pixels")
-        rows = rows.filter(pa.array(~odd)).combine_chunks()
-        return [fault, *(_check_images(file, rows, {}) if len(rows) else [])]
-    pixels = from_binary(rows["pixels"].chunk(0), prod(shape)).reshape(len(rows), *shape)
-    faults = list(_check_hashes(file, rows, pixels))
-    for rule, tables in expected.items():
-        tables.append(index_table(parse_rule(rule), rows["image_id"].chunk(0), rows["label"].chunk(0), pixels))
-    return faults
+        # Rows of another shape than their pixels cannot be hashed; the others are hashed without index keys.
+        faults.append(_fault(file, rows, odd, "the shape is not that of the pixels"))
+        rows, expected = rows.filter(pa.array(~odd)).combine_chunks(), {}
+    checked: list[pa.Table] = []
+    masks: list[dict[str, NDArray[np.bool_]]] = []
+    for run, pixels in runs_of_one_shape(rows):
+        checked.append(run)
+        masks.append(_wrong_hashes(file, run, pixels))
+        for rule, tables in expected.items():
+            tables.append(index_images(parse_rule(rule), run, pixels))
+    return faults + (list(_hash_faults(file, rows, masks)) if checked else [])
 
 
-def _check_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) -> Iterator[Fault]:
+def _wrong_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """Return, by the text of a fault, which images of one shape have it."""
     partition = file.part.partition
     ids = to_binary(image_ids(partition["dataset"], partition["split"], rows["path"].to_pylist()))
     hashes = to_binary(content_hashes(pixels))
@@ -193,13 +203,68 @@ def _check_hashes(file: TableFile, rows: pa.Table, pixels: NDArray[np.uint8]) ->
         "the pixels do not match their sums": {"pixel_sum": sums, "pixel_squares": squares},
     }
     masks = {text: _differ(rows, columns) for text, columns in expected.items()}
-    masks["the file_digest is not 32 bytes long"] = _has_odd_digest(rows)
+    return {**masks, "the file_digest is not 32 bytes long": _has_odd_digest(rows)}
+
+
+def _hash_faults(file: TableFile, rows: pa.Table, masks: Sequence[Mapping[str, NDArray[np.bool_]]]) -> Iterator[Fault]:
+    """Make one fault for each text, of the images that no text before has; the masks are those of the rows' runs."""
     listed = np.zeros(len(rows), dtype=bool)
-    for text, wrong in masks.items():
-        new = wrong & ~listed
-        listed |= wrong
+    for text in masks[0]:
+        new = np.concatenate([of_run[text] for of_run in masks]) & ~listed
+        listed |= new
         if new.any():
             yield _fault(file, rows, new, text)
+
+
+def _image_columns(rows: pa.Table) -> pa.Table:
+    """Select what faults name, and the digests, which files of imagelake 0.5 do not have."""
+    named = rows.select(_IMAGE_COLUMNS)
+    digests = rows["file_digest"] if "file_digest" in rows.column_names else pa.nulls(len(rows), pa.binary())
+    return named.append_column("file_digest", digests)
+
+
+def _check_originals(file: TableFile, images: pl.DataFrame | None, broken: list[Fault]) -> Iterator[Fault]:
+    """Hash every original again, and compare the rows of the shard with its images.
+
+    Args:
+        file: the file of originals.
+        images: columns image_id, path and file_digest of all images of the shard; None if they are damaged.
+        broken: faults of the file are appended here.
+    """
+    before = len(broken)
+    found: list[pl.DataFrame] = []
+    wrong: list[pl.DataFrame] = []
+    for rows in read_row_groups(file, broken):
+        listed = pl.DataFrame(rows.select(["image_id", "file_digest"]))
+        wrong.append(listed.filter(pl.Series(_digests_differ(rows), dtype=pl.Boolean)))
+        found.append(listed)
+    paths = pl.DataFrame(schema={"image_id": pl.Binary, "path": pl.String}) if images is None else images
+    faults = {"the bytes do not match their file_digest": pl.concat(wrong)} if wrong else {}
+    if images is not None and not any(fault.kind in UNREADABLE_KINDS for fault in broken[before:]):
+        stored = pl.concat(found) if found else pl.DataFrame(schema={"image_id": pl.Binary, "file_digest": pl.Binary})
+        both = stored.join(images, on="image_id", suffix="_of_image")
+        faults["the file_digest is not that of the image"] = both.filter(
+            ~pl.col("file_digest").eq_missing(pl.col("file_digest_of_image"))
+        )
+        faults["images have no original"] = images.join(stored, on="image_id", how="anti")
+        faults["has images twice"] = stored.filter(pl.col("image_id").is_duplicated())
+        faults["has originals of images that its shard does not have"] = stored.join(images, on="image_id", how="anti")
+    for text, damaged in faults.items():
+        if len(damaged):
+            named = damaged.head(MAX_IMAGES).select("image_id").join(paths, on="image_id", maintain_order="left")
+            yield file.fault("changed", text, len(damaged), named["path"].to_list())
+
+
+def _digests_differ(rows: pa.Table) -> NDArray[np.bool_]:
+    """Find originals whose bytes do not have their digest; where the bytes are not stored, its length is checked."""
+    stored = zip(rows["bytes"].chunk(0), rows["file_digest"].to_pylist(), strict=True)
+    return np.array(
+        [
+            digest != file_digest(memoryview(data.as_buffer())) if data.is_valid else len(digest) != _DIGEST_BYTES
+            for data, digest in stored
+        ],
+        dtype=bool,
+    )
 
 
 def _differ(rows: pa.Table, columns: Mapping[str, pa.Array]) -> NDArray[np.bool_]:
@@ -228,10 +293,3 @@ def _fault(file: TableFile, rows: pa.Table, wrong: NDArray[np.bool_], text: str)
 def _lengths(rows: pa.Table) -> NDArray[np.int64]:
     lengths: NDArray[np.int64] = pc.binary_length(rows["pixels"]).to_numpy().astype(np.int64)
     return lengths
-
-
-def _most_common(shapes: NDArray[np.int64]) -> tuple[int, ...]:
-    if (shapes == shapes[0]).all():
-        return tuple(map(int, shapes[0]))
-    found, counts = np.unique(shapes, axis=0, return_counts=True)
-    return tuple(map(int, found[counts.argmax()]))

@@ -138,14 +138,25 @@ def _groups(tables: TableFiles) -> Iterator[FileGroup]:
     for part in tables.parts.get("index", ()):
         index.setdefault(_key(part), {})[part.partition["rule"]] = part
     rules = sorted({rule for parts in index.values() for rule in parts if embedding_of(rule) is None})
+    originals: dict[tuple[str, ...], list[Part]] = {}
+    for part in tables.parts.get("originals", ()):
+        originals.setdefault(_key(part), []).append(part)
     for part in tables.parts.get("images", ()):
-        yield FileGroup(tables.root, (part,), index.pop(_key(part), {}), rules=rules if "index" in tables.parts else ())
+        yield FileGroup(
+            tables.root,
+            (part,),
+            index.pop(_key(part), {}),
+            originals=originals.pop(_key(part), ()),
+            rules=rules if "index" in tables.parts else (),
+        )
+    for left in originals.values():
+        yield FileGroup(tables.root, originals=left)
     for parts in index.values():
         yield FileGroup(tables.root, (), parts)
     others = [
         TableFile(tables.root, name, part)
         for name, of_table in tables.parts.items()
-        if name not in ("images", "index")
+        if name not in ("images", "originals", "index")
         for part in of_table
     ]
     # These files are small: a task for each would take longer than the check.

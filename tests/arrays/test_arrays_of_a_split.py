@@ -84,7 +84,7 @@ def test_images_of_several_shapes_are_no_array(tmp_path: Path) -> None:
     as_folder(tmp_path / "in", files)
     part = {"name": "main", "train": {"from": "train"}}
     build(recipe(tmp_path, {"uri": "in"}, split=[part]), engine=LocalEngine(1))
-    with pytest.raises(LakeError, match=r"several shapes \(5x7x1, 28x28x1\): set decode.size"):
+    with pytest.raises(LakeError, match=r"several shapes \(5x7x1, 28x28x1\): give a size"):
         Lake(tmp_path / "lake").arrays("main", "train")
 
 

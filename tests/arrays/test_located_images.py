@@ -67,7 +67,7 @@ def test_images_of_one_shape_are_one_array_where_others_have_another_shape(tmp_p
         where = locate(files, pl.Series([f"{name}{n}".encode().ljust(16) for n in (2, 0)]))
         assert where.shape == shape
         np.testing.assert_array_equal(gather(where).reshape(2, -1), pixels[name][[2, 0]])
-    with pytest.raises(LakeError, match=r"several shapes \(2x2x3, 2x3x1\): set decode.size"):
+    with pytest.raises(LakeError, match=r"several shapes \(2x2x3, 2x3x1\): give a size"):
         locate(files, pl.Series([b"small1".ljust(16), b"large1".ljust(16)]))
 
 

@@ -25,7 +25,7 @@ from lakes import versions
 from making import as_folder, recipe, shard_of, source_of
 
 from pipeline.builder.build import build
-from pipeline.decode import decode_shard, rejects_table
+from pipeline.decode import Originals, decode_shard, rejects_table
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import ImagelakeError
 from pipeline.recipe import DecodePart
@@ -84,6 +84,7 @@ def decoded_rows(shard: Encoded, spec: DecodePart) -> list[str]:
     paths: list[str] = []
     outcomes: list[str] = []
     for item in decode_shard(shard, "d", "train", spec):
+        assert not isinstance(item, Originals)
         if isinstance(item, Reject):
             rejects_table([item], "s", "d", "train")
         found = [item.path] if isinstance(item, Reject) else item.images["path"].to_pylist()

@@ -12,8 +12,8 @@ from commands import Run
 from making import DATA
 
 from pipeline.builder.build import build
-from pipeline.builder.image_mode import stored_decode
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import last_recipe, status

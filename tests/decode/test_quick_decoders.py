@@ -27,6 +27,7 @@ SPECS = (
     DecodePart(mode="L", on_mismatch="reject"),
     DecodePart(mode="RGB", on_mismatch="reject"),
     *(DecodePart(size=(9, 7), mode="RGB", fit=fit) for fit in ("stretch", "crop", "pad")),
+    DecodePart(mode="RGB", originals="keep", longest=5),
 )
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -47,13 +48,14 @@ def judged(data: bytes, spec: DecodePart) -> Pixels | str:
 
 def agrees(data: bytes, spec: DecodePart) -> bool:
     """Hold the quick decoder against Pillow; tell whether it took the file."""
-    pixels = fast_decoder(spec)(data)
-    if pixels is None:
+    fast = fast_decoder(spec)(data)
+    if fast is None:
         return False
+    pixels, native = fast
     assert pixels.dtype == np.uint8
     wanted = judged(data, spec)
     try:
-        found: Pixels | str = pixels if needs_no_conversion(pixels.shape, spec) else convert(pixels, spec)[0]
+        found: Pixels | str = pixels if needs_no_conversion(pixels.shape, spec) else convert(pixels, spec, native)[0]
     except Rejected as unfit:
         found = unfit.reason
     assert np.array_equal(found, wanted), f"{getattr(found, 'shape', found)} is not {getattr(wanted, 'shape', wanted)}"
@@ -139,7 +141,7 @@ def test_what_is_common_is_taken(shape: tuple[int, int, int]) -> None:
         assert agrees(encoded(pixels, "JPEG"), spec)
     found = fast_decoder(GRAY)(encoded(pixels))
     assert found is not None
-    assert np.array_equal(found.reshape(pixels.shape), pixels)
+    assert np.array_equal(found[0].reshape(pixels.shape), pixels)
 
 
 def icc() -> bytes:

@@ -65,7 +65,7 @@ def test_images_of_different_shapes_are_never_duplicates(name: str) -> None:
     [
         ("exakt", "did you mean 'exact'"),
         ("maxpol:4", "did you mean 'maxpool'"),
-        ("qqq", "Known rules: exact, sign, maxpool:k"),
+        ("qqq", "Known rules: file, exact, sign, maxpool:k"),
         ("maxpool", "write maxpool:4"),
         ("maxpool:1", "2 or more"),
         ("maxpool:04", "write maxpool:4"),

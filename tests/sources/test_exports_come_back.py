@@ -17,11 +17,10 @@ from pipeline.arrays.exports import FORMS
 from pipeline.arrays.exports.imagefolder import folder_names, folders_text
 from pipeline.arrays.exports.webdataset import classes_text
 from pipeline.builder.build import build
-from pipeline.decode import decode_shard
+from pipeline.decode import Decoded, decode_shard
 from pipeline.engines.local import LocalEngine
 from pipeline.lake_handle import Lake
 from pipeline.recipe import DecodePart
-from pipeline.shard import Reject
 from pipeline.sources import Source, read, resolve
 from pipeline.sources.exported import class_folders
 
@@ -94,7 +93,7 @@ def pictures_in(source: Source, mode: str) -> list[Seen]:
     for shard in read(source):
         rows: dict[str, Seen] = {}
         for item in decode_shard(shard, "d", "train", DecodePart.model_validate({"mode": mode})):
-            assert not isinstance(item, Reject)
+            assert isinstance(item, Decoded)
             columns = item.images.select(["path", "label"]).to_pydict()
             pictures = ((pixels.shape, pixels.tobytes()) for pixels in item.pixels)
             for path, label, (shape, pixels) in zip(*columns.values(), pictures, strict=True):

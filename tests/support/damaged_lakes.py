@@ -37,7 +37,7 @@ from pipeline.storage.digests import file_digest
 from pipeline.verify import Fault, verify
 
 PARTS: dict[str, Any] = {
-    "decode": {"size": [28, 28]},
+    "decode": {"size": [28, 28], "originals": "keep"},
     "attributes": [{"patterns": {"number": "(\\d+)"}}, {"uri": "facts.csv", "split": "train"}],
     "dedup": {"rules": ["exact", "sign", "cosine:0.95", "photo:0.9"]},
     "split": [

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.decode import decode_shard
+from pipeline.decode import Decoded, decode_shard
 from pipeline.recipe import DecodePart, Recipe, parse_recipe
 from pipeline.shard import Blobs, Deferred, Encoded, Pixels, Reject
 from pipeline.sources import Source, read, resolve
@@ -119,7 +119,7 @@ def decoded(shard: Encoded, **decode: Any) -> list[NDArray[np.uint8] | Reject]:
     ):
         if isinstance(item, Reject):
             rows[item.path] = item
-        else:
+        elif isinstance(item, Decoded):
             rows.update(zip(item.images["path"].to_pylist(), item.pixels, strict=True))
     return [rows[path] for path in shard.paths]
 

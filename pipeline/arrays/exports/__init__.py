@@ -23,4 +23,7 @@ FORMS: dict[str, Form] = {
     "notebook": notebook.write,
 }
 
-__all__ = ["FORMS", "ExportContext", "Form", "Role", "Selection", "digest_rows", "locate_role"]
+# Forms of encoded images, which have the original files where the lake has them.
+WITH_ORIGINALS = ("imagefolder", "webdataset", "huggingface")
+
+__all__ = ["FORMS", "WITH_ORIGINALS", "ExportContext", "Form", "Role", "Selection", "digest_rows", "locate_role"]

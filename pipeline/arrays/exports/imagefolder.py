@@ -14,6 +14,7 @@ from typing import NamedTuple
 import polars as pl
 import xxhash
 
+from pipeline.arrays.exports.file_names import name_files, write_manifest
 from pipeline.arrays.exports.selection import (
     CHUNK_BYTES,
     Chunk,
@@ -21,7 +22,7 @@ from pipeline.arrays.exports.selection import (
     Role,
     Selection,
     encode_chunk,
-    read_chunks,
+    read_files,
 )
 
 UNLABELLED = "_unlabelled"
@@ -80,27 +81,44 @@ def _escape(char: str) -> str:
 
 
 class Files(NamedTuple):
-    """Images to write: the parent folder, a relative path per image, and the pixels."""
+    """Images to write.
+
+    Attributes:
+        folder: the parent folder.
+        names: a relative path per image.
+        sources: for each, a local file that may have the same bytes, to link to; None to write a new file.
+        chunk: their files or pixels.
+    """
 
     folder: Path
     names: list[str]
+    sources: list[str | None]
     chunk: Chunk
 
 
-def write(folder: Path, selection: Selection, context: ExportContext) -> None:
-    """Write ROLE/CLASS/IMAGE_ID.png, and labels.json with the class name and number of every folder.
+def write(folder: Path, selection: Selection, context: ExportContext, *, link: bool = False) -> None:
+    """Write ROLE/CLASS/NAME, labels.json with the class name and number of every folder, and manifest.csv.
 
-    Images without a label are in `_unlabelled`. Images may have any shapes.
+    An image whose original file the lake has is written as it came, under its name; others are IMAGE_ID.png. Images
+    without a label are in `_unlabelled`. Images may have any shapes. With `link`, a file becomes a hard link to its
+    source if that is on the same disk and has the same bytes.
     """
     names = folder_names(selection.classes)
+    folders = {-1: UNLABELLED, **{number: names[label] for number, label in enumerate(selection.classes)}}
+    listed = []
     for role in selection.roles:
-        folders = {-1: UNLABELLED, **{number: names[label] for number, label in enumerate(selection.classes)}}
         # Only classes with images in the role: torchvision refuses an empty folder.
         for number in role.rows["label_index"].unique().to_list():
             (folder / role.name / folders[number]).mkdir(parents=True)
-        for written in context.map(write_files, _files(folder / role.name, role, folders)):
+        in_class = role.rows.select(pl.col("label_index").replace_strict(folders) + "/").to_series()
+        files = in_class + name_files(role.rows, ["label_index"])
+        # Originals need no work: a worker would only copy them.
+        run = map if role.all_originals else context.map
+        for written in run(write_files, _files(folder / role.name, role, files, link=link)):
             context.advance(written)
+        listed.append(f"{role.name}/" + files)
     (folder / "labels.json").write_text(folders_text(selection.classes), encoding="utf-8")
+    write_manifest(folder, selection, listed)
 
 
 def folders_text(classes: Sequence[str]) -> str:
@@ -111,21 +129,29 @@ def folders_text(classes: Sequence[str]) -> str:
 
 
 def write_files(files: Files) -> int:
-    """Encode and write the images of a chunk, in a worker; return their number."""
-    for name, data in zip(files.names, encode_chunk(files.chunk), strict=True):
-        with open(f"{files.folder}/{name}", "xb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much time again
-            file.write(data)
+    """Write the images of a chunk, encoded if they have no file; return their number."""
+    for name, source, data in zip(files.names, files.sources, encode_chunk(files.chunk), strict=True):
+        target = f"{files.folder}/{name}"
+        if source is None or not _link(source, target, data):
+            with open(target, "xb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much time again
+                file.write(data)
     return len(files.names)
 
 
-def _files(folder: Path, role: Role, folders: dict[int, str]) -> Iterator[Files]:
-    names = role.rows.select(
-        pl.concat_str(
-            pl.col("label_index").replace_strict(folders),
-            pl.lit("/"),
-            pl.col("image_id").bin.encode("hex"),
-            pl.lit(".png"),
-        )
-    ).to_series()
-    for chunk in read_chunks(role, CHUNK_BYTES):
-        yield Files(folder, names[chunk.start : chunk.stop].to_list(), chunk)
+def _link(source: str, target: str, data: bytes) -> bool:
+    """Make a hard link if the source is on the same disk and has these bytes; return whether it was made."""
+    try:
+        real = Path(source).resolve()
+        if real.read_bytes() != data:
+            return False
+        Path(target).hardlink_to(real)
+    except OSError:
+        return False
+    return True
+
+
+def _files(folder: Path, role: Role, names: pl.Series, *, link: bool) -> Iterator[Files]:
+    sources = role.rows["source"] if link else pl.repeat(None, len(role), dtype=pl.String, eager=True)
+    for chunk in read_files(role, CHUNK_BYTES):
+        part = slice(chunk.start, chunk.stop)
+        yield Files(folder, names[part].to_list(), sources[part].to_list(), chunk)

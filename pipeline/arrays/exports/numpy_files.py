@@ -115,8 +115,8 @@ def write_pixels(
         convert: turns uint8 values into the values to write.
     """
     for chunk in read_chunks(role, ROW_GROUP_BYTES):
-        stream.write(np.ascontiguousarray(convert(chunk.pixels)).view(np.uint8).data)
-        advance(len(chunk.shapes))
+        stream.write(np.ascontiguousarray(convert(chunk.images.values)).view(np.uint8).data)
+        advance(len(chunk))
 
 
 def class_array(selection: Selection) -> NDArray[np.str_]:

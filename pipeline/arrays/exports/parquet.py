@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.arrays.exports.selection import (
     ROW_GROUP_BYTES,
@@ -41,7 +42,7 @@ def write(folder: Path, selection: Selection, context: ExportContext) -> None:
     without a label. Images may have any shapes.
     """
     for role in selection.roles:
-        ends = file_ends(role, ROW_GROUP_BYTES)
+        ends = file_ends(role.sizes, ROW_GROUP_BYTES)
         groups = _row_groups(role, context)
         for number, end in enumerate(ends):
             with pq.ParquetWriter(
@@ -53,20 +54,24 @@ def write(folder: Path, selection: Selection, context: ExportContext) -> None:
                         break
 
 
-def file_ends(role: Role, group_bytes: int) -> list[int]:
-    """Cut a role into files of 512 MiB of pixels, between row groups of `group_bytes`.
+def file_ends(sizes: NDArray[np.int64], group_bytes: int) -> list[int]:
+    """Cut a role into files of 512 MiB, between row groups of `group_bytes`.
+
+    Args:
+        sizes: (n,) int64: bytes of each image.
+        group_bytes: bytes of a row group.
 
     Returns:
         For each file, the position in the role after its last image.
     """
-    edges = run_edges(role.sizes, group_bytes)
-    group_sizes = np.add.reduceat(role.sizes, edges[:-1])
+    edges = run_edges(sizes, group_bytes)
+    group_sizes = np.add.reduceat(sizes, edges[:-1])
     return [int(edges[number]) for number in run_edges(group_sizes, FILE_BYTES)[1:]]
 
 
 def _row_groups(role: Role, context: ExportContext) -> Iterator[tuple[int, pa.Table]]:
     for chunk in read_chunks(role, ROW_GROUP_BYTES):
-        context.advance(len(chunk.shapes))
+        context.advance(len(chunk))
         yield chunk.stop, _table(role, chunk)
 
 
@@ -74,7 +79,7 @@ def _table(role: Role, chunk: Chunk) -> pa.Table:
     rows = role.rows[chunk.start : chunk.stop].select(name for name in _SCHEMA.names if name != "pixels")
     columns = rows.to_arrow().cast(pa.schema([field for field in _SCHEMA if field.name != "pixels"]))
     # int32 offsets are enough: a row group has 16 MiB, or one picture.
-    offsets = pa.py_buffer(chunk.edges.astype(np.int32))
-    pixels = pa.BinaryArray.from_buffers(pa.binary(), len(rows), [None, offsets, pa.py_buffer(chunk.pixels)])
+    offsets = pa.py_buffer(chunk.images.edges.astype(np.int32))
+    pixels = pa.BinaryArray.from_buffers(pa.binary(), len(rows), [None, offsets, pa.py_buffer(chunk.images.values)])
     at = _SCHEMA.get_field_index("pixels")
     return columns.add_column(at, _SCHEMA.field(at), pixels)

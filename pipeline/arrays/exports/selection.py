@@ -1,11 +1,13 @@
-"""The images to export: the rows of each role, the location of their pixels, and a digest of the rows.
+"""The images to export: the rows of each role, the location of their pixels or files, and a digest of the rows.
 
 `read_chunks` reads a role in large blocks and returns it in small chunks, which are cut the same way every time.
-`encode_role` encodes images as PNG: the same imagecodecs version writes the same bytes for the same pixels.
+`encode_role` returns the original file of an image if the lake has it. It encodes other images as PNG: the same
+imagecodecs version writes the same bytes for the same pixels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import imagecodecs
@@ -15,7 +17,16 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.errors import LakeError
-from pipeline.pixels import Located, Scattered, gather, gather_scattered, locate, locate_scattered
+from pipeline.pixels import (
+    Located,
+    RaggedImages,
+    Scattered,
+    gather,
+    gather_scattered,
+    locate,
+    locate_scattered,
+    read_reference,
+)
 
 _SHAPE = ["height", "width", "channels"]
 
@@ -27,16 +38,25 @@ class Role:
     Attributes:
         name: train, valid or test.
         rows: one row per image in the order of ranks: columns rank, image_id, label_index (-1: no label), label, path,
-            dataset, split, kept, height, width, channels, content_hash.
+            dataset, split, kept, reason, height, width, channels, content_hash, file_digest, file_size, format and
+            location: of the original file. format is null if the lake does not know the file, location if it keeps it.
         where: location of their pixels; `Scattered` if they have several shapes.
+        originals: places of the original files that the lake keeps, in the order of their rows; None if no row has a
+            format.
     """
 
     name: str
     rows: pl.DataFrame
     where: Located | Scattered
+    originals: Scattered | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def all_originals(self) -> bool:
+        """Whether the lake has the original file of every image."""
+        return self.originals is not None and bool(self._has_file.all())
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -51,6 +71,18 @@ class Role:
         """Bytes of pixels of every image: (n,) int64."""
         sizes: NDArray[np.int64] = self.shapes.prod(axis=1)
         return sizes
+
+    @property
+    def file_sizes(self) -> NDArray[np.int64]:
+        """Bytes of every image as `read_files` returns it: of its file, else of its pixels: (n,) int64."""
+        if self.originals is None:
+            return self.sizes
+        sizes: NDArray[np.int64] = np.where(self._has_file, self.rows["file_size"].to_numpy(), self.sizes)
+        return sizes
+
+    @property
+    def _has_file(self) -> NDArray[np.bool_]:
+        return self.rows["format"].is_not_null().to_numpy()
 
     @property
     def shapes(self) -> NDArray[np.int64]:
@@ -92,11 +124,14 @@ class Selection:
         split: name of the split.
         roles: those with images, in the order train, valid, test.
         classes: class names; position i names label i.
+        dropped: rows of these roles that sanitizing dropped and that are not exported, as `Role.rows`, and the column
+            role.
     """
 
     split: str
     roles: tuple[Role, ...]
     classes: tuple[str, ...]
+    dropped: pl.DataFrame
 
 
 class ExportContext(NamedTuple):
@@ -111,20 +146,27 @@ class ExportContext(NamedTuple):
     advance: Callable[[int], None]
 
 
-def locate_role(name: str, rows: pl.DataFrame, files: Sequence[str], *, check: bool = True) -> Role:
-    """Find the pixels of a role.
+def locate_role(
+    name: str, rows: pl.DataFrame, files: Sequence[str], originals: Sequence[str] = (), *, check: bool = True
+) -> Role:
+    """Find the pixels of a role, and its original files.
 
     Args:
         name: of the role.
-        rows: as `Role.rows`.
+        rows: as `Role.rows`; format and location may be left out.
         files: Parquet files of the images table.
+        originals: Parquet files of the originals table.
         check: whether files are checked for damage before their pixels are used.
 
     Raises:
         LakeError: an image is in none of the files.
     """
     find = locate if rows.select(_SHAPE).n_unique() <= 1 else locate_scattered
-    return Role(name, rows, find(files, rows["image_id"], check=check))
+    found = None
+    if "format" in rows.columns and rows["format"].null_count() < len(rows):
+        kept = rows.filter(pl.col("format").is_not_null() & pl.col("location").is_null())
+        found = locate_scattered(originals, kept["image_id"], check=check)
+    return Role(name, rows, find(files, rows["image_id"], check=check), found)
 
 
 def digest_rows(roles: Sequence[Role]) -> str:
@@ -155,34 +197,25 @@ class Chunk(NamedTuple):
 
     Attributes:
         start: position of the first in the role.
-        shapes: (n, 3) int64: height, width and channels of each.
-        pixels: (bytes,) uint8: the pixels of one image after the other.
+        images: the pixels of all of them, or of those without a file.
+        files: the original file of each; None for an image without one. Empty if only pixels are read.
     """
 
     start: int
-    shapes: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
+    images: RaggedImages
+    files: tuple[bytes | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files) or len(self.images.shapes)
 
     @property
     def stop(self) -> int:
         """Position after the last in the role."""
-        return self.start + len(self.shapes)
-
-    @property
-    def edges(self) -> NDArray[np.int64]:
-        """Where each image starts in `pixels`, and where the last one ends: (n + 1,) int64."""
-        return np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1))])
-
-    def pictures(self) -> Iterator[NDArray[np.uint8]]:
-        """View the images one by one: (height, width) for gray, (height, width, 3) for RGB."""
-        edges = self.edges.tolist()
-        for n, (height, width, channels) in enumerate(self.shapes.tolist()):
-            shape = (height, width) if channels == 1 else (height, width, channels)
-            yield self.pixels[edges[n] : edges[n + 1]].reshape(shape)
+        return self.start + len(self)
 
 
 def read_chunks(role: Role, max_bytes: int) -> Iterator[Chunk]:
-    """Read a role chunk by chunk, in the order of ranks.
+    """Read the pixels of a role chunk by chunk, in the order of ranks.
 
     One block is in memory: `BLOCK_BYTES` of pixels, or one chunk if that is larger. While the next block is read, the
     one before it stays in memory too, because its chunks may still be in use.
@@ -192,17 +225,65 @@ def read_chunks(role: Role, max_bytes: int) -> Iterator[Chunk]:
         max_bytes: bytes of pixels in a chunk. A larger image is a chunk of its own.
     """
     shapes, sizes = role.shapes, role.sizes
+    for edges in _blocks(sizes, max_bytes):
+        block = _read_pixels(role, int(edges[0]), int(edges[-1]))
+        at = 0
+        for low, high in pairwise(edges.tolist()):
+            size = int(sizes[low:high].sum())
+            yield Chunk(low, RaggedImages(shapes[low:high], block[at : at + size]))
+            at += size
+
+
+def read_files(role: Role, max_bytes: int) -> Iterator[Chunk]:
+    """Read a role chunk by chunk, as `read_chunks` does, but the original files of images that have one."""
+    if role.originals is None:
+        yield from read_chunks(role, max_bytes)
+        return
+    has_file, sizes = role._has_file, role.file_sizes  # noqa: SLF001 - of this module
+    in_lake = has_file & role.rows["location"].is_null().to_numpy()
+    files_before, others_before = (np.append(0, np.cumsum(flags)) for flags in (in_lake, ~has_file))
+    others = Role(role.name, role.rows.filter(~pl.Series(has_file)), _take(role.where, np.flatnonzero(~has_file)))
+    for edges in _blocks(sizes, max_bytes):
+        whole = slice(int(edges[0]), int(edges[-1]))
+        files = gather_scattered(role.originals, files_before[whole.start], files_before[whole.stop], "bytes").data
+        pixels = (
+            _read_pixels(others, others_before[whole.start], others_before[whole.stop]) if len(others) else _NOTHING
+        )
+        # Positions before each image in these two, and after the last.
+        file_edges = np.append(0, np.cumsum(np.where(in_lake, sizes, 0)[whole])).tolist()
+        pixel_edges = np.append(0, np.cumsum(np.where(has_file, 0, sizes)[whole])).tolist()
+        for low, high in pairwise(edges.tolist()):
+            at, end = low - whole.start, high - whole.start
+            rows = role.rows[low:high].select("format", "location", "file_digest").rows()
+            own = tuple(
+                None
+                if form is None
+                else bytes(files[start:stop])
+                if location is None
+                else read_reference(location, digest)
+                for (start, stop), (form, location, digest) in zip(
+                    pairwise(file_edges[at : end + 1]), rows, strict=True
+                )
+            )
+            shapes = role.shapes[low:high][~has_file[low:high]]
+            yield Chunk(low, RaggedImages(shapes, pixels[pixel_edges[at] : pixel_edges[end]]), own)
+
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+def _take(where: Located | Scattered, positions: NDArray[np.int64]) -> Located | Scattered:
+    if isinstance(where, Located):
+        return where.take(positions)
+    return replace(where, group=where.group[positions], row=where.row[positions])
+
+
+def _blocks(sizes: NDArray[np.int64], max_bytes: int) -> Iterator[NDArray[np.int64]]:
+    """Cut a role into chunks of at most `max_bytes`, and these into blocks; yield the edges of each block's chunks."""
     edges = run_edges(sizes, max_bytes)
     chunk_sizes = np.add.reduceat(sizes, edges[:-1]) if len(sizes) else sizes
-    blocks = run_edges(chunk_sizes, BLOCK_BYTES)
-    for first, last in zip(blocks[:-1].tolist(), blocks[1:].tolist(), strict=True):
-        start = int(edges[first])
-        block = _read_pixels(role, start, int(edges[last]))
-        at = 0
-        for low, high in zip(edges[first:last].tolist(), edges[first + 1 : last + 1].tolist(), strict=True):
-            size = int(sizes[low:high].sum())
-            yield Chunk(low, shapes[low:high], block[at : at + size])
-            at += size
+    for first, last in pairwise(run_edges(chunk_sizes, BLOCK_BYTES).tolist()):
+        yield edges[first : last + 1]
 
 
 def run_edges(sizes: NDArray[np.int64], max_size: int) -> NDArray[np.int64]:
@@ -234,12 +315,15 @@ _LEVEL = 1
 
 
 def encode_chunk(chunk: Chunk) -> list[bytes]:
-    """Encode the images of a chunk, in their order, as 8-bit gray or RGB."""
-    return [bytes(imagecodecs.png_encode(picture, level=_LEVEL)) for picture in chunk.pictures()]
+    """Return the files of the images of a chunk, in their order; those without one as PNG of 8-bit gray or RGB."""
+    encoded = (bytes(imagecodecs.png_encode(picture, level=_LEVEL)) for picture in chunk.images.pictures())
+    return [next(encoded) if file is None else file for file in chunk.files] if chunk.files else list(encoded)
 
 
 def encode_role(role: Role, context: ExportContext) -> Iterator[list[bytes]]:
-    """Encode the images of a role, in the order of ranks; yield the files of one chunk at a time."""
-    for files in context.map(encode_chunk, read_chunks(role, CHUNK_BYTES)):
+    """Yield the files of a role, in the order of ranks, one chunk at a time: originals, or encoded as PNG."""
+    chunks = read_files(role, CHUNK_BYTES)
+    # Originals need no work: a worker would only copy them.
+    for files in map(encode_chunk, chunks) if role.all_originals else context.map(encode_chunk, chunks):
         context.advance(len(files))
         yield files

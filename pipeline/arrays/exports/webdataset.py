@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
+from pipeline.arrays.exports.file_names import name_files, write_manifest
 from pipeline.arrays.exports.selection import (
     CHUNK_BYTES,
     Chunk,
@@ -13,7 +16,7 @@ from pipeline.arrays.exports.selection import (
     Role,
     Selection,
     encode_chunk,
-    read_chunks,
+    read_files,
 )
 
 SHARD_IMAGES = 10_000
@@ -27,9 +30,9 @@ _SIZE, _CHECKSUM = slice(124, 135), slice(148, 155)
 
 
 class Samples(NamedTuple):
-    """Images with their keys and class numbers."""
+    """Images with the names of their files and their class numbers."""
 
-    keys: list[str]
+    names: list[str]
     labels: list[int]
     chunk: Chunk
 
@@ -37,13 +40,17 @@ class Samples(NamedTuple):
 def write(folder: Path, selection: Selection, context: ExportContext) -> None:
     """Write ROLE-000000.tar and so on: at most 10,000 images or 256 MiB per shard, and at least one image.
 
-    An image is two members: IMAGE_ID.png, and IMAGE_ID.cls with its class number, -1 for an image without a label. The
+    An image is two members: NAME.EXTENSION, the original file if the lake has it, else IMAGE_ID.png; and NAME.cls with
+    its class number, -1 for an image without a label. A dot in NAME becomes `_`, because the library cuts names at the
+    first one. manifest.csv lists all images. The
     first member of a shard, `__classes__`, is a JSON list of the class names: entry i names class i. Headers have no
     owner and no time. Images may have any shapes.
     """
     classes = _member(CLASSES, classes_text(selection.classes))
-    for role in selection.roles:
-        for number, shard in enumerate(_shards(role, context, classes)):
+    names = [name_files(role.rows, dots=False) for role in selection.roles]
+    write_manifest(folder, selection, names)
+    for role, named in zip(selection.roles, names, strict=True):
+        for number, shard in enumerate(_shards(role, named, context, classes)):
             with (folder / f"{role.name}-{number:06d}.tar").open("wb", buffering=2**20) as file:
                 file.writelines(shard)
                 # The end of an archive, as tarfile writes it.
@@ -57,12 +64,19 @@ def classes_text(classes: Sequence[str]) -> bytes:
 
 def encode_samples(samples: Samples) -> list[bytes]:
     """Encode images in a worker, and make the two tar members of each."""
-    files = zip(samples.keys, samples.labels, encode_chunk(samples.chunk), strict=True)
-    return [_member(f"{key}.png", png) + _member(f"{key}.cls", str(label).encode()) for key, label, png in files]
+    files = zip(samples.names, samples.labels, encode_chunk(samples.chunk), strict=True)
+    return [
+        _member(name, data) + _member(f"{name.partition('.')[0]}.cls", str(label).encode())
+        for name, label, data in files
+    ]
 
 
 def header(name: str, size: int) -> bytes:
-    """Make a tar header for a short ASCII name. It equals `tarfile.TarInfo.tobuf` and takes a fifth of the time."""
+    """Make a tar header. For a short ASCII name it equals that of `tarfile` and takes a fifth of the time."""
+    if not name.isascii() or len(name) > tarfile.LENGTH_NAME:
+        long = tarfile.TarInfo(name)
+        long.size = size
+        return long.tobuf(tarfile.PAX_FORMAT)
     filled = bytearray(_EMPTY_HEADER)
     filled[: len(name)] = name.encode("ascii")
     filled[_SIZE] = b"%011o" % size
@@ -76,9 +90,11 @@ def _member(name: str, data: bytes) -> bytes:
     return header(name, len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
-def _shards(role: Role, context: ExportContext, first: bytes) -> Iterator[Iterator[bytes]]:
+def _shards(role: Role, names: pl.Series, context: ExportContext, first: bytes) -> Iterator[Iterator[bytes]]:
     """Distribute records over shards that start with the member `first`. Read each shard to its end before the next."""
-    records = (record for part in context.map(encode_samples, _samples(role, context)) for record in part)
+    # Originals need no work: a worker would only copy them.
+    run = map if role.all_originals else context.map
+    records = (record for part in run(encode_samples, _samples(role, names, context)) for record in part)
     record = next(records, None)
 
     def shard() -> Iterator[bytes]:
@@ -94,9 +110,8 @@ def _shards(role: Role, context: ExportContext, first: bytes) -> Iterator[Iterat
         yield shard()
 
 
-def _samples(role: Role, context: ExportContext) -> Iterator[Samples]:
-    keys = role.rows["image_id"].bin.encode("hex")
-    for chunk in read_chunks(role, CHUNK_BYTES):
+def _samples(role: Role, names: pl.Series, context: ExportContext) -> Iterator[Samples]:
+    for chunk in read_files(role, CHUNK_BYTES):
         rows = slice(chunk.start, chunk.stop)
-        yield Samples(keys[rows].to_list(), role.labels[rows].tolist(), chunk)
-        context.advance(len(chunk.shapes))
+        yield Samples(names[rows].to_list(), role.labels[rows].tolist(), chunk)
+        context.advance(len(chunk))

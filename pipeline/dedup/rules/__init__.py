@@ -1,9 +1,9 @@
 """The rules that decide which images are duplicates: one module per family, chosen by `parse_rule`.
 
-A rule turns a batch of pixels into entries of the index. Under exact, sign and maxpool, images with equal entries are
-duplicates. The other rules are comparisons: entries give candidates, and a score decides. No pair is missed.
+A rule turns a batch of pixels into entries of the index. Under file, exact, sign and maxpool, images with equal entries
+are duplicates. The other rules are comparisons: entries give candidates, and a score decides. No pair is missed.
 
-`index_table` makes rows of the index table.
+`index_images` makes rows of the index table.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import schemas
 from pipeline.arrow_columns import from_binary, to_binary, to_numbers
-from pipeline.dedup.rules import cosine, embedding, exact, hamming, maxpool, photo, sign
+from pipeline.dedup.rules import cosine, embedding, exact, file, hamming, maxpool, photo, sign
 from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries, FromPixels, Verified
 from pipeline.errors import RecipeError
 from pipeline.recipe.rules import FAMILIES, rule_known_as
@@ -28,6 +28,10 @@ Pixels = NDArray[np.uint8]
 # From (n, height, width, channels) uint8 to (n, 16) uint8: images are duplicates if and only if their keys are equal.
 Keys = Callable[[Pixels], Pixels]
 
+# From the columns image_id and file_digest to keys.
+FileKeys = Callable[[pa.Array, pa.Array | None], Pixels]
+
+_BY_FILE: dict[str, Callable[[str | None], FileKeys]] = {"file": file.rule}
 _BY_KEYS: dict[str, Callable[[str | None], Keys]] = {
     "exact": exact.rule,
     "sign": sign.rule,
@@ -48,13 +52,15 @@ class Rule:
     Attributes:
         name: name in the recipe, such as "maxpool:4".
         describe: turns images of one shape, (n, height, width, channels) uint8, into entries of the index; a pure
-            function of each image. None if the user provides the entries.
+            function of each image. None if the user provides the entries, or the encoded files decide.
         comparison: how images are compared; None if equal keys and signatures alone decide.
+        describe_files: turns the columns image_id and file_digest into entries, for a rule about the encoded files.
     """
 
     name: str
     describe: Callable[[Pixels], Entries] | None
     comparison: Comparison | None = None
+    describe_files: Callable[[pa.Array, pa.Array | None], Entries] | None = None
 
     def index(self, pixels: Pixels) -> Entries:
         """Make the entries of images of one shape. The rule must read pixels."""
@@ -80,7 +86,11 @@ def parse_rule(name: str) -> Rule:
     parameter = text if colon else None
     try:
         if family in _BY_KEYS:
-            return Rule(name, _hash_entries(_BY_KEYS[family](parameter)))
+            keys = _BY_KEYS[family](parameter)
+            return Rule(name, lambda pixels: _hash_entries(keys(pixels)))
+        if family in _BY_FILE:
+            of_files = _BY_FILE[family](parameter)
+            return Rule(name, None, describe_files=lambda ids, digests: _hash_entries(of_files(ids, digests)))
         if family in _BY_COMPARISON:
             comparison = _BY_COMPARISON[family](parameter)
             return Rule(name, comparison.index if isinstance(comparison, FromPixels) else None, comparison)
@@ -99,18 +109,32 @@ def _suggestion(family: str, name: str) -> str:
     return f"did you mean '{near[0]}'? " if near else ""
 
 
-def _hash_entries(keys: Keys) -> Callable[[Pixels], Entries]:
-    """Make entries of a 16-byte key: its first half is `key`, its second half `signature`."""
-
-    def entries(pixels: Pixels) -> Entries:
-        halves = np.ascontiguousarray(keys(pixels)).view(">i8").astype(np.int64)
-        return Entries(halves[:, 0], halves[:, 1], np.empty((len(halves), 0), np.uint8))
-
-    return entries
+def _hash_entries(keys: Pixels) -> Entries:
+    """Make entries of 16-byte keys: the first half of each is `key`, the second half `signature`."""
+    halves = np.ascontiguousarray(keys).view(">i8").astype(np.int64)
+    return Entries(halves[:, 0], halves[:, 1], np.empty((len(halves), 0), np.uint8))
 
 
 # Raise this if a rule's keys change for the same pixels. Every lake then indexes its images again.
 KEYS_VERSION = "2"
+
+
+def index_images(rule: Rule, images: pa.Table, pixels: NDArray[np.uint8]) -> pa.Table:
+    """Index rows of the images table under a rule.
+
+    Args:
+        rule: the rule.
+        images: columns image_id, label and, but for files of imagelake 0.5, file_digest; each in one chunk.
+        pixels: (n, height, width, channels) uint8, in the order of the rows.
+
+    Returns:
+        As `index_table`.
+    """
+    ids, labels = images["image_id"].chunk(0), images["label"].chunk(0)
+    if rule.describe_files is None:
+        return index_table(rule, ids, labels, pixels)
+    digests = images["file_digest"].chunk(0) if "file_digest" in images.column_names else None
+    return table_of(rule.describe_files(ids, digests), ids, labels)
 
 
 def index_table(rule: Rule, image_ids: pa.Array, labels: pa.Array, pixels: NDArray[np.uint8]) -> pa.Table:

@@ -1,5 +1,6 @@
 """The mode of a lake follows its content once, and stays."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,16 @@ import numpy as np
 import pytest
 from making import as_folder, as_tar, as_zip, encoded, pictures, recipe
 
+from pipeline.builder import decode_settings
 from pipeline.builder.build import Built, build
-from pipeline.builder.image_mode import decide_mode, stored_decode
+from pipeline.builder.decode_settings import decide_mode, decide_originals, with_decided_settings
+from pipeline.decode import decoder_name
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from pipeline.recipe import Recipe
-from pipeline.sources import resolve
+from pipeline.recipe import DecodePart, Recipe
+from pipeline.sources import Source, resolve
 
 
 def gray(count: int, seed: int = 0, form: str = "PNG") -> list[bytes]:
@@ -115,3 +119,84 @@ def test_the_decision_is_an_input_of_the_recipe(tmp_path: Path) -> None:
     assert (first.release, again.release, said.release) == (1, 1, 1)
     other = made(recipe(tmp_path, {"uri": "set"}, decode={"mode": "RGB"}))
     assert (other.release, set(Lake(other.root).scan("images").collect()["channels"])) == (2, {3})
+
+
+def webp(count: int) -> list[bytes]:
+    return colour(count, form="WEBP")
+
+
+@pytest.mark.parametrize(
+    ("groups", "originals"),
+    [
+        ([gray(5)], "none"),
+        ([colour(5, form="BMP")], "none"),
+        ([gray(5), gray(1, form="JPEG")], "keep"),
+        ([colour(2), webp(1)], "keep"),
+        ([colour(2), colour(1, form="AVIF")], "keep"),
+        # Also where this machine cannot decode it.
+        ([colour(2), [b"\0\0\0\x18ftypheic" + bytes(40)]], "keep"),
+        # Only the first thousand count.
+        ([gray(1_000), webp(1)], "none"),
+        ([[b"", b"no image"]], "none"),
+    ],
+)
+@pytest.mark.parametrize("make", [as_tar, as_folder])
+def test_originals_follow_the_first_formats(
+    tmp_path: Path, groups: list[list[bytes]], originals: str, make: Any
+) -> None:
+    listed = [data for group in groups for data in group]
+    make(tmp_path / "set", {f"A/{i:05d}.png": data for i, data in enumerate(listed)})
+    assert decide_originals(resolve(recipe(tmp_path, {"uri": "set"}))) == originals
+
+
+def test_pixels_are_no_photographs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "gray.npz", images=pictures(4, size=(8, 8)))
+    assert decide_originals(resolve(recipe(tmp_path, {"uri": "gray.npz"}))) == "none"
+
+
+@pytest.mark.parametrize(
+    ("form", "decode", "wanted"),
+    [
+        ("JPEG", {}, ("keep", 256)),
+        ("JPEG", {"size": [8, 8]}, ("keep", None)),
+        ("JPEG", {"longest": 5}, ("keep", 5)),
+        ("JPEG", {"originals": "none"}, ("none", None)),
+        ("JPEG", {"originals": "reference"}, ("reference", 256)),
+        ("PNG", {}, ("none", None)),
+        ("PNG", {"originals": "keep"}, ("keep", 256)),
+    ],
+)
+def test_settings_are_decided_once(
+    tmp_path: Path, form: str, decode: dict[str, Any], wanted: tuple[str, int | None]
+) -> None:
+    as_folder(tmp_path / "set", files(gray(3, form=form)))
+    new = recipe(tmp_path, {"uri": "set"}, decode=decode)
+    place = Snapshot(new.root)
+    part = with_decided_settings(place, new, resolve(new)).decode
+    assert (part.originals, part.longest) == wanted
+    # The lake's own values are used from then on, and no source is read.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_settings, "stored_decode", lambda _: part.model_dump(mode="json", exclude_none=True))
+        again = with_decided_settings(place, recipe(tmp_path, {"uri": "set"}), unread()).decode
+        assert again.originals == part.originals
+        assert again.longest == part.longest or part.size
+        # A lake that does not record it has no originals, and stays so.
+        patch.setattr(decode_settings, "stored_decode", lambda _: {"mode": "L", "on_mismatch": "resize"})
+        old = with_decided_settings(place, recipe(tmp_path, {"uri": "set"}), unread()).decode
+        assert (old.originals, old.longest) == (None, None)
+        asked = with_decided_settings(place, recipe(tmp_path, {"uri": "set"}, decode={"originals": "keep"}), unread())
+        assert (asked.decode.originals, asked.decode.longest) == ("keep", 256)
+
+
+def unread() -> Iterator[Source]:
+    yield pytest.fail("a source was read")
+
+
+def test_unset_keys_change_no_digest(tmp_path: Path) -> None:
+    plain = recipe(tmp_path, {"uri": "set"})
+    values = plain.model_dump(mode="json", by_alias=True)
+    assert values["decode"].pop("originals", 0) is None
+    assert values["decode"].pop("longest", 0) is None
+    assert plain.digest != recipe(tmp_path, {"uri": "set"}, decode={"originals": "none"}).digest
+    assert decoder_name(DecodePart(mode="L")) == "pillow-2:5dd553371db51c56"
+    assert decoder_name(DecodePart(mode="L", originals="none")) != decoder_name(DecodePart(mode="L"))
