@@ -210,6 +210,7 @@ def _select(  # noqa: PLR0913 - what to export
         .sort("role", "rank")
         .collect()
     )
+    rows = rows.join(_attributes(lake), on="image_id", how="left") if form in WITH_ORIGINALS else rows
     wanted = rows.filter("kept" if sanitized else pl.lit(value=True))
     if wanted.is_empty():
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
@@ -217,6 +218,12 @@ def _select(  # noqa: PLR0913 - what to export
     parts = {role: wanted.filter(pl.col("role") == role).drop("role") for role in ROLES}
     found = tuple(locate_role(role, part, files, originals, check=check) for role, part in parts.items() if len(part))
     return Selection(split, found, tuple(lake.class_names(split)), rows.filter(~pl.col("kept") & sanitized))
+
+
+def _attributes(lake: Lake) -> pl.DataFrame:
+    """Read the attributes of all images as text: columns image_id and, for each attribute, attr:NAME, by name."""
+    rows = lake.scan("attributes").select("image_id", pl.format("attr:{}", "name").alias("name"), "value").collect()
+    return rows.pivot(on="name", on_columns=rows["name"].unique().sort(), index="image_id", values="value")
 
 
 def _source_files(lake: Lake) -> pl.LazyFrame:

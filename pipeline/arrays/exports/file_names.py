@@ -87,6 +87,8 @@ def name_files(rows: pl.DataFrame, within: Sequence[str] = (), *, dots: bool = T
 def write_manifest(folder: Path, selection: Selection, files: Sequence[pl.Series]) -> None:
     """Write manifest.csv: a row for each exported image, and for each one that the split dropped, without a file.
 
+    A column attr:NAME has the values of the attribute NAME.
+
     Args:
         folder: the export.
         selection: what was exported.
@@ -97,6 +99,7 @@ def write_manifest(folder: Path, selection: Selection, files: Sequence[pl.Series
         for role, names in zip(selection.roles, files, strict=True)
     ]
     columns = ["file", "path", "dataset", "split", "label", "role", "kept", "reason", "file_digest", "image_id"]
+    columns += [name for name in selection.dropped.columns if name.startswith("attr:")]
     dropped = selection.dropped.with_columns(pl.lit(None, pl.String).alias("file"))
     rows = pl.concat([part.select(columns) for part in (*exported, dropped)])
     rows.with_columns(pl.col("file_digest", "image_id").bin.encode("hex")).write_csv(folder / MANIFEST)

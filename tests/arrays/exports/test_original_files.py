@@ -51,7 +51,11 @@ def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         same = 7 if "p.png" in path else number
         (base / "in" / path).write_bytes(picture(same, "PNG" if path.endswith("png") else "JPEG"))
     split = {"name": "main", "sanitize": "exact", "within": "first", "train": {"from": "train"}}
-    build(recipe(base, {"uri": "in"}, decode={"originals": request.param}, split=[split]), engine=LocalEngine(1))
+    attributes = [{"patterns": {"stem": "/(.*)[.]", "upper": "([A-Z]+)[.]"}}]
+    build(
+        recipe(base, {"uri": "in"}, decode={"originals": request.param}, split=[split], attributes=attributes),
+        engine=LocalEngine(1),
+    )
     return Lake(base / "lake")
 
 
@@ -69,6 +73,10 @@ def test_imagefolder_has_the_files_under_their_names(lake: Lake, tmp_path: Path)
     digests = source_digests(lake)
     rows = manifest(tmp_path / "out")
     assert {row["path"] for row in rows} == set(NAMES)
+    assert {row["path"]: (row["attr:stem"], row["attr:upper"]) for row in rows if "CON" in row["path"]} == {
+        "A/CON.jpg": ("CON", "CON")
+    }
+    assert {row["attr:upper"] for row in rows} == {"CON", ""}
     dropped = [row for row in rows if not row["file"]]
     assert [(row["kept"], row["reason"], Path(row["path"]).suffix) for row in dropped] == [("false", "repeat", ".png")]
     for row in rows:
