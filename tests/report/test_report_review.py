@@ -102,7 +102,8 @@ def test_mirrored_and_turned_pictures_are_aligned_before_they_are_subtracted(
     one = noise(*shape)
     other = np.ascontiguousarray(change(one)).copy()
     other[0, 0] ^= 255
-    shown = draw_difference(*images_of(one, other), 5)
+    left, right = images_of(one, other)
+    shown = draw_difference(left, right, 5)
     assert shown is not None
     assert (shown["changed"], shown["pixels"], shown["of"]) == (said, 1, one.shape[0] * one.shape[1])
     given = pair()

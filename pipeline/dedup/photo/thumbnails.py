@@ -76,7 +76,7 @@ class Planes(NamedTuple):
     gray: Pixels
     colour: NDArray[np.int16]
 
-    def take(self, positions: NDArray[np.int64] | slice) -> "Planes":
+    def take(self, positions: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Planes":
         """Select some of the thumbnails, in the given order."""
         return Planes(self.gray[positions], self.colour[positions])
 

@@ -272,8 +272,7 @@ def _score_of(x: Pixels, y: Pixels, forward: Floats, backward: Floats, cosine: N
     shares = np.maximum(
         shared_structure(x, y, forward[:, :4], mirrored), shared_structure(y, x, backward[:, :4], mirrored)
     )
-    score: Floats = (2 * shares + cosine.astype(np.float32)) / np.float32(3)
-    return score
+    return ((2 * shares + cosine.astype(np.float32)) / np.float32(3)).astype(np.float32)
 
 
 def _initial_shifts(view: Positions) -> tuple[Floats, Floats]:
