@@ -19,7 +19,7 @@ from pipeline.recipe.rules import (
 
 STEPS = st.integers(0, 12)
 TEMPLATES = st.sampled_from(
-    ["hamming:{}", "hamming:{}:dhash", "cosine:{}", "photo:{}", "embedding:a:{}", "embedding:b:{}"]
+    ["hamming:{}", "hamming:{}:dhash", "cosine:{}", "photo:{}", "photo:{}:upright", "embedding:a:{}", "embedding:b:{}"]
 )
 
 

@@ -16,7 +16,7 @@ import polars as pl
 import schemas
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_state, unit_digest
 from pipeline.dedup.clusters import cluster_by_keys, cluster_changes, say_changes
-from pipeline.dedup.rules import KEYS_VERSION, parse_rule
+from pipeline.dedup.rules import keys_version, parse_rule
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.lake.delta_log import Metadata
@@ -153,7 +153,7 @@ def cluster_units(
 ) -> dict[str, dict[str, Any]]:
     """Return, by rule, the settings and the fingerprint of its clusters."""
     state = shards_state(snapshot)
-    specs = {rule: [rule, KEYS_VERSION, *settings.get(rule, ["keys"])] for rule in rules}
+    specs = {rule: [rule, keys_version(rule), *settings.get(rule, ["keys"])] for rule in rules}
     return {rule: {"spec": spec, "fingerprint": unit_digest("dedup", spec, state)} for rule, spec in specs.items()}
 
 

@@ -19,7 +19,7 @@ from pipeline.arrow_columns import to_binary
 from pipeline.builder.state import SHARD_KEY, Todo, is_in_use, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.decode.picture import has_heic_decoder
-from pipeline.dedup.rules import KEYS_VERSION
+from pipeline.dedup.rules import keys_unit
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import image_ids
 from pipeline.lake.delta_log import Metadata
@@ -197,7 +197,7 @@ def commit_shards(  # noqa: PLR0913 - what the tables are made of
         return (partition["dataset"], partition["split"], partition["shard"]) in keys
 
     # The rest of the index was made by some version of the keys, which its metadata goes on recording.
-    index_units = {"keys": {"fingerprint": KEYS_VERSION}, **transaction.snapshot.metadata("index").units, **unit}
+    index_units = {"keys": keys_unit(), **transaction.snapshot.metadata("index").units, **unit}
     index = [part for item in decoded for part in item.index]
     transaction.commit(Commit("images", [item.images for item in decoded if item.images], metadata, is_replaced))
     originals = [item.originals for item in decoded if item.originals]

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from pipeline.builder.state import SHARD_KEY
 from pipeline.builder.worker import ImagesFile, index_shard
-from pipeline.dedup.rules import KEYS_VERSION, embedding, parse_rule, sort_index, table_of
+from pipeline.dedup.rules import (
+    KEYS_VERSION,
+    embedding,
+    has_current_keys,
+    keys_unit,
+    parse_rule,
+    sort_index,
+    table_of,
+)
 from pipeline.engines import Engine
 from pipeline.errors import RecipeError, SourceError
 from pipeline.hashing import digest_of
@@ -127,6 +135,7 @@ def index_images(  # noqa: PLR0913, PLR0917 - arguments of one step
     """
     state = _IndexState.read(snapshot)
     outdated = {rule for rule, files in embeddings.items() if state.embeddings.get(rule) != files.fingerprint}
+    outdated |= {rule for rule in state.rules if not has_current_keys(rule, state.units.get("keys"))}
     dropped = (state.rules - set(rules)) | (outdated & state.rules)
     indexed = {key for key in state.keys if key[0] not in dropped}
     images = snapshot.files("images")
@@ -157,7 +166,7 @@ def index_images(  # noqa: PLR0913, PLR0917 - arguments of one step
     for parts in engine.map(partial(index_shard, writer), tasks):
         written += parts
         progress.advance(parts[0].rows)
-    units = {**state.units, "keys": {"fingerprint": KEYS_VERSION}, "embeddings": _embedding_unit(embeddings)}
+    units = {**state.units, "keys": keys_unit(), "embeddings": _embedding_unit(embeddings)}
     metadata = Metadata("index", units, {"images": snapshot.version("images")})
     return [Commit("index", written, metadata, lambda p: not state.is_current or p["rule"] in dropped)]
 

@@ -20,7 +20,7 @@ from pipeline.arrow_columns import from_binary, to_binary, to_table
 from pipeline.builder.state import find_outdated, shards_state, unit_digest
 from pipeline.dedup.joins.streaming import single_thread
 from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
-from pipeline.dedup.rules import KEYS_VERSION, Comparison, Entries, entries_of, parse_rule, photo
+from pipeline.dedup.rules import Comparison, Entries, entries_of, keys_version, parse_rule, photo
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.errors import LakeError
@@ -155,7 +155,7 @@ def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
                 comparison=comparison,
                 images=snapshot.file_places("images"),
                 max_pairs=max_pairs,
-                block_images=_images_per_block(snapshot, change),
+                block_images=_images_per_block(snapshot, change, comparison),
                 across_splits=settings.between == "splits",
             )
             found = find_pairs(job, change, engine, progress)
@@ -174,7 +174,10 @@ def pair_units(snapshot: Snapshot, rules: Mapping[str, str], between: str) -> di
     """
     state = shards_state(snapshot)
     return {
-        rule: {"spec": between, "fingerprint": unit_digest("dedup", [rule, KEYS_VERSION, between, vectors], state)}
+        rule: {
+            "spec": between,
+            "fingerprint": unit_digest("dedup", [rule, keys_version(rule), between, vectors], state),
+        }
         for rule, vectors in rules.items()
     }
 
@@ -296,10 +299,11 @@ def _too_many_pairs(rule: str) -> LakeError:
     )
 
 
-def _images_per_block(snapshot: Snapshot, change: IndexChange) -> int:
-    """Return how many images a block may have; fewer if their vectors are long."""
+def _images_per_block(snapshot: Snapshot, change: IndexChange, comparison: Comparison) -> int:
+    """Return how many images a block may have; fewer if their vectors are long, or if more is made of them."""
     first = snapshot.scan_files("index", [change.added[0].path])
     size = first.select(pl.col("vector").bin.size()).head(1).collect().item() or 0
+    size += photo.BYTES_IN_MEMORY if isinstance(comparison, photo.Photo) else 0
     return min(_BLOCK_IMAGES, _BLOCK_BYTES // max(1, size))
 
 

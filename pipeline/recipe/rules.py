@@ -61,7 +61,8 @@ FAMILIES = {
     ),
     "photo": Family(
         "photo:t",
-        "the same photograph, perhaps shifted, cropped, mirrored or recoloured, with a score of {value} or above",
+        "the same photograph, perhaps shifted, cropped, mirrored, turned or recoloured, with a score of {value} or "
+        "above",
         "photo:0.5",
         "ssim msssim psnr cnn orb sift surf akaze near nearduplicate nearduplicates neardup nearexact fuzzy similar "
         "similarity visual photograph imagededup",
@@ -105,6 +106,10 @@ def rule_meaning(rule: str) -> str:
     if family == "hamming":
         bits, _, kind = parameter.partition(":")
         return FAMILIES[family].meaning.format(value=bits) + (" (gradient hashes)" if kind else "")
+    if family == "photo":
+        least, _, kind = parameter.partition(":")
+        meaning = FAMILIES[family].meaning.format(value=least)
+        return meaning.replace("mirrored, turned", "mirrored") if kind else meaning
     name, _, value = parameter.rpartition(":")
     return FAMILIES[family].meaning.format(name=name, value=value)
 
@@ -113,8 +118,8 @@ class Threshold(NamedTuple):
     """What a rule with a threshold compares, and the minimum score of its pairs.
 
     Attributes:
-        compares: the rule without its threshold, such as "photo", "embedding:clip" or "hamming:dhash". If two rules
-            are equal in this, the pairs of both have equal scores.
+        compares: the rule without its threshold, such as "photo", "photo:upright", "embedding:clip" or
+            "hamming:dhash". If two rules are equal in this, the pairs of both have equal scores.
         least: every pair has this score or a higher one.
     """
 
@@ -129,8 +134,11 @@ def threshold_of(rule: str) -> Threshold | None:
         if family == "hamming":
             distance, _, kind = parameter.partition(":")
             return Threshold(f"hamming:{kind}" if kind else family, 1 - int(distance) / _HASH_BITS)
-        if family in ("cosine", "photo"):
+        if family == "cosine":
             return Threshold(family, float(parameter))
+        if family == "photo":
+            least, _, kind = parameter.partition(":")
+            return Threshold(f"photo:{kind}" if kind else family, float(least))
         if family == "embedding":
             name, _, least = parameter.rpartition(":")
             return Threshold(f"embedding:{name}", float(least))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -12,6 +12,7 @@ from pipeline import storage
 from pipeline.addresses import identity
 from pipeline.builder.index import embedding_of
 from pipeline.builder.state import SHARD_KEY
+from pipeline.dedup.rules import has_current_keys
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.errors import LakeError, NewerLakeError, NoReleaseError
@@ -37,11 +38,13 @@ class TableFiles:
         root: the lake's place.
         parts: by table, its files.
         faults: the logs that cannot be read; their tables are not in `parts`.
+        keys: what the metadata of the index record of the versions of its keys; None if they record none.
     """
 
     root: str
     parts: dict[str, Sequence[Part]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    keys: Mapping[str, Any] | None = None
 
 
 class TablesResult(NamedTuple):
@@ -97,6 +100,8 @@ def list_tables(lake: Lake) -> TableFiles:
                     version = lake.snapshot.version(name)
                     raise LakeError(f"{lake.root}/{name}: version {version} of the table is gone")
                 listed.parts[name] = lake.snapshot.files(name)
+                if name == "index":
+                    listed.keys = lake.snapshot.metadata(name).units.get("keys")
         except DamagedError as error:
             text = str(error.__cause__).partition(" Run:")[0]
             listed.faults.append(Fault("log", text, name, f"{lake.root}/{name}/_delta_log"))
@@ -137,7 +142,12 @@ def _groups(tables: TableFiles) -> Iterator[FileGroup]:
     index: dict[tuple[str, ...], dict[str, Part]] = {}
     for part in tables.parts.get("index", ()):
         index.setdefault(_key(part), {})[part.partition["rule"]] = part
-    rules = sorted({rule for parts in index.values() for rule in parts if embedding_of(rule) is None})
+    # Keys that an older version made cannot be made again. The next build replaces them.
+    rules = sorted(
+        rule
+        for rule in {rule for parts in index.values() for rule in parts}
+        if embedding_of(rule) is None and has_current_keys(rule, tables.keys)
+    )
     originals: dict[tuple[str, ...], list[Part]] = {}
     for part in tables.parts.get("originals", ()):
         originals.setdefault(_key(part), []).append(part)

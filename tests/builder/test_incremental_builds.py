@@ -245,8 +245,8 @@ def test_a_file_that_could_not_be_read_is_tried_again(base: Path, monkeypatch: p
 
 
 def test_keys_of_another_version_are_computed_anew(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("index", "clusters", "commit_ingest"):
-        monkeypatch.setattr(f"pipeline.builder.{module}.KEYS_VERSION", "another")
+    for module in ("dedup.rules", "builder.index"):
+        monkeypatch.setattr(f"pipeline.{module}.KEYS_VERSION", "another")
     before = versions(str(made / "lake"))["index"]
     assert ("dedup", "exact", "its settings changed; clusters: no change") in done(make(made))
     assert versions(str(made / "lake"))["index"] == before + 1

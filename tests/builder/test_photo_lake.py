@@ -21,6 +21,7 @@ from pipeline.builder.build import Built, build
 from pipeline.builder.publish import ReportResult
 from pipeline.dedup.joins.streaming import one_blas_thread
 from pipeline.dedup.matching import Block, match
+from pipeline.dedup.photo.thumbnails import pack
 from pipeline.dedup.rules import entries_of, parse_rule
 from pipeline.dedup.rules.photo import Photo
 from pipeline.engines.local import LocalEngine
@@ -238,3 +239,44 @@ def test_another_between_finds_the_pairs_anew_each_time(tmp_path: Path) -> None:
             assert small == apart(large, root)
             assert len(small) < len(large)
     assert make(tmp_path, *SPLITS, rules=list(RULES), between="all").done == ()
+
+
+def index_files(root: str, rule: str) -> set[str]:
+    return {part.path for part in Lake(root).snapshot.files("index") if part.partition["rule"] == rule}
+
+
+def test_an_index_of_an_older_version_is_made_again_for_this_rule_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "one", "two")
+    rules = ["exact", "hamming:6", RULE]
+    with monkeypatch.context() as older:
+        older.setattr("pipeline.dedup.rules._FAMILY_VERSIONS", {})
+        root = make(tmp_path, "one", "two", rules=rules).root
+        assert make(tmp_path, "one", "two", rules=rules).done == ()
+    before, pairs, basis = {rule: index_files(root, rule) for rule in rules}, pairs_of(root), basis_of(root)
+    with monkeypatch.context() as other:
+        other.setattr("pipeline.dedup.rules.photo.pack", lambda images: pack(images) ^ np.uint8(1))
+        whole(root)
+    built = make(tmp_path, "one", "two", rules=rules)
+    assert {item.unit for item in built.done} == {RULE}
+    after = {rule: index_files(root, rule) for rule in rules}
+    assert {rule: after[rule] == before[rule] for rule in rules} == {"exact": True, "hamming:6": True, RULE: False}
+    assert (pairs_of(root), basis_of(root)) == (pairs, basis)
+    assert make(tmp_path, "one", "two", rules=rules).done == ()
+    whole(root)
+    with monkeypatch.context() as other:
+        other.setattr("pipeline.dedup.rules.photo.pack", lambda images: pack(images) ^ np.uint8(1))
+        assert [check for check in verify(root) if check.faults]
+
+
+def test_turned_pictures_are_pairs_unless_the_rule_is_upright(tmp_path: Path) -> None:
+    pictures = crops(11, 12)
+    np.savez(tmp_path / "one.npz", images=pictures)
+    np.savez(tmp_path / "two.npz", images=np.rot90(pictures, axes=(1, 2)))
+    root = make(tmp_path, "one", "two", rules=[RULE, "photo:0.4:upright"]).root
+    turned, upright = pairs_of(root), pairs_of(root, "photo:0.4:upright")
+    assert set(upright) < set(turned)
+    assert len(set(turned) - set(upright)) >= len(pictures)
+    assert all(turned[ids] >= score for ids, score in upright.items())
+    whole(root)

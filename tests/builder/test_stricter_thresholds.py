@@ -30,6 +30,7 @@ STRICTER = {
     "hamming:8": "hamming:2",
     "hamming:9:dhash": "hamming:3:dhash",
     "photo:0.5": "photo:0.7",
+    "photo:0.45:upright": "photo:0.6:upright",
     "embedding:v:0.8": "embedding:v:0.95",
 }
 DERIVED = ("index", "pairs", "clusters")

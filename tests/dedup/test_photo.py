@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.dedup.photo.descriptor import COMPONENTS, VIEWS, Basis, describe, fit
-from pipeline.dedup.photo.thumbnails import SIDE, thumbnails
+from pipeline.dedup.photo.outline import UNIT, orient, outlines
+from pipeline.dedup.photo.thumbnails import ORIENTATIONS, SIDE, Planes, pack, thumbnails, turn, undo, unpack
 from pipeline.dedup.photo.verify_pair import shared_structure
 from pipeline.dedup.rules import parse_rule
 from pipeline.dedup.rules.photo import Photo
@@ -28,7 +29,12 @@ def textured(seed: int, n: int, side: int = SIDE) -> Pixels:
     return np.asarray(np.clip(128 + 50 * (fields + edge[..., None]), 0, 255), np.uint8)
 
 
-BASIS = fit(textured(99, 400))
+def packed(pictures: Pixels) -> Planes:
+    """Thumbnails as the index holds them."""
+    return unpack(pack(pictures))
+
+
+BASIS = fit(packed(textured(99, 400)))
 
 
 def area_means(picture: Pixels) -> NDArray[np.float64]:
@@ -91,20 +97,20 @@ def test_a_picture_of_the_thumbnails_size_stays_as_it_is_and_gray_is_colour() ->
 
 @pytest.mark.parametrize("n", [2, 127, 130])
 def test_a_descriptor_does_not_depend_on_the_others_or_on_their_order(n: int) -> None:
-    pictures = textured(n, n)
+    pictures = packed(textured(n, n))
     rng = np.random.default_rng(n)
     many, order = describe(pictures, BASIS), rng.permutation(n)
     assert many.shape == (1 + len(VIEWS), n, COMPONENTS)
     assert many.dtype == np.float32
-    assert np.array_equal(describe(pictures[order], BASIS), many[:, order])
+    assert np.array_equal(describe(pictures.take(order), BASIS), many[:, order])
     for k in rng.integers(0, n, 2):
-        assert np.array_equal(describe(pictures[k : k + 1], BASIS), many[:, k : k + 1])
+        assert np.array_equal(describe(pictures.take(slice(k, k + 1)), BASIS), many[:, k : k + 1])
 
 
 def test_descriptors_are_of_length_one_and_those_of_constants_zero() -> None:
     pictures = textured(1, 9)
     pictures[2], pictures[5], pictures[7] = 0, 255, np.array([10, 200, 30])
-    length = np.linalg.norm(describe(pictures, BASIS).astype(np.float64), axis=2)
+    length = np.linalg.norm(describe(packed(pictures), BASIS).astype(np.float64), axis=2)
     constant = np.isin(np.arange(9), [2, 5, 7])
     assert (length[:, constant] == 0).all()
     assert np.abs(length[:, ~constant] - 1).max() < 1e-6
@@ -120,22 +126,26 @@ def near_constants() -> Pixels:
     return np.asarray(made, np.uint8)
 
 
-@pytest.mark.parametrize("basis", [BASIS, fit(near_constants()), fit(np.zeros((3, SIDE, SIDE, 3), np.uint8))])
+@pytest.mark.parametrize(
+    "basis", [BASIS, fit(packed(near_constants())), fit(packed(np.zeros((3, SIDE, SIDE, 3), np.uint8)))]
+)
 def test_low_contrast_gives_no_nan(basis: Basis) -> None:
-    pictures = near_constants()
+    pictures = packed(near_constants())
     made = describe(pictures, basis)
     length = np.linalg.norm(made.astype(np.float64), axis=2)
     assert np.isfinite(made).all()
     assert ((length == 0) | (np.abs(length - 1) < 1e-6)).all()
-    start = np.zeros((len(pictures), 4), np.float32)
-    seen = shared_structure(pictures, pictures[::-1].copy(), start, np.arange(len(pictures)) % 2 == 0)
+    assert np.isfinite(outlines(pictures)).all()
+    gray = pictures.gray
+    start = np.zeros((len(gray), 4), np.float32)
+    seen = shared_structure(gray, gray[::-1].copy(), start, np.arange(len(gray)) % 2 == 0)
     assert ((seen >= 0) & (seen <= 1)).all()
 
 
 @pytest.mark.parametrize("n", [1, 5, 100])
 def test_a_basis_of_few_pictures_works_and_reads_as_it_was_written(n: int) -> None:
-    pictures = textured(3, n + 4)
-    basis = fit(pictures[:n])
+    pictures = packed(textured(3, n + 4))
+    basis = fit(pictures.take(slice(0, n)))
     again = Basis.from_bytes(basis.to_bytes())
     assert len(basis.to_bytes()) == 4 * 768 * 97
     assert again.mean.shape == (768,)
@@ -149,8 +159,10 @@ def test_a_basis_of_few_pictures_works_and_reads_as_it_was_written(n: int) -> No
 
 
 def test_components_have_variance_one_and_are_uncorrelated() -> None:
-    sample = textured(4, 1500)
-    x = sample.astype(np.float64)
+    sample = packed(textured(4, 1500))
+    gray, (red, blue) = sample.gray.astype(np.float64), sample.colour.repeat(4, 2).repeat(4, 3).swapaxes(0, 1)
+    green = -(0.299 * red + 0.114 * blue) / 0.587
+    x = np.stack([gray + red, gray + green, gray + blue], axis=3)
     rows = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
     rows -= rows.mean(axis=(1, 2), keepdims=True)
     rows = rows.reshape(len(rows), -1)
@@ -167,7 +179,7 @@ def test_components_have_variance_one_and_are_uncorrelated() -> None:
 @given(SEEDS)
 def test_verification_does_not_depend_on_the_other_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    left, right = textured(seed, 40), textured(seed + 1, 40)
+    left, right = packed(textured(seed, 40)).gray, packed(textured(seed + 1, 40)).gray
     right[::2] = np.roll(left[::2], 1, axis=2)
     start = rng.normal(size=(40, 4)).astype(np.float32) * np.array([1, 1, 0.1, 0.1], np.float32)
     mirrored = rng.random(40) < 0.3
@@ -185,9 +197,62 @@ def test_the_index_holds_thumbnails_and_equal_ones_share_key_and_signature() -> 
     pictures = textured(5, 6, 64)
     pictures[4] = pictures[1]
     entries = rule.index(pictures)
-    assert np.array_equal(entries.vector.reshape(-1, SIDE, SIDE, 3), thumbnails(pictures))
+    assert np.array_equal(entries.vector, pack(thumbnails(pictures)))
+    assert entries.vector.shape == (6, 898)
     assert len({*zip(entries.key.tolist(), entries.signature.tolist(), strict=True)}) == 5
     assert (entries.key[4], entries.signature[4]) == (entries.key[1], entries.signature[1])
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.integers(0, 5), st.sampled_from([2, 9, 256]))
+def test_unpacking_is_off_by_half_a_level_of_the_contrast_at_most(seed: int, n: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    pictures = np.asarray(rng.integers(0, most, (n, SIDE, SIDE, 3)) + rng.integers(0, 257 - most), np.uint8)
+    luma = (pictures.astype(int) @ [19595, 38470, 7471] + 2**15) >> 16
+    found = packed(pictures)
+    span = np.ptp(luma, axis=(1, 2), keepdims=True)
+    assert (np.abs(found.gray.astype(int) - luma) <= span / 126 + 0.5).all()
+    for plane, channel in enumerate((0, 2)):
+        cells = (pictures[..., channel].astype(int) - luma).reshape(n, 8, 4, 8, 4).mean(axis=(2, 4))
+        assert (np.abs(found.colour[:, plane] - cells) <= 1).all()
+
+
+def test_the_most_and_the_least_colour_are_kept() -> None:
+    colours = np.array([[255, 0, 0], [0, 0, 255], [0, 255, 255], [255, 255, 0], [0, 255, 0], [255, 0, 255]], np.uint8)
+    found = packed(colours[:, None, None].repeat(SIDE, 1).repeat(SIDE, 2))
+    assert found.constant().all()
+    for plane, channel in enumerate((0, 2)):
+        wanted = colours[:, channel].astype(int) - found.gray[:, 0, 0]
+        assert (np.abs(found.colour[:, plane, 0, 0] - wanted) <= 1).all()
+
+
+def test_an_outline_in_another_orientation_is_that_of_the_turned_picture() -> None:
+    pictures = packed(textured(7, 12))
+    whole = outlines(pictures)[0]
+    assert np.abs(np.linalg.norm(whole, axis=1) / UNIT - 1).max() < 0.01
+    for orientation in range(ORIENTATIONS):
+        turned = outlines(pictures.turn(orientation))[0]
+        assert np.abs(orient(whole, orientation) - turned).max() <= 1
+        assert np.array_equal(orient(orient(whole, orientation), undo(orientation)), whole)
+        assert np.array_equal(turn(turn(pictures.gray, orientation), undo(orientation)), pictures.gray)
+    assert np.array_equal(turn(pictures.gray, 5), np.rot90(pictures.gray, -1, (1, 2)))
+    assert np.array_equal(turn(pictures.gray, 3), np.rot90(pictures.gray, 2, (1, 2)))
+
+
+@pytest.mark.parametrize("n", [1, 513])
+def test_an_outline_does_not_depend_on_the_others(n: int) -> None:
+    pictures = packed(textured(n, n))
+    many, order = outlines(pictures), np.random.default_rng(n).permutation(n)
+    assert np.array_equal(outlines(pictures.take(order)), many[:, order])
+    assert np.array_equal(outlines(pictures.take(slice(n - 1, n))), many[:, n - 1 :])
+
+
+def test_turns_are_left_out_of_upright_rules() -> None:
+    assert isinstance(found := parse_rule("photo:0.4:upright").comparison, Photo)
+    assert (found.least, found.turns) == (0.4, False)
+    for name in ("photo:0.4:", "photo:0.4:turned", "photo:0.4:upright:x"):
+        with pytest.raises(RecipeError, match="after the score it takes upright only; write photo:0.5"):
+            parse_rule(name)
 
 
 @pytest.mark.parametrize("name", ["photo", "photo:", "photo:0", "photo:-1", "photo:1.01", "photo:nan", "photo:near"])

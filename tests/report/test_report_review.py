@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,35 @@ def test_the_page_loads_nothing_and_refuses_scripts() -> None:
 def test_the_page_is_the_same_every_time() -> None:
     images = images_of(noise(30, 20, 3), noise(30, 20, 3, seed=1))
     assert page([pair()], images) == page([pair()], images[::-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda pixels: pixels, ""),
+        (lambda pixels: pixels[:, ::-1], "mirrored"),
+        (lambda pixels: np.rot90(pixels, 3), "turned by 90 degrees"),
+        (lambda pixels: np.rot90(pixels, 2), "turned by 180 degrees"),
+        (np.rot90, "turned by 270 degrees"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(9, 14, 3), (12, 12, 1)])
+def test_mirrored_and_turned_pictures_are_aligned_before_they_are_subtracted(
+    shape: tuple[int, ...], change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], said: str
+) -> None:
+    one = noise(*shape)
+    other = np.ascontiguousarray(change(one)).copy()
+    other[0, 0] ^= 255
+    left, right = images_of(one, other)
+    shown = draw_difference(left, right, 5)
+    assert shown is not None
+    assert (shown["changed"], shown["pixels"], shown["of"]) == (said, 1, one.shape[0] * one.shape[1])
+    given = pair()
+    assert (said in page([given], images_of(one, other), rule="photo:0.4")) or not said
+    upright = page([given], images_of(one, other), rule="photo:0.4:upright")
+    assert "turned by" not in upright
+    assert said != "mirrored" or "with the second mirrored" in upright
+    assert "with the second" not in page([given], images_of(one, other), rule="cosine:0.9")
 
 
 def test_a_page_without_pairs_says_so() -> None:

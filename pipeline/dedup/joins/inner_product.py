@@ -6,8 +6,8 @@ So `[a, |rest of x|] . [b, |rest of y|]` is an upper bound that is itself an inn
 computes the bounds in blocks that stay in the processor's cache, and only pairs whose bound reaches the threshold are
 computed in full. The basis is made of principal components of a sample: it affects the speed, never the result.
 
-Vectors with views are whitened descriptors without dominant directions, so no prefix gives a useful bound. All their
-products are computed, block by block.
+Vectors with views have whole numbers, so that float32 computes their products exactly. They have no dominant
+directions, so no prefix gives a useful bound: all products are computed, block by block.
 
 References:
     Teflioudi, Gemulla, "Exact and approximate maximum inner product search with LEMP", TODS 42(1), 2016 (bounds by a
@@ -15,8 +15,9 @@ References:
     bounds", ICDE 2014.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,28 +78,35 @@ def inner_product_join(left: Vectors, right: Vectors | None, threshold: float) -
             yield i, j
 
 
-def best_view_join(left: Vectors, right: Vectors | None, threshold: float) -> Iterator[tuple[Positions, Positions]]:
-    """Find every pair whose best inner product reaches a threshold, and possibly some just below it.
+class Product(NamedTuple):
+    """A product that makes a pair: a view of the left side, a view of the right side, and the threshold."""
 
-    The best product is the largest of: left descriptor with right descriptor, each view of the left with the right
-    descriptor, and the left descriptor with each view of the right. It is the same if the sides are exchanged.
+    left: int
+    right: int
+    threshold: float
+
+
+def view_join(
+    left: Sequence[Vectors], right: Sequence[Vectors], products: Sequence[Product], *, self_join: bool
+) -> Iterator[tuple[Positions, Positions]]:
+    """Find every pair of which one of several products reaches its threshold.
+
+    No pair is missed if float32 computes the products exactly: if the vectors have whole numbers and are at most 2^12
+    long.
 
     Args:
-        left: (1 + views, n, d) float32, of length 1 or less: the descriptors, then their views.
-        right: (1 + views, m, d) float32 likewise; None to join the left side with itself.
-        threshold: above 0. No pair that reaches it is missed; see `rounding_error`.
+        left: views of the left side, (n, d) float32 each.
+        right: views of the right side, (m, d) float32 each.
+        products: which views are compared.
+        self_join: whether both sides are the same. Then the products must be the same with the two sides exchanged.
 
     Yields:
         Positions i in left and j in right, int64; in a self-join i < j. Every pair once, ordered by stripes of i.
     """
-    other = left if right is None else right
-    if not left.shape[1] or not other.shape[1]:
+    if not len(left[0]) or not len(right[0]):
         return
-    cutoff = threshold - rounding_error(left.shape[2])
-    starts = range(0, left.shape[1], _STRIPE)
-    yield from map_in_order(
-        lambda start: _join_view_stripe(left, other, start, cutoff, self_join=right is None), starts
-    )
+    starts = range(0, len(left[0]), _STRIPE)
+    yield from map_in_order(lambda start: _join_view_stripe(left, right, products, start, self_join=self_join), starts)
 
 
 def best_products(left: Vectors, right: Vectors) -> tuple[Doubles, Positions]:
@@ -214,29 +222,26 @@ def _verify(left: Vectors, right: Vectors, i: Positions, j: Positions, cutoff: f
 
 
 def _join_view_stripe(
-    left: Vectors, right: Vectors, start: int, cutoff: float, *, self_join: bool
+    left: Sequence[Vectors], right: Sequence[Vectors], products: Sequence[Product], start: int, *, self_join: bool
 ) -> tuple[Positions, Positions]:
-    stop = min(start + _STRIPE, left.shape[1])
+    count, others = len(left[0]), len(right[0])
+    stop = min(start + _STRIPE, count)
     found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    space = np.empty((2, _BLOCK_ROWS * _BLOCK_COLUMNS), dtype=np.float32)
-    for column in range(start if self_join else 0, right.shape[1], _BLOCK_COLUMNS):
-        b = right[:, column : column + _BLOCK_COLUMNS]
+    space = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=np.float32)
+    reached, any_reached = np.empty((2, _BLOCK_ROWS * _BLOCK_COLUMNS), dtype=bool)
+    for column in range(start if self_join else 0, others, _BLOCK_COLUMNS):
+        columns = slice(column, min(column + _BLOCK_COLUMNS, others))
         for row in range(start, stop, _BLOCK_ROWS):
-            best = _best_of_block(left[:, row : min(row + _BLOCK_ROWS, stop)], b, space)
-            i, j = np.divmod(np.flatnonzero(best >= np.float32(cutoff)), b.shape[1])
+            rows = slice(row, min(row + _BLOCK_ROWS, stop))
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            size = shape[0] * shape[1]
+            hits = any_reached[:size]
+            hits[:] = False
+            for one, other, threshold in products:
+                block = np.matmul(left[one][rows], right[other][columns].T, out=space[:size].reshape(shape))
+                hits |= np.greater_equal(block, np.float32(threshold), out=reached[:size].reshape(shape)).reshape(-1)
+            i, j = np.divmod(np.flatnonzero(hits), shape[1])
             i, j = i + row, j + column
             later = i < j if self_join else slice(None)
             found.append((i[later], j[later]))
     return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
-
-
-def _best_of_block(a: Vectors, b: Vectors, space: Vectors) -> Vectors:
-    """Compute the best product of each pair of two blocks in the given space: (rows, columns)."""
-    size, shape = a.shape[1] * b.shape[1], (a.shape[1], b.shape[1])
-    best: Vectors = space[0, :size].reshape(shape)
-    product = space[1, :size].reshape(shape)
-    np.matmul(a[0], b[0].T, out=best)
-    for view in range(1, len(a)):
-        np.maximum(best, np.matmul(a[view], b[0].T, out=product), out=best)
-        np.maximum(best, np.matmul(a[0], b[view].T, out=product), out=best)
-    return best

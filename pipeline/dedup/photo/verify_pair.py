@@ -47,7 +47,6 @@ _RESIDUAL_FACTOR, _MIN_RESIDUAL = 2.0, 0.05
 _MISFIT_SCALE = 0.3
 
 # Comparison of aligned images.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _FINE, _COARSE = smoothing(1.0), smoothing(2.8)
 _WINDOW_CENTRES = np.arange(2, SIDE - 2, 2)
 _WINDOW = smoothing(2.0)[_WINDOW_CENTRES]
@@ -62,7 +61,7 @@ def shared_structure(left: Pixels, right: Pixels, start: Floats, mirrored: NDArr
     """Measure the share of structure that pairs of thumbnails have in common.
 
     Args:
-        left: (p, 32, 32, 3) uint8.
+        left: (p, 32, 32) uint8, gray values.
         right: the same shape.
         start: (p, 4) float32, approximate shifts that align the left image, mirrored or not, with the right one; see
             `warp`.
@@ -71,7 +70,7 @@ def shared_structure(left: Pixels, right: Pixels, start: Floats, mirrored: NDArr
     Returns:
         (p,) float32, 0 to 1; 0 if an image is constant. Each result depends on its pair only.
     """
-    x, y = left.astype(np.float32) @ _LUMA, right.astype(np.float32) @ _LUMA
+    x, y = left.astype(np.float32), right.astype(np.float32)
     x[mirrored] = x[mirrored][:, :, ::-1]
     forward = align(x, y, start)
     backward = inverse(forward)

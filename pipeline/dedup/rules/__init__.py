@@ -7,8 +7,9 @@ are duplicates. The other rules are comparisons: entries give candidates, and a 
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,8 +116,40 @@ def _hash_entries(keys: Pixels) -> Entries:
     return Entries(halves[:, 0], halves[:, 1], np.empty((len(halves), 0), np.uint8))
 
 
-# Raise this if a rule's keys change for the same pixels. Every lake then indexes its images again.
+# Raise this if the keys of all rules change for the same pixels. Every lake then indexes its images again.
 KEYS_VERSION = "2"
+# Raise a family's version if only its entries or scores change. Every lake then makes these again for its rules. A
+# family that is not listed has version 1.
+_FAMILY_VERSIONS = {"photo": "2"}
+
+
+def keys_version(rule: str) -> str:
+    """Return the version of a rule's entries and scores, for fingerprints of what is made from them."""
+    own = _FAMILY_VERSIONS.get(_family(rule))
+    return KEYS_VERSION if own is None else f"{KEYS_VERSION}, {_family(rule)} {own}"
+
+
+def keys_unit() -> dict[str, Any]:
+    """Return what the metadata of the index record of the versions of its keys."""
+    return {"fingerprint": KEYS_VERSION, "families": _FAMILY_VERSIONS}
+
+
+def has_current_keys(rule: str, unit: Mapping[str, Any] | None) -> bool:
+    """Return whether an index holds the keys that this version makes of a rule.
+
+    Args:
+        rule: the rule.
+        unit: what the index's metadata record of the versions, see `keys_unit`; None if they record none, in which case
+            the families have version 1.
+    """
+    known: Mapping[str, Any] = {"fingerprint": KEYS_VERSION} if unit is None else unit
+    family = _family(rule)
+    stored, own = (versions.get(family, "1") for versions in (known.get("families", {}), _FAMILY_VERSIONS))
+    return known["fingerprint"] == KEYS_VERSION and stored == own
+
+
+def _family(rule: str) -> str:
+    return rule.partition(":")[0]
 
 
 def index_images(rule: Rule, images: pa.Table, pixels: NDArray[np.uint8]) -> pa.Table:
