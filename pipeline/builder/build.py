@@ -91,6 +91,7 @@ class Built:
         notes: notes about the sources, one line each.
         mode: mode of the images, L or RGB.
         mode_decided: whether this build decided the mode by the content.
+        originals_decided: whether this build decided, by the content, to keep the encoded files.
     """
 
     root: str
@@ -109,6 +110,7 @@ class Built:
     notes: tuple[str, ...] = ()
     mode: str = ""
     mode_decided: bool = False
+    originals_decided: bool = False
 
 
 def local_engine(workers: int | None = None) -> LocalEngine:
@@ -153,11 +155,13 @@ def build(
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
         snapshot = Snapshot(writer.place)
         require_tables(snapshot)
-        mode_decided = recipe.decode.mode is None and not stored_decode(snapshot)
+        is_new = not stored_decode(snapshot)
+        mode_decided, undecided = is_new and recipe.decode.mode is None, is_new and recipe.decode.originals is None
         recipe = with_decided_settings(snapshot, recipe, found)
         found = [replace(source, weighs_files=recipe.decode.originals is not None) for source in found]
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
-    return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided)
+    keeps = undecided and recipe.decode.originals == "keep"
+    return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided, originals_decided=keeps)
 
 
 def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:

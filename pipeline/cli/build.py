@@ -152,6 +152,11 @@ def show_built(built: "Built") -> None:
         print_line(
             f"{'mode':>10}  {built.mode} ({kind}), detected from the first images; the lake keeps it. Key: decode.mode"
         )
+    if built.originals_decided:
+        print_line(
+            f"{'files':>10}  kept as they came, because some are JPEG, WebP, AVIF or HEIC; `pixels` are reduced. Keys: "
+            "decode.originals, decode.longest, decode.size"
+        )
     for line in built.notes:
         print_line(f"{'note':>10}  {line}")
     if built.report:
