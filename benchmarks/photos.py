@@ -1,4 +1,4 @@
-"""Ingest of photographs: a lake with originals at 224 x 224, against a bare two-process script and a Pillow pool.
+"""Photographs: ingest with originals at 224 x 224, export and feed, each against a bare script.
 
     python benchmarks/photos.py                2,000 photographs of 1,600 x 1,200 and 300 of 4,000 x 3,000
     python benchmarks/photos.py --count 0.1    a tenth of both
@@ -7,18 +7,26 @@ Each way reads the same folder, and they take turns. The bare script reads a fil
 scale, makes the same resize, hashes the pixels with xxh3-128, and writes bytes and pixels to zstd Parquet. The Pillow
 pool does the same at full scale. Times are of whole commands with their imports; the memory is that of all processes
 of a command, each counted with its share, measured in a run of its own.
+
+The export of original files takes turns with `cp -r`, the feed of original files with a loop over the same files that
+decodes and resizes them in two threads. The first batch of the feed counts.
 """
 
 import argparse
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +35,9 @@ import simplejpeg
 from PIL import Image
 from watched import run
 from xxhash import xxh3_128_digest
+
+from pipeline.export import export
+from pipeline.lake_handle import Lake
 
 SIDE = 224
 CHUNK = 50
@@ -37,6 +48,7 @@ SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.binary()), ("pixels", pa
 RECIPE = """lake.root = "lake"
 source = [{{ uri = "{folder}", dataset = "photos" }}]
 decode = {{ size = [224, 224], mode = "RGB", originals = "keep" }}
+split = [{{ name = "main", train = {{ from = "train" }} }}]
 """
 
 
@@ -119,6 +131,54 @@ def footers(lake: Path, table: str) -> float:
     return sum(sizes) / max(1, rows)
 
 
+def seconds_of(run_once: Callable[[], object]) -> float:
+    """Return the time of a call."""
+    started = time.perf_counter()
+    run_once()
+    return time.perf_counter() - started
+
+
+def measure_outputs(folder: Path, work: Path, rounds: int) -> None:
+    """Print the figures of export and feed; the lake is built."""
+    files = sorted(folder.rglob("*.jpg"))
+    feed = Lake(work / "lake").feed(
+        "main", "train", batch_size=32, size=(SIDE, SIDE), decode="original", buffer_bytes=2**26
+    )
+
+    def copy() -> None:
+        subprocess.run(["cp", "-r", str(folder), str(work / "copy")], check=True)
+
+    def write_out() -> None:
+        export(str(work / "lake"), "main", work / "out", "imagefolder", pinned=False)
+
+    def plain_epoch() -> None:
+        def one(file: Path) -> np.ndarray[Any, Any]:
+            return np.asarray(bare(file.read_bytes()).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+        with ThreadPoolExecutor(2) as threads:
+            for start in range(0, len(files), 32):
+                np.stack(list(threads.map(one, files[start : start + 32])))
+
+    def epoch() -> None:
+        images = sum(len(labels) for _, labels in feed.epoch(0))
+        if images != len(files):
+            raise SystemExit(f"bench: the feed returned {images} of {len(files)} images")
+
+    seconds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for call in (copy, write_out, plain_epoch, epoch):
+            seconds.setdefault(call.__name__, []).append(seconds_of(call))
+        shutil.rmtree(work / "copy")
+        shutil.rmtree(work / "out")
+    copied, exported, plain, fed = (median(values) for values in seconds.values())
+    lines = [
+        f"  export {exported:.2f} s, cp -r {copied:.2f} s: {copied / exported:.2f} times its speed (aim 0.5)",
+        f"  feed {fed:.2f} s, loop in two threads {plain:.2f} s: {plain / fed:.2f} times its speed (aim 0.8)",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
 def measure(title: str, folder: Path, work: Path, rounds: int) -> None:
     """Print the figures of one set."""
     ways = ("imagelake", "bare", "pillow")
@@ -140,6 +200,7 @@ def measure(title: str, folder: Path, work: Path, rounds: int) -> None:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+    measure_outputs(folder, work, rounds)
 
 
 def main() -> None:
