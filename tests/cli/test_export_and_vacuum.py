@@ -94,7 +94,7 @@ def test_vacuum_as_json_and_force_alone(lake: Path, run: Run) -> None:
 def test_help_lists_every_form_on_a_line_of_its_own(run: Run) -> None:
     lines = run("export", "--help").stdout.splitlines()
     assert [form for form in FORMS if not any(line.startswith(f"  {form} ") for line in lines)] == []
-    assert "  webdataset   ROLE-000000.tar with .png and .cls, and __classes__, which names the classes" in lines
+    assert "  webdataset   ROLE-000000.tar with images and .cls, and __classes__, which names the classes" in lines
     assert "  imagelake vacuum data/demo --keep-last 3 --dry-run" in run("vacuum", "--help").stdout.splitlines()
 
 

@@ -50,6 +50,8 @@ def test_ids_and_hashes_are_the_columns_that_the_schemas_say() -> None:
         ("images", "image_id"),
         ("images", "content_hash"),
         ("images", "file_digest"),
+        ("originals", "image_id"),
+        ("originals", "file_digest"),
         ("attributes", "image_id"),
         ("index", "image_id"),
         ("pairs", "left_id"),
@@ -304,7 +306,7 @@ def test_whatever_duckdb_returns_is_written_in_every_form(small_lake: Lake, run:
 def test_errors_are_one_line_and_name_what_is_near(small_lake: Lake, run: Run) -> None:
     for query, said in (
         ("select imge_id from images", 'Candidate bindings: "image_id"'),
-        ("select 1 from image", 'Did you mean "images"? Tables: images, rejects, '),
+        ("select 1 from image", 'Did you mean "images"? Tables: images, originals, rejects, '),
         ("selec 1", 'syntax error at or near "selec"'),
     ):
         for form in ([], ["--json"], ["--csv"]):

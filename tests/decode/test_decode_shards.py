@@ -212,4 +212,5 @@ def test_every_reason_is_given_by_some_input(tmp_path: Path) -> None:
     rows += turned_away(source_of(as_tar(tmp_path / "a.tar", {"A/._x.png": b"1"})))
     split = {"split": None, "splits": {"train": "A"}}
     rows += turned_away(source_of(as_tar(tmp_path / "b.tar", {"A/x.png": b"1", "B/x.png": b"1"}), **split))
-    assert {refused.reason for refused in rows} == set(REASONS)
+    # HEIC without its decoder is tried in test_heic.py.
+    assert {refused.reason for refused in rows} == set(REASONS) - {"no_decoder"}

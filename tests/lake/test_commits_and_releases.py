@@ -128,7 +128,7 @@ def test_a_lake_of_a_newer_schema_is_refused(root: str, monkeypatch: pytest.Monk
     publish(root, "digest", "", {})
     monkeypatch.setattr(schemas, "VERSION", 0)
     with pytest.raises(
-        NewerLakeError, match=r"made by a newer imagelake \(schema 4; this one reads up to 0\). Upgrade"
+        NewerLakeError, match=r"made by a newer imagelake \(schema 5; this one reads up to 0\). Upgrade"
     ):
         Lake(root)
 
