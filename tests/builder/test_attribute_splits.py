@@ -54,6 +54,24 @@ def test_train_is_before_test_in_a_lake(base: Path) -> None:
     assert "moved to another role" in reason(built)
 
 
+def test_another_order_of_a_split_that_exists_takes_effect(base: Path) -> None:
+    rows = [f"{number:05d}.png,{number},{-number},{number % 3}" for number in range(40)]
+    (base / "facts.csv").write_text("\n".join(["path,up,down,kind", *rows]))
+    facts = {"uri": "facts.csv"}
+
+    def roles(**split: Any) -> list[str]:
+        built = make(base, facts, **split)
+        query = "SELECT role FROM splits JOIN images USING (image_id) ORDER BY path"
+        return [role for (role,) in Lake(built.root).sql(query).fetchall()]
+
+    shuffled = roles()
+    assert roles(order="attr:up") == ["train"] * 20 + ["test"] * 20
+    assert roles(order="attr:down") == ["test"] * 20 + ["train"] * 20
+    assert roles() == shuffled
+    balanced = roles(stratify="attr:kind")
+    assert all(balanced[kind::3].count("train") in (6, 7) for kind in range(3))
+
+
 def test_coco_annotations_are_stratified_and_stored_as_labels(base: Path) -> None:
     names = [f"{number:05d}.png" for number in range(40)]
     pairs = [(n, k) for n in range(38) for k in range(3) if n % (k + 2) == 0]
