@@ -135,9 +135,9 @@ def export(  # noqa: PLR0913 - the options of the command
         if check:
             opened.check("splits", split=split)
             opened.check("images")
-            if form in WITH_ORIGINALS:
-                opened.check("originals")
-        selection = _select(opened, split, roles, form, sanitized=sanitized, check=check)
+            for table in _tables_of_files(form, link=link):
+                opened.check(table)
+        selection = _select(opened, split, roles, form, link=link, sanitized=sanitized, check=check)
         description = _describe(opened, selection, form, sanitized=sanitized)
         with _disk_full_errors(target), atomic_folder(folder) as draft, Progress() as progress:
             progress.stage(f"export {form}", description["images"])
@@ -182,8 +182,13 @@ def _find_form(name: str, *, pickle: bool, link: bool) -> Form:
     return partial(write_notebook, pickle=True) if pickle else FORMS[name]
 
 
+def _tables_of_files(form: str, *, link: bool) -> list[str]:
+    """List the tables that a form of encoded images needs besides images and splits."""
+    return ["originals", "attributes", *(["shards"] if link else [])] if form in WITH_ORIGINALS else []
+
+
 def _select(  # noqa: PLR0913 - what to export
-    lake: Lake, split: str, roles: Collection[str], form: str, *, sanitized: bool, check: bool
+    lake: Lake, split: str, roles: Collection[str], form: str, *, link: bool, sanitized: bool, check: bool
 ) -> Selection:
     """Find the rows of every role, in the order of ranks, and the places of their pixels and original files."""
     drawn = lake.scan("splits").filter(pl.col("split_name") == split)
@@ -198,19 +203,17 @@ def _select(  # noqa: PLR0913 - what to export
         *("image_id", "label", "path", "dataset", "split", "height", "width", "channels"),
         *("content_hash", "file_digest", "file_size", "shard"),
     )
-    originals = lake.snapshot.file_places("originals") if form in WITH_ORIGINALS else []
-    formats = lake.scan("originals").filter(pl.col("format") != PIXELS).select("image_id", "format", "location")
     rows = (
         drawn.filter(pl.col("role").is_in(list(roles or ROLES)))
         .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept", "reason")
         .join(lake.scan("images").select(columns), on="image_id", how="left")
-        .join(formats if originals else formats.head(0), on="image_id", how="left")
-        .join(_source_files(lake), on=["dataset", "split", "shard"], how="left")
-        .with_columns(pl.coalesce("location", pl.col("source") + "/" + pl.col("path")).alias("source"))
         .sort("role", "rank")
         .collect()
     )
-    rows = rows.join(_attributes(lake), on="image_id", how="left") if form in WITH_ORIGINALS else rows
+    originals: list[str] = []
+    if form in WITH_ORIGINALS:
+        originals = lake.snapshot.file_places("originals")
+        rows = _with_files(lake, rows, link=link)
     wanted = rows.filter("kept" if sanitized else pl.lit(value=True))
     if wanted.is_empty():
         raise LakeError(f"split '{split}' has no rows left after sanitizing: export it with --original.")
@@ -220,19 +223,30 @@ def _select(  # noqa: PLR0913 - what to export
     return Selection(split, found, tuple(lake.class_names(split)), rows.filter(~pl.col("kept") & sanitized))
 
 
+def _with_files(lake: Lake, rows: pl.DataFrame, *, link: bool) -> pl.DataFrame:
+    """Add the columns format, location and attr:NAME, and with `link` the column source."""
+    formats = lake.scan("originals").filter(pl.col("format") != PIXELS).select("image_id", "format", "location")
+    rows = rows.join(formats.collect(), on="image_id", how="left", maintain_order="left")
+    rows = rows.join(_attributes(lake), on="image_id", how="left", maintain_order="left")
+    if not link:
+        return rows
+    rows = rows.join(_source_files(lake), on=["dataset", "split", "shard"], how="left", maintain_order="left")
+    return rows.with_columns(pl.coalesce("location", pl.col("source") + "/" + pl.col("path")).alias("source"))
+
+
 def _attributes(lake: Lake) -> pl.DataFrame:
     """Read the attributes of all images as text: columns image_id and, for each attribute, attr:NAME, by name."""
     rows = lake.scan("attributes").select("image_id", pl.format("attr:{}", "name").alias("name"), "value").collect()
     return rows.pivot(on="name", on_columns=rows["name"].unique().sort(), index="image_id", values="value")
 
 
-def _source_files(lake: Lake) -> pl.LazyFrame:
+def _source_files(lake: Lake) -> pl.DataFrame:
     """Find the local folder or file of each shard's source: columns dataset, split, shard and source."""
     recorded = lake.snapshot.with_newest("releases").metadata("releases").units.get("recipe", {})
     shards = lake.scan("shards").select("dataset", "split", "shard", "uri").collect()
     places = {uri: str(Path(recorded.get("base", ""), uri)) for uri in shards["uri"].unique() if "://" not in uri}
     source = pl.col("uri").replace_strict(places, default=None, return_dtype=pl.String)
-    return shards.lazy().select("dataset", "split", "shard", source.alias("source"))
+    return shards.select("dataset", "split", "shard", source.alias("source"))
 
 
 def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -> dict[str, Any]:

@@ -333,6 +333,8 @@ class Lake:
             return locate(self._images, image_ids, check=check, ragged=True)
         if way.decode == "stored":
             return locate(self._images, image_ids, check=check, conversion=self._conversion(way))
+        if check:
+            self.check("originals")
         places = self.snapshot.file_places("originals")
         ids = pl.LazyFrame({"image_id": image_ids})
         missing = ids.join(self.scan("originals"), on="image_id", how="anti").collect().height
@@ -347,18 +349,22 @@ class Lake:
     def _conversion(self, way: "_ReadAs") -> Conversion | None:
         if way.size is None:
             return None
-        channels = self.scan("images").select("channels").head(1).collect().item()
+        stored = stored_decode(self._current_snapshot())
         spec = DecodePart(
             size=way.size,
             fit=way.fit,
-            mode="L" if channels == 1 else "RGB",
+            mode=stored.get("mode") or self._mode(),
             on_mismatch="convert",
-            background=stored_decode(self._current_snapshot()).get("background", 255),
+            background=stored.get("background", 255),
             # JPEGs are decoded at reduced scale in every lake with this setting.
             originals="keep",
             max_pixels=_MAX_PIXELS,
         )
         return resize_stored(spec) if way.decode == "stored" else decode_originals(spec)
+
+    def _mode(self) -> Literal["L", "RGB"]:
+        """Return the mode of the images, in a lake whose recipe does not store it."""
+        return "L" if self.scan("images").select("channels").head(1).collect().item() == 1 else "RGB"
 
     @property
     def _images(self) -> list[str]:

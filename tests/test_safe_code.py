@@ -46,12 +46,12 @@ def _is_fault(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call) or ast.unparse(node) in OWN:
         return False
     name = ast.unparse(node.func)
-    if name.endswith(".str.extract"):  # of Polars: a part of a text
-        return False
     module, _, last = name.rpartition(".")
     if name in ONLY_WITHOUT_PICKLE:
         return "allow_pickle=False" not in map(ast.unparse, node.keywords)
-    return name in RUNS or last in UNPACKS or (module in RISKY and last in READS)
+    # Polars' extract returns a part of a text.
+    unpacks = last in UNPACKS and not name.endswith(".str.extract")
+    return name in RUNS or unpacks or (module in RISKY and last in READS)
 
 
 def files() -> list[Path]:

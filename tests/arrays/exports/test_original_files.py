@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from damaged_lakes import flip
 from hypothesis import given
 from hypothesis import strategies as st
+from lakes import file_names
 from making import recipe
 from PIL import Image
 
 from pipeline.arrays.exports.file_names import name_files
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import LakeError
+from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.export import export
 from pipeline.lake_handle import Lake
 
@@ -140,6 +143,20 @@ def test_an_export_comes_back_with_its_digests_and_labels(lake: Lake, tmp_path: 
     rows = lake.scan("images").collect().join(kept, on="image_id", how="semi").select(columns).sort(columns)
     assert back.scan("images").select(columns).sort(columns).collect().equals(rows)
     assert back.scan("rejects").collect().is_empty()
+
+
+@pytest.mark.parametrize("table", ["originals", "attributes", "images"])
+def test_nothing_damaged_is_exported(lake: Lake, tmp_path: Path, table: str) -> None:
+    shutil.copytree(lake.root, tmp_path / "lake")
+    file = Path(file_names(str(tmp_path / "lake"), table)[0])
+    flip(file, file.stat().st_size // 3, 2)
+    for form in ("imagefolder", "webdataset", "huggingface"):
+        with pytest.raises(DamagedLakeError, match=table):
+            export(str(tmp_path / "lake"), "main", tmp_path / form, form, engine=LocalEngine(1))
+        assert not (tmp_path / form).exists()
+    if table == "originals":
+        with pytest.raises(DamagedLakeError, match=table):
+            Lake(tmp_path / "lake").arrays("main", "train", size=(8, 8), decode="original")
 
 
 def test_an_array_is_encoded_as_png(tmp_path: Path) -> None:
