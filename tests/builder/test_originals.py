@@ -141,7 +141,7 @@ class Killed(BaseException):
 def test_a_build_that_is_killed_at_a_commit_is_made_again(
     tmp_path: Path, table: str, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also at the first originals of a lake, and after a vacuum of what is left."""
+    """Also when the first originals are committed, and after a vacuum of the remaining files."""
     as_folder(tmp_path / "set", {"A/a.png": encoded(picture(50), "PNG")})
     first = lake_of(tmp_path, {"uri": "set"}, originals="keep" if before else "none")
     built(first)

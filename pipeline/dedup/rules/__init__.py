@@ -124,7 +124,7 @@ _FAMILY_VERSIONS = {"photo": "2"}
 
 
 def keys_version(rule: str) -> str:
-    """Return the version of a rule's entries and scores, for fingerprints of what is made from them."""
+    """Return the version of a rule's index entries and scores. Fingerprints of its pairs and clusters contain it."""
     own = _FAMILY_VERSIONS.get(_family(rule))
     return KEYS_VERSION if own is None else f"{KEYS_VERSION}, {_family(rule)} {own}"
 
