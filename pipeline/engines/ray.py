@@ -41,6 +41,8 @@ _RETRY_WAITS = (1, 4, 16)
 _TRANSIENT = (StorageError, ConnectionError, TimeoutError)
 # Seconds to wait for a cluster to answer, and for cancelled tasks to end.
 _TIMEOUT = 30
+# Seconds in which interrupted tasks may end by themselves.
+_SHORT = 3
 # Ray reads these when it is imported. By default it retries forever when memory is short.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -124,7 +126,7 @@ class RayEngine:
         """Yield `function(item)` for every item, in the order of the items.
 
         At most two items per core, or `workers` items with a cluster, are taken and not yet returned as results. If the
-        generator is closed early, as by Ctrl-C, it cancels its tasks and waits until they have ended. Output of
+        generator is closed early, as by Ctrl-C, it waits until its tasks have ended, and cancels long ones. Output of
         workers is printed on stderr.
 
         Args:
@@ -308,14 +310,20 @@ def _wait_for(ref: Any) -> Outcome:  # noqa: ANN401 - Ray's reference
 
 
 def _cancel(pending: Sequence[Any]) -> None:
-    """Cancel tasks and wait until they have ended, so that nothing writes into the lake any more."""
+    """Wait until tasks have ended, so that nothing writes into the lake any more. Long ones are cancelled.
+
+    Ray aborts this process if it cancels a task in the moment in which a worker takes it (seen with 2.60: "Tried to
+    complete task that was not pending"). Short tasks are taken all the time, so they are left to end.
+    """
     if not pending:
         return
     ray = _import_ray()
     _CANCELLING.set()
-    for ref in pending:
+    _, long = ray.wait(list(pending), num_returns=len(pending), timeout=_SHORT, fetch_local=False)
+    for ref in long:
         ray.cancel(ref, force=True)
-    ray.wait(list(pending), num_returns=len(pending), timeout=_TIMEOUT, fetch_local=False)
+    if long:
+        ray.wait(long, num_returns=len(long), timeout=_TIMEOUT, fetch_local=False)
 
 
 # Set while tasks are cancelled: Ray then reports workers that died, and that is expected.

@@ -136,6 +136,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["images", "originals", "index", "rejects", "shards"])
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_build_that_is_killed_at_a_commit_is_made_again(

@@ -98,7 +98,9 @@ def test_many_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy, capsy
         print(f"\nS3 faults injected: {sum(met.values())} ({dict(met)}); builds: {dict(ends)}; nothing lost")  # noqa: T201
 
 
-@pytest.mark.parametrize("fault", ["error", "late_error", "late_reset"])
+@pytest.mark.parametrize(
+    "fault", ["late_reset", *(pytest.param(fault, marks=pytest.mark.stress) for fault in ("error", "late_error"))]
+)
 def test_a_bucket_that_stays_away_is_an_error_in_the_end(
     base: Path, lake_bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
