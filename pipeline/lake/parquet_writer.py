@@ -89,6 +89,8 @@ class PartWriter:
                 write_statistics=_STATISTICS.get(self._table, repeats),
                 # Damaged images are distinguished from the others of a file.
                 write_page_checksum=True,
+                # The Delta log has the schema; in footers of large photographs it would be most of their bytes.
+                store_schema=False,
             )
         self._writer.write_table(group.select(self._schema.names), row_group_size=max(1, len(group)))
         self._rows += len(group)
