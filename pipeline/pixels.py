@@ -92,7 +92,7 @@ class Located:
 
     def file_order(self) -> NDArray[np.int64]:
         """Sort the images by row group and row: (n,) int64 positions."""
-        return np.argsort(self.group.astype(np.int64) << 32 | self.row)
+        return _file_order(self)
 
 
 def locate(
@@ -209,14 +209,14 @@ def gather(where: Located) -> NDArray[np.uint8]:
     """
     out = np.empty((len(where), prod(where.shape)), dtype=np.uint8)
 
-    def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
+    def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
         if where.conversion is None:
             _read_rows_into(out, group, rows, targets, check=where.check)
         else:
             columns, convert, _ = where.conversion
             out[targets] = convert(_read_columns(group, rows, columns, check=where.check))
 
-    _for_each_group(where, read)
+    sum(_for_each_group(where, read))
     return shaped(out, where.shape)
 
 
@@ -231,19 +231,25 @@ def gather_ragged(where: Located) -> "RaggedImages":
     starts = np.cumsum(where.sizes) - where.sizes
     out = np.empty(int(where.sizes.sum()), dtype=np.uint8)
 
-    def read(group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64]) -> None:
+    def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
         column = _read_columns(group, rows, ["pixels"], check=where.check)["pixels"]
         for value, start in zip(column, starts[targets].tolist(), strict=True):
             picture = np.frombuffer(value.as_buffer(), np.uint8)
             out[start : start + len(picture)] = picture
 
-    _for_each_group(where, read)
+    sum(_for_each_group(where, read))
     return RaggedImages(where.shapes, out)
 
 
-def _for_each_group(where: Located, read: Callable[[RowGroup, NDArray[np.int32], NDArray[np.int64]], None]) -> None:
-    """Call a function in threads for every row group with wanted images: its rows, ascending, and their positions."""
-    order = where.file_order()
+def _for_each_group(
+    where: "Located | Scattered", read: Callable[[RowGroup, NDArray[np.integer[Any]], NDArray[np.int64]], None]
+) -> Iterator[int]:
+    """Call a function in threads for every row group with wanted images: its rows, ascending, and their positions.
+
+    Yields:
+        The number of wanted images of every row group that is done. An error of the function is raised here.
+    """
+    order = _file_order(where)
     edges = np.searchsorted(where.group[order], np.arange(len(where.groups) + 1))
     wanted = np.flatnonzero(np.diff(edges))
     if not len(wanted):
@@ -251,14 +257,21 @@ def _for_each_group(where: Located, read: Callable[[RowGroup, NDArray[np.int32],
     if where.check:
         _check({where.groups[group].file for group in wanted.tolist()})
 
-    def one(group: int) -> None:
+    def one(group: int) -> int:
         targets = order[edges[group] : edges[group + 1]]
         with storage.damage_errors(where.groups[group].file):
             read(where.groups[group], where.row[targets], targets)
+        return len(targets)
 
-    with ThreadPoolExecutor(min(len(wanted), available_cores())) as pool:
-        # list() raises the error of a thread here.
-        list(pool.map(one, wanted.tolist()))
+    pool = ThreadPoolExecutor(min(len(wanted), available_cores()))
+    try:
+        yield from pool.map(one, wanted.tolist())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _file_order(where: "Located | Scattered") -> NDArray[np.int64]:
+    return np.argsort(where.group.astype(np.int64) << 32 | where.row)
 
 
 def available_cores() -> int:
@@ -295,7 +308,7 @@ def _not_found(missing: int, files: Sequence[str]) -> LakeError:
 
 
 def _read_rows_into(
-    out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.int32], targets: NDArray[np.int64], *, check: bool
+    out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64], *, check: bool
 ) -> None:
     """Copy rows of a row group, which are ascending, to the rows `targets` of the output."""
     # pre_buffer would copy the compressed row group once more, and other threads read at the same time anyway.
@@ -307,7 +320,7 @@ def _read_rows_into(
     if (lengths != out.shape[1]).any():
         # Images of other shapes lie between the wanted ones.
         chunks = [pa.chunked_array(chunks).take(pa.array(rows)).combine_chunks()]
-        rows = np.arange(len(rows), dtype=np.int32)
+        rows = np.arange(len(rows))
     views = [from_binary(chunk, out.shape[1]) for chunk in chunks]
     pixels = views[0] if len(views) == 1 else np.concatenate(views)
     if targets[-1] - targets[0] == len(targets) - 1 and (np.diff(targets) == 1).all():
@@ -394,13 +407,38 @@ def gather_scattered(where: Scattered, start: int, stop: int, column: str = "pix
     return np.frombuffer(requested.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
 
 
+def for_each_value(
+    where: Scattered, column: str, function: Callable[[NDArray[np.int64], list[pa.Buffer]], None]
+) -> Iterator[int]:
+    """Call a function in threads with the values of a binary column, one row group at a time, in any order.
+
+    Each thread holds one row group. The values are not copied.
+
+    Args:
+        where: the wanted images.
+        column: name of the column.
+        function: takes the positions in `where` of images of a row group, and their values.
+
+    Yields:
+        The number of images that are done since the last one. An error of the function is raised here.
+    """
+
+    def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
+        values = _read_columns(group, rows, [column], check=where.check).column(0)
+        function(targets, [value.as_buffer() for value in values])
+
+    yield from _for_each_group(where, read)
+
+
 def _read_columns(group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequence[str], *, check: bool) -> pa.Table:
     checked = check and storage.is_bucket(group.file)
     with (
         storage.damage_errors(group.file),
         storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file,
     ):
-        return file.read_row_group(group.number, columns=list(columns), use_threads=False).take(pa.array(rows))
+        found = file.read_row_group(group.number, columns=list(columns), use_threads=False)
+    # Most often all rows are wanted; selecting them would copy them.
+    return found if np.array_equal(rows, np.arange(len(found))) else found.take(pa.array(rows))
 
 
 def read_reference(location: str, digest: bytes) -> bytes:

@@ -7,12 +7,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from dataclasses import replace
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 import xxhash
+from numpy.typing import NDArray
 
 from pipeline.arrays.exports.file_names import name_files, write_manifest
 from pipeline.arrays.exports.selection import (
@@ -24,6 +28,7 @@ from pipeline.arrays.exports.selection import (
     encode_chunk,
     read_files,
 )
+from pipeline.pixels import for_each_value
 
 UNLABELLED = "_unlabelled"
 
@@ -112,9 +117,12 @@ def write(folder: Path, selection: Selection, context: ExportContext, *, link: b
             (folder / role.name / folders[number]).mkdir(parents=True)
         in_class = role.rows.select(pl.col("label_index").replace_strict(folders) + "/").to_series()
         files = in_class + name_files(role.rows, ["label_index"])
-        # Originals need no work: a worker would only copy them.
-        run = map if role.all_originals else context.map
-        for written in run(write_files, _files(folder / role.name, role, files, link=link)):
+        source = pl.col("source") if link else pl.lit(None, pl.String)
+        named = replace(role, rows=role.rows.with_columns(files.alias("file"), source.alias("source")))
+        for written in chain(
+            _write_kept(folder / role.name, named),
+            context.map(write_files, _others(folder / role.name, named.without_kept())),
+        ):
             context.advance(written)
         listed.append(f"{role.name}/" + files)
     (folder / "labels.json").write_text(folders_text(selection.classes), encoding="utf-8")
@@ -131,14 +139,17 @@ def folders_text(classes: Sequence[str]) -> str:
 def write_files(files: Files) -> int:
     """Write the images of a chunk, encoded if they have no file; return their number."""
     for name, source, data in zip(files.names, files.sources, encode_chunk(files.chunk), strict=True):
-        target = f"{files.folder}/{name}"
-        if source is None or not _link(source, target, data):
-            with open(target, "xb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much time again
-                file.write(data)
+        _write_file(f"{files.folder}/{name}", source, data)
     return len(files.names)
 
 
-def _link(source: str, target: str, data: bytes) -> bool:
+def _write_file(target: str, source: str | None, data: bytes | pa.Buffer) -> None:
+    if source is None or not _link(source, target, data):
+        with open(target, "xb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much time again
+            file.write(data)
+
+
+def _link(source: str, target: str, data: bytes | pa.Buffer) -> bool:
     """Make a hard link if the source is on the same disk and has these bytes; return whether it was made."""
     try:
         real = Path(source).resolve()
@@ -150,8 +161,20 @@ def _link(source: str, target: str, data: bytes) -> bool:
     return True
 
 
-def _files(folder: Path, role: Role, names: pl.Series, *, link: bool) -> Iterator[Files]:
-    sources = role.rows["source"] if link else pl.repeat(None, len(role), dtype=pl.String, eager=True)
+def _write_kept(folder: Path, role: Role) -> Iterator[int]:
+    """Write the original files that the lake keeps, in threads; yield how many were written."""
+    if role.originals is None:
+        return
+    names, sources = (role.rows.filter(role.is_kept)[column] for column in ("file", "source"))
+
+    def write_group(positions: NDArray[np.int64], values: list[pa.Buffer]) -> None:
+        for name, source, data in zip(names[positions], sources[positions], values, strict=True):
+            _write_file(f"{folder}/{name}", source, data)
+
+    yield from for_each_value(role.originals, "bytes", write_group)
+
+
+def _others(folder: Path, role: Role) -> Iterator[Files]:
     for chunk in read_files(role, CHUNK_BYTES):
-        part = slice(chunk.start, chunk.stop)
-        yield Files(folder, names[part].to_list(), sources[part].to_list(), chunk)
+        rows = role.rows[chunk.start : chunk.stop]
+        yield Files(folder, rows["file"].to_list(), rows["source"].to_list(), chunk)

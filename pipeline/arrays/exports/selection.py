@@ -85,6 +85,20 @@ class Role:
         return self.rows["format"].is_not_null().to_numpy()
 
     @property
+    def is_kept(self) -> NDArray[np.bool_]:
+        """Whether the lake keeps the original file of each image: (n,) bool."""
+        kept: NDArray[np.bool_] = self._has_file & self.rows["location"].is_null().to_numpy()
+        return kept
+
+    def without_kept(self) -> "Role":
+        """Return the images whose original file the lake does not keep."""
+        if self.originals is None:
+            return self
+        rest = np.flatnonzero(~self.is_kept)
+        none = replace(self.originals, group=self.originals.group[:0], row=self.originals.row[:0])
+        return Role(self.name, self.rows[rest], _take(self.where, rest), none)
+
+    @property
     def shapes(self) -> NDArray[np.int64]:
         """Height, width and channels of every image: (n, 3) int64."""
         return self.rows.select(pl.col(*_SHAPE).cast(pl.Int64)).to_numpy()
@@ -240,7 +254,7 @@ def read_files(role: Role, max_bytes: int) -> Iterator[Chunk]:
         yield from read_chunks(role, max_bytes)
         return
     has_file, sizes = role._has_file, role.file_sizes  # noqa: SLF001 - of this module
-    in_lake = has_file & role.rows["location"].is_null().to_numpy()
+    in_lake = role.is_kept
     files_before, others_before = (np.append(0, np.cumsum(flags)) for flags in (in_lake, ~has_file))
     others = Role(role.name, role.rows.filter(~pl.Series(has_file)), _take(role.where, np.flatnonzero(~has_file)))
     for edges in _blocks(sizes, max_bytes):
