@@ -9,7 +9,8 @@ pool does the same at full scale. Times are of whole commands with their imports
 of a command, each counted with its share, measured in a run of its own.
 
 The export of original files takes turns with `cp -r`, the feed of original files with a loop over the same files that
-decodes and resizes them in two threads. The first batch of the feed counts.
+decodes and resizes them in two threads. The first batch of the feed counts. Other libraries, where they are installed,
+do the same once (`photos_others.py`).
 """
 
 import argparse
@@ -29,6 +30,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import photos_others
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
@@ -111,6 +113,8 @@ def command(way: str, folder: Path, work: Path) -> list[str]:
     """Return the command of a way; its output goes to a new folder."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
+    if way in photos_others.INGESTS:
+        return [sys.executable, photos_others.__file__, way, str(folder), str(work / "tables")]
     if way != "imagelake":
         return [sys.executable, __file__, "--way", way, str(folder), str(work / "tables")]
     (work / "photos.toml").write_text(RECIPE.format(folder=folder))
@@ -129,6 +133,11 @@ def footers(lake: Path, table: str) -> float:
     sizes = [int.from_bytes(file.read_bytes()[-8:-4], "little") for file in files]
     rows: int = sum(pq.read_metadata(file).num_rows for file in files)
     return sum(sizes) / max(1, rows)
+
+
+def beside(others: dict[str, float]) -> str:
+    """Return the times of other libraries as text."""
+    return "others: " + (", ".join(f"{way} {seconds:.2f} s" for way, seconds in others.items()) or "none is installed")
 
 
 def seconds_of(run_once: Callable[[], object]) -> float:
@@ -171,9 +180,11 @@ def measure_outputs(folder: Path, work: Path, rounds: int) -> None:
         shutil.rmtree(work / "copy")
         shutil.rmtree(work / "out")
     copied, exported, plain, fed = (median(values) for values in seconds.values())
+    others = {way: seconds_of(partial(read, folder)) for way, read in photos_others.FEEDS.items()}
     lines = [
         f"  export {exported:.2f} s, cp -r {copied:.2f} s: {copied / exported:.2f} times its speed (aim 0.5)",
         f"  feed {fed:.2f} s, loop in two threads {plain:.2f} s: {plain / fed:.2f} times its speed (aim 0.8)",
+        f"  {beside(others)}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
@@ -187,6 +198,7 @@ def measure(title: str, folder: Path, work: Path, rounds: int) -> None:
         for way in ways:
             seconds[way].append(run(command(way, folder, work), memory=False).seconds)
     ours, plain, full = (median(seconds[way]) for way in ways)
+    others = {way: run(command(way, folder, work), memory=False).seconds for way in photos_others.INGESTS}
     memory = run(command("imagelake", folder, work)).megabytes
     lake, source = work / "lake", size_of(folder)
     pixels = size_of(lake / "images")
@@ -194,6 +206,7 @@ def measure(title: str, folder: Path, work: Path, rounds: int) -> None:
         f"{title}: {sum(1 for _ in folder.rglob('*.jpg')):,} photographs, {source / 1e6:,.0f} MB",
         f"  imagelake {ours:.2f} s, bare script {plain:.2f} s, Pillow pool at full scale {full:.2f} s",
         f"  {ours / plain:.2f} times the bare script (aim 1.3); {full / ours:.2f} times as fast as the pool (aim 3)",
+        f"  {beside(others)}",
         f"  memory of all processes {memory:,.0f} MB (aim 700)",
         f"  lake {size_of(lake) / (source + pixels):.3f} times source and working pictures (aim 1.05)",
         f"  footers: {footers(lake, 'images'):.0f} and {footers(lake, 'originals'):.0f} bytes an image (aim 50)",
