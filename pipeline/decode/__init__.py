@@ -19,6 +19,7 @@ import schemas
 from pipeline.arrow_columns import to_binary, to_bytes, to_numbers, to_strings, to_table
 from pipeline.decode.facts import Facts, facts_of
 from pipeline.decode.fast_decoders import FastDecoder, fast_decoder
+from pipeline.decode.large_pictures import in_turn
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
 from pipeline.hashing import (
     content_hashes,
@@ -80,11 +81,12 @@ def decode_file(data: bytes, spec: DecodePart, decode_fast: FastDecoder) -> tupl
         spec: the recipe's `[decode]`, with its mode set.
         decode_fast: made by `fast_decoder` for the same settings.
     """
-    fast = decode_fast(data)
-    if fast is None:
-        return decode(data, spec)
-    pixels, native = fast
-    return (pixels, False) if needs_no_conversion(pixels.shape, spec) else convert(pixels, spec, native)
+    with in_turn(data, spec):
+        fast = decode_fast(data)
+        if fast is None:
+            return decode(data, spec)
+        pixels, native = fast
+        return (pixels, False) if needs_no_conversion(pixels.shape, spec) else convert(pixels, spec, native)
 
 
 def needs_no_conversion(shape: tuple[int, ...], spec: DecodePart) -> bool:

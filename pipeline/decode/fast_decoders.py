@@ -1,8 +1,8 @@
 """Decode common images with C decoders, several times faster than Pillow and with the same pixels.
 
-They decode PNG of 8-bit gray or RGB that is not interlaced and has no transparent colour, and JPEG in gray or YCbCr
-without an orientation, also at reduced scale. Pillow decodes everything else, and every file on which these decoders
-fail, so that neither pixels nor reject reasons depend on the decoder.
+They decode PNG of 8-bit gray or RGB that is not interlaced and has no transparent colour, JPEG in gray or YCbCr
+without an orientation, also at reduced scale, and lossy WebP without other chunks. Pillow decodes everything else, and
+every file on which these decoders fail, so that neither pixels nor reject reasons depend on the decoder.
 See docs/decisions/0010-c-decoders.md.
 """
 
@@ -41,6 +41,11 @@ _JPEG = b"\xff\xd8\xff"
 _JPEG_COLOUR_SPACES = {"Gray": ("GRAY", 1), "YCbCr": ("RGB", 3)}
 # Segments that Pillow parses, and their minimum length. Pillow fails on shorter ones.
 _JPEG_SEGMENTS = ((b"JFIF", 16), (b"Adobe", 14))
+# A WebP file whose only chunk is a lossy picture: it has no alpha, metadata or animation. Then the start of its frame,
+# and the bits of a side; the others say how to show it.
+_WEBP = b"WEBPVP8 "
+_WEBP_KEY_FRAME = b"\x9d\x01\x2a"
+_WEBP_SIDE = 0x3FFF
 # Either may hold an orientation, which Pillow applies.
 _ORIENTATION_MARKS = (b"Exif\0\0", b"rientation")
 
@@ -62,6 +67,9 @@ def fast_decoder(spec: DecodePart) -> FastDecoder:
                 return None if pixels is None else (pixels, None)
             if len(data) <= max_bytes and data.startswith(_JPEG):
                 return _decode_jpeg(spec, data)
+            if len(data) <= max_bytes and data.startswith(b"RIFF") and data[8:16] == _WEBP:
+                pixels = _decode_webp(max_pixels, data)
+                return None if pixels is None else (pixels, None)
         except (
             ValueError,
             RuntimeError,
@@ -118,6 +126,17 @@ def _decode_jpeg(spec: DecodePart, data: bytes) -> Decoded | None:
     # strict: what libjpeg only warns about, such as missing data, raises. It takes the smallest scale with these sides.
     pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True, min_height=rows, min_width=columns)
     return pixels.reshape(rows, columns, channels), None if scale == 1 else (height, width)
+
+
+def _decode_webp(max_pixels: int, data: bytes) -> Pixels | None:
+    size = int.from_bytes(data[16:20], "little")
+    if size + size % 2 + 20 != len(data) or data[23:26] != _WEBP_KEY_FRAME:
+        return None
+    width, height = (int.from_bytes(data[at : at + 2], "little") & _WEBP_SIDE for at in (26, 28))
+    if width * height > max_pixels:
+        return None
+    pixels: Pixels = imagecodecs.webp_decode(data)
+    return pixels if pixels.shape == (height, width, 3) else None
 
 
 def _has_length(data: bytes, marker: bytes, minimum: int) -> bool:

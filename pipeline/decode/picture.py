@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.decode.reduced import fits_reduced, jpeg_scale, wanted_size
+from pipeline.decode.reduced import first_width, fits_reduced, jpeg_scale, wanted_size
 from pipeline.limits import raise_limit
 from pipeline.recipe import DecodePart
 
@@ -289,9 +289,31 @@ def convert(
     Raises:
         Rejected: with reason code too_large, wrong_mode or wrong_size.
     """
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    _check_header(image, spec)
-    return _as_array(image, spec, native or (image.height, image.width))
+    native = native or pixels.shape[:2]
+    width = first_width(pixels.shape[0], pixels.shape[1], native, spec)
+    if width is None:
+        image = _image_of(pixels)
+        _check_header(image, spec)
+        return _as_array(image, spec, native)
+    # Pillow copies what it resizes; strips are small.
+    strips, converted = [], False
+    rows = max(1, _STRIP_BYTES // pixels[0].nbytes)
+    for top in range(0, len(pixels), rows):
+        strip = _image_of(pixels[top : top + rows])
+        _check_header(strip, spec)
+        strip, was_converted = _in_mode(strip, spec)
+        converted |= was_converted
+        strips.append(np.asarray(strip.resize((width, strip.height), _resampling(spec))))
+    image = _resize(Image.fromarray(np.concatenate(strips)), spec, native)
+    return _to_array(image, spec), converted
+
+
+# Bytes of a strip of a large picture.
+_STRIP_BYTES = 2**25
+
+
+def _image_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def is_photograph(head: bytes) -> bool:
@@ -307,6 +329,16 @@ def is_gray(pixels: NDArray[np.uint8]) -> bool:
 
 
 def _as_array(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
+    image, converted = _in_mode(image, spec)
+    return _to_array(_resize(image, spec, native), spec), converted
+
+
+def _to_array(canonical: Image.Image, spec: DecodePart) -> NDArray[np.uint8]:
+    return np.asarray(canonical, dtype=np.uint8).reshape(canonical.height, canonical.width, spec.channels)
+
+
+def _in_mode(image: Image.Image, spec: DecodePart) -> tuple[Image.Image, bool]:
+    """Convert an image to the recipe's mode; return also whether colour or gray was converted."""
     if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
         image = _high_byte(image)
     gray = image.mode in GRAY_MODES
@@ -320,9 +352,7 @@ def _as_array(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> 
             image = image.convert("L")
     elif spec.mode == "L":
         converted = False
-    canonical = _resize(image, spec, native)
-    array = np.asarray(canonical, dtype=np.uint8)
-    return array.reshape(canonical.height, canonical.width, spec.channels), converted
+    return image, converted
 
 
 def _check_header(image: Image.Image, spec: DecodePart) -> None:
@@ -387,10 +417,12 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
 
 def _resize(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> Image.Image:
     """Resize an image to the recipe's size, or its longer side to `longest`."""
+    if first := first_width(image.height, image.width, native, spec):
+        image = image.resize((first, image.height), _resampling(spec))
     if spec.size is None:
         height, width = wanted_size(*native, spec)
         same = (image.height, image.width) == (height, width)
-        return image if same else image.resize((width, height), Image.Resampling.BOX)
+        return image if same else image.resize((width, height), _resampling(spec))
     if (image.height, image.width) == spec.size:
         return image
     height, width = spec.size
@@ -400,7 +432,7 @@ def _resize(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> Im
             f"{image.height}x{image.width}, the recipe asks for {height}x{width}: on_mismatch = "
             '"convert" in [decode] resizes it, no size keeps it as it is',
         )
-    bilinear = Image.Resampling.BILINEAR
+    bilinear = _resampling(spec)
     if spec.fit == "crop":
         return ImageOps.fit(image, (width, height), bilinear)
     if spec.fit == "pad":
@@ -409,6 +441,10 @@ def _resize(image: Image.Image, spec: DecodePart, native: tuple[int, int]) -> Im
         padded.paste(image.resize((columns, rows), bilinear), ((width - columns) // 2, (height - rows) // 2))
         return padded
     return image.resize((width, height), bilinear)
+
+
+def _resampling(spec: DecodePart) -> Image.Resampling:
+    return Image.Resampling.BOX if spec.size is None else Image.Resampling.BILINEAR
 
 
 def _high_byte(image: Image.Image) -> Image.Image:

@@ -6,10 +6,15 @@ leaves at least twice the wanted size on both sides; the step from there to the 
 other format.
 
 A picture of height h at scale 1/n has h / n rows, rounded up.
+
+A picture that still has more than 25 million pixels is reduced to the wanted width first, then to the wanted height, so
+that it can be done strip by strip.
 """
 
 from pipeline.recipe import DecodePart
 
+# Pixels of a large picture. Those of a camera of 24 megapixels are not large.
+LARGE = 25_000_000
 # Smallest first.
 _SCALES = (8, 4, 2)
 # Sides that remain for the last step, as a multiple of the wanted ones.
@@ -42,6 +47,22 @@ def wanted_size(height: int, width: int, spec: DecodePart) -> tuple[int, int]:
         # Keep at least one pixel of a very long image.
         return max(1, round(height * scale)), max(1, round(width * scale))
     return spec.size
+
+
+def first_width(height: int, width: int, native: tuple[int, int], spec: DecodePart) -> int | None:
+    """Return the width to which a large picture is reduced before its height; None if it is reduced in one step.
+
+    Args:
+        height: of the decoded picture.
+        width: likewise.
+        native: (height, width) of the picture at full scale.
+        spec: the recipe's `[decode]`. In lakes that do not record `originals` there is one step.
+    """
+    is_large = spec.reduces_jpegs and LARGE < height * width <= spec.max_pixels
+    if not is_large or not spec.converts or (spec.size is not None and spec.fit == "crop"):
+        return None
+    first = wanted_size(*native, spec)[1]
+    return first if first < width else None
 
 
 def jpeg_scale(height: int, width: int, spec: DecodePart) -> int:
