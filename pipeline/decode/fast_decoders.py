@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pipeline.decode.picture import PNG_SIGNATURE, png_chunks
-from pipeline.decode.reduced import fits_reduced, jpeg_scale
+from pipeline.decode.reduced import SCAN, fits_reduced, jpeg_scale, jpeg_segments
 from pipeline.recipe import DecodePart
 
 Pixels = NDArray[np.uint8]
@@ -111,8 +111,9 @@ def _has_only_neutral_chunks(data: bytes) -> bool:
 
 
 def _decode_jpeg(spec: DecodePart, data: bytes) -> Decoded | None:
-    if any(mark in data for mark in _ORIENTATION_MARKS) or not all(
-        _has_length(data, *segment) for segment in _JPEG_SEGMENTS
+    header = data[: next((start for marker, start in jpeg_segments(data) if marker == SCAN), len(data))]
+    if any(mark in header for mark in _ORIENTATION_MARKS) or not all(
+        _has_length(header, *segment) for segment in _JPEG_SEGMENTS
     ):
         return None
     height, width, kind, _ = simplejpeg.decode_jpeg_header(data)

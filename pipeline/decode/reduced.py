@@ -11,6 +11,8 @@ A picture that still has more than 25 million pixels is reduced to the wanted wi
 that it can be done strip by strip.
 """
 
+from collections.abc import Iterator
+
 from pipeline.recipe import DecodePart
 
 # Pixels of a large picture. Those of a camera of 24 megapixels are not large.
@@ -23,7 +25,7 @@ _MARGIN = 2
 _BARE = frozenset([0x01, *range(0xD0, 0xDA)])
 _FRAMES = frozenset([*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)])
 _SEQUENTIAL = frozenset([0xC0, 0xC1])
-_SCAN = 0xDA
+SCAN = 0xDA
 
 
 def wanted_size(height: int, width: int, spec: DecodePart) -> tuple[int, int]:
@@ -90,23 +92,33 @@ def decodes_in_strips(data: bytes) -> bool:
 
     A progressive JPEG, and one with a scan for each colour, must be held in memory at its full size.
     """
-    start, components = 2, 0
-    while start + 4 <= len(data) and data[start] == 0xFF:  # noqa: PLR2004 - every marker begins with it
-        marker = data[start + 1]
-        if marker == 0xFF:  # noqa: PLR2004 - a fill byte
-            start += 1
-            continue
-        if marker in _BARE:
-            start += 2
-            continue
-        if marker == _SCAN:
+    components = 0
+    for marker, start in jpeg_segments(data):
+        if marker == SCAN:
             return 0 < components == data[start + 4]
         if marker in _FRAMES:
             if marker not in _SEQUENTIAL or start + 9 >= len(data):
                 return False
             components = data[start + 9]
-        start += 2 + int.from_bytes(data[start + 2 : start + 4])
     return False
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker and the position of each segment of a JPEG, up to its first scan or what is no segment."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:  # noqa: PLR2004 - every marker begins with it
+        marker = data[start + 1]
+        if marker == 0xFF:  # noqa: PLR2004 - a fill byte
+            start += 1
+        elif marker in _BARE:
+            start += 2
+        elif marker == 0:
+            return
+        else:
+            yield marker, start
+            if marker == SCAN:
+                return
+            start += 2 + int.from_bytes(data[start + 2 : start + 4])
 
 
 def _scaled(side: int, longest: int, long: int) -> int:
