@@ -211,6 +211,18 @@ def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: in
     assert len(sized.rows) == 3 * len(images)
 
 
+@given(IMAGES, st.sampled_from([(0.7, 0.15), (0.5, 0.25), (0.8, 0.1)]), st.integers(0, 99))
+def test_shares_that_add_up_to_1_leave_no_image_out(
+    images: list[Image], shares: tuple[float, float], seed: int
+) -> None:
+    images = [image._replace(split="train") for image in images]
+    asks = dict(zip(ROLES, (*shares, round(1 - sum(shares), 2)), strict=True))
+    spec = spec_of(seed=seed, **{role: {"from": "train", "share": share} for role, share in asks.items()})
+    rows = draw(spec, images).rows
+    assert len(rows) == len(images)
+    assert rows["kept"].all()
+
+
 def test_the_rest_of_a_share_goes_to_the_labels_with_the_largest_fractions() -> None:
     images = [Image(label) for label, count in (("A", 11), ("B", 12), ("C", 17)) for _ in range(count)]
     roles = {role: {"from": "train", "share": 0.3} for role in ("train", "test")}

@@ -1,5 +1,6 @@
 """Give every group a role: carry over the roles of the previous split, place large groups, then fill up with others."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,6 +80,9 @@ def assign(spec: SplitPart, pool: Pool, previous: SplitPart | None, image_roles:
       about groups with images of several sources.
     - A role that takes all takes such groups of later roles in any case.
 
+    Shares of one source that add up to 1 request all of its images. A group that then fits into no role, because whole
+    groups do not add up to the requests, goes to the role that lacks most images.
+
     Args:
         spec: the recipe's `[[split]]`.
         pool: what the split can draw from.
@@ -96,6 +100,7 @@ def assign(spec: SplitPart, pool: Pool, previous: SplitPart | None, image_roles:
     role = np.full(len(pool.order), NO_ROLE, dtype=np.int8)
     if previous is None or not continues(spec, previous):
         _fill_roles(pool, role, requested, counts)
+        _place_rest(spec, pool, role, requested)
         return Assigned(role, requested, np.ones(len(pool.order), dtype=np.bool_))
     role = _first_allowed_roles(pool, image_roles)
     before = role.copy()
@@ -107,6 +112,7 @@ def assign(spec: SplitPart, pool: Pool, previous: SplitPart | None, image_roles:
     if changed:
         _give_to_unlimited(pool, role, requested)
     _fill_roles(pool, role, requested, counts, take=changed)
+    _place_rest(spec, pool, role, requested)
     # Without a changed setting no group leaves its role here.
     return Assigned(role, requested, (before != NO_ROLE) & (role != before))
 
@@ -210,6 +216,25 @@ def _fill_roles(
                 role[_take(counts[number], offered, lacking)] = number
     for number in unlimited:
         role[pool.allowed[number] & (role == NO_ROLE)] = number
+
+
+def _place_rest(spec: SplitPart, pool: Pool, role: Roles, requested: Mapping[int, Counts]) -> None:
+    """Give the groups that are left a role, the largest first, where all images are requested; updates `role`."""
+    by_source: dict[str, list[int]] = {}
+    for number, name in enumerate(pool.roles):
+        by_source.setdefault(spec.roles[name].source_split, []).append(number)
+    for numbers in by_source.values():
+        shares = [spec.roles[pool.roles[number]].share for number in numbers]
+        if not math.isclose(sum(share or 0 for share in shares), 1):
+            continue
+        sizes = {number: np.bincount(pool.group[pool.drawable[number]], minlength=len(role)) for number in numbers}
+        lacks = {number: int(requested[number].sum() - sizes[number][role == number].sum()) for number in numbers}
+        rest = np.flatnonzero((role == NO_ROLE) & pool.allowed[numbers].any(axis=0))
+        largest = np.max([sizes[number][rest] for number in numbers], axis=0)
+        for group in rest[np.lexsort((pool.order[rest], -largest))].tolist():
+            chosen = max((number for number in numbers if pool.allowed[number, group]), key=lacks.__getitem__)
+            role[group] = chosen
+            lacks[chosen] -= int(sizes[chosen][group])
 
 
 def _reserved(pool: Pool, number: int, unlimited: list[int]) -> Mask:
