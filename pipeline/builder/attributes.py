@@ -101,6 +101,16 @@ def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[
     return units
 
 
+def missing_files(units: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return, by dataset, the first file of its `[[attributes]]` that does not exist; others are left out.
+
+    Args:
+        units: made by `attribute_units`.
+    """
+    gone = {name: [file for file in unit["files"] if file and not _file_state(file)] for name, unit in units.items()}
+    return {name: files[0] for name, files in gone.items() if files}
+
+
 def check_datasets(snapshot: Snapshot, recipe: Recipe) -> None:
     """Check that the lake has the datasets that `[[attributes]]` name.
 
