@@ -6,6 +6,7 @@ its size and modification time. Rows that name no image, and images without a ro
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -33,6 +34,8 @@ from pipeline.sources.attributes import (
     type_of,
 )
 
+# Text that pandas and R write for no value.
+_MARKERS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 # Paths that a note or the report lists of each fault.
 _EXAMPLES = 5
 _TABLE = "attributes"
@@ -52,6 +55,9 @@ class Faults(NamedTuple):
         images: images of the dataset that the part is for.
         invalid: by attribute, values that do not have the type that the recipe requires.
         left_out: columns that cannot be attributes.
+        uncertain: by label column, values that are -1 where others are 0.
+        empty: attributes without a value.
+        markers: by attribute of text, values such as NA, which other tools read as no value.
     """
 
     title: str
@@ -64,6 +70,9 @@ class Faults(NamedTuple):
     images: int
     invalid: Mapping[str, int]
     left_out: Sequence[str]
+    uncertain: Mapping[str, int] = MappingProxyType({})
+    empty: Sequence[str] = ()
+    markers: Mapping[str, int] = MappingProxyType({})
 
 
 def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
@@ -297,6 +306,8 @@ def _join_dataset(
         found = (
             read_attributes(part, Path(file), is_source=is_source) if file else match_patterns(part, own.select("path"))
         )
+        if file and found.key == "path":
+            found = found._replace(rows=found.rows.with_columns(_usual_paths(found.rows["key"], every["path"])))
         _check_one_image_per_path(part, found, own)
         faults.append(_find_faults(part, found, own, every))
         keys = own.select("image_id", pl.col(found.key).alias("key"))
@@ -317,6 +328,12 @@ def _join_dataset(
         "names": described,
         "faults": [fault._asdict() for fault in faults],
     }
+
+
+def _usual_paths(keys: pl.Series, paths: pl.Series) -> pl.Series:
+    """Read paths as the lake writes them, with / and without ./ at the start, where an image has that path."""
+    usual = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
+    return usual.zip_with(~keys.is_in(paths.implode()) & usual.is_in(paths.implode()), keys)
 
 
 def _values_of(name: str, joined: Iterable[pl.DataFrame]) -> tuple[pl.DataFrame, bool]:
@@ -390,14 +407,16 @@ def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, eve
         every: the images of all datasets that the part is for.
     """
     keys = found.rows.select("key")
+    without = own.join(keys, left_on=found.key, right_on="key", how="anti")["path"]
     if part.uri is None:
-        without = found.rows.filter(pl.all_horizontal(pl.exclude("key").is_null()))["key"]
         unknown, repeated = without.clear(), without.clear()
     else:
         unknown = keys.join(every.select(key=found.key), on="key", how="anti")["key"]
         listed = keys.filter(pl.col("key").is_duplicated()).drop_nulls().unique()
         repeated = listed.join(own.select(key=found.key), on="key", how="semi")["key"]
-        without = own.join(keys, left_on=found.key, right_on="key", how="anti")["path"]
+    values = found.rows.drop("key")
+    markers = values.select(pl.col(pl.String).is_in(_MARKERS).sum())
+    counts = markers.row(0, named=True) if markers.width else {}
     return Faults(
         part.title,
         part.uri is not None,
@@ -409,6 +428,9 @@ def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, eve
         len(own),
         dict(found.invalid),
         list(found.left_out),
+        dict(found.uncertain),
+        [column.name for column in values if column.is_null().all() and len(keys.drop_nulls())],
+        {name: count for name, count in counts.items() if count},
     )
 
 
@@ -444,6 +466,15 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
         lines += [
             f"{title}: not of the type that the recipe requires, so read as none: {_count(count, 'value')} of {name}"
             for name, count in fault.invalid.items()
+        ]
+        lines += [
+            f"{title}: {_count(count, 'value')} of the label {name} neither 0 nor 1 but -1, read as 0"
+            for name, count in fault.uncertain.items()
+        ]
+        lines += [f"{title}: no value of {name}" for name in fault.empty if name not in fault.invalid]
+        lines += [
+            f"{title}: {_count(count, 'value')} of {name} such as NA, kept as text: leave it empty if it means no value"
+            for name, count in fault.markers.items()
         ]
         if fault.left_out:
             lines.append(f"{title}: not read, as no attribute can hold them: {', '.join(fault.left_out[:_EXAMPLES])}")

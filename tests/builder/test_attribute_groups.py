@@ -142,7 +142,7 @@ def test_policies_within_a_cluster_do_not_apply_to_patients(base: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "said"),
     [
-        ({"sanitize": ["attr:patient"]}, "an attribute can only be in groups"),
+        ({"sanitize": ["attr:patient"]}, r'write groups = \["attr:patient"\]'),
         ({"groups": ["attr:"]}, "names no attribute"),
     ],
 )

@@ -218,3 +218,26 @@ def test_tables_do_not_depend_on_the_order_of_rows(base: Path) -> None:
     built = make(base, FACTS)
     assert Lake(built.root).scan("attributes").collect().equals(first)
     assert read_meta(built.root, "attributes").units["d"]["names"]["age"]["digest"] == digest
+
+
+def test_windows_paths_and_paths_from_the_current_folder_are_found(base: Path) -> None:
+    one, two, *rest = paths(base)
+    deep = base / "a" / "deep"
+    deep.mkdir()
+    (base / "a" / two).rename(deep / two)
+    write(base, f"./{one},x,1", f"deep\\{two},x,1", *(f"{name},x,1" for name in rest))
+    assert make(base, FACTS).notes == ()
+
+
+def test_columns_without_values_and_markers_of_no_value_are_listed(base: Path) -> None:
+    write(base, *(f"{name},NA," for name in paths(base)))
+    assert list(make(base, FACTS).notes) == [
+        "attributes facts.csv: no value of age",
+        "attributes facts.csv: 12 values of patient such as NA, kept as text: leave it empty if it means no value",
+    ]
+
+
+def test_a_pattern_whose_values_have_another_type_is_not_reported_as_no_match(base: Path) -> None:
+    built = make(base, {"patterns": {"patient": r"(p\d+)_"}, "types": {"patient": "int"}})
+    (note,) = built.notes
+    assert note.endswith("not of the type that the recipe requires, so read as none: 12 values of patient")
