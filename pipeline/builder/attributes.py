@@ -58,6 +58,7 @@ class Faults(NamedTuple):
         uncertain: by label column, values that are -1 where others are 0.
         empty: attributes without a value.
         markers: by attribute of text, values such as NA, which other tools read as no value.
+        shared: paths of the file that images of several datasets have, the first of them.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Faults(NamedTuple):
     uncertain: Mapping[str, int] = MappingProxyType({})
     empty: Sequence[str] = ()
     markers: Mapping[str, int] = MappingProxyType({})
+    shared: tuple[int, list[str]] = (0, [])
 
 
 def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
@@ -118,6 +120,16 @@ def missing_files(units: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """
     gone = {name: [file for file in unit["files"] if file and not _file_state(file)] for name, unit in units.items()}
     return {name: files[0] for name, files in gone.items() if files}
+
+
+def check_attribute_files(units: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the files of `[[attributes]]` exist, before images are decoded.
+
+    Raises:
+        SourceError: one does not.
+    """
+    for file in missing_files(units).values():
+        raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].")
 
 
 def check_datasets(snapshot: Snapshot, recipe: Recipe) -> None:
@@ -309,7 +321,7 @@ def _join_dataset(
         if file and found.key == "path":
             found = found._replace(rows=found.rows.with_columns(_usual_paths(found.rows["key"], every["path"])))
         _check_one_image_per_path(part, found, own)
-        faults.append(_find_faults(part, found, own, every))
+        faults.append(_find_faults(part, found, dataset, own, every))
         keys = own.select("image_id", pl.col(found.key).alias("key"))
         joined.append(keys.join(found.rows, on="key", how="inner", nulls_equal=False).drop("key"))
     names = sorted({name for rows in joined for name in rows.columns if name != "image_id"})
@@ -397,12 +409,15 @@ def _check_one_image_per_path(part: AttributesPart, found: Attributes, images: p
         )
 
 
-def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, every: pl.DataFrame) -> Faults:
+def _find_faults(
+    part: AttributesPart, found: Attributes, dataset: str, own: pl.DataFrame, every: pl.DataFrame
+) -> Faults:
     """Compare the keys of a file with the images.
 
     Args:
         part: the `[[attributes]]`.
         found: what it gives.
+        dataset: the dataset.
         own: the images of the dataset that the part is for.
         every: the images of all datasets that the part is for.
     """
@@ -415,6 +430,8 @@ def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, eve
         listed = keys.filter(pl.col("key").is_duplicated()).drop_nulls().unique()
         repeated = listed.join(own.select(key=found.key), on="key", how="semi")["key"]
     values = found.rows.drop("key")
+    in_both = own.join(every.filter(pl.col("dataset") != dataset), on="path", how="semi")["path"]
+    shared = in_both.filter(in_both.is_in(keys["key"].implode())) if found.key == "path" else in_both.clear()
     markers = values.select(pl.col(pl.String).is_in(_MARKERS).sum())
     counts = markers.row(0, named=True) if markers.width else {}
     return Faults(
@@ -431,6 +448,7 @@ def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, eve
         dict(found.uncertain),
         [column.name for column in values if column.is_null().all() and len(keys.drop_nulls())],
         {name: count for name, count in counts.items() if count},
+        _examples(shared),
     )
 
 
@@ -458,6 +476,11 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
             )
         if fault.repeated[0]:
             lines.append(f"{title}: {_count(fault.repeated[0], key)} named by several rows{_first(fault.repeated)}")
+        if fault.shared[0]:
+            lines.append(
+                f"{title}: {_count(fault.shared[0], 'path')} of images of several datasets, which all get the values; "
+                f"the key dataset chooses one{_first(fault.shared)}"
+            )
         if fault.missing[0]:
             why = "are in no row" if fault.is_file else "have a path that no pattern matches"
             lines.append(

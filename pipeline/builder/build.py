@@ -20,6 +20,7 @@ from pipeline.builder import ENGINE_NAMES, PRELOAD
 from pipeline.builder.attributes import (
     attribute_notes,
     attribute_units,
+    check_attribute_files,
     check_datasets,
     join_attributes,
     plan_attributes,
@@ -257,6 +258,8 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     planned = plan_ingest(snapshot, recipe, found, prune=prune, replaced=replaced)
     rules = active_rules(snapshot, recipe, prune=prune)
     check_files(planned, every=_is_new_recipe(snapshot, recipe))
+    if not held:
+        check_attribute_files(attribute_units(snapshot, recipe, prune=prune))
     decoded = None
     if planned.todo:
         progress.stage("decode", rejects=True)

@@ -327,7 +327,7 @@ class AttributesPart(Part):
             try:
                 pl.Series([""]).str.extract(pattern, 0)
             except pl.exceptions.PolarsError as error:
-                why = " ".join(str(error).split("error:")[-1].split())
+                why = " ".join(str(error).partition("This error")[0].split("error:")[-1].split())
                 raise ValueError(f"{name}: {pattern!r} is no regular expression ({why})") from None
         return patterns
 

@@ -241,3 +241,22 @@ def test_a_pattern_whose_values_have_another_type_is_not_reported_as_no_match(ba
     built = make(base, {"patterns": {"patient": r"(p\d+)_"}, "types": {"patient": "int"}})
     (note,) = built.notes
     assert note.endswith("not of the type that the recipe requires, so read as none: 12 values of patient")
+
+
+def test_paths_of_several_datasets_are_counted(base: Path) -> None:
+    two = paths(base)[1]
+    as_folder(base / "b", {two: (base / "a" / two).read_bytes(), "other.png": files_of(1)["A/00000.png"]})
+    sources = [{"uri": "a"}, {"uri": "b", "dataset": "e"}]
+    spec = recipe(base, *sources, attributes=[FACTS], decode={"mode": "L"})
+    built = build(spec, engine=LocalEngine(1))
+    said = "attributes facts.csv: 1 path of images of several datasets, which all get the values; the key dataset "
+    assert f"{said}chooses one: {two}" in built.notes
+    chosen = recipe(base, *sources, attributes=[{**FACTS, "dataset": "d"}], decode={"mode": "L"})
+    assert build(chosen, engine=LocalEngine(1), prune=True).notes == ()
+
+
+def test_a_missing_file_is_found_before_images_are_decoded(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "facts.csv").unlink()
+    monkeypatch.setattr("pipeline.builder.build.decode_sources", None)
+    with pytest.raises(SourceError, match=r"facts\.csv does not exist"):
+        make(base, FACTS)
