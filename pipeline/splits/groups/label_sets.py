@@ -62,7 +62,7 @@ def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previou
     Args:
         spec: the recipe's `[[split]]`, with `stratify`. All roles draw from the same images.
         pool: what the split can draw from.
-        values: columns image_id and value: the labels, of any type.
+        values: columns image_id and value: the labels, of any type, each label of an image once.
         previous: (G,) int8, the roles that groups keep, or NO_ROLE; None for a new draw.
 
     Raises:
@@ -170,13 +170,13 @@ def _requests(spec: SplitPart, pool: Pool, count: int) -> dict[str, int]:
 
 
 def _members(pool: Pool, values: pl.DataFrame) -> pl.DataFrame:
-    """List the labels of every image of the pool, each once: columns image (its position), group, value (text)."""
+    """List the labels of every image of the pool: columns image (its position), group, value (text)."""
     images = pool.images.select("image_id", image=pl.int_range(pl.len()), group=pl.Series(pool.group))
     texts = values.drop_nulls().select("image_id", pl.col("value").cast(pl.String))
     found = images.join(texts, on="image_id", how="inner").drop("image_id")
     # Compared as numbers, in the order of the texts.
     names = pl.Enum(found["value"].unique().sort())
-    return found.with_columns(pl.col("value").cast(names)).unique(["image", "value"])
+    return found.with_columns(pl.col("value").cast(names))
 
 
 def _counts(pool: Pool, members: pl.DataFrame) -> csr_array:
