@@ -235,8 +235,21 @@ def _with_files(lake: Lake, rows: pl.DataFrame, *, link: bool) -> pl.DataFrame:
 
 
 def _attributes(lake: Lake) -> pl.DataFrame:
-    """Read the attributes of all images as text: columns image_id and, for each attribute, attr:NAME, by name."""
-    rows = lake.scan("attributes").select("image_id", pl.format("attr:{}", "name").alias("name"), "value").collect()
+    """Read the attributes of all images as text: columns image_id and, for each attribute, attr:NAME, by name.
+
+    Attributes of lists, and others of which an image has several values, are lists in JSON.
+    """
+    units = lake.snapshot.metadata("attributes").units.values()
+    lists = [name for unit in units for name, found in unit["names"].items() if found["list"] or found["several"]]
+    as_json = pl.struct("values").struct.json_encode().str.strip_prefix('{"values":').str.strip_suffix("}")
+    rows = (
+        lake.scan("attributes")
+        .group_by("image_id", "name")
+        .agg(values=pl.col("value").sort())
+        .with_columns(value=pl.when(pl.col("name").is_in(lists)).then(as_json).otherwise(pl.col("values").list.first()))
+        .select("image_id", pl.format("attr:{}", "name").alias("name"), "value")
+        .collect()
+    )
     return rows.pivot(on="name", on_columns=rows["name"].unique().sort(), index="image_id", values="value")
 
 

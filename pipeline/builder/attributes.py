@@ -6,6 +6,7 @@ its size and modification time. Rows that name no image, and images without a ro
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -33,6 +34,8 @@ from pipeline.sources.attributes import (
     type_of,
 )
 
+# Text that pandas and R write for no value.
+_MARKERS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 # Paths that a note or the report lists of each fault.
 _EXAMPLES = 5
 _TABLE = "attributes"
@@ -52,6 +55,10 @@ class Faults(NamedTuple):
         images: images of the dataset that the part is for.
         invalid: by attribute, values that do not have the type that the recipe requires.
         left_out: columns that cannot be attributes.
+        uncertain: by label column, values that are -1 where others are 0.
+        empty: attributes without a value.
+        markers: by attribute of text, values such as NA, which other tools read as no value.
+        shared: paths of the file that images of several datasets have, the first of them.
     """
 
     title: str
@@ -64,6 +71,10 @@ class Faults(NamedTuple):
     images: int
     invalid: Mapping[str, int]
     left_out: Sequence[str]
+    uncertain: Mapping[str, int] = MappingProxyType({})
+    empty: Sequence[str] = ()
+    markers: Mapping[str, int] = MappingProxyType({})
+    shared: tuple[int, list[str]] = (0, [])
 
 
 def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
@@ -99,6 +110,26 @@ def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[
         fingerprint = unit_digest(_TABLE, [spec, from_source], inputs)
         units[dataset] = {"spec": spec, "files": files, "from_source": from_source, "fingerprint": fingerprint}
     return units
+
+
+def missing_files(units: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return, by dataset, the first file of its `[[attributes]]` that does not exist; others are left out.
+
+    Args:
+        units: made by `attribute_units`.
+    """
+    gone = {name: [file for file in unit["files"] if file and not _file_state(file)] for name, unit in units.items()}
+    return {name: files[0] for name, files in gone.items() if files}
+
+
+def check_attribute_files(units: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the files of `[[attributes]]` exist, before images are decoded.
+
+    Raises:
+        SourceError: one does not.
+    """
+    for file in missing_files(units).values():
+        raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].")
 
 
 def check_datasets(snapshot: Snapshot, recipe: Recipe) -> None:
@@ -287,8 +318,10 @@ def _join_dataset(
         found = (
             read_attributes(part, Path(file), is_source=is_source) if file else match_patterns(part, own.select("path"))
         )
+        if file and found.key == "path":
+            found = found._replace(rows=found.rows.with_columns(_usual_paths(found.rows["key"], every["path"])))
         _check_one_image_per_path(part, found, own)
-        faults.append(_find_faults(part, found, own, every))
+        faults.append(_find_faults(part, found, dataset, own, every))
         keys = own.select("image_id", pl.col(found.key).alias("key"))
         joined.append(keys.join(found.rows, on="key", how="inner", nulls_equal=False).drop("key"))
     names = sorted({name for rows in joined for name in rows.columns if name != "image_id"})
@@ -307,6 +340,12 @@ def _join_dataset(
         "names": described,
         "faults": [fault._asdict() for fault in faults],
     }
+
+
+def _usual_paths(keys: pl.Series, paths: pl.Series) -> pl.Series:
+    """Read paths as the lake writes them, with / and without ./ at the start, where an image has that path."""
+    usual = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
+    return usual.zip_with(~keys.is_in(paths.implode()) & usual.is_in(paths.implode()), keys)
 
 
 def _values_of(name: str, joined: Iterable[pl.DataFrame]) -> tuple[pl.DataFrame, bool]:
@@ -370,24 +409,31 @@ def _check_one_image_per_path(part: AttributesPart, found: Attributes, images: p
         )
 
 
-def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, every: pl.DataFrame) -> Faults:
+def _find_faults(
+    part: AttributesPart, found: Attributes, dataset: str, own: pl.DataFrame, every: pl.DataFrame
+) -> Faults:
     """Compare the keys of a file with the images.
 
     Args:
         part: the `[[attributes]]`.
         found: what it gives.
+        dataset: the dataset.
         own: the images of the dataset that the part is for.
         every: the images of all datasets that the part is for.
     """
     keys = found.rows.select("key")
+    without = own.join(keys, left_on=found.key, right_on="key", how="anti")["path"]
     if part.uri is None:
-        without = found.rows.filter(pl.all_horizontal(pl.exclude("key").is_null()))["key"]
         unknown, repeated = without.clear(), without.clear()
     else:
         unknown = keys.join(every.select(key=found.key), on="key", how="anti")["key"]
         listed = keys.filter(pl.col("key").is_duplicated()).drop_nulls().unique()
         repeated = listed.join(own.select(key=found.key), on="key", how="semi")["key"]
-        without = own.join(keys, left_on=found.key, right_on="key", how="anti")["path"]
+    values = found.rows.drop("key")
+    in_both = own.join(every.filter(pl.col("dataset") != dataset), on="path", how="semi")["path"]
+    shared = in_both.filter(in_both.is_in(keys["key"].implode())) if found.key == "path" else in_both.clear()
+    markers = values.select(pl.col(pl.String).is_in(_MARKERS).sum())
+    counts = markers.row(0, named=True) if markers.width else {}
     return Faults(
         part.title,
         part.uri is not None,
@@ -399,6 +445,10 @@ def _find_faults(part: AttributesPart, found: Attributes, own: pl.DataFrame, eve
         len(own),
         dict(found.invalid),
         list(found.left_out),
+        dict(found.uncertain),
+        [column.name for column in values if column.is_null().all() and len(keys.drop_nulls())],
+        {name: count for name, count in counts.items() if count},
+        _examples(shared),
     )
 
 
@@ -426,6 +476,11 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
             )
         if fault.repeated[0]:
             lines.append(f"{title}: {_count(fault.repeated[0], key)} named by several rows{_first(fault.repeated)}")
+        if fault.shared[0]:
+            lines.append(
+                f"{title}: {_count(fault.shared[0], 'path')} of images of several datasets, which all get the values; "
+                f"the key dataset chooses one{_first(fault.shared)}"
+            )
         if fault.missing[0]:
             why = "are in no row" if fault.is_file else "have a path that no pattern matches"
             lines.append(
@@ -434,6 +489,15 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
         lines += [
             f"{title}: not of the type that the recipe requires, so read as none: {_count(count, 'value')} of {name}"
             for name, count in fault.invalid.items()
+        ]
+        lines += [
+            f"{title}: {_count(count, 'value')} of the label {name} neither 0 nor 1 but -1, read as 0"
+            for name, count in fault.uncertain.items()
+        ]
+        lines += [f"{title}: no value of {name}" for name in fault.empty if name not in fault.invalid]
+        lines += [
+            f"{title}: {_count(count, 'value')} of {name} such as NA, kept as text: leave it empty if it means no value"
+            for name, count in fault.markers.items()
         ]
         if fault.left_out:
             lines.append(f"{title}: not read, as no attribute can hold them: {', '.join(fault.left_out[:_EXAMPLES])}")

@@ -20,6 +20,7 @@ from pipeline.builder import ENGINE_NAMES, PRELOAD
 from pipeline.builder.attributes import (
     attribute_notes,
     attribute_units,
+    check_attribute_files,
     check_datasets,
     join_attributes,
     plan_attributes,
@@ -40,8 +41,8 @@ from pipeline.builder.ingest import (
 from pipeline.builder.pairs import compare_images
 from pipeline.builder.predictions import plan_predictions, predict_splits, prediction_units
 from pipeline.builder.publish import ReportResult, try_to_write_report
-from pipeline.builder.splits import make_splits, plan_splits, split_units
-from pipeline.builder.state import Todo, undo_half_commits
+from pipeline.builder.splits import make_splits, plan_splits, split_units, splits_with_attributes
+from pipeline.builder.state import Todo, keep_stored, undo_half_commits
 from pipeline.builder.summary import (
     SourceCounts,
     build_notes,
@@ -234,6 +235,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     repaired: Sequence[Todo] = (),
     damaged: Collection[str] = (),
     report: bool = True,
+    held: Collection[str] = (),
 ) -> Built:
     """Run every step of a build that is out of date, and publish a release.
 
@@ -248,12 +250,16 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         repaired: what a repair did before, for the note of the release.
         damaged: places of damaged files that this build replaces. They are not read.
         report: count the sources and write the report. Both read images, and fail while images are damaged.
+        held: datasets whose attributes stay as they are, because a file of them is gone; splits that read attributes
+            then stay as well.
     """
     # Decode without the lock, so that other builds may commit. No commit names the new files yet.
     snapshot = Snapshot(writer.place, left_out=damaged)
     planned = plan_ingest(snapshot, recipe, found, prune=prune, replaced=replaced)
     rules = active_rules(snapshot, recipe, prune=prune)
     check_files(planned, every=_is_new_recipe(snapshot, recipe))
+    if not held:
+        check_attribute_files(attribute_units(snapshot, recipe, prune=prune))
     decoded = None
     if planned.todo:
         progress.stage("decode", rejects=True)
@@ -265,7 +271,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     with transaction(writer, progress.waiting) as lake:
         check_registered(writer)
         lake.leave_out(damaged)
-        done = [*repaired, *_run_steps(lake, recipe, planned, decoded, engine, progress, prune=prune)]
+        done = [*repaired, *_run_steps(lake, recipe, planned, decoded, engine, progress, prune=prune, held=held)]
         counts = stored_counts(lake.snapshot) if not done or not report else None
         if counts is None:
             counts = count_sources(lake.snapshot, found) if report else []
@@ -277,7 +283,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
 
     images, rejects = published.scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     notes = build_notes(published.snapshot, found, counts, recipe.decode, decoded) if done and report else []
-    notes += attribute_notes(published.snapshot) if done else []
+    notes += attribute_notes(published.snapshot) if done and report else []
     return Built(
         writer.place,
         release,
@@ -309,6 +315,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     progress: Progress,
     *,
     prune: bool,
+    held: Collection[str],
 ) -> list[Todo]:
     """Run the steps in order. Each reads the tables that the steps before it committed."""
     writer = lake.writer
@@ -328,9 +335,9 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
 
     # images -> attributes
     check_datasets(lake.snapshot, recipe)
-    joined, commits = join_attributes(
-        lake.snapshot, writer, attribute_units(lake.snapshot, recipe, prune=prune), progress
-    )
+    units = attribute_units(lake.snapshot, recipe, prune=prune)
+    units = keep_stored(units, lake.snapshot.metadata("attributes"), held)
+    joined, commits = join_attributes(lake.snapshot, writer, units, progress)
     _commit(lake, commits)
 
     # images -> index -> pairs -> clusters
@@ -345,6 +352,9 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
 
     # images, clusters, attributes -> splits
     splits = split_units(lake.snapshot, recipe, prune=prune)
+    if held:
+        stored = lake.snapshot.metadata("splits")
+        splits = keep_stored(splits, stored, splits_with_attributes(stored))
     drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, progress)
     _commit(lake, commits)
 

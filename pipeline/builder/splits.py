@@ -99,6 +99,11 @@ def split_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str,
     }
 
 
+def splits_with_attributes(metadata: Metadata) -> set[str]:
+    """List the splits of a table that read attributes, without those whose rows are damaged."""
+    return {name for name, unit in metadata.units.items() if _attributes_of(unit["spec"]) and DAMAGED not in unit}
+
+
 def plan_splits(snapshot: Snapshot, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
     """List the splits that the next build would draw, and why.
 

@@ -5,7 +5,7 @@ Merkle tree: shards, clusters of a rule, split, run. They are stored in the meta
 state.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -100,6 +100,20 @@ def find_outdated(
             same_settings = stored[name].get("spec") == unit.get("spec")
             todo.append(Todo(stage, name, "its input changed" if same_settings else "its settings changed"))
     return todo + [Todo(stage, name, "no longer in the recipe") for name in stored if name not in units]
+
+
+def keep_stored(
+    units: Mapping[str, dict[str, Any]], metadata: Metadata, names: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Replace units by what the table has of them, so that they are not made again; others stay as they are.
+
+    Args:
+        units: by unit, its `fingerprint` and its settings.
+        metadata: metadata of the table's newest commit.
+        names: the units to replace. One that the table does not have is left out.
+    """
+    kept = {name: dict(metadata.units.get(name, {})) if name in names else unit for name, unit in units.items()}
+    return {name: unit for name, unit in kept.items() if unit}
 
 
 def undo_half_commits(transaction: Transaction) -> None:

@@ -280,8 +280,9 @@ class AttributesPart(Part):
         dataset: dataset of the images. By default all datasets of the recipe.
         split: split of the images. By default all splits.
         columns: columns to read. By default all.
-        labels: columns that are 1 for images that have the label of the column's name, and 0 for others. They become
-            the attribute `labels`.
+        labels: columns that are 1 for images that have the label of the column's name, and 0 or nothing for others.
+            They become the attribute `labels`. -1 counts as 0; in a file that has 0 too, the build lists how many
+            there are, because there it usually means uncertain.
         types: type of an attribute, by name: text, int, float, bool, date or datetime. By default it follows from the
             values.
     """
@@ -307,6 +308,8 @@ class AttributesPart(Part):
             raise ValueError("columns and labels are of a file: take them out, or give a uri instead of patterns")
         if self.uri and "://" in self.uri:
             raise ValueError(f"{redacted(self.uri)} is an address: download the file and give its path")
+        if self.patterns is not None and (unknown := sorted(set(self.types) - set(self.patterns))):
+            raise ValueError(f"types names '{unknown[0]}', which is not in patterns: {', '.join(self.patterns)}")
         if long := [name for name in (self.patterns or ()) if not 0 < len(name) <= _MAX_NAME]:
             raise ValueError(f"{long[0][:20]!r} is no name: it must have 1 to {_MAX_NAME} characters")
         if self.labels and not all(self.labels):
@@ -324,7 +327,7 @@ class AttributesPart(Part):
             try:
                 pl.Series([""]).str.extract(pattern, 0)
             except pl.exceptions.PolarsError as error:
-                why = " ".join(str(error).split("error:")[-1].split())
+                why = " ".join(str(error).partition("This error")[0].split("error:")[-1].split())
                 raise ValueError(f"{name}: {pattern!r} is no regular expression ({why})") from None
         return patterns
 
@@ -472,8 +475,11 @@ class SplitPart(Part):
         unlimited = [role for role, part in self.roles.items() if part.share is None and part.size == "all"]
         if self.assigned_by and len(unlimited) > 1:
             raise ValueError(f"{' and '.join(unlimited)} both take all: give one of them a size or a share")
-        if any(attribute_of(rule) is not None for rule in self.sanitize):
-            raise ValueError("an attribute can only be in groups: sanitize drops rows by rules")
+        for rule in (rule for rule in self.sanitize if attribute_of(rule) is not None):
+            raise ValueError(
+                f"sanitize drops duplicates by rules, and {rule} is no rule. To keep the images of one value in one "
+                f'role, write groups = ["{rule}"]'
+            )
         if "" in self.attribute_groups:
             raise ValueError('"attr:" names no attribute: write groups = ["attr:patient"]')
         return self

@@ -3,7 +3,8 @@
 images, index, rejects   their shards are read from their sources again; the index alone is made from whole images
 originals                likewise; where the source is gone, they stay damaged and the images stay as they are
 shards, releases         restored from older versions, sources and the metadata of commits
-attributes               removed, so that the following build joins them again from their files
+attributes               removed, so that the following build joins them again; if one of their files is gone, they stay
+                         damaged
 pairs, clusters, splits  removed, so that the following build makes them again
 scores, misses, models   restored from older versions of their tables, else trained again
 predictions              removed, so that the following build makes them again with the models
@@ -18,10 +19,11 @@ from dataclasses import dataclass, field, replace
 
 import schemas
 from pipeline import sources, storage
+from pipeline.builder.attributes import attribute_units, missing_files
 from pipeline.builder.baselines import baselines_by_run
 from pipeline.builder.build import Built, check_recipe, local_engine, update_lake
 from pipeline.builder.decode_settings import with_decided_settings
-from pipeline.builder.state import SHARD_KEY, Todo, undo_half_commits
+from pipeline.builder.state import SHARD_KEY, Todo, stored_shards, undo_half_commits
 from pipeline.decode import decoder_name
 from pipeline.engines import Engine
 from pipeline.lake.parquet_writer import Writer
@@ -59,6 +61,7 @@ class Repaired:
         stays: what stays damaged, and why.
         lost: what is lost, and why.
         gone: by uri of a source that cannot be found, the reason.
+        held: by dataset, a file of its `[[attributes]]` that is gone. Its attributes stay as they are.
         changed: damaged shards whose source has changed; the following build reads them.
     """
 
@@ -67,6 +70,7 @@ class Repaired:
     stays: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     gone: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
     changed: set[ShardKey] = field(default_factory=set)
 
     @property
@@ -77,7 +81,7 @@ class Repaired:
     @property
     def reads_sources(self) -> bool:
         """Whether the following build may read sources: not while it would leave damaged shards unread."""
-        return not (self.stays or self.gone)
+        return not (self.stays or self.gone or self.held)
 
     @property
     def left_out(self) -> set[str]:
@@ -90,9 +94,13 @@ class Repaired:
         Args:
             snapshot: of the lake, after the build.
         """
+        held = [
+            f"attributes of {dataset}: not joined again, because {file} does not exist; put the file back"
+            for dataset, file in self.held.items()
+        ]
         if self.damage is None or not self.faults:
-            return list(self.lost)
-        lines = [*self.stays, *self.lost]
+            return [*held, *self.lost]
+        lines = [*held, *self.stays, *self.lost]
         existing = set(snapshot.scan("shards").select(SHARD_KEY).collect().rows())
         lines += [
             f"{_title(key)}: its source has changed and no longer has it; its {self.damage.shards[key]:,} images are "
@@ -113,9 +121,9 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     """Find the damage of a lake as `verify` does, restore what can be restored, and build.
 
     A table that is missing, or whose log cannot be read, is made again from the sources and from the other tables.
-    Older releases that need it are deleted. If a needed source is missing, everything else is restored and
-    `Built.still_damaged` lists the rest. Changes of the other sources are then left to the next build. If the process
-    is killed, the lake reads as of its last release.
+    Older releases that need it are deleted. If a needed source or a file of `[[attributes]]` is missing, everything
+    else is restored and `Built.still_damaged` lists the rest. Changes of the other sources are then left to the next
+    build. If the process is killed, the lake reads as of its last release.
 
     Args:
         recipe: the lake's recipe.
@@ -145,7 +153,11 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
         if "originals" in lost and not repaired.gone:
             # Without originals the lake is whole, also where a source is gone. The build then reads none.
             repaired.gone = resolve_existing(recipe)[1]
-        found = sources.resolve(recipe) if repaired.reads_sources else []
+        if lost:
+            repaired.held = missing_files(attribute_units(Snapshot(writer.place), recipe, prune=False))
+        # A table that is made again empty needs its sources, whatever is gone of the attributes.
+        reads = repaired.reads_sources or (not repaired.gone and stored_shards(Snapshot(writer.place)).is_empty())
+        found = sources.resolve(recipe) if reads else []
         built = update_lake(
             writer,
             recipe,
@@ -155,6 +167,7 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
             repaired=repaired.done,
             damaged=repaired.left_out,
             report=not repaired.stays,
+            held=repaired.held,
         )
         if lost or shortened:
             with transaction(writer, progress.waiting) as lake:
@@ -199,6 +212,7 @@ def restore(writer: Writer, recipe: Recipe, engine: Engine, progress: Progress) 
         repaired.done += restore_release_rows(lake, damage)
         repaired.lost += drop_unreadable_exports(lake, damage)
         repaired.done += restore_shards(lake, damage, recipe, found)
+        repaired.held = missing_files(attribute_units(lake.snapshot, recipe, prune=False))
     reread = reread_shards(writer, recipe, damage, found, repaired.gone, engine, progress)
     with transaction(writer, progress.waiting) as lake:
         check_registered(writer)
@@ -221,7 +235,7 @@ def _commit(lake: Transaction, recipe: Recipe, damage: Damage, reread: Reread, r
     damaged = (set(reread.lost) | reread.changed) & set(damage.shards)
     repaired.done += drop_index(lake, damage, damaged)
     images_stay = bool(damaged) and not repaired.reads_sources
-    done, stays = drop_derived(lake, damage, every=not same, images_stay=images_stay)
+    done, stays = drop_derived(lake, damage, every=not same, images_stay=images_stay, held=repaired.held)
     repaired.done += done
     repaired.stays += stays
     restored, lost = restore_scores(lake, damage, set(baselines_by_run(recipe)))

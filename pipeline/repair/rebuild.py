@@ -4,7 +4,7 @@ Rows of releases, shards and scores are restored from commits and older versions
 from images are removed, so that the following build makes them again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import polars as pl
 
 import schemas
 from pipeline import sources
+from pipeline.builder.splits import splits_with_attributes
 from pipeline.builder.state import DAMAGED, SHARD_KEY, Todo, shards_digest
 from pipeline.decode import decoder_name
 from pipeline.dedup.rules import parse_rule
@@ -59,7 +60,9 @@ def drop_index(lake: Transaction, damage: Damage, damaged: set[ShardKey]) -> lis
     ]
 
 
-def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay: bool) -> tuple[list[Todo], list[str]]:
+def drop_derived(
+    lake: Transaction, damage: Damage, *, every: bool, images_stay: bool, held: Collection[str]
+) -> tuple[list[Todo], list[str]]:
     """Remove damaged files of tables that are made from images, so that the build makes them again.
 
     Args:
@@ -67,6 +70,8 @@ def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay:
         damage: the damage.
         every: make all attributes, pairs, clusters and splits again, because the images may differ from before.
         images_stay: whether some images stay damaged. Then only clusters by keys can be made again.
+        held: datasets whose attributes cannot be made again. If their rows are damaged or lost, neither can the splits
+            that read attributes.
 
     Returns:
         What is made again and not listed by the build; what stays damaged, and why.
@@ -86,6 +91,9 @@ def drop_derived(lake: Transaction, damage: Damage, *, every: bool, images_stay:
             f"{table} of {unit}: cannot be made again before the images are repaired"
             for unit in sorted(damaged - again)
         ]
+        kept = _held_units(lake.snapshot, table, damage, held, every=every) & again
+        stays += [f"{table} of {unit}: cannot be made again without that file" for unit in sorted(kept)]
+        again -= kept
         if again:
             _mark_damaged(lake, damage, table, units, again)
         if table == "pairs":
@@ -204,6 +212,16 @@ def restore_shards(lake: Transaction, damage: Damage, recipe: Recipe, found: Seq
 def _is_missing_index(fault: Fault) -> bool:
     """Whether the fault is that images have no index. The build makes one."""
     return fault.table == "index" and not fault.file and bool(fault.partition)
+
+
+def _held_units(snapshot: Snapshot, table: str, damage: Damage, held: Collection[str], *, every: bool) -> set[str]:
+    """List the units that cannot be made again because a file of `[[attributes]]` is gone."""
+    if table == "attributes":
+        return set(held)
+    readable = set(snapshot.metadata("attributes").units) - damage.units.get("attributes", set())
+    if table == "splits" and (set(held) - readable or (held and every)):
+        return splits_with_attributes(snapshot.metadata(table))
+    return set()
 
 
 def _by_keys(rule: str, blocked: set[str]) -> bool:

@@ -12,14 +12,17 @@ References:
     Lin et al. 2014, Microsoft COCO: Common Objects in Context.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from polars.datatypes import DataTypeClass
 
 from pipeline.errors import SourceError, one_line
 from pipeline.recipe import AttributesPart
@@ -45,12 +48,19 @@ _KEY_BYTES = {"image_id": 16, "file_digest": 32}
 _MAX_ATTRIBUTES, _MAX_BYTES = 200, 2**30
 _HEAD_BYTES = 2**16
 
+# What Polars calls the second column of a name, and what its messages mean.
+_DOUBLED = re.compile(r"_duplicated_[0-9]+$")
+_REASONS = {
+    "more fields than defined": "a line has more values than the first line has names; quote values with a separator",
+    "invalid utf-8": "it is not UTF-8 text; save it as UTF-8",
+}
+
 _INT = r"^-?(0|[1-9][0-9]{0,17})$"
 # A longer number may be an id, which a float would round.
 _FLOAT = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-# As ISO 8601 writes a time, and as EXIF does.
-_TIME = r"^[0-9]{4}[-:][0-9]{2}[-:][0-9]{2}[T ][0-9]{2}:[0-9]{2}"
+# As ISO 8601 writes a time, and as EXIF does; a date among them is its midnight.
+_TIME = r"^[0-9]{4}[-:][0-9]{2}[-:][0-9]{2}([T ][0-9]{2}:[0-9]{2}|$)"
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
 
 
@@ -63,12 +73,14 @@ class Attributes(NamedTuple):
             attribute, of a type of `TYPES` or a list of one; rows in the order of the file.
         invalid: by attribute, how many values do not have the type that the recipe requires. They are null.
         left_out: columns that cannot be attributes.
+        uncertain: by label column, how many values are -1, where others are 0. They count as 0.
     """
 
     key: str
     rows: pl.DataFrame
     invalid: Mapping[str, int]
     left_out: Sequence[str]
+    uncertain: Mapping[str, int] = MappingProxyType({})
 
 
 def read_attributes(part: AttributesPart, file: Path, *, is_source: bool = False) -> Attributes:
@@ -81,26 +93,36 @@ def read_attributes(part: AttributesPart, file: Path, *, is_source: bool = False
             the images, each row is of the image whose path is the number of the row, as in such sources.
 
     Raises:
-        SourceError: the file is missing, cannot be read, or names no images.
+        SourceError: the file is missing, cannot be read, or names no images; or the recipe names a column that it does
+            not have.
     """
     try:
         check_regular(file, folders=False)
-        rows, is_text = _read(part, file)
+        rows, is_text, of_bytes = _read(part, file)
     except FileNotFoundError:
         raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].") from None
+    except IsADirectoryError:
+        raise SourceError(f"attributes: {file} is a folder. Name a file in the uri of its [[attributes]].") from None
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise SourceError(f"attributes: {file} cannot be read ({one_line(error)}).") from error
+        why = next((text for sign, text in _REASONS.items() if sign in str(error)), one_line(error))
+        raise SourceError(f"attributes: {file} cannot be read ({why}).") from error
     if is_source and not any(map(_is_key, rows.columns)):
         rows = rows.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("path"))
-    column = _key_column(file, rows.columns)
-    key = column if column in KEYS else "path"
+    column, key = _key_column(file, rows)
     wanted = _wanted_columns(part, file, column, rows.columns)
     rows = rows.select(_keys(rows[column], key), *wanted)
-    left_out = [name for name in wanted if rows[name].dtype == pl.Binary or _is_nested(rows[name].dtype)]
-    rows = rows.drop(left_out)
+    left_out = [name for name in wanted if not _has_text(rows[name].dtype, lists=True)]
+    rows, uncertain = rows.drop(left_out), dict[str, int]()
+    # The table of a source has its images there.
+    left_out += [] if is_source else of_bytes
     if part.labels:
-        rows = _with_labels(part, file, rows)
-    return Attributes(key, *with_types(rows, part.types, infer=is_text), left_out)
+        rows, uncertain = _with_labels(part, file, rows)
+    if unknown := sorted(set(part.types) - set(rows.columns[1:])):
+        known = ", ".join(rows.columns[1:][:12])
+        raise SourceError(
+            f"attributes: types names '{unknown[0]}', but the attributes of {file} are {known}. Correct the recipe."
+        )
+    return Attributes(key, *with_types(rows, part.types, infer=is_text), left_out, uncertain)
 
 
 def match_patterns(part: AttributesPart, images: pl.DataFrame) -> Attributes:
@@ -114,7 +136,10 @@ def match_patterns(part: AttributesPart, images: pl.DataFrame) -> Attributes:
         pl.col("path").str.extract(pattern, min(1, _groups(pattern))).alias(name)
         for name, pattern in (part.patterns or {}).items()
     ]
-    rows = images.select(pl.col("path").alias("key"), *values)
+    # Without a key where no pattern matches.
+    rows = images.select(pl.col("path").alias("key"), *values).with_columns(
+        pl.when(pl.any_horizontal(pl.exclude("key") != "")).then("key").alias("key")
+    )
     return Attributes("path", *with_types(rows, part.types, infer=True), ())
 
 
@@ -178,37 +203,44 @@ def _either(one: str, other: str) -> str:
     return "datetime" if {one, other} == {"date", "datetime"} else "text"
 
 
-def _read(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, bool]:
-    """Read the columns of a file that may be needed, and whether they are all text."""
+def _read(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, bool, list[str]]:
+    """Read the columns of a file that may be needed; whether they are all text; and columns of bytes, not read."""
     with file.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     if head.startswith(b"PAR1"):
-        return _read_parquet(part, file), False
+        rows, of_bytes = _read_parquet(part, file)
+        return rows, False, of_bytes
     if file.stat().st_size > _MAX_BYTES:
         raise ValueError(f"larger than {_MAX_BYTES >> 30} GiB; write it as Parquet")
     if is_utf16(head):
         raise ValueError("UTF-16 text; save it as UTF-8")
+    if head.startswith(b"PK\3\4"):
+        raise ValueError("a ZIP archive, such as an Excel workbook; save it as CSV")
     if file.suffix.lower() == ".json":
         rows = _read_coco(file)
-        return rows.select(_needed(part, rows.columns)), False
+        return rows.select(_needed(part, rows.columns)), False, []
     if file.suffix.lower() in (".jsonl", ".ndjson"):
         rows = pl.read_ndjson(file, infer_schema_length=None)
-        return rows.select(_needed(part, rows.columns)), False
+        return rows.select(_needed(part, rows.columns)), False, []
     separator = separators_of(first_line(head))[0]
     table = pl.scan_csv(file, separator=separator, infer_schema=False, glob=False).rename(str.strip)
-    return table.select(_needed(part, table.collect_schema().names())).collect(), True
+    names = table.collect_schema().names()
+    if doubled := [name for name in names if _DOUBLED.search(name) and _DOUBLED.sub("", name) in names]:
+        raise ValueError(f"its first line names the column '{_DOUBLED.sub('', doubled[0])}' twice")
+    return table.select(_needed(part, names)).collect(), True, []
 
 
-def _read_parquet(part: AttributesPart, file: Path) -> pl.DataFrame:
-    """Read the columns of a Parquet file, without those of bytes and others that cannot be attributes."""
+def _read_parquet(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, list[str]]:
+    """Read the columns of a Parquet file, without those of bytes, and list the names of these."""
     metadata = pq.read_metadata(file)
     check_expansion(metadata)
     schema = metadata.schema.to_arrow_schema()
-    plain_columns = [field.name for field in schema if field.name in KEYS or not _holds_bytes(field.type)]
-    names = _needed(part, plain_columns)
+    of_bytes = [field.name for field in schema if field.name not in KEYS and _holds_bytes(field.type)]
+    needed = _needed(part, schema.names)
+    names = [name for name in needed if name not in of_bytes]
     if not names:
         raise ValueError("it has no column that can be an attribute")
-    return pl.DataFrame(pq.read_table(file, columns=names))
+    return pl.DataFrame(pq.read_table(file, columns=names)), [name for name in needed if name in of_bytes]
 
 
 def _needed(part: AttributesPart, names: Sequence[str]) -> list[str]:
@@ -242,7 +274,10 @@ def _read_coco(file: Path) -> pl.DataFrame:
     schema = {name: pl.List(pl.Struct(fields)) for name, fields in wanted.items()}
     parts = pl.read_json(file, schema=schema)
     if len(parts) != 1 or any(parts[name][0] is None for name in wanted):
-        raise ValueError("no COCO annotations: an object with images, annotations and categories is needed")
+        raise ValueError(
+            "no COCO annotations: an object with images, annotations and categories is needed; other records must be "
+            "JSON lines, in a file that ends in .jsonl"
+        )
     images, annotations, categories = (
         parts.select(name).explode(name).drop_nulls().unnest(name).drop_nulls() for name in wanted
     )
@@ -268,21 +303,25 @@ def _is_key(name: str) -> bool:
     return name in KEYS or plain(name) in _PATH_NAMES
 
 
-def _key_column(file: Path, names: Sequence[str]) -> str:
-    """Find the column that identifies the images.
+def _key_column(file: Path, rows: pl.DataFrame) -> tuple[str, str]:
+    """Find the column that identifies the images, and which of `KEYS` it has.
 
     Raises:
         SourceError: there is none.
     """
-    exact = [name for name in KEYS if name in names]
-    usual = [name for known in _PATH_NAMES for name in names if plain(name) == known]
-    if not exact and not usual:
-        shown = ", ".join(names[:12])
+    names = [name for name in KEYS if name in rows.columns]
+    # Some data sets have file names in a column image_id.
+    without = [name for name in names if len(rows) and _keys(rows[name], name).is_null().all()]
+    paths = [name for known in _PATH_NAMES for name in rows.columns if plain(name) == known]
+    found = [(name, name) for name in names if name not in without]
+    found += [(name, "path") for name in (*paths, *without)]
+    if not found:
+        shown = ", ".join(rows.columns[:12])
         raise SourceError(
             f"attributes: {file} has no column path, image_id or file_digest that names the images; it has {shown}. "
-            "Rename the column with the paths to path."
+            "Rename the column with the paths to path. In a CSV, the first line must name the columns."
         )
-    return (exact or usual)[0]
+    return found[0]
 
 
 def _wanted_columns(part: AttributesPart, file: Path, key: str, names: Sequence[str]) -> list[str]:
@@ -312,31 +351,45 @@ def _keys(column: pl.Series, key: str) -> pl.Series:
     return pl.select(pl.when(size == _KEY_BYTES[key]).then(column).alias("key")).to_series()
 
 
-def _with_labels(part: AttributesPart, file: Path, rows: pl.DataFrame) -> pl.DataFrame:
+def _with_labels(part: AttributesPart, file: Path, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Replace the label columns by one column of lists: the names of those that are 1.
 
+    Some files write -1 instead of 0, such as those of CelebA. In others, such as those of CheXpert, -1 beside 0 means
+    that the label is uncertain.
+
+    Returns:
+        The rows; by label column, how many values are uncertain.
+
     Raises:
-        SourceError: a label column has another value than 0 or 1.
+        SourceError: a label column has another value than 0, 1 or -1.
     """
     names = list(part.labels or ())
     texts = rows.select(pl.col(names).cast(pl.String).str.strip_chars().str.to_lowercase())
-    yes, no = ["1", "true", "1.0"], ["0", "false", "0.0", ""]
-    odd = texts.filter(pl.any_horizontal(pl.all().is_not_null() & ~pl.all().is_in([*yes, *no])))
-    if len(odd):
-        raise SourceError(
-            f"attributes: {file} has {len(odd):,} rows in which a column of labels is neither 0 nor 1. Correct them, "
-            "or take the column out of the key labels."
-        )
+    yes, zero, minus = ["1", "true", "1.0"], ["0", "false", "0.0"], ["-1", "-1.0"]
+    for column in texts:
+        odd = column.filter(column.is_not_null() & ~column.is_in([*yes, *zero, *minus, ""]))
+        if len(odd):
+            raise SourceError(
+                f"attributes: {file} has {len(odd):,} values in its column of labels '{column.name}' that are neither "
+                f"0 nor 1, such as '{odd[0][:40]}'. Correct them, or take the column out of the key labels."
+            )
+    has_zero = texts.select(pl.any_horizontal(pl.all().is_in(zero).any())).item()
+    uncertain = texts.select(pl.all().is_in(minus).sum()).row(0, named=True) if has_zero else {}
     chosen = texts.select(
         pl.concat_list(pl.when(pl.col(name).is_in(yes)).then(pl.lit(name)) for name in names).list.drop_nulls()
     ).to_series()
-    return rows.drop(names).with_columns(chosen.alias(LABELS))
+    found = {name: count for name, count in uncertain.items() if count}
+    return rows.drop(names).with_columns(chosen.alias(LABELS)), found
 
 
-def _is_nested(kind: pl.DataType) -> bool:
-    """Return whether a column holds lists of lists or of bytes."""
-    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else None
-    return inner is not None and (inner.is_nested() or inner == pl.Binary)
+def _has_text(kind: pl.DataType | DataTypeClass, *, lists: bool) -> bool:
+    """Return whether values of a type can be attributes, or, with `lists`, lists of such values."""
+    if isinstance(kind, pl.List | pl.Array):
+        return lists and kind.inner is not None and _has_text(kind.inner, lists=False)
+    if isinstance(kind, pl.Struct):
+        return all(_has_text(field.dtype, lists=True) for field in kind.fields)
+    plain_types = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
+    return kind.is_numeric() or (kind.is_temporal() and kind != pl.Duration) or kind in plain_types
 
 
 def _normalized(column: pl.Series) -> pl.Series:

@@ -1,5 +1,6 @@
 """Splits that keep the images of a patient, or of any other attribute, in one role."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError, SplitError
 from pipeline.lake_handle import Lake
+from pipeline.repair import repair
 from pipeline.verify import verify
 
 PATIENT = {"patterns": {"patient": r"(p\d+)_"}}
@@ -140,7 +142,7 @@ def test_policies_within_a_cluster_do_not_apply_to_patients(base: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "said"),
     [
-        ({"sanitize": ["attr:patient"]}, "an attribute can only be in groups"),
+        ({"sanitize": ["attr:patient"]}, r'write groups = \["attr:patient"\]'),
         ({"groups": ["attr:"]}, "names no attribute"),
     ],
 )
@@ -152,3 +154,30 @@ def test_faults_of_a_recipe(base: Path, split: dict[str, Any], said: str) -> Non
 def test_an_attribute_that_no_image_has_is_named(base: Path) -> None:
     with pytest.raises(SplitError, match=r"split 'main' needs the attribute 'ward', which no image has.*patient"):
         make(base, groups=["attr:ward"])
+
+
+@pytest.mark.parametrize("lost", ["table", "rows"])
+def test_a_split_stays_while_its_attributes_cannot_be_repaired(base: Path, lost: str) -> None:
+    paths = sorted(file.relative_to(base / "a").as_posix() for file in (base / "a").rglob("*p*.png"))
+    facts = "\n".join(["path,patient", *(f"{path},{Path(path).name[:3]}" for path in paths)])
+    (base / "facts.csv").write_text(facts)
+    spec = asked(base, {"uri": "facts.csv"})
+    built = build(spec, engine=LocalEngine(1))
+    before = roles(base)
+    (base / "facts.csv").rename(base / "away.csv")
+    if lost == "table":
+        shutil.rmtree(base / "lake" / "attributes")
+    else:
+        for table in ("attributes", "splits"):
+            Path(built.root, table, files(built.root, table)[0].path).unlink()
+    stays = repair(spec, engine=LocalEngine(1)).still_damaged
+    assert [line.partition(":")[0] for line in stays] == {
+        "table": ["attributes of d", "releases 1 are lost"],
+        "rows": ["attributes of d", "attributes of d", "splits of main"],
+    }[lost]
+    if lost == "table":
+        assert roles(base) == before
+        assert faults(built) == []
+    (base / "away.csv").rename(base / "facts.csv")
+    assert repair(spec, engine=LocalEngine(1)).still_damaged == ()
+    assert (roles(base), roles_of_patients(built), faults(built)) == (before, [1] * 20, [])

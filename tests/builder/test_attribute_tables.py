@@ -218,3 +218,45 @@ def test_tables_do_not_depend_on_the_order_of_rows(base: Path) -> None:
     built = make(base, FACTS)
     assert Lake(built.root).scan("attributes").collect().equals(first)
     assert read_meta(built.root, "attributes").units["d"]["names"]["age"]["digest"] == digest
+
+
+def test_windows_paths_and_paths_from_the_current_folder_are_found(base: Path) -> None:
+    one, two, *rest = paths(base)
+    deep = base / "a" / "deep"
+    deep.mkdir()
+    (base / "a" / two).rename(deep / two)
+    write(base, f"./{one},x,1", f"deep\\{two},x,1", *(f"{name},x,1" for name in rest))
+    assert make(base, FACTS).notes == ()
+
+
+def test_columns_without_values_and_markers_of_no_value_are_listed(base: Path) -> None:
+    write(base, *(f"{name},NA," for name in paths(base)))
+    assert list(make(base, FACTS).notes) == [
+        "attributes facts.csv: no value of age",
+        "attributes facts.csv: 12 values of patient such as NA, kept as text: leave it empty if it means no value",
+    ]
+
+
+def test_a_pattern_whose_values_have_another_type_is_not_reported_as_no_match(base: Path) -> None:
+    built = make(base, {"patterns": {"patient": r"(p\d+)_"}, "types": {"patient": "int"}})
+    (note,) = built.notes
+    assert note.endswith("not of the type that the recipe requires, so read as none: 12 values of patient")
+
+
+def test_paths_of_several_datasets_are_counted(base: Path) -> None:
+    two = paths(base)[1]
+    as_folder(base / "b", {two: (base / "a" / two).read_bytes(), "other.png": files_of(1)["A/00000.png"]})
+    sources = [{"uri": "a"}, {"uri": "b", "dataset": "e"}]
+    spec = recipe(base, *sources, attributes=[FACTS], decode={"mode": "L"})
+    built = build(spec, engine=LocalEngine(1))
+    said = "attributes facts.csv: 1 path of images of several datasets, which all get the values; the key dataset "
+    assert f"{said}chooses one: {two}" in built.notes
+    chosen = recipe(base, *sources, attributes=[{**FACTS, "dataset": "d"}], decode={"mode": "L"})
+    assert build(chosen, engine=LocalEngine(1), prune=True).notes == ()
+
+
+def test_a_missing_file_is_found_before_images_are_decoded(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "facts.csv").unlink()
+    monkeypatch.setattr("pipeline.builder.build.decode_sources", None)
+    with pytest.raises(SourceError, match=r"facts\.csv does not exist"):
+        make(base, FACTS)

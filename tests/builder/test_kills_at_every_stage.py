@@ -22,10 +22,17 @@ from pipeline.verify import verify
 pytestmark = pytest.mark.slow
 
 SOURCE = '[[source]]\nuri = "{uri}"\ndataset = "g"\nsplit = "{split}"\n'
-RECIPE = """
+RECIPE = r"""
 [lake]
 root = "{root}"
 {sources}
+[decode]
+originals = "keep"
+[[attributes]]
+patterns = {{ number = '(\d+)' }}
+[[attributes]]
+uri = "facts.csv"
+split = "train"
 [dedup]
 rules = [{rules}]
 [[split]]
@@ -41,6 +48,11 @@ max_iter = 5
 """
 # Rare: they need what only some rounds have.
 OF_A_VACUUM, OF_THE_DEAD = ("vacuum", "give up"), ("sweep", "undo")
+
+
+def write_facts(base: Path) -> None:
+    rows = [f"{name},p{number % 9}" for number, name in enumerate(files_of(60))]
+    (base / "facts.csv").write_text("\n".join(["path,patient", *rows]))
 
 
 def recipe_at(base: Path, root: str, *, more: bool) -> Path:
@@ -66,6 +78,7 @@ class Rounds:
         as_tar(base / "in.tar", {**files_of(60), "A/bad.png": b"no image"})
         as_folder(base / "test", {**files_of(25, seed=2), "A/copy.png": files_of(1)["A/00000.png"]})
         as_folder(base / "more", files_of(10, seed=3))
+        write_facts(base)
         self.reports = reports
         self.heal()
 
@@ -140,7 +153,7 @@ class Rounds:
 
 def test_a_kill_in_a_few_stages(tmp_path: Path) -> None:
     rounds = Rounds(tmp_path, seed=1)
-    for aim in ("commit index", "prune", "lock", "vacuum"):
+    for aim in ("commit attributes", "prune", "lock", "vacuum"):
         rounds.kill_one(aim)
     rounds.finish()
 
@@ -160,6 +173,7 @@ def test_two_hundred_kills_hit_every_stage(tmp_path: Path) -> None:
 def beside_each_other(base: Path, rounds: int, seed: int) -> None:
     """Two builds of different sources at once, one killed: the other lands, and then the killed one's next."""
     chance, lake = random.Random(seed), str(base / "lake")
+    write_facts(base)
     for uri, count in (("a", 40), ("b", 20)):
         as_folder(base / uri, files_of(count, seed=count))
         text = RECIPE.partition("[[split]]")[0]

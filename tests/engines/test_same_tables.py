@@ -78,6 +78,39 @@ def test_too_many_pairs_are_too_many_for_workers(tmp_path: Path, ray_here: Engin
         build(asked, engine=ray_here)
 
 
+@pytest.mark.ray
+def test_attributes_and_originals_are_the_same_on_ray(tmp_path: Path, ray_here: Engine) -> None:
+    listed = alike(tmp_path, sources=2)
+    names = sorted(path.relative_to(tmp_path / "in0").as_posix() for path in (tmp_path / "in0").rglob("*.png"))
+    rows = [f"{name},p{number % 11},{number % 2},{number % 3 // 2}" for number, name in enumerate(names)]
+    (tmp_path / "facts.csv").write_text("\n".join(["path,patient,cat,dog", *rows]))
+    shares = {role: {"from": "train", "share": 0.5} for role in ("train", "test")}
+    parts: dict[str, Any] = {
+        "decode": {"originals": "keep"},
+        "dedup": {"rules": RULES},
+        "attributes": [
+            {"uri": "facts.csv", "split": "train", "columns": ["patient"], "labels": ["cat", "dog"]},
+            {"patterns": {"number": r"-(\d+)"}},
+        ],
+        "split": [
+            {"name": "patients", "groups": ["attr:patient", "exact"], **shares},
+            {"name": "labels", "groups": ["attr:patient"], "stratify": "attr:labels", **shares},
+            {"name": "order", "order": "attr:number", **shares},
+        ],
+    }
+    built = [
+        build(recipe(tmp_path, *listed, lake={"root": root}, **parts), engine=engine)
+        for root, engine in (("local", LocalEngine(1)), ("ray", ray_here))
+    ]
+    one, other = ([note for note in each.notes if note.startswith("attribute")] for each in built)
+    assert one == other != []
+    assert_same(built[0].root, built[1].root)
+    for name in ("originals", "attributes"):
+        here, there = (Lake(each.root).scan(name).collect() for each in built)
+        assert here.equals(there)
+        assert len(here)
+
+
 @needs_data
 def test_real_pictures_make_the_same_tables(tmp_path: Path, ray_here: Engine) -> None:
     listed = [

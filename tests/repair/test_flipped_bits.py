@@ -1,5 +1,6 @@
 """Flip random bits of every file of a lake: reads are right or an error, verify names the file, a repair mends it."""
 
+import os
 import random
 import shutil
 import sys
@@ -23,6 +24,8 @@ from pipeline.lake_handle import Lake
 pytestmark = pytest.mark.slow
 
 Arrays = list[np.ndarray[Any, Any]]
+# The tables whose files are damaged: all, or those named by the environment variable, such as "originals attributes".
+TABLES = os.environ.get("IMAGELAKE_FLIPPED_TABLES", " ".join(schemas.TABLES)).split()
 # A round flips a bit of one file of each of so many tables, so that verify and repair are shared.
 TOGETHER = 6
 
@@ -43,7 +46,26 @@ def read_export(root: str) -> Arrays:
         return [values[name] for name in sorted(values.files)]
 
 
-READERS: dict[str, Callable[[str], Arrays]] = {"arrays": read_arrays, "feed": read_feed, "export": read_export}
+def read_originals(root: str) -> Arrays:
+    return [*Lake(root).arrays("main", "train", size=(8, 8), decode="original")]
+
+
+def read_files(root: str) -> Arrays:
+    """Export original files and a manifest with attributes."""
+    target = Path(root).with_name("again_as_files")
+    shutil.rmtree(target, ignore_errors=True)
+    export(root, "main", target, "imagefolder", engine=LocalEngine(1), pinned=False)
+    made = sorted(file for file in target.rglob("*") if file.is_file())
+    return [np.frombuffer(str(file.relative_to(target)).encode() + file.read_bytes(), np.uint8) for file in made]
+
+
+READERS: dict[str, Callable[[str], Arrays]] = {
+    "arrays": read_arrays,
+    "feed": read_feed,
+    "export": read_export,
+    "originals": read_originals,
+    "files": read_files,
+}
 
 
 def data_files(case: Case, table: str) -> list[Path]:
@@ -84,11 +106,10 @@ def flips(whole_case: Case, tmp_path: Path, kind: str, rounds: int) -> None:
     """Flip bits in files of one kind, `rounds` in each table, and count the outcomes."""
     chance, counts = random.Random(kind), Counter[str]()
     keep = copy_of(whole_case, tmp_path / "keep")
-    chosen = {table: KINDS[kind](keep, table) for table in schemas.TABLES}
+    chosen = {table: KINDS[kind](keep, table) for table in TABLES}
     case = copy_of(keep, tmp_path / "base")
     whole = {name: read(case.root) for name, read in READERS.items()}
-    tables = list(schemas.TABLES)
-    orders = [chance.sample(tables, len(tables)) for _ in range(rounds)]
+    orders = [chance.sample(TABLES, len(TABLES)) for _ in range(rounds)]
     for of_round in (order[start : start + TOGETHER] for order in orders for start in range(0, len(order), TOGETHER)):
         flipped = []
         for table in of_round:

@@ -246,3 +246,49 @@ def test_a_split_with_groups_goes_on_from_an_older_release(case: Case) -> None:
     assert "continued from release 1" in reason
     assert "its rows are equal to those of release 2" in reason
     assert pl.read_parquet(case.file("splits", "grouped"), hive_partitioning=False).equals(rows)
+
+
+def test_damage_beside_a_missing_file_of_attributes_is_restored(case: Case) -> None:
+    lost = case.file("clusters"), case.file("images", "split=train"), case.file("splits", "grouped")
+    for file in lost:
+        file.unlink()
+    shutil.move(case.base / "facts.csv", case.base / "away.csv")
+    (line,) = case.repair().still_damaged
+    assert line == (
+        f"attributes of d: not joined again, because {case.base / 'facts.csv'} does not exist; put the file back"
+    )
+    assert (case.faults(), case.differing()) == ([], [])
+    with pytest.raises(SourceError, match=r"facts\.csv does not exist"):
+        case.repair()
+    shutil.move(case.base / "away.csv", case.base / "facts.csv")
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
+
+
+def test_damaged_attributes_whose_file_is_missing_stay_and_the_rest_is_restored(case: Case) -> None:
+    file = case.file("attributes")
+    cut(file, 100)
+    case.file("images", "split=train").unlink()
+    case.file("clusters").unlink()
+    shutil.move(case.base / "facts.csv", case.base / "away.csv")
+    stays = case.repair().still_damaged
+    assert [line.partition(" because")[0] for line in stays] == [
+        "attributes of d: not joined again,",
+        "attributes of d: cannot be made again without that file",
+    ]
+    assert [fault.file for fault in case.faults()] == [str(file)]
+    shutil.move(case.base / "away.csv", case.base / "facts.csv")
+    assert (case.repair().still_damaged, case.faults(), case.differing()) == ((), [], [])
+
+
+@pytest.mark.parametrize("tables", [["attributes"], ["attributes", "images"], ["images"]], ids=" and ".join)
+def test_lost_tables_beside_a_missing_file_of_attributes_are_made_again(case: Case, tables: list[str]) -> None:
+    for table in tables:
+        shutil.rmtree(Path(case.root, table))
+    shutil.move(case.base / "facts.csv", case.base / "away.csv")
+    stays = case.repair().still_damaged
+    assert stays[0].startswith("attributes of d: not joined again")
+    assert case.faults() == []
+    assert case.differing() == (["attributes"] if "attributes" in tables else [])
+    shutil.move(case.base / "away.csv", case.base / "facts.csv")
+    case.build()
+    assert (case.faults(), case.differing()) == ([], [])

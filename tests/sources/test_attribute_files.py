@@ -39,6 +39,7 @@ def column(found: Attributes, name: str) -> list[Any]:
         (["2026-01-31", "2025-02-28"], "date", None),
         (["2026-02-31", "2025-02-28"], "text", ["2026-02-31", "2025-02-28"]),
         (["2026:01:02 03:04:05", "2026-01-02T03:04:05.5"], "datetime", None),
+        (["2026-01-02", "2026-01-02 03:04"], "datetime", None),
         (["2026-01-02T03:04:05Z", "2026-01-02 03:04:05+02:00"], "datetime", None),
         (["1", "x"], "text", ["1", "x"]),
         (["99999999999999999999", "1"], "text", ["99999999999999999999", "1"]),
@@ -131,8 +132,33 @@ def test_label_columns_become_a_list_of_labels(tmp_path: Path) -> None:
     found = read(file, labels=["cat", "dog"], columns=["patient"])
     assert [names or [] for names in column(found, "labels")] == [["cat", "dog"], ["dog"], []]
     assert found.rows.columns == ["key", "patient", "labels"]
-    with pytest.raises(SourceError, match="neither 0 nor 1"):
-        read(csv(tmp_path, "path,cat", "a,2"), labels=["cat"])
+    with pytest.raises(SourceError, match="has 2 values in its column of labels 'cat' that are .* such as '2'"):
+        read(csv(tmp_path, "path,cat", "a,2", "b,yes", "c,1"), labels=["cat"])
+
+
+def test_minus_one_is_no_label_and_counted_where_zero_means_that(tmp_path: Path) -> None:
+    celeba = read(csv(tmp_path, "image_id,Smiling,Male", "1.jpg,1,-1", "2.jpg,-1,-1"), labels=["Smiling", "Male"])
+    assert (celeba.key, [names or [] for names in column(celeba, "labels")]) == ("path", [["Smiling"], []])
+    assert celeba.uncertain == {}
+    chexpert = read(csv(tmp_path, "Path,Edema,Cyst", "a,1.0,-1.0", "b,,0.0", "c,-1.0,1.0"), labels=["Edema", "Cyst"])
+    assert [names or [] for names in column(chexpert, "labels")] == [["Edema"], [], ["Cyst"]]
+    assert chexpert.uncertain == {"Edema": 1, "Cyst": 1}
+
+
+def test_columns_that_are_no_values_are_listed(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "path": ["a"],
+            "map": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())),
+            "span": pa.array([1], pa.duration("s")),
+            "record": [{"x": 1, "y": None}],
+            "data": [b"x"],
+        }
+    )
+    pq.write_table(table, tmp_path / "facts.parquet")
+    found = read(tmp_path / "facts.parquet")
+    assert (found.rows.columns, found.left_out) == (["key", "record"], ["map", "span", "data"])
+    assert column(found, "record") == ['{"x":1,"y":null}']
 
 
 @pytest.mark.parametrize(
@@ -172,9 +198,11 @@ def test_several_types_of_one_attribute_have_a_common_type() -> None:
     ("content", "said"),
     [
         (b"name,x\na,1\n", "has no column path, image_id or file_digest"),
-        (b"path,x\na,1,2\n", "cannot be read"),
+        (b"path,x\na,1,2\n", "a line has more values than the first line has names"),
+        (b"path,x,x\na,1,2\n", "names the column 'x' twice"),
+        (b"PK\x03\x04", "save it as CSV"),
         ("path,x\na,1\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
-        (b"path,x\n\xff\xfe,1\n", "cannot be read"),
+        (b"path,x\n\xff\xfe,1\n", "not UTF-8 text; save it as UTF-8"),
         (b"", "cannot be read"),
         (("path," + ",".join(f"c{k}" for k in range(300)) + "\n").encode(), "300 columns; at most 200"),
         (b"PAR1 no parquet", "cannot be read"),
@@ -192,8 +220,10 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
         read(tmp_path / "gone.csv")
     with pytest.raises(SourceError, match="it has no column 'ages'; its columns: path, age"):
         read(csv(tmp_path, "path,age", "a,1"), columns=["ages"])
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(SourceError, match="is a folder"):
         read(tmp_path)
+    with pytest.raises(SourceError, match="types names 'ages', but the attributes of .* are age"):
+        read(csv(tmp_path, "path,age", "a,1"), types={"ages": "int"})
 
 
 def test_a_compressed_csv_is_read(tmp_path: Path) -> None:
@@ -208,6 +238,7 @@ def test_a_compressed_csv_is_read(tmp_path: Path) -> None:
         ({"uri": "a.csv", "patterns": {"x": "y"}}, "needs either a uri or patterns"),
         ({"patterns": {"x": "(["}}, "is no regular expression"),
         ({"patterns": {"x": "y"}, "columns": ["a"]}, "columns and labels are of a file"),
+        ({"patterns": {"x": "y"}, "types": {"z": "int"}}, "types names 'z', which is not in patterns: x"),
         ({"uri": "a.csv", "types": {"x": "number"}}, "types"),
         ({"uri": "https://user:word@host/a.csv"}, "download the file"),
         ({"uri": "a.csv", "colums": ["x"]}, "did you mean 'columns'"),

@@ -218,6 +218,44 @@ def test_it_is_closer_than_the_algorithm_of_the_paper_where_every_image_has_seve
     assert (ours <= 2, ours < theirs) == (True, True)
 
 
+@given(
+    st.lists(st.sets(st.integers(0, 6)), min_size=20, max_size=60),
+    st.lists(st.integers(0, 40), min_size=60, max_size=60),
+    st.randoms(use_true_random=False),
+)
+def test_label_sets_do_not_depend_on_order_or_blocks(sets: list[set[int]], patients: list[int], chance: Any) -> None:
+    count = len(sets)
+    groups = [[n for n in range(count) if patients[n] == patient] for patient in range(41)]
+    pairs = [(n, f"c{label}") for n, labels in enumerate(sets) for label in sorted(labels)] or [(0, "c0")]
+    spec = part(stratify="attr:labels", groups=["attr:patient"], valid={"from": "train", "size": 3})
+    clusters = groups_of(*filter(None, groups))
+    try:
+        drawn = draw_groups(spec, pool(count), clusters, attribute=frame_of(pairs))
+    except SplitError as error:
+        assert "ask for" in str(error) or "gets nothing" in str(error)  # noqa: PT017 - most examples do not raise
+        return
+    found = roles(drawn)
+    assert all(len({found.get(n) for n in group}) == 1 for group in groups if group)
+    shuffled = pool(count).sample(fraction=1, shuffle=True, seed=chance.randrange(1000))
+    chance.shuffle(pairs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.splits.groups.label_sets._BLOCK", 2)
+        again = draw_groups(spec, shuffled, clusters, attribute=frame_of(pairs))
+    assert again.rows.equals(drawn.rows)
+    assert again.labels is not None
+    assert drawn.labels is not None
+    assert again.labels.equals(drawn.labels)
+
+
+def test_requests_of_many_images_are_counted_right() -> None:
+    count = 100_000
+    drawn = draw_groups(part(stratify="attr:x"), pool(count), {}, attribute=frame_of([(n, "x") for n in range(count)]))
+    assert drawn.labels is not None
+    assert drawn.labels.rows() == [
+        (role, "x", round(share * count), round(share * count)) for role, share in sorted(SHARES.items())
+    ]
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

@@ -14,11 +14,13 @@ from pipeline.recipe import Recipe
 
 
 def two_sources(base: Path) -> Recipe:
-    """A recipe of the sources `in.tar` and `in`."""
+    """A recipe of the sources `in.tar` and `in`, which keeps their files, and of the attributes `facts.csv`."""
     return recipe(
         base,
         {"uri": "in.tar"},
         {"uri": "in", "split": "test"},
+        decode={"originals": "keep"},
+        attributes=[{"uri": "facts.csv", "split": "train"}, {"patterns": {"number": r"(\d+)"}}],
         dedup={"rules": ["exact", "sign", "maxpool:4"]},
         split=[{"name": "main", "train": {"from": "train"}, "test": {"from": "test"}}],
     )

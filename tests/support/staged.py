@@ -23,6 +23,7 @@ STAGES = {
     "plan": ("pipeline.builder.build", "plan_ingest"),
     "decode": ("pipeline.builder.build", "decode_sources"),
     "undo": ("pipeline.builder.build", "undo_half_commits"),
+    "attributes": ("pipeline.builder.build", "join_attributes"),
     "index": ("pipeline.builder.build", "index_images"),
     "pairs": ("pipeline.builder.build", "compare_images"),
     "clusters": ("pipeline.builder.build", "cluster_images"),
@@ -34,7 +35,10 @@ STAGES = {
     "give up": ("pipeline.maintenance", "delete_releases"),
     "pin": ("pipeline.export", "_pin_release"),
 }
-COMMITS = ("images", "index", "rejects", "shards", "pairs", "clusters", "splits", "misses", "scores", "releases")
+COMMITS = (
+    *("images", "originals", "index", "rejects", "shards", "attributes", "pairs", "clusters", "splits", "misses"),
+    *("scores", "releases"),
+)
 # Taking the lock or waiting for it; committing decoded images; the same if sources are dropped.
 OTHERS = ("lock", "ingest", "prune")
 EVERY = (*STAGES, *OTHERS, *(f"commit {name}" for name in COMMITS))

@@ -4,12 +4,12 @@ References:
     Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-Label Data (iterative stratification).
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from pipeline.errors import SplitError
 from pipeline.recipe import SplitPart
@@ -17,10 +17,10 @@ from pipeline.splits.draw import SHARE_TOLERANCE, shares_error
 from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles
 from pipeline.splits.groups.pool import Counts, Pool
 
-Numbers = NDArray[np.float64]
-
-# Images that a part requests at least, so that fractions of them are defined.
-_NOTHING = 1e-9
+# Kinds of groups that are compared with one another at once.
+_BLOCK = 256
+# Loads are whole numbers of at most this size, so that sums are exact and do not depend on their order.
+_MAX_LOAD = 2**62
 
 
 class Stratified(NamedTuple):
@@ -39,63 +39,16 @@ class Stratified(NamedTuple):
     without: int
 
 
-class _Kind(NamedTuple):
-    """Groups that have equally many images, and equally many of each label.
+class _Kinds(NamedTuple):
+    """The K kinds of groups: those of a kind have equally many images, and equally many of each of the L labels.
 
     Attributes:
-        size: images of a group.
-        labels: numbers of their labels.
-        counts: images of a group with each of these labels.
-        groups: the groups, in the random order of the seed.
+        counts: (K, L + 1) int64, images of one group with each label; last, all of its images.
+        groups: by kind, its groups in the random order of the seed.
     """
 
-    size: int
-    labels: Counts
-    counts: Counts
-    groups: Counts
-
-
-@dataclass
-class _Demand:
-    """What every part of the images lacks: the roles in their order, then what no role requests.
-
-    Attributes:
-        size: (P,) float64, images that every part requests.
-        total: (L,) int64, images of every label.
-        lacking: (P, L) float64, images of every label that every part lacks.
-        room: (P,) float64, images that every part lacks.
-    """
-
-    size: Numbers
-    total: Counts
-    lacking: Numbers
-    room: Numbers
-
-    def take(self, kind: _Kind, shares: Counts) -> None:
-        """Subtract groups of a kind, (P,) of them for every part."""
-        self.lacking[:, kind.labels] -= np.outer(shares, kind.counts)
-        self.room -= shares * kind.size
-
-    def shares_of(self, kind: _Kind) -> Counts:
-        """Distribute the groups of a kind: (P,) int64, how many go to every part.
-
-        Each group goes to the part that lacks most of it: of all its labels and of images in general, every one as a
-        fraction of what the part requests. Each group that a part gets reduces this by the same step.
-        """
-        images = self.size.sum()
-        weight = kind.counts / self.total[kind.labels]
-        lacks = (self.lacking[:, kind.labels] @ weight + self.room * kind.size / images) / self.size
-        number = len(kind.groups)
-        if number == 1:
-            # The same as below, for speed: with many labels, most kinds have one group.
-            shares = np.zeros(len(lacks), dtype=np.int64)
-            shares[lacks.argmax()] = 1
-            return shares
-        step = (kind.counts @ weight + kind.size**2 / images) / self.size
-        offers = (lacks[:, None] - step[:, None] * np.arange(number)).ravel()
-        owner = np.repeat(np.arange(len(lacks)), number)
-        largest = np.argsort(-offers, kind="stable")[:number]
-        return np.bincount(owner[largest], minlength=len(lacks)).astype(np.int64)
+    counts: csr_array
+    groups: pl.Series
 
 
 def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previous: Roles | None) -> Stratified:
@@ -103,13 +56,13 @@ def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previou
 
     The label with the fewest images left is next, and its groups are distributed. Groups with the same labels are
     interchangeable: they are distributed together, in the random order of the seed. Groups without a label come last.
-    Where the paper looks at one label and at numbers of images, this looks at all labels of a group and at fractions of
-    what a role requests. See docs/decisions/0041-order-and-label-sets.md.
+    Where the paper looks at one label and at numbers of images, this looks at all labels of a group and at the part of
+    its request that each role already has. See docs/decisions/0041-order-and-label-sets.md.
 
     Args:
         spec: the recipe's `[[split]]`, with `stratify`. All roles draw from the same images.
         pool: what the split can draw from.
-        values: columns image_id and value: the labels, of any type.
+        values: columns image_id and value: the labels, of any type, each label of an image once.
         previous: (G,) int8, the roles that groups keep, or NO_ROLE; None for a new draw.
 
     Raises:
@@ -118,45 +71,79 @@ def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previou
     count = len(pool.group)
     asked = _requests(spec, pool, count)
     members = _members(pool, values)
-    names = members["value"].unique().sort()
-    total = _label_counts(members, names)
-    # What no role requests is a part like the roles, so that the roles are stratified nevertheless.
-    size = np.array([*asked.values(), count - sum(asked.values())], dtype=np.float64)
-    demand = _Demand(np.maximum(size, _NOTHING), total, np.outer(size / max(1, count), total), size.copy())
+    counts = _counts(pool, members)
     role = np.full(len(pool.order), NO_ROLE, dtype=np.int8) if previous is None else previous.copy()
-    kinds = _kinds(pool, members, names)
-    left = np.zeros(len(names), dtype=np.int64)
-    by_label: dict[int, list[int]] = {}
-    for at, kind in enumerate(kinds):
-        if previous is not None:
-            kept = role[kind.groups]
-            # The last part is of no role, and has no groups yet.
-            demand.take(kind, np.bincount(kept[kept != NO_ROLE], minlength=len(size)))
-            kinds[at] = kind._replace(groups=kind.groups[kept == NO_ROLE])
-        left[kind.labels] += kind.counts * len(kinds[at].groups)
-        for label in kind.labels.tolist():
-            by_label.setdefault(label, []).append(at)
-    waiting = dict.fromkeys(range(len(kinds)))
-    while left.any():
-        rarest = int(np.where(left > 0, left, np.iinfo(np.int64).max).argmin())
-        for at in by_label[rarest]:
-            if at in waiting:
-                del waiting[at]
-                _distribute(kinds[at], demand, role)
-                left[kinds[at].labels] -= kinds[at].counts * len(kinds[at].groups)
-    for at in waiting:
-        _distribute(kinds[at], demand, role)
+    # What no role requests is a part like the roles, so that the roles are stratified nevertheless.
+    size = np.array([*asked.values(), count - sum(asked.values())])
+    parts = np.flatnonzero(size)
+    # The last part has no groups yet.
+    taken = np.array([counts[role == part].sum(axis=0) for part in parts]).reshape(len(parts), counts.shape[1])
+    kinds = _kinds(pool, counts, role == NO_ROLE)
+    shares = _distribute(kinds, taken, size[parts])
+    numbers = np.where(parts < len(asked), parts, NO_ROLE).astype(np.int8)
+    role[kinds.groups.explode().to_numpy()] = np.repeat(np.tile(numbers, len(shares)), shares.ravel())
     assigned = Assigned(role, {}, np.full(len(role), previous is None))
-    without = count - members["image_id"].n_unique()
+    without = count - members["image"].n_unique()
     return Stratified(assigned, asked, _account(pool, role, members, asked, count), without)
 
 
-def _distribute(kind: _Kind, demand: _Demand, role: Roles) -> None:
-    """Give groups of one kind their roles; `demand` and `role` are updated in place."""
-    if len(kind.groups):
-        shares = demand.shares_of(kind)
-        role[kind.groups] = np.repeat([*range(len(shares) - 1), NO_ROLE], shares)
-        demand.take(kind, shares)
+def _distribute(kinds: _Kinds, taken: Counts, size: Counts) -> Counts:
+    """Distribute the groups of every kind over the parts.
+
+    Each group goes to the part with the smallest load. The load is added up over the labels of the group, and over
+    images in general: how many the part has already, as a fraction of all images with that label, times how many the
+    group has; in the end it is divided by the number of images that the part requests.
+
+    The loads of a block of kinds are computed together. A kind that is distributed then adds to the loads of the others
+    in its block, by how many labels they have in common.
+
+    Args:
+        kinds: the groups.
+        taken: (P, L + 1) int64, images that every part has before; those with each label, then all.
+        size: (P,) int64, images that every part requests; more than 0.
+
+    Returns:
+        (K, P) int64, how many groups of every kind each part gets.
+    """
+    counts, number = kinds.counts, kinds.groups.list.len().cast(pl.Int64).to_numpy()
+    total = taken.sum(axis=0) + counts.T @ number
+    weight = _MAX_LOAD // max(1, counts.sum(axis=1).max(initial=0)) // np.maximum(1, total)
+    shares = np.zeros((len(number), len(size)), dtype=np.int64)
+    order = _in_order(counts, number)
+    for block in np.split(order, range(_BLOCK, len(order), _BLOCK)):
+        own = counts[block]
+        weighted = csr_array((own.data * weight[own.indices], own.indices, own.indptr), shape=own.shape)
+        links = weighted @ own.T.toarray()
+        loads = np.ascontiguousarray((weighted @ taken.T).T)
+        for at, groups in enumerate(number[block].tolist()):
+            load = loads[:, at] / size
+            if groups == 1:
+                # The same as below, for speed: with many labels, most kinds have one group.
+                part = load.argmin()
+                shares[block[at], part] = 1
+                loads[part] += links[at]
+            else:
+                later = load[:, None] + (links[at, at] / size)[:, None] * np.arange(groups)
+                owners = np.argsort(later.ravel(), kind="stable")[:groups] // groups
+                shares[block[at]] = np.bincount(owners, minlength=len(size))
+                loads += np.outer(shares[block[at]], links[at])
+        taken = taken + (own.T @ shares[block]).T
+    return shares
+
+
+def _in_order(counts: csr_array, number: Counts) -> Counts:
+    """Put the kinds in order: all kinds of the label with the fewest images left are next; last, those without one."""
+    images = csr_array(counts[:, :-1] * number[:, None])
+    left, by_label = images.sum(axis=0), images.tocsc()
+    waiting = np.ones(len(number), dtype=np.bool_)
+    order = [np.zeros(0, dtype=np.int64)]
+    while left.any():
+        rarest = np.where(left > 0, left, np.iinfo(np.int64).max).argmin()
+        found = by_label.indices[by_label.indptr[rarest] : by_label.indptr[rarest + 1]]
+        order.append(found[waiting[found]])
+        waiting[order[-1]] = False
+        left -= images[order[-1]].sum(axis=0)
+    return np.concatenate([*order, np.flatnonzero(waiting)])
 
 
 def _requests(spec: SplitPart, pool: Pool, count: int) -> dict[str, int]:
@@ -183,67 +170,50 @@ def _requests(spec: SplitPart, pool: Pool, count: int) -> dict[str, int]:
 
 
 def _members(pool: Pool, values: pl.DataFrame) -> pl.DataFrame:
-    """List the labels of every image of the pool: columns image_id, value (text) and group; each label once."""
-    groups = pool.images.select("image_id", group=pl.Series(pool.group))
-    texts = values.drop_nulls().select("image_id", pl.col("value").cast(pl.String)).unique()
-    return groups.join(texts, on="image_id", how="inner", maintain_order="left").sort("image_id", "value")
+    """List the labels of every image of the pool: columns image (its position), group, value (text)."""
+    images = pool.images.select("image_id", image=pl.int_range(pl.len()), group=pl.Series(pool.group))
+    texts = values.drop_nulls().select("image_id", pl.col("value").cast(pl.String))
+    found = images.join(texts, on="image_id", how="inner").drop("image_id")
+    # Compared as numbers, in the order of the texts.
+    names = pl.Enum(found["value"].unique().sort())
+    return found.with_columns(pl.col("value").cast(names))
 
 
-def _label_counts(members: pl.DataFrame, names: pl.Series) -> Counts:
-    counts = members.group_by("value").len().sort("value")
-    return counts["len"].cast(pl.Int64).to_numpy() if len(names) else np.zeros(0, dtype=np.int64)
+def _counts(pool: Pool, members: pl.DataFrame) -> csr_array:
+    """Count the images of every group: (G, L + 1) int64, with each label, then all."""
+    labels = members["value"].n_unique()
+    groups = np.concatenate([members["group"].to_numpy(), pool.group])
+    columns = np.concatenate([members["value"].to_physical().to_numpy(), np.full(len(pool.group), labels)])
+    return csr_array((np.ones(len(groups), dtype=np.int64), (groups, columns)), shape=(len(pool.order), labels + 1))
 
 
-def _kinds(pool: Pool, members: pl.DataFrame, names: pl.Series) -> list[_Kind]:
-    """List the kinds of groups: larger groups first, then by the random order of their first group."""
-    numbers = pl.DataFrame({"value": names, "label": pl.int_range(len(names), eager=True)})
-    sets = (
-        members.join(numbers, on="value")
-        .group_by("group", "label")
-        .len("count")
-        .sort("group", "label")
-        .group_by("group", maintain_order=True)
-        .agg("label", pl.col("count").cast(pl.Int64))
-    )
-    size = np.bincount(pool.group, minlength=len(pool.order))
-    every = pl.DataFrame(
-        {
-            "group": pl.Series(np.arange(len(size)), dtype=pl.Int32),
-            "size": pl.Series(size, dtype=pl.Int64),
-            "order": pl.Series(pool.order, dtype=pl.Int64),
-        }
-    )
+def _kinds(pool: Pool, counts: csr_array, waits: NDArray[np.bool_]) -> _Kinds:
+    """List the kinds of groups that wait for a role: larger groups first, then by the order of their first group."""
+    # Groups with the same counts have the same two sums of 64 bits; others have not, but for one case in 2**128.
+    factors = np.random.default_rng(0).integers(2**64, size=(counts.shape[1], 2), dtype=np.uint64)
+    first, second = (counts.astype(np.uint64) @ factors).T
     kinds = (
-        every.join(sets, on="group", how="left", maintain_order="left")
+        pl.DataFrame({"order": pool.order, "size": counts[:, [-1]].toarray()[:, 0], "first": first, "second": second})
+        .with_row_index("group")
+        .filter(waits)
         .sort("order")
-        .with_columns(pl.col("label", "count").fill_null([]))
-        .with_columns(
-            kind=pl.concat_str(
-                pl.col("size").cast(pl.String),
-                pl.col("label").list.eval(pl.element().cast(pl.String)).list.join(","),
-                pl.col("count").list.eval(pl.element().cast(pl.String)).list.join(","),
-                separator=";",
-            )
-        )
-        .group_by("kind", maintain_order=True)
-        .agg(pl.col("size").first(), pl.col("label").first(), pl.col("count").first(), "group", pl.col("order").min())
+        .group_by("first", "second", maintain_order=True)
+        .agg("group", pl.first("size", "order"))
         .sort("size", "order", descending=[True, False])
     )
-    return [
-        _Kind(size, np.array(labels, np.int64), np.array(counts, np.int64), np.array(groups, np.int64))
-        for size, labels, counts, groups in kinds.select("size", "label", "count", "group").iter_rows()
-    ]
+    return _Kinds(counts[kinds["group"].list.first().to_numpy()], kinds["group"])
 
 
 def _account(pool: Pool, role: Roles, members: pl.DataFrame, asked: dict[str, int], count: int) -> pl.DataFrame:
     """Compare what every role requests of every label with what it got."""
-    total = members.group_by("value").len("all")
+    # Products of two counts need 64 bits.
+    total = members.group_by("value").agg(all=pl.len().cast(pl.Int64))
     numbers = members.with_columns(number=pl.Series(role[members["group"].to_numpy()], dtype=pl.Int8))
     got = numbers.group_by("number", "value").len("got")
     frames = [
         total.join(got.filter(number=number).drop("number"), on="value", how="left").select(
             role=pl.lit(name),
-            label="value",
+            label=pl.col("value").cast(pl.String),
             asked=(pl.col("all") * asked[name] / max(1, count)).round().cast(pl.Int64),
             got=pl.col("got").fill_null(0).cast(pl.Int64),
         )

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -195,3 +196,18 @@ def test_names_are_different_and_safe(paths: list[str], dots: bool) -> None:  # 
         assert name[0] not in ".-~"
         assert len(name.encode()) <= 255
         assert dots or name.count(".") == 1
+
+
+def test_several_values_of_an_attribute_are_a_list_in_the_manifest(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / "A").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "A" / name).write_bytes(picture(ord(name[0]), "JPEG"))
+    (tmp_path / "facts.csv").write_text("path,cat,d\\g,who\nA/a.jpg,1,1,x\nA/b.jpg,0,1,y\n")
+    facts = {"uri": "facts.csv", "labels": ["cat", "d\\g"], "columns": ["who"]}
+    split = {"name": "main", "train": {"from": "train"}}
+    build(recipe(tmp_path, {"uri": "in"}, attributes=[facts], split=[split]), engine=LocalEngine(1))
+    export(str(tmp_path / "lake"), "main", tmp_path / "out", "imagefolder", engine=LocalEngine(1))
+    rows = {row["path"]: row for row in manifest(tmp_path / "out")}
+    assert json.loads(rows["A/a.jpg"]["attr:labels"]) == ["cat", "d\\g"]
+    assert json.loads(rows["A/b.jpg"]["attr:labels"]) == ["d\\g"]
+    assert rows["A/a.jpg"]["attr:who"] == "x"
