@@ -24,6 +24,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.recipe import AttributesPart, Recipe
 from pipeline.recipe.rules import attribute_of, rule_order
 from pipeline.sources.attributes import (
+    EXIF,
     Attributes,
     as_text,
     cast,
@@ -206,7 +207,7 @@ def attribute_digests(snapshot: Snapshot, name: str) -> dict[str, str]:
 
 
 def read_values(snapshot: Snapshot, name: str, *, needed_by: str) -> pl.DataFrame:
-    """Read the values of an attribute.
+    """Read the values of an attribute. `taken_at` and `camera` are read from originals if no file gives them.
 
     Args:
         snapshot: the lake.
@@ -220,6 +221,10 @@ def read_values(snapshot: Snapshot, name: str, *, needed_by: str) -> pl.DataFram
         SplitError: the lake has no such attribute.
     """
     types = attribute_types(snapshot)
+    if name not in types and name in EXIF:
+        of_originals = snapshot.scan("originals").select("image_id", value=name).drop_nulls().collect()
+        if len(of_originals):
+            return of_originals
     if name not in types:
         listed = ", ".join(types) or "none; add an [[attributes]] to the recipe"
         raise SplitError(f"{needed_by} needs the attribute '{name}', which no image has. Attributes: {listed}.")

@@ -181,6 +181,10 @@ def as_text(values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
+# Columns of the table originals that are attributes too, in lakes whose `[[attributes]]` have none of that name.
+EXIF = ("taken_at", "camera")
+
+
 def from_text(values: pl.Expr, kind: str) -> pl.Expr:
     """Read values that `as_text` wrote; null where one is not of the type."""
     if kind == "datetime":

@@ -51,9 +51,9 @@ _LAWS = (
     _Law(
         "no cluster straddles two roles of a sanitized split",
         no_cluster_straddles,
-        ("splits", "clusters", "attributes"),
+        ("splits", "clusters", "attributes", "originals"),
     ),
-    _Law("roles are in the order of their attribute", roles_are_in_order, ("splits", "attributes")),
+    _Law("roles are in the order of their attribute", roles_are_in_order, ("splits", "attributes", "originals")),
     _Law(
         "predictions name images of their split and a model of the lake",
         predictions_follow_splits,

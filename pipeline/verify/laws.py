@@ -13,7 +13,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import ROLES
 from pipeline.recipe.rules import attribute_of
-from pipeline.sources.attributes import TYPES, common_type, from_text
+from pipeline.sources.attributes import EXIF, TYPES, common_type, from_text
 from pipeline.verify.faults import Check, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
@@ -194,6 +194,8 @@ def _linked_by(lake: Lake, rule: str, units: Mapping[str, Mapping[str, Any]]) ->
     """Return what an entry of `sanitize` or `groups` links: columns cluster_id, which may be a value, and image_id."""
     if (attribute := attribute_of(rule)) is not None:
         rows = lake.scan("attributes").filter(pl.col("name") == attribute)
+        if attribute in EXIF and rows.select(pl.len()).collect().item() == 0:
+            return lake.scan("originals").select("image_id", cluster_id=attribute).drop_nulls()
         # As float, 1 is 1.0: an attribute may have another type in another dataset.
         kinds = sorted(set(rows.select("type").collect()["type"])) or ["text"]
         return rows.select("image_id", cluster_id=from_text(pl.col("value"), common_type(kinds))).drop_nulls()

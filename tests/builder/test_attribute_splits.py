@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
-from making import as_folder, files_of, recipe
+from making import as_folder, encoded, files_of, recipe
+from PIL import ExifTags, Image
 
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
@@ -52,6 +54,35 @@ def test_train_is_before_test_in_a_lake(base: Path) -> None:
     (base / "days.csv").write_text("\n".join(["path,day", *days, "00039.png,2027-01-01"]))
     built = make(base, {"uri": "days.csv"}, order="attr:day")
     assert "moved to another role" in reason(built)
+
+
+def photograph(number: int, *, taken: bool) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = f"camera {number % 2}"
+    if taken:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"2026:02:{20 - number:02d} 10:00:00"
+    pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    return encoded(pixels, "JPEG", exif=exif.tobytes())
+
+
+def test_the_time_and_the_camera_of_photographs_are_attributes(tmp_path: Path) -> None:
+    as_folder(tmp_path / "p", {f"{number}.jpg": photograph(number, taken=number < 8) for number in range(10)})
+
+    def made(**split: Any) -> Built:
+        asked = recipe(tmp_path, {"uri": "p"}, decode={"mode": "RGB"}, split=[{"name": "main", **ROLES, **split}])
+        built = build(asked, engine=LocalEngine(1))
+        assert not [fault for check in verify(built.root) for fault in check.faults]
+        return built
+
+    built = made(order="attr:taken_at")
+    assert reason(built) == "new; 2 images without taken_at: in train"
+    query = "SELECT path, role FROM splits JOIN images USING (image_id) ORDER BY role, path"
+    roles = dict(Lake(built.root).sql(query).fetchall())
+    # The newest are the first: 0.jpg is of 20 February.
+    assert sorted(path for path, role in roles.items() if role == "test") == [f"{number}.jpg" for number in range(5)]
+    made(groups=["attr:camera"])
+    by_camera = "SELECT count(DISTINCT role) FROM splits JOIN originals USING (image_id) GROUP BY camera"
+    assert Lake(built.root).sql(by_camera).fetchall() == [(1,), (1,)]
 
 
 def test_another_order_of_a_split_that_exists_takes_effect(base: Path) -> None:
