@@ -27,6 +27,8 @@ _REPORTED_SHARE = 0.01
 _SYSTEM_FILE = "system_file"
 _TABLE_FILES = r"(?i)\.(csv|tsv|json|jsonl|txt|xml|mat|xlsx?)$"
 _DATA_FILES = r"(?i)\.(csv|tsv|json|jsonl|txt|xml|mat|xlsx?|parquet|npy|npz|zip|tar|tgz|tar\.(gz|bz2|xz))$"
+# Rules that find no copy of a photograph that was changed.
+_EXACT_RULES = frozenset({"exact", "file"})
 _ARCHIVES = ("tar", "zip")
 
 
@@ -189,6 +191,11 @@ def build_notes(
     """
     notes = [f"{source.title}: {source.note}" for source in found if source.note]
     notes += decoded.notes if decoded else []
+    if decoded and decode.stores_originals and _EXACT_RULES.issuperset(snapshot.metadata("clusters").units):
+        notes.append(
+            "only equal pictures are found so far. For resized, cropped or turned copies of photographs, add "
+            '"photo:0.4" to rules in [dedup].'
+        )
     groups = _uris_of_groups(found)
     converted: Counter[str] = Counter()
     for item in decoded.shards if decoded else ():

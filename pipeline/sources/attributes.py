@@ -253,7 +253,7 @@ def _needed(part: AttributesPart, names: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a column of the recipe is missing.
     """
-    if part.columns is None and part.labels is None:
+    if part.columns is None and set(part.labels or ()) <= set(names):
         return list(names)
     named = {*(part.columns or ()), *(part.labels or ())}
     if missing := sorted(named - set(names)):
@@ -335,7 +335,7 @@ def _wanted_columns(part: AttributesPart, file: Path, key: str, names: Sequence[
         SourceError: there are too many.
     """
     asked = [*(part.columns or ()), *(part.labels or ())]
-    every = part.columns is None and part.labels is None
+    every = part.columns is None
     wanted = [name for name in names if name not in KEYS and name != key and (every or name in asked)]
     if every and len(wanted) > _MAX_ATTRIBUTES:
         raise SourceError(
@@ -368,6 +368,11 @@ def _with_labels(part: AttributesPart, file: Path, rows: pl.DataFrame) -> tuple[
         SourceError: a label column has another value than 0, 1 or -1.
     """
     names = list(part.labels or ())
+    if LABELS in rows.columns and LABELS not in names:
+        raise SourceError(
+            f"attributes: {file} has a column '{LABELS}', which is the name of the attribute that the key labels "
+            "makes. List the other columns to read in the key columns."
+        )
     texts = rows.select(pl.col(names).cast(pl.String).str.strip_chars().str.to_lowercase())
     yes, zero, minus = ["1", "true", "1.0"], ["0", "false", "0.0"], ["-1", "-1.0"]
     for column in texts:

@@ -49,7 +49,7 @@ _LAWS = (
     _Law("pairs are of two images of the lake, each once", pairs_are_of_images, ("pairs", "images")),
     _Law("splits name images of the lake", splits_name_images, ("splits", "images")),
     _Law(
-        "no cluster straddles two roles of a sanitized split",
+        "no cluster of sanitize, and no cluster or value of groups, is in two roles",
         no_cluster_straddles,
         ("splits", "clusters", "attributes", "originals"),
     ),

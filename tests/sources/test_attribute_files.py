@@ -129,9 +129,12 @@ def test_coco_annotations_give_each_image_the_names_of_its_categories(tmp_path: 
 
 def test_label_columns_become_a_list_of_labels(tmp_path: Path) -> None:
     file = csv(tmp_path, "path,cat,dog,patient", "a,1,1,p1", "b,0,1,p2", "c,0,,p3")
-    found = read(file, labels=["cat", "dog"], columns=["patient"])
+    found = read(file, labels=["cat", "dog"])
     assert [names or [] for names in column(found, "labels")] == [["cat", "dog"], ["dog"], []]
     assert found.rows.columns == ["key", "patient", "labels"]
+    assert read(file, labels=["cat", "dog"], columns=["dog"]).rows.columns == ["key", "labels"]
+    with pytest.raises(SourceError, match="has a column 'labels', which is the name"):
+        read(csv(tmp_path, "path,cat,labels", "a,1,x"), labels=["cat"])
     with pytest.raises(SourceError, match="has 2 values in its column of labels 'cat' that are .* such as '2'"):
         read(csv(tmp_path, "path,cat", "a,2", "b,yes", "c,1"), labels=["cat"])
 

@@ -68,7 +68,7 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
         lambda rows: rows.with_columns(image_id=pl.lit(b"?" * 16)),
         "splits name images of the lake",
     ),
-    "a straddling cluster": ("splits", keep_all, "no cluster straddles"),
+    "a straddling cluster": ("splits", keep_all, "no cluster of sanitize"),
     "a drop without reason": (
         "splits",
         lambda rows: rows.with_columns(dropped_by=pl.lit(None, pl.String)),
