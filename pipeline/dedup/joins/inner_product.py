@@ -86,10 +86,10 @@ class Product(NamedTuple):
     threshold: float
 
 
-def view_join(
-    left: Sequence[Vectors], right: Sequence[Vectors], products: Sequence[Product], *, self_join: bool
-) -> Iterator[tuple[Positions, Positions]]:
-    """Find every pair of which one of several products reaches its threshold.
+def view_hits(
+    left: Sequence[Vectors], right: Sequence[Vectors], products: Sequence[Product], first: int | None = None
+) -> tuple[Positions, Positions, Positions]:
+    """Find every pair of which one of several products reaches its threshold, on the calling thread.
 
     No pair is missed if float32 computes the products exactly: if the vectors have whole numbers and are at most 2^12
     long.
@@ -98,33 +98,34 @@ def view_join(
         left: views of the left side, (n, d) float32 each.
         right: views of the right side, (m, d) float32 each.
         products: which views are compared.
-        self_join: whether both sides are the same. Then the products must be the same with the two sides exchanged.
-
-    Yields:
-        Positions i in left and j in right, int64; in a self-join i < j. Every pair once, ordered by stripes of i.
-    """
-    if not len(left[0]) or not len(right[0]):
-        return
-    starts = range(0, len(left[0]), _STRIPE)
-    yield from map_in_order(lambda start: _join_view_stripe(left, right, products, start, self_join=self_join), starts)
-
-
-def best_products(left: Vectors, right: Vectors) -> tuple[Doubles, Positions]:
-    """Compute the best product of pairs, row by row, in float64.
-
-    Args:
-        left: (1 + views, p, d) float32.
-        right: the same shape.
+        first: if the left side is a part of the right one, its first position there; then only pairs with later vectors
+            are found. The products must be the same with the two sides exchanged.
 
     Returns:
-        (p,) float64 the best product, and (p,) int64 its origin: 0 for the descriptors, v for view v of the left,
-        views + v for view v of the right; the first of equal ones.
+        (p,) int64 positions i in left and j in right, and the number of the product: every pair once for each product
+        that it reaches.
     """
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    of_left, of_right = np.einsum("vpd,pd->pv", a, b[0]), np.einsum("pd,vpd->pv", a[0], b[1:])
-    products = np.concatenate([of_left, of_right], axis=1)
-    which = products.argmax(axis=1)
-    return products[np.arange(len(products)), which], which
+    count, others = len(left[0]), len(right[0])
+    found = [(np.empty(0, np.int64),) * 3]
+    space = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=np.float32)
+    reached = np.empty((len(products), _BLOCK_ROWS * _BLOCK_COLUMNS), dtype=bool)
+    for column in range(first or 0, others, _BLOCK_COLUMNS):
+        columns = slice(column, min(column + _BLOCK_COLUMNS, others))
+        for row in range(0, count, _BLOCK_ROWS):
+            rows = slice(row, min(row + _BLOCK_ROWS, count))
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            size = shape[0] * shape[1]
+            for number, (one, other, threshold) in enumerate(products):
+                block = np.matmul(left[one][rows], right[other][columns].T, out=space[:size].reshape(shape))
+                np.greater_equal(block, np.float32(threshold), out=reached[number, :size].reshape(shape))
+            hits = np.flatnonzero(reached[:, :size].any(axis=0))
+            numbers, which = np.nonzero(reached[:, hits])
+            i, j = np.divmod(hits[which], shape[1])
+            i, j = i + row, j + column
+            later = slice(None) if first is None else i + first < j
+            found.append((i[later], j[later], numbers[later]))
+    i, j, numbers = (np.concatenate([part[place] for part in found]) for place in range(3))
+    return i, j, numbers
 
 
 def rounding_error(dimensions: int) -> float:
@@ -219,29 +220,3 @@ def _verify(left: Vectors, right: Vectors, i: Positions, j: Positions, cutoff: f
         part = slice(start, start + _STRIPE)
         keep[part] = np.einsum("ij,ij->i", left[i[part]], right[j[part]]) >= np.float32(cutoff)
     return i[keep], j[keep]
-
-
-def _join_view_stripe(
-    left: Sequence[Vectors], right: Sequence[Vectors], products: Sequence[Product], start: int, *, self_join: bool
-) -> tuple[Positions, Positions]:
-    count, others = len(left[0]), len(right[0])
-    stop = min(start + _STRIPE, count)
-    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    space = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=np.float32)
-    reached, any_reached = np.empty((2, _BLOCK_ROWS * _BLOCK_COLUMNS), dtype=bool)
-    for column in range(start if self_join else 0, others, _BLOCK_COLUMNS):
-        columns = slice(column, min(column + _BLOCK_COLUMNS, others))
-        for row in range(start, stop, _BLOCK_ROWS):
-            rows = slice(row, min(row + _BLOCK_ROWS, stop))
-            shape = rows.stop - rows.start, columns.stop - columns.start
-            size = shape[0] * shape[1]
-            hits = any_reached[:size]
-            hits[:] = False
-            for one, other, threshold in products:
-                block = np.matmul(left[one][rows], right[other][columns].T, out=space[:size].reshape(shape))
-                hits |= np.greater_equal(block, np.float32(threshold), out=reached[:size].reshape(shape)).reshape(-1)
-            i, j = np.divmod(np.flatnonzero(hits), shape[1])
-            i, j = i + row, j + column
-            later = i < j if self_join else slice(None)
-            found.append((i[later], j[later]))
-    return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])

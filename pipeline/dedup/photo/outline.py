@@ -2,80 +2,69 @@
 
 An outline is made of the lowest coefficients of a cosine transform of the gray values, and fewer of the colours. They
 are weighted by frequency, because natural images have most of their energy in the lowest. Shifts of a pixel change an
-outline little; crops and small turns are compared as views. To turn an image by 90 degrees or to mirror it only
-permutes and negates its coefficients, so the eight orientations of an image cost next to nothing to make.
+outline little. Short outlines have fewer coefficients: views are compared by them. To turn an image by 90 degrees or to
+mirror it only permutes and negates its coefficients, so the eight orientations of an image cost next to nothing.
 
 Outlines have length 1 in units of 2^-11. Any sum of products of two is below 2^24, so float32 computes it exactly, in
 any order and on any machine.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.photo.thumbnails import (
-    CENTRE,
-    FROM_CENTRE,
-    MIRRORED,
-    SIDE,
-    TRANSPOSED,
-    UPSIDE_DOWN,
-    Floats,
-    Planes,
-    interpolation,
-)
+from pipeline.dedup.photo.thumbnails import MIRRORED, TRANSPOSED, UPSIDE_DOWN, Floats
+from pipeline.dedup.photo.views import HALF_SIDE, PLAIN, View, enlarge_colours, view_matrix, whole_weights
 
 UNIT = 2.0**11
-# The coefficients: gray values up to this sum of squared frequencies, and colours likewise.
-_GRAY_RADIUS, _COLOUR_RADIUS = 30, 8
 _FREQUENCIES = 6
-# Weights of pixels are rounded to integers in this unit: sums of 1152 products with 9-bit values stay below 2^53.
-_WEIGHT_UNIT = 2.0**20
-_BLOCK_IMAGES = 512
 
 Numbers = NDArray[np.int64]
 
 
-# Views of an image: the middle of it, by its share of the sides; and the whole, turned by some degrees. A turn of one
-# image is the opposite turn of the other.
-_SHARES = (0.75, 0.88)
-_TILT = 5.0
+class Length(NamedTuple):
+    """Which coefficients an outline has: up to these sums of squared frequencies."""
+
+    gray: int
+    colour: int
 
 
-def outlines(images: Planes) -> Floats:
+LONG, SHORT = Length(30, 8), Length(18, 2)
+
+
+def outline_weights(views: Sequence[View]) -> tuple[Floats, Floats]:
+    """Make the weights of the long outlines of images as they are, and of short ones in views; see `whole_weights`."""
+    return whole_weights(np.concatenate([_weights(PLAIN, LONG), *(_weights(view, SHORT) for view in views)], axis=1))
+
+
+def outlines(rows: Floats, constant: NDArray[np.bool_], weights: tuple[Floats, Floats]) -> list[Floats]:
     """Compute the outlines of thumbnails.
 
     Args:
-        images: n thumbnails.
+        rows: (n, 384), see `views.values`.
+        constant: (n,) which images are constant.
+        weights: see `outline_weights`.
 
     Returns:
-        (1 + views, n, 45) float32 of whole numbers, of length about 2048, or 0 if an image is constant: first the whole
-        images, then the middle of each at two sizes, then tilted images.
+        float32 of whole numbers, of length about 2048, or 0 if an image is constant: (n, 45) the long outlines of the
+        images as they are, then (n, 25) the short ones of each view.
     """
-    whole = _weights(1.0)
-    out = np.empty((2 + len(_SHARES), len(images.gray), whole.shape[1]), np.float32)
-    for start in range(0, len(images.gray), _BLOCK_IMAGES):
-        part = slice(start, start + _BLOCK_IMAGES)
-        block = images.take(part)
-        constant, values = block.constant(), _values(block)
-        # Sums of integers are exact in any order.
-        views = [values @ whole, *(values @ _weights(share) for share in _SHARES), _values(block.tilt(_TILT)) @ whole]
-        for number, rows in enumerate(views):
-            length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-            length[constant | (length == 0)] = np.inf
-            out[number, part] = np.rint(rows * (UNIT / length)[:, None])
-    return out
-
-
-def _values(images: Planes) -> NDArray[np.float64]:
-    """List all values of thumbnails: (n, 1024 + 128)."""
-    return np.concatenate([plane.reshape(len(plane), -1).astype(np.float64) for plane in images], axis=1)
+    sums = (rows @ weights[0]) * weights[1]
+    long, short = (len(_coefficients(length)[0]) for length in (LONG, SHORT))
+    made = []
+    for part in np.split(sums, range(long, sums.shape[1], short), axis=1):
+        length = np.sqrt(np.einsum("ij,ij->i", part, part))
+        length[constant | (length == 0)] = np.inf
+        made.append(np.rint(part * (np.float32(UNIT) / length)[:, None]))
+    return made
 
 
 def orient(outline: Floats, orientation: int) -> Floats:
-    """Compute the outlines of whole images in another orientation, see `thumbnails.turn`: (n, 45) to (n, 45)."""
-    down, across, plane = _coefficients()
+    """Compute the short outlines of images in another orientation, see `thumbnails.turn`: (n, 25) to (n, 25)."""
+    down, across, plane = _coefficients(SHORT)
     signs = np.ones(len(down), np.float32)
     if orientation & MIRRORED:
         signs *= 1 - 2 * (across % 2)
@@ -89,30 +78,25 @@ def orient(outline: Floats, orientation: int) -> Floats:
     return turned
 
 
-@lru_cache
-def _weights(share: float) -> NDArray[np.float64]:
-    """Make the (1024 + 128, 45) matrix from the gray values and colours of thumbnails to coefficients, as integers."""
-    down, across, plane = _coefficients()
-    position = np.arange(SIDE)[None, :]
-    waves = np.cos(np.pi * (2 * position + 1) * np.arange(_FREQUENCIES)[:, None] / (2 * SIDE))
+def _weights(view: View, length: Length) -> NDArray[np.float64]:
+    """Make the (384, m) matrix from the values of thumbnails to coefficients of a view."""
+    down, across, plane = _coefficients(length)
+    waves = np.cos(np.pi * (2 * np.arange(HALF_SIDE) + 1) * np.arange(_FREQUENCIES)[:, None] / (2 * HALF_SIDE))
     frequency = np.sqrt(down * down + across * across)[:, None, None]
-    matrix = interpolation((CENTRE + np.float32(share) * FROM_CENTRE)[None])[0].astype(np.float64)
-    waves = waves @ matrix
-    patterns = frequency * waves[down][:, :, None] * waves[across][:, None, :]
-    cells = patterns.reshape(len(down), SIDE // 4, 4, SIDE // 4, 4).sum(axis=(2, 4)).reshape(len(down), -1)
-    parts = [np.where(plane[:, None] == 0, patterns.reshape(len(down), -1), 0)]
+    patterns = (frequency * waves[down][:, :, None] * waves[across][:, None, :]).reshape(len(down), -1)
+    patterns = patterns @ view_matrix(view)
+    cells = patterns @ enlarge_colours()
+    parts = [np.where(plane[:, None] == 0, patterns / 4, 0)]
     parts += [np.where(plane[:, None] == number, cells, 0) for number in (1, 2)]
-    weights = np.concatenate(parts, axis=1).T
-    return np.ascontiguousarray(np.rint(weights * (_WEIGHT_UNIT / np.abs(weights).max())))
+    return np.concatenate(parts, axis=1).T
 
 
 @lru_cache
-def _coefficients() -> tuple[Numbers, Numbers, Numbers]:
+def _coefficients(length: Length) -> tuple[Numbers, Numbers, Numbers]:
     """List the coefficients of an outline: the frequency down, the frequency across, and the plane (0 is gray)."""
     down, across = np.mgrid[:_FREQUENCIES, :_FREQUENCIES].reshape(2, -1)
     square = down * down + across * across
-    gray, colour = ((square > 0) & (square <= radius) for radius in (_GRAY_RADIUS, _COLOUR_RADIUS))
-    chosen = [np.flatnonzero(gray), *[np.flatnonzero(colour)] * 2]
-    plane = np.repeat(np.arange(3), [len(part) for part in chosen])
-    where = np.concatenate(chosen)
+    gray, colour = (np.flatnonzero((square > 0) & (square <= radius)) for radius in length)
+    where = np.concatenate([gray, colour, colour])
+    plane = np.repeat(np.arange(3), [len(gray), len(colour), len(colour)])
     return down[where], across[where], plane

@@ -90,9 +90,8 @@ class Planes(NamedTuple):
 
     def constant(self) -> NDArray[np.bool_]:
         """Return which thumbnails have one gray value and one colour: (n,)."""
-        count = len(self.gray)
-        flat = self.gray.reshape(count, -1), self.colour.reshape(count, 2, -1)
-        constant: NDArray[np.bool_] = (np.ptp(flat[0], axis=1) == 0) & (np.ptp(flat[1], axis=2).max(axis=1) == 0)
+        gray, colour = np.ptp(self.gray, axis=(1, 2)), np.ptp(self.colour, axis=(2, 3)).max(axis=1)
+        constant: NDArray[np.bool_] = (gray == 0) & (colour == 0)
         return constant
 
 
@@ -240,15 +239,16 @@ def inverse(shifts: Floats) -> Floats:
     return np.concatenate([-shifts[:, :2] * np.exp(-shifts[:, 2:]), -shifts[:, 2:]], axis=1)
 
 
-def interpolation(coordinates: Floats, *, derivative: bool = False) -> Floats:
+def interpolation(coordinates: Floats, side: int = SIDE, *, derivative: bool = False) -> Floats:
     """Make matrices that interpolate along one axis with Catmull-Rom cubics. Outside, the edge value is repeated.
 
     Args:
-        coordinates: (p, m) float32, in pixels, 0 to 31.
+        coordinates: (p, m) float32, in pixels, 0 to side - 1.
+        side: number of pixels along the axis.
         derivative: whether to compute the derivative by the coordinate instead of the value.
 
     Returns:
-        (p, m, 32) float32: multiplied with a row of 32 values, it gives m values.
+        (p, m, side) float32: multiplied with a row of pixels, it gives m values.
 
     References:
         Catmull, Rom, "A class of local interpolating splines", 1974.
@@ -265,12 +265,12 @@ def interpolation(coordinates: Floats, *, derivative: bool = False) -> Floats:
             (0.5 * t - 0.5) * t * t,
         ]
     images, count = coordinates.shape
-    out = np.zeros(images * count * SIDE, dtype=np.float32)
-    row = np.arange(images * count).reshape(images, count) * SIDE
+    out = np.zeros(images * count * side, dtype=np.float32)
+    row = np.arange(images * count).reshape(images, count) * side
     for tap, weight in enumerate(weights):
         # One tap at a time, because `+=` adds once for a position that occurs twice.
-        out[row + np.clip(first + tap - 1, 0, SIDE - 1)] += weight
-    return out.reshape(images, count, SIDE)
+        out[row + np.clip(first + tap - 1, 0, side - 1)] += weight
+    return out.reshape(images, count, side)
 
 
 def smoothing(deviation: float) -> Floats:

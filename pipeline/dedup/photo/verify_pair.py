@@ -31,7 +31,9 @@ from pipeline.dedup.photo.thumbnails import (
 )
 
 # Alignment: Gaussian filters of both images and the number of steps with each, coarse first.
-_ROUNDS = ((smoothing(2.0), 3), (smoothing(1.0), 4))
+_ROUNDS = ((smoothing(2.0), 2), (smoothing(1.0), 4))
+# Minimum share after the first of them.
+_MIN_COARSE_SHARE = np.float32(0.12)
 # Every second pixel, without the edge.
 _SAMPLED = slice(2, SIDE - 2, 2)
 # Limits of one step and of all steps together: shifts in pixels, logarithms of the stretch.
@@ -57,47 +59,50 @@ _MAX_SQUARED_CORRELATION = np.float32(0.995)
 _INFORMATION_DAMPING = np.float32(5.0)
 
 
-def shared_structure(left: Pixels, right: Pixels, start: Floats, mirrored: NDArray[np.bool_]) -> Floats:
-    """Measure the share of structure that pairs of thumbnails have in common.
+def shared_structure(left: Pixels, right: Pixels, start: Floats) -> Floats:
+    """Measure the share of structure that pairs of thumbnails have in common, aligned in the better direction.
 
     Args:
         left: (p, 32, 32) uint8, gray values.
         right: the same shape.
-        start: (p, 4) float32, approximate shifts that align the left image, mirrored or not, with the right one; see
-            `warp`.
-        mirrored: (p,) bool, whether to mirror the left image first.
+        start: (p, 4) float32, approximate shifts that align the left images with the right ones; see `warp`.
 
     Returns:
-        (p,) float32, 0 to 1; 0 if an image is constant. Each result depends on its pair only.
+        (p,) float32, 0 to 1; 0 if an image is constant, or if they share next to nothing. Each result depends on its
+        pair only.
     """
     x, y = left.astype(np.float32), right.astype(np.float32)
-    x[mirrored] = x[mirrored][:, :, ::-1]
-    forward = align(x, y, start)
+    better: Floats = np.maximum(_share_of_aligned(x, y, start), _share_of_aligned(y, x, inverse(start)))
+    return better
+
+
+def _share_of_aligned(x: Floats, y: Floats, start: Floats) -> Floats:
+    """Align the first images with the second ones; not to the end if they share next to nothing when nearly aligned."""
+    shares = np.zeros(len(x), np.float32)
+    coarse, fine = _ROUNDS
+    shifts = _align(x, y, start, *coarse)
+    near = np.flatnonzero(_information_share(warp(x, shifts), y, shifts) >= _MIN_COARSE_SHARE)
+    if not len(near):
+        return shares
+    x, y = x[near], y[near]
+    forward = _align(x, y, shifts[near], *fine)
     backward = inverse(forward)
-    shares = _information_share(warp(x, forward), y, forward) + _information_share(warp(y, backward), x, backward)
-    mean: Floats = shares / np.float32(2)
-    return mean
+    both = _information_share(warp(x, forward), y, forward) + _information_share(warp(y, backward), x, backward)
+    shares[near] = both / np.float32(2)
+    return shares
 
 
-def align(left: Floats, right: Floats, start: Floats) -> Floats:
-    """Find the shifts and stretches that align the left images with the right ones.
+def _align(left: Floats, right: Floats, start: Floats, smooth: Floats, steps: int) -> Floats:
+    """Find the shifts and stretches that align the left images with the right ones, after smoothing.
 
     Brightness and contrast are ignored, and features that only one image has get little weight. Each pair is aligned
     independently.
 
-    Args:
-        left: (p, 32, 32) float32, gray values 0 to 255.
-        right: the same shape.
-        start: (p, 4) float32, see `warp`.
-
     Returns:
         (p, 4) float32: of all steps the one that fits best.
     """
-    shifts = start
-    for smooth, steps in _ROUNDS:
-        target = _standardize(_sample(filter_both_axes(smooth, right)))
-        shifts = _descend(filter_both_axes(smooth, left), target, shifts, steps)
-    return shifts
+    target = _standardize(_sample(filter_both_axes(smooth, right)))
+    return _descend(filter_both_axes(smooth, left), target, start, steps)
 
 
 class _Fit(NamedTuple):

@@ -3,11 +3,11 @@
 Pairs pass three steps. None that passes is missed. Each step depends on the two images and the basis only, so adding
 images changes no score.
 
-1. The outlines of both (low frequencies of a thumbnail, see `photo.outline`) have a product of 0.6 or more: as they
-   are, mirrored, or in a view of one of them, which is cropped to 75 % or 88 % or turned by 5 degrees. Or they have
-   0.8 or more if one is turned by 90, 180 or 270 degrees; the rule photo:t:upright leaves these out.
-2. Their descriptors (whitened principal components, see `photo.descriptor`) have a cosine of 0.55 or more, turned like
-   that, as they are or in a view of one of them.
+1. The outlines of both (low frequencies of a thumbnail, see `photo.outline`) are close enough: as they are, mirrored,
+   in a view of one of them, which is cropped or turned by 5 degrees, or with one of them turned by 90, 180 or 270
+   degrees; the rule photo:t:upright leaves these out. The constants below have the views and the minimum products.
+2. Their descriptors (whitened principal components, see `photo.descriptor`) have a cosine of 0.55 or more in the same
+   view, or of 0.6 or more in the views that are turned, or cropped to less than 90 %.
 3. One thumbnail is aligned with the other, and the share of structure that they have in common is measured (see
    `photo.verify_pair`). The score is
 
@@ -20,35 +20,48 @@ An image whose thumbnail is constant has no outline and is in no pair.
 The basis is fitted once, to a sample of the lake's first images, and kept in the table `bases`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dedup.joins.inner_product import Product, best_products, rounding_error, view_join
-from pipeline.dedup.joins.streaming import PairArrays, combine_small, map_in_order, one_blas_thread
-from pipeline.dedup.photo.descriptor import COMPONENTS, PLAIN, TILTED, VIEWS, Basis, describe, fit
-from pipeline.dedup.photo.outline import UNIT, orient, outlines
-from pipeline.dedup.photo.thumbnails import MIRRORED, Floats, Planes, pack, thumbnails, tilt, undo, unpack
+from pipeline.dedup.joins.inner_product import Product, rounding_error, view_hits
+from pipeline.dedup.joins.streaming import map_in_order, one_blas_thread
+from pipeline.dedup.photo.descriptor import COMPONENTS, Basis, Projection, describe, fit, projection
+from pipeline.dedup.photo.outline import UNIT, orient, outline_weights, outlines
+from pipeline.dedup.photo.thumbnails import MIRRORED, Floats, pack, thumbnails, tilt, turn, undo, unpack
 from pipeline.dedup.photo.verify_pair import shared_structure
+from pipeline.dedup.photo.views import PLAIN, View, values
 from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels, Positions, number_or_nan
 from pipeline.hashing import hash_rows
 
 FAMILY = "photo"
-# Bytes of one image in memory while it is compared, besides its entry.
-BYTES_IN_MEMORY = 4096
+# Bytes of one image in memory while it is compared, besides its entry: 9 KB, which only one of two blocks has.
+BYTES_IN_MEMORY = 4608
 _UPRIGHT = "upright"
-# Minimum product of two outlines: as they are, mirrored or enlarged; and turned.
-_MIN_OUTLINE, _MIN_TURNED = 0.6, 0.8
-# Minimum cosine of two descriptors.
-_MIN_COSINE = 0.55
-# Turned by 180 degrees, and by 90 degrees to both sides; see `thumbnails.turn`.
-_TURNED = (3, 5, 6)
-# Number of pairs compared, of pairs verified, and of images described, by one thread at a time.
-_COMPARED_PAIRS, _VERIFIED_PAIRS = 4096, 1024
-_DESCRIBED_IMAGES = 2048
+# Minimum product of two outlines: long ones, and short ones of a view, mirrored and turned.
+_MIN_LONG, _MIN_VIEW, _MIN_MIRRORED, _MIN_TURNED = 0.57, 0.7, 0.65, 0.8
+# Minimum cosine of two descriptors: as they are, shifted, mirrored or cropped to 90 %; and in the other views.
+_MIN_COSINE, _MIN_VIEW_COSINE = 0.55, 0.6
+# Shifts of both images together cover all eight directions. Only their descriptors are compared.
+_SHIFTED = tuple(View(1.25 * x, 1.25 * y) for x, y in ((1, 0), (0, 1), (1, 1), (1, -1)))
+_MIDDLE = View(size=0.9)
+# Views that are compared with another view: crops of the middle and of the corners with the whole. Turns by 5 degrees,
+# also on a canvas that was enlarged for it, with the middle, so that corners without a picture do not count.
+_CROPPED = (
+    (_MIDDLE, PLAIN),
+    (View(size=0.75), PLAIN),
+    *((View(1.8 * x, 1.8 * y, 0.87), PLAIN) for x in (-1, 1) for y in (-1, 1)),
+    (View(size=0.9, degrees=5.0), _MIDDLE),
+    (View(size=0.83, degrees=5.0), _MIDDLE),
+    (View(size=0.83, degrees=-5.0), _MIDDLE),
+)
+# Mirrored; turned by 180 degrees, and by 90 degrees to both sides; see `thumbnails.turn`.
+_ORIENTED = tuple(View(orientation=orientation) for orientation in (MIRRORED, 3, 5, 6))
+# Images that one thread describes and compares at a time, and pairs that it compares and verifies at a time.
+_STRIPE, _COMPARED_PAIRS, _VERIFIED_PAIRS = 1024, 1024, 512
 
 
 def rule(parameter: str | None) -> "Photo":
@@ -108,60 +121,38 @@ class Photo:
 
     def candidates(self, left: Entries, right: Entries | None) -> Iterator[Candidates]:
         """Find every pair whose outlines and descriptors are close enough and whose score reaches the minimum."""
-        one = _Side.of(left, self._fitted())
-        other = one if right is None else _Side.of(right, self._fitted())
-        views = len(one.outlines)
-        oriented = [orient(other.outlines[0], orientation) for orientation in (MIRRORED, *self._turned)]
-        products = [Product(0, view, _MIN_OUTLINE * UNIT**2) for view in range(views + 1)]
-        products += [Product(view, 0, _MIN_OUTLINE * UNIT**2) for view in range(1, views)]
-        products += [Product(0, views + number, _MIN_TURNED * UNIT**2) for number in range(1, len(oriented))]
-        joined = view_join([*one.outlines], [*other.outlines, *oriented], products, self_join=right is None)
-        near = map_in_order(lambda pairs: self._near(one, other, *pairs), _cut(joined, _COMPARED_PAIRS))
-        parts = _cut(combine_small(near, _COMPARED_PAIRS), _VERIFIED_PAIRS)
-        for i, j, scores in map_in_order(lambda pairs: self._score(one, other, *pairs), parts):
+        if not len(left.key) or (right is not None and not len(right.key)):
+            return
+        plan = _Plan.of(self._fitted(), turns=self.turns)
+        other = _join(map_in_order(plan.side, _cut(left if right is None else right)))
+
+        def compare(start: int) -> Candidates:
+            part = slice(start, start + _STRIPE)
+            one = other.take(part) if right is None else plan.side(left.take(part))
+            i, j, scores = _score(one, other, plan, _near(one, other, plan, start if right is None else None))
             reached = scores >= np.float32(self.least)
-            yield Candidates(i[reached], j[reached], scores[reached])
+            return Candidates(i[reached] + start, j[reached], scores[reached])
 
-    @property
-    def _turned(self) -> tuple[int, ...]:
-        return _TURNED if self.turns else ()
-
-    def _near(self, one: "_Side", other: "_Side", i: Positions, j: Positions) -> PairArrays[np.int64, np.uint8]:
-        """Keep the pairs that must be verified: bit 0 of the last array if upright, the others by orientation."""
-        cosine = _rough_products(one.descriptors[:, i], other.descriptors[:, j])
-        ways = (cosine >= _MIN_COSINE - rounding_error(COMPONENTS)).astype(np.uint8)
-        a, b = one.outlines[0, i], other.outlines[0, j]
-        for number, orientation in enumerate(self._turned, start=1):
-            products = np.einsum("ij,ij->i", a, orient(b, orientation))
-            ways |= (products >= _MIN_TURNED * UNIT**2).astype(np.uint8) << np.uint8(number)
-        kept = ways > 0
-        return i[kept], j[kept], ways[kept]
-
-    def _score(
-        self, one: "_Side", other: "_Side", i: Positions, j: Positions, ways: NDArray[np.uint8]
-    ) -> PairArrays[np.int64, np.float32]:
-        """Score pairs in all ways in which they are near, and take the best; 0 if their descriptors are not close."""
-        first, second = one.take(i), other.take(j)
-        # The two images are ordered by their digests, so that their order here does not matter.
-        swap = (first.key > second.key) | ((first.key == second.key) & (first.signature > second.signature))
-        a, b = _choose(swap, second, first), _choose(swap, first, second)
-        scores = np.zeros(len(i), np.float32)
-        upright = np.flatnonzero(ways & 1)
-        scores[upright] = _verify(a.take(upright), b.take(upright))
-        for number, orientation in enumerate(self._turned, start=1):
-            near = (ways >> np.uint8(number) & np.uint8(1)).astype(bool)
-            # The second image in this orientation is like the first: the first is like the second in the opposite one.
-            for rows, turned in ((near & swap, orientation), (near & ~swap, undo(orientation))):
-                if rows.any():
-                    scored = _verify_turned(a.take(rows), b.take(rows), turned, self._fitted())
-                    scores[rows] = np.maximum(scores[rows], scored)
-        equal = (a.key == b.key) & (a.signature == b.signature)
-        return i, j, np.where(equal, np.float32(1), scores)
+        yield from map_in_order(compare, range(0, len(left.key), _STRIPE))
 
     def _fitted(self) -> Basis:
         if self.basis is None:
             raise AssertionError("rule photo needs a basis before it compares images")
         return self.basis
+
+
+class _Way(NamedTuple):
+    """How two images are compared.
+
+    Attributes:
+        left: number of the view of the left image.
+        right: number of the view of the right image.
+        least: minimum cosine.
+    """
+
+    left: int
+    right: int
+    least: float = _MIN_COSINE
 
 
 class _Side(NamedTuple):
@@ -170,127 +161,181 @@ class _Side(NamedTuple):
     Attributes:
         key: (n,) int64, the first half of the digest of a thumbnail.
         signature: (n,) int64, the second half.
-        planes: the thumbnails.
-        outlines: (1 + views, n, 45) float32, see `photo.outline`.
-        descriptors: (1 + views, n, 96) float32, see `describe`.
+        gray: (n, 32, 32) uint8.
+        outlines: (n, 45) float32, then (n, 25) float32 of every compared view, see `photo.outline`.
+        descriptors: (n, views, 96) float32, see `describe`.
     """
 
     key: Positions
     signature: Positions
-    planes: Planes
-    outlines: Floats
+    gray: Pixels
+    outlines: list[Floats]
     descriptors: Floats
 
-    @classmethod
-    def of(cls, entries: Entries, basis: Basis) -> Self:
-        """Compute what is compared of the entries of an index."""
-
-        def part(start: int) -> tuple[Planes, Floats, Floats]:
-            planes = unpack(entries.vector[start : start + _DESCRIBED_IMAGES])
-            return planes, outlines(planes), describe(planes, basis)
-
-        parts = list(map_in_order(part, range(0, max(1, len(entries.key)), _DESCRIBED_IMAGES)))
-        planes = Planes(*(np.concatenate([part[0][number] for part in parts]) for number in (0, 1)))
-        outlined, described = (np.concatenate([part[number] for part in parts], axis=1) for number in (1, 2))
-        return cls(entries.key, entries.signature, planes, outlined, described)
-
-    def take(self, which: Positions | NDArray[np.bool_]) -> Self:
-        """Select some of the images, in the given order."""
-        return type(self)(
-            self.key[which],
-            self.signature[which],
-            self.planes.take(which),
-            self.outlines[:, which],
-            self.descriptors[:, which],
-        )
+    def take(self, part: slice) -> "_Side":
+        """Select some of the images, without a copy."""
+        key, signature, gray, outlined, descriptors = self
+        return _Side(key[part], signature[part], gray[part], [some[part] for some in outlined], descriptors[part])
 
 
-def _choose(first: NDArray[np.bool_], a: _Side, b: _Side) -> _Side:
-    """Take each image from a or b, as `first` says."""
-
-    def either(x: NDArray[Any], y: NDArray[Any], axis: int = 0) -> NDArray[Any]:
-        shape = [1] * x.ndim
-        shape[axis] = len(first)
-        return np.where(first.reshape(shape), x, y)
-
-    return _Side(
-        either(a.key, b.key),
-        either(a.signature, b.signature),
-        Planes(either(a.planes.gray, b.planes.gray), either(a.planes.colour, b.planes.colour)),
-        either(a.outlines, b.outlines, axis=1),
-        either(a.descriptors, b.descriptors, axis=1),
-    )
+def _cut(entries: Entries) -> Iterator[Entries]:
+    """Cut entries into stripes."""
+    yield from (entries.take(slice(start, start + _STRIPE)) for start in range(0, len(entries.key), _STRIPE))
 
 
-def _cut(arrays: Iterable[tuple[NDArray[Any], ...]], size: int) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Cut arrays of equal length into parts of a size."""
-    for part in arrays:
-        for start in range(0, len(part[0]), size):
-            yield tuple(values[start : start + size] for values in part)
+def _join(sides: Iterable[_Side]) -> _Side:
+    """Join stripes."""
+    parts = list(sides)
+    key, signature = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    gray, descriptors = (np.concatenate([part[place] for part in parts]) for place in (2, 4))
+    outlined = [np.concatenate(some) for some in zip(*(part.outlines for part in parts), strict=True)]
+    return _Side(key, signature, gray, outlined, descriptors)
 
 
-def _rough_products(left: Floats, right: Floats) -> Floats:
-    """Compute the best product of pairs in float32, see `best_products`."""
-    of_left, of_right = (np.einsum("vpd,pd->pv", x, y[0]) for x, y in ((left, right), (right[1:], left)))
-    best: Floats = np.maximum(of_left.max(axis=1), of_right.max(axis=1))
-    return best
+class _Plan(NamedTuple):
+    """Views, what is compared in which of them, and their weights.
 
-
-def _verify(a: _Side, b: _Side) -> Floats:
-    """Verify pairs in the view in which their descriptors are closest; 0 if they are not close enough."""
-    scores = np.zeros(len(a.key), np.float32)
-    cosine, view = best_products(a.descriptors, b.descriptors)
-    near = cosine >= _MIN_COSINE
-    x, y, view = a.planes.gray[near], b.planes.gray[near], view[near]
-    tilted = 1 + VIEWS.index(TILTED)
-    x, y = (
-        np.where((view == tilted + side)[:, None, None], tilt(gray, TILTED.degrees), gray)
-        for side, gray in ((0, x), (len(VIEWS), y))
-    )
-    forward, backward = _initial_shifts(view)
-    scores[near] = _score_of(x, y, forward, backward, cosine[near])
-    return scores
-
-
-def _verify_turned(a: _Side, b: _Side, orientation: int, basis: Basis) -> Floats:
-    """Verify pairs of which the first image is turned; 0 if their descriptors are not close enough."""
-    scores = np.zeros(len(a.key), np.float32)
-    turned = a.planes.turn(orientation)
-    descriptors = describe(turned, basis, (PLAIN,))[0].astype(np.float64)
-    cosine = np.einsum("pd,pd->p", descriptors, b.descriptors[0].astype(np.float64))
-    near = cosine >= _MIN_COSINE
-    start = np.zeros((int(near.sum()), 5), np.float32)
-    scores[near] = _score_of(turned.gray[near], b.planes.gray[near], start, start, cosine[near])
-    return scores
-
-
-def _score_of(x: Pixels, y: Pixels, forward: Floats, backward: Floats, cosine: NDArray[np.float64]) -> Floats:
-    """Combine the cosine with the share of structure, aligned in the better one of both directions."""
-    if not len(x):
-        return np.empty(0, np.float32)
-    mirrored = forward[:, 4] > 0
-    shares = np.maximum(
-        shared_structure(x, y, forward[:, :4], mirrored), shared_structure(y, x, backward[:, :4], mirrored)
-    )
-    return ((2 * shares + cosine.astype(np.float32)) / np.float32(3)).astype(np.float32)
-
-
-def _initial_shifts(view: Positions) -> tuple[Floats, Floats]:
-    """Derive the initial alignment of pairs from the view with the best product.
-
-    Args:
-        view: (p,) int64, as `best_products` returns it.
-
-    Returns:
-        Two (p, 5) float32: shifts that align the left image with the right one (see `thumbnails.warp`) and whether it
-        is mirrored; then the same for the right image.
+    Attributes:
+        views: the images as they are, shifted, cropped and oriented.
+        products: which outlines are compared: of the left as `_Side` has them, of the right with oriented ones after.
+        ways: for each product, in which ways the descriptors of its pairs are compared.
+        outlined: the weights of outlines.
+        described: the weights of descriptors.
     """
-    views = np.array([PLAIN, *VIEWS], dtype=np.float32)[:, :4]
-    of_right = view > len(VIEWS)
-    across, down, size, mirrored = views[np.where(of_right, view - len(VIEWS), view)].T
-    sign = np.where(mirrored > 0, np.float32(1), np.float32(-1))
-    log = np.log(size)
-    viewed = np.stack([across, down, log, log, mirrored], axis=1)
-    undone = np.stack([sign * across / size, -down / size, -log, -log, mirrored], axis=1)
-    is_right = of_right[:, None]
-    return np.where(is_right, undone, viewed), np.where(is_right, viewed, undone)
+
+    views: tuple[View, ...]
+    products: list[Product]
+    ways: list[list[_Way]]
+    outlined: tuple[Floats, Floats]
+    described: Projection
+
+    @classmethod
+    def of(cls, basis: Basis, *, turns: bool) -> "_Plan":
+        """List the views, and make the weights of them in a basis."""
+        oriented = _ORIENTED if turns else _ORIENTED[:1]
+        outlined = (PLAIN, *(view for view, _ in _CROPPED))
+        views = (*outlined, *_SHIFTED, *oriented)
+        products = [Product(0, 0, _MIN_LONG * UNIT**2)]
+        ways = [[_Way(0, 0)]]
+        for number in map(views.index, _SHIFTED):
+            ways[0] += [_Way(number, 0), _Way(0, number)]
+        for view, opposite in _CROPPED:
+            least = _MIN_COSINE if view == _MIDDLE else _MIN_VIEW_COSINE
+            for left, right in ((view, opposite), (opposite, view)):
+                way = _Way(views.index(left), views.index(right), least)
+                products.append(Product(1 + way.left, 1 + way.right, _MIN_VIEW * UNIT**2))
+                ways.append([way])
+        for number, view in enumerate(oriented, start=1 + len(outlined)):
+            upright = view.orientation == MIRRORED
+            products.append(Product(1, number, (_MIN_MIRRORED if upright else _MIN_TURNED) * UNIT**2))
+            least, opposite = _MIN_COSINE if upright else _MIN_VIEW_COSINE, View(orientation=undo(view.orientation))
+            ways.append([_Way(views.index(opposite), 0, least), _Way(0, views.index(view), least)])
+        return cls(views, products, ways, outline_weights(outlined), projection(basis, views))
+
+    def side(self, entries: Entries) -> _Side:
+        """Compute what is compared of the entries of an index."""
+        planes = unpack(entries.vector)
+        rows, constant = values(planes), planes.constant()
+        made = outlines(rows, constant, self.outlined), describe(rows, constant, self.described)
+        return _Side(entries.key, entries.signature, planes.gray, *made)
+
+    def oriented(self, side: _Side) -> list[Floats]:
+        """List the outlines of the right side: as it has them, then oriented."""
+        return [
+            *side.outlines,
+            *(orient(side.outlines[1], view.orientation) for view in self.views if view.orientation),
+        ]
+
+
+class _Near(NamedTuple):
+    """Pairs whose outlines and descriptors are close enough, once for each way in which they are.
+
+    Attributes:
+        left: (p,) int64 positions.
+        right: (p,) int64 positions.
+        left_view: (p,) int64, the number of the view of the left image.
+        right_view: (p,) int64, the same of the right image.
+        cosine: (p,) float64.
+    """
+
+    left: Positions
+    right: Positions
+    left_view: Positions
+    right_view: Positions
+    cosine: NDArray[np.float64]
+
+
+def _near(one: _Side, other: _Side, plan: _Plan, first: int | None) -> _Near:
+    """Find the pairs that must be verified; if the left side is a part of the right one, with later images only."""
+    i, j, product = view_hits(one.outlines, plan.oriented(other), plan.products, first)
+    empty = np.empty(0, np.int64)
+    found = [_Near(empty, empty, empty, empty, np.empty(0))]
+    for number, ways in enumerate(plan.ways):
+        hits = np.flatnonzero(product == number)
+        for start in range(0, len(hits), _COMPARED_PAIRS):
+            part = hits[start : start + _COMPARED_PAIRS]
+            found += _compare(one.descriptors, other.descriptors, i[part], j[part], ways)
+    return _Near(*(np.concatenate(some) for some in zip(*found, strict=True)))
+
+
+def _compare(left: Floats, right: Floats, i: Positions, j: Positions, ways: Sequence[_Way]) -> Iterator[_Near]:
+    """Keep the pairs whose descriptors are close enough, by way."""
+    views = left.shape[1]
+    of_left, of_right = (
+        {view: side.reshape(-1, COMPONENTS).take(positions * views + view, axis=0) for view in set(some)}
+        for side, positions, some in ((left, i, [way.left for way in ways]), (right, j, [way.right for way in ways]))
+    )
+    for way in ways:
+        x, y = of_left[way.left], of_right[way.right]
+        near = np.flatnonzero(np.einsum("pd,pd->p", x, y) >= way.least - rounding_error(COMPONENTS))
+        cosine = np.einsum("pd,pd->p", x[near].astype(np.float64), y[near].astype(np.float64))
+        near, cosine = near[cosine >= way.least], cosine[cosine >= way.least]
+        yield _Near(i[near], j[near], np.full(len(near), way.left), np.full(len(near), way.right), cosine)
+
+
+def _score(one: _Side, other: _Side, plan: _Plan, near: _Near) -> tuple[Positions, Positions, Floats]:
+    """Score pairs upright and turned, each in the way with the best cosine, and take the better score."""
+    (a, b), (c, d) = ((x[near.left], y[near.right]) for x, y in zip(one[:2], other[:2], strict=True))
+    # The two images are ordered by their digests, so that their order here does not matter.
+    swap = np.where(a == b, c > d, a > b)
+    views = np.where(swap, [near.right_view, near.left_view], [near.left_view, near.right_view])
+    is_turned = np.array([view.orientation > MIRRORED for view in plan.views])
+    turned = is_turned[views[0]] | is_turned[views[1]]
+    pair = near.left * len(other.key) + near.right
+    order = np.lexsort((*views, -near.cosine, turned, pair))
+    best = order[_firsts(pair[order] * 2 + turned[order])]
+    i, j = near.left[best], near.right[best]
+    scores = np.empty(len(best), np.float32)
+    for start in range(0, len(best), _VERIFIED_PAIRS):
+        part = slice(start, start + _VERIFIED_PAIRS)
+        x, y, back = one.gray[i[part]], other.gray[j[part]], swap[best[part]][:, None, None]
+        first, second = np.where(back, y, x), np.where(back, x, y)
+        share = _share(first, second, views[:, best[part]], plan.views)
+        cosine = near.cosine[best[part]].astype(np.float32)
+        scores[part] = np.where(share > 0, (2 * share + cosine) / np.float32(3), np.float32(0))
+    scores[(a == b)[best] & (c == d)[best]] = 1
+    starts = _firsts(pair[best])
+    return i[starts], j[starts], np.maximum.reduceat(scores, starts) if len(starts) else scores
+
+
+def _firsts(numbers: Positions) -> Positions:
+    """Return the positions of the first of each run of equal numbers."""
+    return np.flatnonzero(np.diff(numbers, prepend=-1))
+
+
+def _share(x: Pixels, y: Pixels, numbers: Positions, views: tuple[View, ...]) -> Floats:
+    """Measure the share of structure of pairs, of which the views with the given numbers, (2, p), are alike."""
+    for images, mine in ((x, numbers[0]), (y, numbers[1])):
+        for number, view in enumerate(views):
+            if (view.degrees or view.orientation) and len(rows := np.flatnonzero(mine == number)):
+                images[rows] = tilt(turn(images[rows], view.orientation), view.degrees)
+    (x_shift, x_size), (y_shift, y_size) = (
+        (
+            np.array([view[:2] for view in views], np.float32)[mine],
+            np.array([view.size for view in views], np.float32)[mine, None],
+        )
+        for mine in numbers
+    )
+    size = x_size / y_size
+    start = np.concatenate([x_shift - size * y_shift, np.log(size), np.log(size)], axis=1)
+    return shared_structure(x, y, start)
