@@ -193,7 +193,8 @@ def _cuts(hashes: NDArray[np.uint64], largest: int, weights: NDArray[np.int64] |
     A run is too large if it has more than `largest` files, or several files of more than `_LARGEST_BYTES` together.
 
     The cuts are the upper nodes of a treap with the hashes as priorities. One more key only changes the path to it, so
-    the runs that change have as many files and bytes as two full ones at most, without it. Cuts at a fixed density of hashes would leave runs that are too long.
+    the runs that change have as many files and bytes as two full ones at most, without it. Cuts at a fixed density of
+    hashes would leave runs that are too long.
     """
     cuts = [len(hashes)]
     runs = [(0, len(hashes))]
