@@ -7,6 +7,7 @@ scales pixels for training.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -451,8 +452,13 @@ def read_reference(location: str, digest: bytes) -> bytes:
     Raises:
         LakeError: the file is not there, cannot be read alone, or has changed.
     """
+    path = Path(location)
+    if not path.exists():
+        # Bytes of a name that are not UTF-8 are stored as \\xff. The digest tells whether it is the same file.
+        name = re.sub(rb"\\x([89a-f][0-9a-f])", lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(location))
+        path = Path(os.fsdecode(name))
     try:
-        data = Path(location).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         where = "is inside of another file" if "#" in location else f"cannot be read ({error.strerror})"
         raise LakeError(f"the original file {location} {where}. {_KEEP}") from error
@@ -461,7 +467,7 @@ def read_reference(location: str, digest: bytes) -> bytes:
     return data
 
 
-_KEEP = 'A lake with originals = "keep" in [decode] needs no such file.'
+_KEEP = 'Set originals = "keep" in [decode] and build again: then the lake has the files.'
 
 
 class RaggedImages(NamedTuple):

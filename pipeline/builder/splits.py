@@ -25,6 +25,7 @@ from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import attribute_of, rule_with_pairs_of
+from pipeline.sources.attributes import EXIF
 from pipeline.splits.draw import DrawnBy, draw_column, draw_roles, from_source
 from pipeline.splits.groups import Drawn, draw_groups
 from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves
@@ -182,6 +183,7 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
             - `unset`, for `order` and `stratify`: the `images` without a value of the `attribute`, and for `order` the
               `role` that they are in.
             - `early`, for `order`: by role, images that are earlier than the latest image of the roles before it.
+            - `text_order`, for `order` by an attribute of text: its name.
             - `labels`, for `stratify`: the largest deviations, as lists of role, label, images asked and got.
             - `without`, for a split with attributes in groups: by attribute, the images without a value.
             - `straddling`, for a split with protected datasets: a list of rule, datasets, clusters and rows.
@@ -210,6 +212,8 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
         f"{_images(count)} of {role} earlier than the latest of the roles before it, as groups stay whole"
         for role, count in unit.get("early", {}).items()
     ]
+    if (name := unit.get("text_order")) not in {None, *EXIF}:
+        phrases.append(f"ordered by {name} as text, where 10 is before 9; for numbers or dates, set its type in types")
     phrases += [
         f"{role} got {got:,} of {asked:,} images with {label}: the largest deviation of a label"
         for role, label, asked, got in unit.get("labels", [])[:1]
@@ -342,6 +346,8 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFram
         rows = drawn.rows
         metadata |= {**_group_metadata(drawn), **previous.metadata}
         metadata |= {**_without_values(part, images, values), **_assigned_metadata(part, drawn)}
+        if part.order and attribute is not None and attribute["value"].dtype == pl.String:
+            metadata["text_order"] = part.assigned_by
     else:
         rows = draw_roles(part, images, by)
         metadata |= _plain_metadata(part, images, rows, previous)

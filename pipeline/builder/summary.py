@@ -191,6 +191,12 @@ def build_notes(
     """
     notes = [f"{source.title}: {source.note}" for source in found if source.note]
     notes += decoded.notes if decoded else []
+    inside = [source.title for source in found if source.format not in {"folder", "list"}]
+    if decoded and decode.originals == "reference" and inside:
+        notes.append(
+            f"{_first(inside)}: files inside of other files are referenced, but exports and feeds cannot read them "
+            'again. To export original files, set originals = "keep" in [decode].'
+        )
     if decoded and decode.stores_originals and _EXACT_RULES.issuperset(snapshot.metadata("clusters").units):
         notes.append(
             "only equal pictures are found so far. For resized, cropped or turned copies of photographs, add "

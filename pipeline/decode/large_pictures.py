@@ -5,7 +5,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
 
 import portalocker
 import simplejpeg
@@ -47,11 +46,12 @@ def _pixels_to_decode(data: bytes, spec: DecodePart) -> int:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """Hold a lock that the system releases if this process is killed. Without a lock file there are no turns."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    name = Path(tempfile.gettempdir(), f"imagelake-{user}.lock")
+    """Lock the folder for temporary files; the system releases the lock if this process is killed.
+
+    A file to lock would be left behind. Where a folder cannot be opened, as on Windows, there are no turns.
+    """
     try:
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        handle = os.open(tempfile.gettempdir(), os.O_RDONLY)
     except OSError:
         yield
         return

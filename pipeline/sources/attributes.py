@@ -405,7 +405,7 @@ def _normalized(column: pl.Series) -> pl.Series:
     """Return values of a type of `TYPES`; text is normalised, and empty text is null."""
     kind = column.dtype
     if isinstance(kind, pl.Struct):
-        column = column.struct.json_encode()
+        column = pl.select(pl.when(column.is_not_null()).then(column.struct.json_encode())).to_series()
     elif kind.is_integer():
         as_int = column.cast(pl.Int64, strict=False)
         column = as_int if as_int.null_count() == column.null_count() else column.cast(pl.String)

@@ -85,6 +85,14 @@ def test_the_time_and_the_camera_of_photographs_are_attributes(tmp_path: Path) -
     assert Lake(built.root).sql(by_camera).fetchall() == [(1,), (1,)]
 
 
+def test_an_order_by_text_says_so(base: Path) -> None:
+    rows = [f"{number:05d}.png,{number}" for number in range(39)]
+    (base / "v.csv").write_text("\n".join(["path,v", *rows, "00039.png,unknown"]))
+    as_text = "; ordered by v as text, where 10 is before 9; for numbers or dates, set its type in types"
+    assert as_text in reason(make(base, {"uri": "v.csv"}, order="attr:v"))
+    assert as_text not in reason(make(base, {"uri": "v.csv", "types": {"v": "int"}}, order="attr:v"))
+
+
 def test_another_order_of_a_split_that_exists_takes_effect(base: Path) -> None:
     rows = [f"{number:05d}.png,{number},{-number},{number % 3}" for number in range(40)]
     (base / "facts.csv").write_text("\n".join(["path,up,down,kind", *rows]))

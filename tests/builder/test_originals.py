@@ -1,6 +1,7 @@
 """Law: an original is the file as it came, its digest is that of its image, and it is repaired from its source."""
 
 import hashlib
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum, vacuum_releases
-from pipeline.pixels import gather, locate
+from pipeline.pixels import gather, locate, read_reference
 from pipeline.recipe import DecodePart, Recipe
 from pipeline.repair import repair
 from pipeline.shard import Blobs, Encoded
@@ -87,6 +88,17 @@ def test_references_say_where_the_files_are(tmp_path: Path, make: Any) -> None:
     assert rows["location"].to_list() == [f"{tmp_path}/set{between}{path}" for path in sorted(files)]
     assert rows["file_digest"].to_list() == [hashlib.sha256(files[path]).digest() for path in rows["path"]]
     assert faults(made.root) == []
+    assert any("inside of other files" in note for note in made.notes) == (make is as_tar)
+
+
+def test_a_referenced_file_whose_name_is_not_utf_8_is_read(tmp_path: Path) -> None:
+    as_folder(tmp_path / "set", photographs())
+    name = os.fsencode(tmp_path / "set" / "A") + b"/\xff\\x41.jpg"
+    data = (tmp_path / "set" / "A" / "000.jpeg").read_bytes()
+    Path(os.fsdecode(name)).write_bytes(data)
+    made = built(lake_of(tmp_path, {"uri": "set"}, originals="reference"))
+    row = originals(made.root).filter(pl.col("path").str.contains("xff")).row(0, named=True)
+    assert read_reference(row["location"], row["file_digest"]) == data
 
 
 def test_a_lake_without_originals_never_commits_any(tmp_path: Path) -> None:

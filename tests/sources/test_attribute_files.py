@@ -127,6 +127,11 @@ def test_coco_annotations_give_each_image_the_names_of_its_categories(tmp_path: 
         read(tmp_path / "annotations.json")
 
 
+def test_a_row_without_an_object_has_no_value(tmp_path: Path) -> None:
+    (tmp_path / "facts.jsonl").write_text('{"path": "a", "meta": {"x": 1}}\n{"path": "b"}\n', encoding="utf-8")
+    assert column(read(tmp_path / "facts.jsonl"), "meta") == ['{"x":1}', None]
+
+
 def test_label_columns_become_a_list_of_labels(tmp_path: Path) -> None:
     file = csv(tmp_path, "path,cat,dog,patient", "a,1,1,p1", "b,0,1,p2", "c,0,,p3")
     found = read(file, labels=["cat", "dog"])
