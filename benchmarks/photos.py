@@ -150,9 +150,6 @@ def seconds_of(run_once: Callable[[], object]) -> float:
 def measure_outputs(folder: Path, work: Path, rounds: int) -> None:
     """Print the figures of export and feed; the lake is built."""
     files = sorted(folder.rglob("*.jpg"))
-    feed = Lake(work / "lake").feed(
-        "main", "train", batch_size=32, size=(SIDE, SIDE), decode="original", buffer_bytes=2**26
-    )
 
     def copy() -> None:
         subprocess.run(["cp", "-r", str(folder), str(work / "copy")], check=True)
@@ -169,6 +166,10 @@ def measure_outputs(folder: Path, work: Path, rounds: int) -> None:
                 np.stack(list(threads.map(one, files[start : start + 32])))
 
     def epoch() -> None:
+        # A feed of its own each time: a small set stays in its memory.
+        feed = Lake(work / "lake").feed(
+            "main", "train", batch_size=32, size=(SIDE, SIDE), decode="original", buffer_bytes=2**26
+        )
         images = sum(len(labels) for _, labels in feed.epoch(0))
         if images != len(files):
             raise SystemExit(f"bench: the feed returned {images} of {len(files)} images")
