@@ -16,7 +16,6 @@ from pipeline.recipe import SplitPart
 from pipeline.splits.draw import DrawnBy, rank_rows
 from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles, assign, previous_group_roles
 from pipeline.splits.groups.in_order import assign_in_order
-from pipeline.splits.groups.label_sets import assign_label_sets
 from pipeline.splits.groups.pool import Counts, Pool, make_pool
 from pipeline.splits.previous import IDENTITY, Moves, PreviousSplit, previous_roles
 
@@ -87,6 +86,9 @@ def draw_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
         ordered = assign_in_order(spec, pool, attribute)
         assigned = ordered.assigned
     else:
+        # Imports scipy.sparse, which takes a sixth of a second.
+        from pipeline.splits.groups.label_sets import assign_label_sets  # noqa: PLC0415 - only to stratify
+
         kept = previous_group_roles(spec, pool, previous and previous.spec, roles)
         stratified = assign_label_sets(spec, pool, attribute, kept)
         assigned = stratified.assigned
