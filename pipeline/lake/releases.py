@@ -38,9 +38,13 @@ def list_releases(snapshot: Snapshot) -> pl.DataFrame:
     Raises:
         DamagedLakeError: a file is missing or damaged.
     """
-    if not storage.is_bucket(snapshot.place):
-        storage.check_files(set(snapshot.file_places("releases")) - snapshot.left_out)
-    return snapshot.scan("releases").sort("release").collect()
+
+    def read() -> pl.DataFrame:
+        if not storage.is_bucket(snapshot.place):
+            storage.check_files(set(snapshot.file_places("releases")) - snapshot.left_out)
+        return snapshot.scan("releases").sort("release").collect()
+
+    return read() if snapshot.left_out else snapshot.cached("releases", "releases", read)
 
 
 def newest_release(snapshot: Snapshot) -> int:
@@ -146,15 +150,17 @@ def publish(
     Returns:
         The number of the newest release: a new one, or the last one where nothing changed and nothing was committed.
     """
+    if all(transaction.snapshot.version(name) != MISSING for name in schemas.TABLES) and _is_published(
+        transaction.snapshot, recipe_digest
+    ):
+        return newest_release(transaction.snapshot)
     for name in schemas.TABLES:
         transaction.ensure_table(name)
     snapshot = transaction.snapshot
-    past = list_releases(snapshot)
-    current = {name: version for name, version in snapshot.versions.items() if schemas.TABLES[name].released}
-    last = newest_release(snapshot)
-    if last and release_versions(snapshot)[1] == current and past["recipe_digest"].last() == recipe_digest:
-        return last
-    number = last + 1
+    if _is_published(snapshot, recipe_digest):
+        return newest_release(snapshot)
+    current = _current_versions(snapshot)
+    number = newest_release(snapshot) + 1
     row = {
         "release": number,
         "versions": [{"table": name, "version": version} for name, version in sorted(current.items())],
@@ -167,6 +173,18 @@ def publish(
     units = {**snapshot.metadata("releases").units, "recipe": recipe, "sources": {"counts": [*sources]}, LOGS: logs}
     transaction.commit(Commit("releases", added, Metadata("release", units, current)))
     return number
+
+
+def _current_versions(snapshot: Snapshot) -> dict[str, int]:
+    return {name: version for name, version in snapshot.versions.items() if schemas.TABLES[name].released}
+
+
+def _is_published(snapshot: Snapshot, recipe_digest: str) -> bool:
+    """Return whether the newest release has the tables as they stand, and the recipe."""
+    past = list_releases(snapshot)
+    if past.is_empty() or past["recipe_digest"].last() != recipe_digest:
+        return False
+    return _released_versions(past["versions"].to_list()[-1]) == _current_versions(snapshot)
 
 
 def delete_releases(transaction: Transaction, numbers: Collection[int]) -> None:

@@ -99,7 +99,7 @@ class Snapshot:
         version = self.version(table)
         if version == MISSING:
             return None
-        opened: DeltaTable | None = self._cached("table", table, lambda: open_table(self.place, table, version))
+        opened: DeltaTable | None = self.cached("table", table, lambda: open_table(self.place, table, version))
         if opened is None:
             raise DamagedLakeError(
                 f"{self.place}/{table}: the table is missing, though a release has its version {version}. Run: "
@@ -128,13 +128,13 @@ class Snapshot:
         Returns:
             The files ordered by partition; in a partition those that were committed first come first.
         """
-        found: dict[int, Part] = self._cached("files", table, lambda: self._list_files(table))
+        found: dict[int, Part] = self.cached("files", table, lambda: self._list_files(table))
         return [part for part in found.values() if keep is None or keep(part.partition)]
 
     def entries(self, table: str) -> dict[str, int]:
         """Return, by path of a file, its entry in the digest that the next commit records; see `file_entry`."""
         self.files(table)
-        found: dict[int, Part] = self._cached("files", table, dict)
+        found: dict[int, Part] = self.cached("files", table, dict)
         return {part.path: entry for entry, part in found.items()}
 
     def file_places(self, table: str, keep: KeepPartition | None = None) -> list[str]:
@@ -177,6 +177,19 @@ class Snapshot:
         """Return when the table's commit was made: milliseconds since 1970; 0 where it is not recorded."""
         return DeltaLog(self.place, table).commit_time(self.version(table))
 
+    def cached(self, kind: str, table: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - values of several kinds
+        """Return what `make` returned for this version of a table, now or before.
+
+        Args:
+            kind: what is kept; another kind is another value.
+            table: table name.
+            make: reads what depends on the version alone.
+        """
+        key = (kind, table, self.version(table))
+        if self._cache.get(key) is None:
+            self._cache[key] = make()
+        return self._cache[key]
+
     def _list_files(self, table: str) -> dict[int, Part]:
         """List the files of a table by their entries, and compare them with the digest that the commit records."""
         opened = self.open(table)
@@ -198,14 +211,8 @@ class Snapshot:
 
     def _commit_info(self, table: str) -> dict[str, Any]:
         version = self.version(table)
-        found: dict[str, Any] = self._cached("commit", table, lambda: DeltaLog(self.place, table).commit_info(version))
+        found: dict[str, Any] = self.cached("commit", table, lambda: DeltaLog(self.place, table).commit_info(version))
         return found
-
-    def _cached(self, kind: str, table: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - values of several kinds
-        key = (kind, table, self.version(table))
-        if self._cache.get(key) is None:
-            self._cache[key] = make()
-        return self._cache[key]
 
 
 def scan_places(place: str, table: str, paths: Sequence[str]) -> pl.LazyFrame:

@@ -168,8 +168,9 @@ class Transaction:
                     f"{self.place}/{name}: another writer created the table while this build held the lake. Nothing "
                     "of this build is visible; build again."
                 )
-        files = sum(snapshot.entries(name).values())
-        add_new_columns(self.place, name, table, lambda: self._properties(name, None, files))
+        add_new_columns(
+            self.place, name, table, lambda: self._properties(name, None, sum(snapshot.entries(name).values()))
+        )
         self._snapshot = snapshot.with_version(name, table.version())
         return table
 
