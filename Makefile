@@ -38,12 +38,12 @@ demo: $(READY)   ## the whole flow on generated glyphs, into data/demo
 test: $(READY)   ## the tests, without slow ones and those that need a Ray cluster or an S3 server
 	$(TESTS) --dist worksteal -m "$(FAST)"
 
-test-slow: $(READY)  ## the slow tests: many whole lakes that are damaged, killed or grown
-	$(TESTS) --dist worksteal -m "slow and not stress and not ray and not bucket"
+test-slow: $(READY)  ## the slow tests: many whole lakes that are damaged, killed or grown, also with servers
+	$(TESTS) --dist loadgroup -m "slow and not stress"
 
 # The tests of one Ray cluster are one group, so that it starts once. They wait for servers, so three run at once.
 test-servers: $(READY)  ## the tests that start a Ray cluster or an S3 server
-	$(TESTS) -n 3 --dist loadgroup -m "not stress and (ray or bucket)"
+	$(TESTS) -n 3 --dist loadgroup -m "not slow and not stress and (ray or bucket)"
 
 check: $(READY) .venv/.torch  ## lint, types, import rule, tests
 	$(BIN)/ruff check .

@@ -100,6 +100,7 @@ def test_the_sample_recipe_finds_what_was_counted_independently(tmp_path: Path) 
     assert trained(lake) == [("logistic", 100)]
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_sign_recipe_builds_from_a_server_by_digest(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
@@ -116,6 +117,7 @@ def test_the_sign_recipe_builds_from_a_server_by_digest(
     assert sorted(file.name for file in (tmp_path / "cache").rglob("*.tar.gz")) == sorted(ARCHIVES)
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_mnist_recipe_finds_no_equal_digits_and_nine_under_sign(tmp_path: Path) -> None:
     values = load("mnist")

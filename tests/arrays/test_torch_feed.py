@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader  # noqa: E402 - only where there is torc
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 WHOLE, WINDOWS = 2**20, 200 * BYTES
-STARTS = ["fork", "spawn"]
+# A spawned worker takes seconds to import torch, so `make test` starts some in one test only.
+STARTS = ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
 
 
 def labels(batches: Any) -> list[list[int]]:
@@ -53,7 +54,7 @@ def test_workers_show_every_image_once(pictures: Pictures, start: str, buffer: i
     feed = feed_of(images_of(pictures, np.arange(399)), 10, buffer_bytes=buffer)
     list(feed.epoch(0))  # pixels and threads that workers must not depend on
     dataset = feed.torch()
-    # Each epoch starts its own two workers; spawned ones take seconds to import torch.
+    # Each epoch starts its own two workers.
     for epoch in range(2) if start == "fork" else [1]:
         dataset.set_epoch(epoch)
         data = loader(dataset, start)
@@ -64,7 +65,7 @@ def test_workers_show_every_image_once(pictures: Pictures, start: str, buffer: i
             assert found == labels(feed.epoch(epoch))
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_lake_is_read_in_workers(small_lake: Lake, start: str) -> None:
     dataset = small_lake.feed("main", "train", batch_size=25).torch()
     assert labels(loader(dataset, start)) == labels(loader(dataset))

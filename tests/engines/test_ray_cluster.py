@@ -193,6 +193,7 @@ def build_while_a_node_dies(base: Path, glyphs: Path, cluster: Cluster, files: i
     return said
 
 
+@pytest.mark.slow
 def test_a_build_outlives_a_node(tmp_path: Path, glyphs: Path, cluster: Cluster) -> None:
     said = build_while_a_node_dies(tmp_path, glyphs, cluster, files=2)
     assert "Traceback" not in said
@@ -244,6 +245,7 @@ def test_results_that_die_with_their_node_are_made_again(tmp_path: Path, cluster
         assert made.count(item) > 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_work_of_other_nodes(tmp_path: Path, glyphs: Path, cluster: Cluster) -> None:
     with built(recipe_at(tmp_path, "lake", glyphs), "--engine", "ray", "--ray-address", cluster.address) as build:
         while not list(tmp_path.glob("lake/images/**/*.parquet")) and build.poll() is None:

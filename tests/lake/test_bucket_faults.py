@@ -81,6 +81,7 @@ def rounds(  # noqa: PLR0913 - how often, and how badly
     return met, ends
 
 
+@pytest.mark.slow
 def test_a_few_faulty_builds(base: Path, lake_bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.02, 0.05, 0.1, 0.2, 0.4))
     met, ends = rounds(base, f"s3://{lake_bucket.name}/lake", proxy, range(2), rate=0.08, seconds=0.02)
