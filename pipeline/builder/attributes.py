@@ -143,7 +143,7 @@ def check_datasets(snapshot: Snapshot, recipe: Recipe) -> None:
     for part in recipe.attributes:
         if part.dataset is not None and part.dataset not in known:
             raise SourceError(
-                f"attributes {part.title}: no image is of dataset '{part.dataset}'. Datasets: "
+                f"attributes {part.title}: the lake has no dataset '{part.dataset}'. Datasets: "
                 f"{', '.join(sorted(known))}."
             )
 
@@ -324,7 +324,7 @@ def _join_dataset(
             read_attributes(part, Path(file), is_source=is_source) if file else match_patterns(part, own.select("path"))
         )
         if file and found.key == "path":
-            found = found._replace(rows=found.rows.with_columns(_usual_paths(found.rows["key"], every["path"])))
+            found = found._replace(rows=found.rows.with_columns(_normalized_paths(found.rows["key"], every["path"])))
         _check_one_image_per_path(part, found, own)
         faults.append(_find_faults(part, found, dataset, own, every))
         keys = own.select("image_id", pl.col(found.key).alias("key"))
@@ -347,10 +347,10 @@ def _join_dataset(
     }
 
 
-def _usual_paths(keys: pl.Series, paths: pl.Series) -> pl.Series:
+def _normalized_paths(keys: pl.Series, paths: pl.Series) -> pl.Series:
     """Read paths as the lake writes them, with / and without ./ at the start, where an image has that path."""
-    usual = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
-    return usual.zip_with(~keys.is_in(paths.implode()) & usual.is_in(paths.implode()), keys)
+    normalized = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
+    return normalized.zip_with(~keys.is_in(paths.implode()) & normalized.is_in(paths.implode()), keys)
 
 
 def _values_of(name: str, joined: Iterable[pl.DataFrame]) -> tuple[pl.DataFrame, bool]:
@@ -480,11 +480,11 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
                 f"{_first(fault.unknown)}"
             )
         if fault.repeated[0]:
-            lines.append(f"{title}: {_count(fault.repeated[0], key)} named by several rows{_first(fault.repeated)}")
+            lines.append(f"{title}: several rows name {_count(fault.repeated[0], key)}{_first(fault.repeated)}")
         if fault.shared[0]:
             lines.append(
-                f"{title}: {_count(fault.shared[0], 'path')} of images of several datasets, which all get the values; "
-                f"the key dataset chooses one{_first(fault.shared)}"
+                f"{title}: images of several datasets have {_count(fault.shared[0], 'path')} of the file and get the "
+                f'values; dataset = "..." chooses one dataset{_first(fault.shared)}'
             )
         if fault.missing[0]:
             why = "are in no row" if fault.is_file else "have a path that no pattern matches"
@@ -492,22 +492,23 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
                 f"{title}: {fault.missing[0]:,} of {_count(fault.images, 'image')} {why}{_first(fault.missing)}"
             )
         lines += [
-            f"{title}: not of the type that the recipe requires, so read as none: {_count(count, 'value')} of {name}"
+            f"{title}: {_count(count, 'value')} of {name} ignored, because not of the type that the recipe requires"
             for name, count in fault.invalid.items()
         ]
         lines += [
-            f"{title}: {_count(count, 'value')} of the label {name} neither 0 nor 1 but -1, read as 0"
+            f"{title}: {_count(count, 'value')} of the label {name} counted as 0, because -1 is neither 0 nor 1"
             for name, count in fault.uncertain.items()
         ]
-        lines += [f"{title}: no value of {name}" for name in fault.empty if name not in fault.invalid]
+        lines += [f"{title}: {name} has no value" for name in fault.empty if name not in fault.invalid]
         lines += [
             f"{title}: {_count(count, 'value')} of {name} such as NA, kept as text: leave it empty if it means no value"
             for name, count in fault.markers.items()
         ]
         if fault.left_out:
-            lines.append(f"{title}: not read, as no attribute can hold them: {', '.join(fault.left_out[:_EXAMPLES])}")
+            listed = ", ".join(fault.left_out[:_EXAMPLES])
+            lines.append(f"{title}: columns ignored, because they cannot be attributes: {listed}")
     lines += [
-        f"attribute {name}: {_count(of['several'], 'image')} with several values, null in attributes_wide"
+        f"attribute {name}: {_count(of['several'], 'image')} with several values, so null in attributes_wide"
         for name, of in unit["names"].items()
         if of["several"] and not of["list"]
     ]

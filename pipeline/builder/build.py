@@ -137,8 +137,8 @@ def build(
     Args:
         recipe: what to build.
         engine: where to run; None for the local engine on every core.
-        prune: drop sources, rules, splits and baselines that are in the lake but not in the recipe. Older releases
-            still have them, until vacuum.
+        prune: drop sources, attributes, rules, splits and baselines that are in the lake but not in the recipe. Older
+            releases still have them, until vacuum.
         replaced: (dataset, uri) of sources that other sources of the recipe replace; see `pipeline.infer`.
 
     Raises:

@@ -270,7 +270,7 @@ class AttributesPart(Part):
     r"""`[[attributes]]`: facts about images, such as the patient or the camera, from a file or from the paths.
 
     A file is a CSV, Parquet, JSON lines or COCO annotations file. It names each image in a column `image_id`,
-    `file_digest` (both hexadecimal) or `path`; without `path`, a column `file`, `filename`, `file_name`, `image` or
+    `file_digest` (both hexadecimal) or `path`; without `path`, a column such as `file`, `file_name`, `image` or
     `image_path` counts as the path. Every other column is an attribute.
 
     Attributes:

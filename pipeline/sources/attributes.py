@@ -334,13 +334,13 @@ def _wanted_columns(part: AttributesPart, file: Path, key: str, names: Sequence[
     Raises:
         SourceError: there are too many.
     """
-    asked = [*(part.columns or ()), *(part.labels or ())]
+    named = [*(part.columns or ()), *(part.labels or ())]
     every = part.columns is None
-    wanted = [name for name in names if name not in KEYS and name != key and (every or name in asked)]
+    wanted = [name for name in names if name not in KEYS and name != key and (every or name in named)]
     if every and len(wanted) > _MAX_ATTRIBUTES:
         raise SourceError(
-            f"attributes: {file} has {len(wanted):,} columns; at most {_MAX_ATTRIBUTES} become attributes. List those "
-            "you need in the key columns of its [[attributes]]."
+            f"attributes: {file} has {len(wanted):,} columns; at most {_MAX_ATTRIBUTES} become attributes. Write those "
+            "you need in its [[attributes]]: columns = [...]."
         )
     return wanted
 
@@ -370,8 +370,8 @@ def _with_labels(part: AttributesPart, file: Path, rows: pl.DataFrame) -> tuple[
     names = list(part.labels or ())
     if LABELS in rows.columns and LABELS not in names:
         raise SourceError(
-            f"attributes: {file} has a column '{LABELS}', which is the name of the attribute that the key labels "
-            "makes. List the other columns to read in the key columns."
+            f"attributes: {file} has a column '{LABELS}', but labels = [...] makes an attribute of that name. "
+            f"Write the other columns to read in columns = [...], without '{LABELS}'."
         )
     texts = rows.select(pl.col(names).cast(pl.String).str.strip_chars().str.to_lowercase())
     yes, zero, minus = ["1", "true", "1.0"], ["0", "false", "0.0"], ["-1", "-1.0"]
@@ -380,7 +380,7 @@ def _with_labels(part: AttributesPart, file: Path, rows: pl.DataFrame) -> tuple[
         if len(odd):
             raise SourceError(
                 f"attributes: {file} has {len(odd):,} values in its column of labels '{column.name}' that are neither "
-                f"0 nor 1, such as '{odd[0][:40]}'. Correct them, or take the column out of the key labels."
+                f"0 nor 1, such as '{odd[0][:40]}'. Correct them, or take the column out of labels = [...]."
             )
     has_zero = texts.select(pl.any_horizontal(pl.all().is_in(zero).any())).item()
     uncertain = texts.select(pl.all().is_in(minus).sum()).row(0, named=True) if has_zero else {}

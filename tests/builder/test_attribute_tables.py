@@ -106,10 +106,10 @@ def test_unknown_repeated_missing_and_invalid_rows_are_counted_and_listed(base: 
     built = make(base, {**FACTS, "types": {"age": "int"}})
     assert list(built.notes) == [
         "attributes facts.csv: 2 of 14 rows name no image by their path: gone.png and 1 more",
-        f"attributes facts.csv: 1 path named by several rows: {one}",
+        f"attributes facts.csv: several rows name 1 path: {one}",
         f"attributes facts.csv: 1 of 12 images are in no row: {rest[-1]}",
-        "attributes facts.csv: not of the type that the recipe requires, so read as none: 1 value of age",
-        "attribute patient: 1 image with several values, null in attributes_wide",
+        "attributes facts.csv: 1 value of age ignored, because not of the type that the recipe requires",
+        "attribute patient: 1 image with several values, so null in attributes_wide",
     ]
     assert [value for (value,) in wide(built, "patient")] == [None, "p1", *(["p3"] * 9)]
     both = Lake(built.root).sql("SELECT value FROM attributes WHERE name = 'patient' ORDER BY value LIMIT 2")
@@ -169,7 +169,7 @@ def test_a_path_of_several_splits_needs_the_key_split(base: Path) -> None:
 
 
 def test_unknown_datasets_and_missing_files_are_named(base: Path) -> None:
-    with pytest.raises(SourceError, match=r"no image is of dataset 'e'\. Datasets: d\."):
+    with pytest.raises(SourceError, match=r"the lake has no dataset 'e'\. Datasets: d\."):
         make(base, {**FACTS, "dataset": "e"})
     with pytest.raises(SourceError, match=r"gone\.csv does not exist"):
         make(base, {"uri": "gone.csv"})
@@ -232,7 +232,7 @@ def test_windows_paths_and_paths_from_the_current_folder_are_found(base: Path) -
 def test_columns_without_values_and_markers_of_no_value_are_listed(base: Path) -> None:
     write(base, *(f"{name},NA," for name in paths(base)))
     assert list(make(base, FACTS).notes) == [
-        "attributes facts.csv: no value of age",
+        "attributes facts.csv: age has no value",
         "attributes facts.csv: 12 values of patient such as NA, kept as text: leave it empty if it means no value",
     ]
 
@@ -240,7 +240,7 @@ def test_columns_without_values_and_markers_of_no_value_are_listed(base: Path) -
 def test_a_pattern_whose_values_have_another_type_is_not_reported_as_no_match(base: Path) -> None:
     built = make(base, {"patterns": {"patient": r"(p\d+)_"}, "types": {"patient": "int"}})
     (note,) = built.notes
-    assert note.endswith("not of the type that the recipe requires, so read as none: 12 values of patient")
+    assert note.endswith("12 values of patient ignored, because not of the type that the recipe requires")
 
 
 def test_paths_of_several_datasets_are_counted(base: Path) -> None:
@@ -249,8 +249,8 @@ def test_paths_of_several_datasets_are_counted(base: Path) -> None:
     sources = [{"uri": "a"}, {"uri": "b", "dataset": "e"}]
     spec = recipe(base, *sources, attributes=[FACTS], decode={"mode": "L"})
     built = build(spec, engine=LocalEngine(1))
-    said = "attributes facts.csv: 1 path of images of several datasets, which all get the values; the key dataset "
-    assert f"{said}chooses one: {two}" in built.notes
+    note = "attributes facts.csv: images of several datasets have 1 path of the file and get the values; "
+    assert f'{note}dataset = "..." chooses one dataset: {two}' in built.notes
     chosen = recipe(base, *sources, attributes=[{**FACTS, "dataset": "d"}], decode={"mode": "L"})
     assert build(chosen, engine=LocalEngine(1), prune=True).notes == ()
 

@@ -138,7 +138,7 @@ def test_label_columns_become_a_list_of_labels(tmp_path: Path) -> None:
     assert [names or [] for names in column(found, "labels")] == [["cat", "dog"], ["dog"], []]
     assert found.rows.columns == ["key", "patient", "labels"]
     assert read(file, labels=["cat", "dog"], columns=["dog"]).rows.columns == ["key", "labels"]
-    with pytest.raises(SourceError, match="has a column 'labels', which is the name"):
+    with pytest.raises(SourceError, match="has a column 'labels', but labels = "):
         read(csv(tmp_path, "path,cat,labels", "a,1,x"), labels=["cat"])
     with pytest.raises(SourceError, match="has 2 values in its column of labels 'cat' that are .* such as '2'"):
         read(csv(tmp_path, "path,cat", "a,2", "b,yes", "c,1"), labels=["cat"])
