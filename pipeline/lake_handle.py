@@ -141,8 +141,8 @@ class Lake:
         """Scan a table.
 
         Args:
-            table: images, originals, rejects, shards, attributes, index, pairs, bases, clusters, splits, scores, misses,
-                models, predictions, releases or exports.
+            table: images, originals, rejects, shards, attributes, index, pairs, bases, clusters, splits, scores,
+                misses, models, predictions, releases or exports.
                 The last two are not part of a release: the scan returns the releases up to this one, and all exports.
 
         Returns:

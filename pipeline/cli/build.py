@@ -61,7 +61,9 @@ _valid_option = click.option(
 )
 @workers_option
 @click.option("--ray-address", metavar="HOST:PORT", help="Ray cluster to run on; by default Ray runs on this machine.")
-@click.option("--prune", is_flag=True, help="Drop sources, attributes, rules, splits and baselines that are not in the recipe.")
+@click.option(
+    "--prune", is_flag=True, help="Drop sources, attributes, rules, splits and baselines that are not in the recipe."
+)
 @click.option("--repair", is_flag=True, help="First find damaged files, as verify does, and restore them.")
 @as_json
 def build_command(  # noqa: PLR0913 - one per option

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -62,3 +64,19 @@ def test_a_relative_path_in_a_deleted_folder_is_one_line(tmp_path: Path, monkeyp
     assert failure(FileNotFoundError(2, "No such file", "/x")) is None
     # Workers need no current folder.
     assert list(LocalEngine(2, start_method="spawn").map(abs, [-1, -2])) == [1, 2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not deliver SIGTERM")
+def test_a_signal_ends_a_command_whose_library_computes_on() -> None:
+    code = (
+        "import hashlib, os, signal, threading\n"
+        "from pipeline.cli import failures\n"
+        "failures._GRACE_SECONDS = 0.1\n"
+        "failures.end_on_signals()\n"
+        "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        # Minutes, without a step of Python between which the handler could run.
+        "hashlib.pbkdf2_hmac('sha256', b'x', b'x', 2**31 - 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.startswith("imagelake: stopped by SIGTERM. The lake is as of its last release")

@@ -1,4 +1,4 @@
-"""The lock of a lake in a bucket: one holder at a time, whoever dies, sleeps, or does not hear the answer."""
+"""The lock of a lake in a bucket has one holder, also if a holder dies, is suspended, or gets no reply."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ SCHEMA = schemas.TABLES["clusters"].schema
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -32,7 +32,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Leases go by this clock, and nobody gives a sign of life unless told to."""
+    """Measure leases by this clock, and renew them only where a test does."""
     made = Clock()
     for name, value in (("now", made), ("_RENEW_SECONDS", 3600.0), ("_seen", {})):
         monkeypatch.setattr(lock, name, value)
@@ -46,7 +46,7 @@ def root(lake_bucket: Bucket) -> str:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Storage gives up soon, and waiting looks often."""
+    """Use short retries, and short pauses between two looks at the lock."""
     monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.01))
     monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
 
@@ -75,19 +75,19 @@ def busy(root: str) -> bool:
 
 
 def elsewhere(work: Callable[[], Any]) -> Any:
-    """Do it as another process would: a thread knows nothing of the lock that is held here."""
+    """Run it as another process would: a thread does not share the lock that is held here."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
 
 def abandon(root: str) -> lock.Lease:
-    """Take the lock and die."""
+    """Take the lock and end without releasing it."""
     taken = lock._take(f"{root}/.lock")  # noqa: SLF001 - as `hold_bucket_lock` does, without what comes after
     assert taken is not None
     return taken
 
 
-def test_one_at_a_time(root: str) -> None:
+def test_only_one_writer_holds_the_lock(root: str) -> None:
     with writing(root):
         assert elsewhere(lambda: busy(root))
     with pytest.raises(ValueError, match="of the work"), writing(root):
@@ -96,7 +96,7 @@ def test_one_at_a_time(root: str) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_second_waits_and_says_so_once(root: str) -> None:
+def test_a_second_writer_waits_and_reports_it_once(root: str) -> None:
     told, done = threading.Event(), list[str]()
     calls: list[int] = []
 
@@ -117,7 +117,7 @@ def test_the_second_waits_and_says_so_once(root: str) -> None:
     assert (done, len(calls)) == (["first", "second"], 1)
 
 
-def test_a_dead_holders_lock_is_taken_over_when_its_lease_is_over(root: str, clock: Clock) -> None:
+def test_the_lock_of_a_dead_writer_is_taken_over_when_its_lease_expires(root: str, clock: Clock) -> None:
     abandon(root)
     assert busy(root)
     clock.seconds += lock.LEASE_SECONDS
@@ -126,7 +126,7 @@ def test_a_dead_holders_lock_is_taken_over_when_its_lease_is_over(root: str, clo
     assert not busy(root)
 
 
-def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
+def test_a_renewed_lease_lasts(root: str, clock: Clock) -> None:
     holder = abandon(root)
     for _ in range(5):
         assert elsewhere(lambda: busy(root))
@@ -134,12 +134,12 @@ def test_a_sign_of_life_makes_the_lease_last(root: str, clock: Clock) -> None:
         holder._renew()  # noqa: SLF001 - what its thread does every few seconds
         holder.check()
     assert elsewhere(lambda: busy(root))
-    # The lease is counted from the last sign of life that was seen, not from the first.
+    # The lease is counted from the last renewal that was seen, not from the first.
     clock.seconds += lock.LEASE_SECONDS / 2
     assert busy(root)
 
 
-def test_who_comes_late_waits_a_whole_lease_of_its_own(root: str, clock: Clock) -> None:
+def test_a_late_writer_waits_for_a_whole_lease(root: str, clock: Clock) -> None:
     abandon(root)
     clock.seconds += 10 * lock.LEASE_SECONDS
     assert busy(root)
@@ -147,7 +147,7 @@ def test_who_comes_late_waits_a_whole_lease_of_its_own(root: str, clock: Clock) 
     assert not busy(root)
 
 
-def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> None:
+def test_a_suspended_holder_commits_nothing_more(root: str, clock: Clock) -> None:
     with writing(root) as lake:
         put(lake, b"before")
         clock.seconds += lock.LEASE_SECONDS / 2 + 1
@@ -159,7 +159,7 @@ def test_a_holder_that_slept_commits_nothing_more(root: str, clock: Clock) -> No
     assert list_releases(root).is_empty()
 
 
-def test_a_holder_that_slept_while_another_worked(root: str, clock: Clock) -> None:
+def test_a_holder_that_was_suspended_while_another_committed(root: str, clock: Clock) -> None:
     def take_over() -> None:
         assert busy(root)
         clock.seconds += lock.LEASE_SECONDS + 1
@@ -180,8 +180,8 @@ def test_a_holder_that_slept_while_another_worked(root: str, clock: Clock) -> No
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["opened again", "opened before"])
-def test_a_commit_on_a_table_that_moved_is_refused(root: str, *, cached: bool) -> None:
-    """Should even the lease not tell, the table does: each has its version made by one writer only."""
+def test_a_commit_on_a_table_with_a_newer_version_is_refused(root: str, *, cached: bool) -> None:
+    """Even if the lease does not show it, the table does: only one writer can commit a version."""
     with ExitStack() as stack:
         lake = stack.enter_context(writing(root))
         put(lake, b"1")
@@ -198,7 +198,7 @@ def test_a_commit_on_a_table_that_moved_is_refused(root: str, *, cached: bool) -
 
 
 @pytest.mark.parametrize("releases", [0, 1])
-def test_of_two_that_publish_one_is_refused(root: str, releases: int) -> None:
+def test_one_of_two_concurrent_releases_is_refused(root: str, releases: int) -> None:
     for number in range(releases):
         publish(root, f"{number}", "", {})
     with writing(root) as lake:
@@ -212,7 +212,7 @@ def test_of_two_that_publish_one_is_refused(root: str, releases: int) -> None:
 
 @pytest.fixture
 def slow_answer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[Callable[[], object]]]:
-    """Between a conditional writing and the look at what came of it, things may happen: those in this list, once."""
+    """Call the functions in this list, once, between a conditional write and the read of its result."""
     happen: list[Callable[[], object]] = []
     real = storage.objects.head
 
@@ -236,7 +236,7 @@ def take_over(root: str, clock: Clock) -> Callable[[], object]:
     return other
 
 
-def test_who_slept_behind_its_sign_of_life_does_not_take_the_lock_back(
+def test_a_holder_suspended_during_its_renewal_does_not_take_the_lock_back(
     root: str, clock: Clock, slow_answer: list[Callable[[], object]]
 ) -> None:
     holder = abandon(root)
@@ -247,7 +247,7 @@ def test_who_slept_behind_its_sign_of_life_does_not_take_the_lock_back(
             holder.check()
 
 
-def test_who_slept_while_taking_the_lock_does_not_have_it(
+def test_a_writer_suspended_while_it_locks_does_not_hold_the_lock(
     root: str, clock: Clock, slow_answer: list[Callable[[], object]]
 ) -> None:
     slow_answer.append(take_over(root, clock))

@@ -24,28 +24,28 @@ with registered(sys.argv[1]):
 """
 
 
-def marks(root: Path) -> list[str]:
+def heartbeats(root: Path) -> list[str]:
     return sorted(file.name for file in (root / ".writers").iterdir())
 
 
-def test_a_heartbeat_that_was_never_locked_goes_with_the_next_build(tmp_path: Path) -> None:
+def test_a_heartbeat_that_was_never_locked_is_deleted_by_the_next_build(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", DYING, tmp_path], check=False).returncode == -9
-    assert len(marks(tmp_path)) == 1
+    assert len(heartbeats(tmp_path)) == 1
     with registered(str(tmp_path)) as writer:
-        assert marks(tmp_path) == [writer.name]
-    assert marks(tmp_path) == []
+        assert heartbeats(tmp_path) == [writer.name]
+    assert heartbeats(tmp_path) == []
 
 
-def test_a_mark_that_is_swept_before_it_is_locked_is_made_again(
+def test_a_heartbeat_that_is_deleted_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, swept = try_lock, list[str]()
 
     def sweep_first(handle: int, name: object) -> bool:
         if not swept:
-            swept.extend(marks(tmp_path))
+            swept.extend(heartbeats(tmp_path))
             with registered(str(tmp_path)) as other:
-                assert marks(tmp_path) == [other.name]
+                assert heartbeats(tmp_path) == [other.name]
         return real(handle, name)
 
     with monkeypatch.context() as patch:
@@ -53,14 +53,14 @@ def test_a_mark_that_is_swept_before_it_is_locked_is_made_again(
         patch.setattr(writers, "try_lock", sweep_first)
         with registered(str(tmp_path)) as writer:
             assert swept == [writer.name]
-            assert living_writers(str(tmp_path)) == {writer.name} == set(marks(tmp_path))
+            assert living_writers(str(tmp_path)) == {writer.name} == set(heartbeats(tmp_path))
             check_registered(writer)
 
 
-def test_the_mark_of_work_whose_leftovers_cannot_be_deleted_stays(
+def test_the_heartbeat_is_kept_if_orphan_files_cannot_be_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the next build deletes them."""
+    """The next build then deletes them."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
@@ -69,7 +69,7 @@ def test_the_mark_of_work_whose_leftovers_cannot_be_deleted_stays(
         patch.setattr(writers, "delete_orphan_files", fail)
         with pytest.raises(LakeError, match="of the work"), registered(str(tmp_path)) as writer:
             raise LakeError("of the work")
-    assert marks(tmp_path) == [writer.name]
+    assert heartbeats(tmp_path) == [writer.name]
     assert living_writers(str(tmp_path)) == set()
     with registered(str(tmp_path)) as other:
-        assert marks(tmp_path) == [other.name]
+        assert heartbeats(tmp_path) == [other.name]

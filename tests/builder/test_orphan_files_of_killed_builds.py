@@ -1,4 +1,4 @@
-"""A build that kill -9 ends at a given place: the next deletes what it left, and nothing that any release reads."""
+"""The next build deletes the files that a killed build left, and no file that a release reads."""
 
 import shutil
 import signal

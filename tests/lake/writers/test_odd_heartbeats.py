@@ -1,4 +1,4 @@
-"""Things in the folder of heartbeats that no writer made: they are not touched, and stop nothing."""
+"""Files in the folder of heartbeats that no writer made are kept and ignored."""
 
 import os
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def folder(path: Path) -> None:
     ],
     ids=["folder", "pipe", "dangling link", "loop", "device"],
 )
-def test_odd_things_stay_and_stop_nothing(tmp_path: Path, make: Callable[[Path], object]) -> None:
+def test_foreign_files_are_kept_and_ignored(tmp_path: Path, make: Callable[[Path], object]) -> None:
     (tmp_path / ".writers").mkdir()
     make(tmp_path / ".writers" / NAME)
     with registered(str(tmp_path)) as writer, hold_lock(str(tmp_path)):
@@ -37,7 +37,7 @@ def test_odd_things_stay_and_stop_nothing(tmp_path: Path, make: Callable[[Path],
     assert os.listdir(tmp_path / ".writers") == [NAME]  # noqa: PTH208 - also of a link to nothing
 
 
-def test_a_file_with_another_name_stays(tmp_path: Path) -> None:
+def test_a_file_with_another_name_is_kept(tmp_path: Path) -> None:
     (tmp_path / ".writers").mkdir()
     (tmp_path / ".writers" / "note.txt").write_text("a note")
     with registered(str(tmp_path)):
@@ -45,7 +45,7 @@ def test_a_file_with_another_name_stays(tmp_path: Path) -> None:
     assert (tmp_path / ".writers" / "note.txt").read_text() == "a note"
 
 
-def test_an_empty_file_with_the_name_of_a_writer_is_of_a_dead_one(tmp_path: Path) -> None:
+def test_an_empty_file_with_the_name_of_a_writer_is_the_heartbeat_of_a_dead_one(tmp_path: Path) -> None:
     (tmp_path / ".writers").mkdir()
     (tmp_path / ".writers" / NAME).touch()
     with registered(str(tmp_path)):

@@ -1,4 +1,4 @@
-"""Locks on files are those of the operating system: a file system without them is an error, never a softer lock."""
+"""Locks on files are those of the operating system: a file system without them is an error, not a weaker lock."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ import portalocker
 import pytest
 
 from pipeline.errors import LakeError
-from pipeline.storage.atomic import try_lock
+from pipeline.storage import atomic
+from pipeline.storage.atomic import atomic_folder, try_lock
 
 
 def opened(file: Path) -> int:
@@ -32,3 +33,18 @@ def test_a_file_system_without_locks_is_an_error(tmp_path: Path, monkeypatch: py
     with pytest.raises(LakeError, match=r"the file system has no locks .*Use a folder of another file system"):
         try_lock(handle, tmp_path / "lock")
     os.close(handle)
+
+
+def test_a_lock_file_that_was_deleted_before_it_was_locked_protects_no_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export that ends meanwhile deletes its lock file. The next export makes another file, and locks that."""
+
+    def lock_late(handle: int, file: Path) -> bool:
+        file.unlink()
+        return try_lock(handle, file)
+
+    monkeypatch.setattr(atomic, "try_lock", lock_late)
+    with pytest.raises(LakeError, match="another export is writing to it"), atomic_folder(tmp_path / "out"):
+        pytest.fail("two exports would write to one folder")
+    assert list(tmp_path.iterdir()) == []

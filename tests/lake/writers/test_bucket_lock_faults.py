@@ -1,4 +1,4 @@
-"""The lock and the marks of a lake in a bucket while answers are lost, late, or never come."""
+"""The lock and the heartbeats of a lake in a bucket when replies are lost or late."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ def root(lake_bucket: Bucket) -> str:
 
 @pytest.fixture
 def proxy(lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """All that is asked of the bucket goes through this; storage is quick to ask again, and to give up."""
+    """Send all requests to the bucket through this proxy, with short retries."""
     monkeypatch.setattr("pipeline.storage.client._RETRY_DELAYS", (0.01, 0.02))
     monkeypatch.setattr("pipeline.storage.client.RETRIES", 2)
     monkeypatch.setattr("pipeline.storage.objects.RETRIES", 2)
@@ -42,12 +42,12 @@ def proxy(lake_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prox
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for the lock looks often."""
+    """Use short pauses between two looks at the lock."""
     monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that comes about by itself."""
+    """Wait until a condition is true."""
     for _ in range(3000):
         if holds():
             return
@@ -85,7 +85,7 @@ def test_eight_threads_never_hold_the_lock_together(root: str) -> None:
 
 @pytest.mark.stress
 @pytest.mark.usefixtures("eager")
-def test_eight_threads_and_a_bad_network(root: str, proxy: Proxy) -> None:
+def test_eight_threads_with_a_bad_network(root: str, proxy: Proxy) -> None:
     proxy.use(evenly(0.2, seconds=0.02))
     count_up(root, 8, 20)
     told = f"{sum(proxy.injected.values())} faults among {len(proxy.requests)} requests"
@@ -93,13 +93,13 @@ def test_eight_threads_and_a_bad_network(root: str, proxy: Proxy) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_answers_that_are_lost_and_asked_for_again(root: str, proxy: Proxy) -> None:
+def test_lost_replies_are_retried(root: str, proxy: Proxy) -> None:
     proxy.use(always("late_reset", methods=("PUT",), in_a_row=1))
     count_up(root, 2, 4)
     assert proxy.injected["late_reset"] > 8
 
 
-def test_a_holder_that_never_heard_of_its_sign_of_life_goes_on(root: str, proxy: Proxy) -> None:
+def test_a_holder_whose_renewal_got_no_reply_continues(root: str, proxy: Proxy) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock, "_RENEW_SECONDS", 0.05)
         with lock.hold_bucket_lock(root) as check:
@@ -107,14 +107,14 @@ def test_a_holder_that_never_heard_of_its_sign_of_life_goes_on(root: str, proxy:
             tag = storage.head(f"{root}/.lock")
             proxy.use(always("late_reset", methods=("PUT",), keys=r"\.lock"))
             until(lambda: proxy.injected["late_reset"] > 6)
-            assert storage.head(f"{root}/.lock") != tag, "one took effect, and nobody heard of it"
+            assert storage.head(f"{root}/.lock") != tag, "one renewal took effect without a reply"
             proxy.quiet()
             proxy.forget()
             until(lambda: len([item for item in proxy.requests if item.method == "PUT" and item.status == 200]) > 2)
             check()
 
 
-def test_a_mark_whose_sign_of_life_was_not_heard_of_goes_on_too(
+def test_a_writer_whose_heartbeat_got_no_reply_continues(
     root: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writers, "_BEAT_SECONDS", 0.05)
@@ -140,7 +140,9 @@ def made(asked_for: Recipe) -> str:
     return build(asked_for, engine=LocalEngine(1)).root
 
 
-def test_a_build_taken_for_dead_commits_nothing(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_was_declared_dead_commits_nothing(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made(asked(tmp_path, root))
 
     def sweep() -> None:
@@ -160,7 +162,7 @@ def test_a_build_taken_for_dead_commits_nothing(root: str, tmp_path: Path, monke
     assert differing(made(asked(tmp_path, root, "b")), made(asked(tmp_path, "fresh", "b"))) == []
 
 
-def test_a_mark_that_is_not_old_stays_and_an_old_one_goes(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_old_heartbeat_is_deleted(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_if_unchanged(f"{root}/.writers/{'0' * 12}", b"", None)
     for dead, stay in ((900.0, ["0" * 12]), (-1.0, [])):
         monkeypatch.setattr(writers, "_DEAD_SECONDS", dead)
@@ -175,7 +177,7 @@ def test_a_mark_that_is_not_old_stays_and_an_old_one_goes(root: str, monkeypatch
 def test_a_commit_that_takes_effect_after_its_build_has_failed(
     table: str, root: str, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its files must be there then: nobody can tell when it is given up whether it comes about."""
+    """Its files must still exist then: after the last retry it is not known whether the commit will take effect."""
     made(asked(tmp_path, root))
     before = rows_of(root)
     late = f"{root}/{table}/_delta_log/{2:020}.json"
@@ -190,7 +192,7 @@ def test_a_commit_that_takes_effect_after_its_build_has_failed(
     assert all(rows.equals(before[name]) for name, rows in rows_of(root).items())
     until(lambda: storage.exists(late))
     assert all(rows.equals(before[name]) for name, rows in rows_of(root, 1).items())
-    # Long after, its mark is old.
+    # Much later, its heartbeat is old.
     monkeypatch.setattr(writers, "_DEAD_SECONDS", -1.0)
     made(asked(tmp_path, root, "b"))
     assert differing(root, made(asked(tmp_path, "fresh", "b"))) == []

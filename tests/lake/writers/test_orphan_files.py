@@ -1,4 +1,4 @@
-"""Files that no commit names go when a build was killed; whatever any version names, and what is not ours, stays."""
+"""Orphan files of killed builds are deleted. Files that any version names, and files of other programs, are kept."""
 
 from pathlib import Path
 
@@ -38,12 +38,12 @@ def work(root: str, error: BaseException) -> None:
         raise error
 
 
-def marks(root: str) -> list[str]:
+def heartbeats(root: str) -> list[str]:
     return sorted(file.name for file in (Path(root) / ".writers").iterdir())
 
 
 def left_by_a_dead_writer(root: str) -> Part:
-    """What kill -9 leaves: a mark that nobody holds, and a file in its name."""
+    """Leave what kill -9 leaves: a heartbeat without a lock, and a file with the name of its writer."""
     (Path(root) / ".writers").mkdir(exist_ok=True)
     (Path(root) / ".writers" / DEAD).touch()
     return part(Writer(root, DEAD), "exact", b"of the dead")
@@ -53,7 +53,7 @@ def images(root: str, version: int | None = None) -> list[bytes]:
     return scan_table(root, "clusters", version).select("image_id").collect().to_series().to_list()
 
 
-def test_only_files_that_no_version_names_go(root: str) -> None:
+def test_only_files_that_no_version_names_are_deleted(root: str) -> None:
     put(root, "maxpool:4", b"1")
     put(root, "maxpool:4", b"2")
     put(root, "a rule/with %25", b"3")
@@ -64,7 +64,7 @@ def test_only_files_that_no_version_names_go(root: str) -> None:
     assert sorted(images(root)) == [b"2", b"3"]
 
 
-def test_a_restored_version_stays_whole(root: str) -> None:
+def test_files_of_a_restored_version_are_kept(root: str) -> None:
     put(root, "maxpool:4", b"1")
     put(root, "maxpool:4", b"2")
     restore(root, "clusters", 1)
@@ -73,12 +73,12 @@ def test_a_restored_version_stays_whole(root: str) -> None:
     assert images(root, 2) == [b"2"]
 
 
-def test_files_of_a_table_that_was_never_committed_go(root: str) -> None:
+def test_files_of_a_table_that_was_never_committed_are_deleted(root: str) -> None:
     left = part(writer_of(root), "exact", b"1")
     assert delete_orphan_files(root) == [f"clusters/{left.path}"]
 
 
-def test_a_hundred_commits_and_their_checkpoint_are_no_leftovers(root: str) -> None:
+def test_a_hundred_commits_and_their_checkpoint_are_kept(root: str) -> None:
     for number in range(101):
         put(root, "exact", bytes([number]))
     left = part(writer_of(root), "exact", b"x")
@@ -88,7 +88,7 @@ def test_a_hundred_commits_and_their_checkpoint_are_no_leftovers(root: str) -> N
     assert images(root, 50) == [bytes([49])]
 
 
-def test_commits_that_were_never_finished_go(root: str) -> None:
+def test_commits_that_were_never_finished_are_deleted(root: str) -> None:
     put(root, "exact", b"1")
     log = Path(root) / "clusters" / "_delta_log"
     names = ("00000000000000000002.json#1", "_commit_0b1f.json.tmp")
@@ -98,7 +98,7 @@ def test_commits_that_were_never_finished_go(root: str) -> None:
     assert images(root) == [b"1"]
 
 
-def test_what_is_not_ours_stays(root: str) -> None:
+def test_files_of_other_programs_are_kept(root: str) -> None:
     put(root, "exact", b"1")
     others = [
         Path(root) / "notes.parquet",
@@ -115,7 +115,7 @@ def test_what_is_not_ours_stays(root: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["*0.json", "*.json"])
-def test_a_table_whose_log_has_a_gap_is_left_alone(root: str, missing: str) -> None:
+def test_nothing_is_deleted_from_a_table_whose_log_has_a_gap(root: str, missing: str) -> None:
     put(root, "exact", b"1")
     put(root, "sign", b"2")
     (Path(root) / "releases" / "_delta_log" / f"{1:020}.json").touch()
@@ -134,34 +134,34 @@ def test_a_log_that_cannot_be_read_is_an_error_and_deletes_nothing(root: str) ->
     assert (Path(root) / "clusters" / left.path).exists()
 
 
-def test_work_that_ends_well_leaves_what_it_wrote_and_no_mark(root: str) -> None:
+def test_a_writer_that_succeeds_keeps_its_files_and_no_heartbeat(root: str) -> None:
     with registered(root) as writer:
         left = part(writer, "exact", b"1")
-        assert marks(root) == [writer.name]
+        assert heartbeats(root) == [writer.name]
     assert Path(left.path).name.startswith(writer.name)
     assert (Path(root) / "clusters" / left.path).exists()
-    assert marks(root) == []
+    assert heartbeats(root) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_work_that_fails_leaves_neither_parts_nor_a_mark(root: str, error: type[BaseException]) -> None:
+def test_a_writer_that_fails_keeps_neither_files_nor_heartbeat(root: str, error: type[BaseException]) -> None:
     put(root, "exact", b"1")
     with pytest.raises(error):
         work(root, error())
     assert len(list(Path(root).rglob("*.parquet"))) == 1
-    assert marks(root) == []
+    assert heartbeats(root) == []
 
 
-def test_what_a_dead_writer_left_goes_with_the_next(root: str) -> None:
+def test_the_next_writer_deletes_the_orphan_files_of_a_dead_one(root: str) -> None:
     put(root, "exact", b"1")
     left = left_by_a_dead_writer(root)
     with registered(root) as writer:
         assert not (Path(root) / "clusters" / left.path).exists()
-        assert marks(root) == [writer.name]
+        assert heartbeats(root) == [writer.name]
     assert images(root) == [b"1"]
 
 
-def test_what_a_living_writer_writes_stays(root: str) -> None:
+def test_files_of_a_live_writer_are_kept(root: str) -> None:
     with registered(root) as first:
         mine = part(first, "exact", b"1")
         dead = left_by_a_dead_writer(root)
@@ -170,10 +170,10 @@ def test_what_a_living_writer_writes_stays(root: str) -> None:
         assert (Path(root) / "clusters" / mine.path).exists()
         assert not (Path(root) / "clusters" / dead.path).exists()
         assert living_writers(root) == {first.name}
-        assert marks(root) == [first.name]
+        assert heartbeats(root) == [first.name]
 
 
-def test_while_somebody_commits_the_dead_wait(root: str) -> None:
+def test_orphan_files_are_kept_while_another_writer_commits(root: str) -> None:
     left = left_by_a_dead_writer(root)
     with writing(root), registered(root):
         assert (Path(root) / "clusters" / left.path).exists()
@@ -181,7 +181,7 @@ def test_while_somebody_commits_the_dead_wait(root: str) -> None:
         assert not (Path(root) / "clusters" / left.path).exists()
 
 
-def test_a_writer_whose_mark_is_gone_may_not_commit(root: str) -> None:
+def test_a_writer_without_its_heartbeat_may_not_commit(root: str) -> None:
     with registered(root) as writer, writing(root):
         check_registered(writer)
         (Path(root) / ".writers" / writer.name).unlink()
@@ -189,7 +189,7 @@ def test_a_writer_whose_mark_is_gone_may_not_commit(root: str) -> None:
             check_registered(writer)
 
 
-def test_without_a_mark_nothing_is_looked_through(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_are_not_read_if_no_writer_died(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def looked(*_: object) -> None:
         raise AssertionError("the lake was looked through")
 
