@@ -1,8 +1,8 @@
 """The incremental build. Start with `build.py`: it calls every step in order.
 
 Every other file is one step: it finds out what is out of date and why, runs a stage, and returns the commits to make.
-Only this folder combines stages, engines and the lake. This
-module has what a command needs before it imports the rest: the names of the engines, and an early start of the workers.
+Only this folder combines stages, engines and the lake. This module has what a command needs before it imports the rest:
+the names of the engines, and an early start of the workers.
 """
 
 from pipeline.engines.local import start_server

@@ -133,6 +133,11 @@ def test_every_table_and_column_is_in_the_reference_with_its_meaning() -> None:
             assert re.search(rf"\| `{column}` \| `.+` \| (yes)? \| \S", found[name]), f"{name}.{column}"
 
 
+def test_the_python_api_lists_every_table() -> None:
+    listed = re.findall(r"\w+", imagelake.Lake.scan.__doc__ or "")
+    assert [name for name in schemas.TABLES if name not in listed] == []
+
+
 def test_every_reason_code_is_in_the_reference() -> None:
     assert [code for code in REASONS if f"| `{code}` | " not in sections("reference/tables.md")["rejects"]] == []
 
@@ -255,6 +260,14 @@ def test_the_architecture_names_folders_and_functions_that_exist() -> None:
         if name != "py":
             code = (PROJECT / "pipeline" / f"{module}.py").read_text(encoding="utf-8")
             assert re.search(rf"(?m)^(?:def |class )?{name}\b", code), f"{module}.{name}"
+    files = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
+    assert [file for file in files if not any((PROJECT / base / file).is_file() for base in (".", "pipeline"))] == []
+    # Registries in capital letters, such as `FORMS` in `sources/forms.py`.
+    registries = re.findall(r"`([A-Z_]{4,})`(?: and `[A-Z_]+`)? in\s+`((?:\w+/)+\w+\.py)`", text)
+    assert len(registries) > 5
+    for name, file in registries:
+        base = PROJECT if file.startswith("schemas/") else PROJECT / "pipeline"
+        assert re.search(rf"(?m)^{name}\b", (base / file).read_text(encoding="utf-8")), f"{name} in {file}"
 
 
 def test_every_law_of_the_architecture_has_a_test() -> None:

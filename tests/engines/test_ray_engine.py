@@ -120,6 +120,15 @@ def test_few_items_are_in_flight(ray_here: Engine) -> None:
         assert taken - done < 4
 
 
+@pytest.mark.usefixtures("ray_here")
+def test_with_a_cluster_workers_limit_the_tasks_in_flight() -> None:
+    taken: list[int] = []
+    # Ray is connected already, so the address is not used.
+    engine = RayEngine(1, "127.0.0.1:1")
+    for done, _ in enumerate(engine.map(square, (taken.append(number) or number for number in range(5))), start=1):
+        assert len(taken) == done
+
+
 def test_an_error_comes_out_as_it_was_raised_with_the_place_where(ray_here: Engine) -> None:
     with pytest.raises(SourceError) as caught:
         list(ray_here.map(fail_at_three, range(10)))
