@@ -235,7 +235,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     repaired: Sequence[Todo] = (),
     damaged: Collection[str] = (),
     report: bool = True,
-    held: Collection[str] = (),
+    kept_attributes: Collection[str] = (),
 ) -> Built:
     """Run every step of a build that is out of date, and publish a release.
 
@@ -250,15 +250,15 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         repaired: what a repair did before, for the note of the release.
         damaged: places of damaged files that this build replaces. They are not read.
         report: count the sources and write the report. Both read images, and fail while images are damaged.
-        held: datasets whose attributes stay as they are, because a file of them is gone; splits that read attributes
-            then stay as well.
+        kept_attributes: datasets whose attributes are kept as they are, because one of their files is missing. Splits
+            that read attributes are then kept as well.
     """
     # Decode without the lock, so that other builds may commit. No commit names the new files yet.
     snapshot = Snapshot(writer.place, left_out=damaged)
     planned = plan_ingest(snapshot, recipe, found, prune=prune, replaced=replaced)
     rules = active_rules(snapshot, recipe, prune=prune)
     check_files(planned, every=_is_new_recipe(snapshot, recipe))
-    if not held:
+    if not kept_attributes:
         check_attribute_files(attribute_units(snapshot, recipe, prune=prune))
     decoded = None
     if planned.todo:
@@ -271,7 +271,10 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
     with transaction(writer, progress.waiting) as lake:
         check_registered(writer)
         lake.leave_out(damaged)
-        done = [*repaired, *_run_steps(lake, recipe, planned, decoded, engine, progress, prune=prune, held=held)]
+        done = [
+            *repaired,
+            *_run_steps(lake, recipe, planned, decoded, engine, progress, prune=prune, kept_attributes=kept_attributes),
+        ]
         counts = stored_counts(lake.snapshot) if not done or not report else None
         if counts is None:
             counts = count_sources(lake.snapshot, found) if report else []
@@ -315,7 +318,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     progress: Progress,
     *,
     prune: bool,
-    held: Collection[str],
+    kept_attributes: Collection[str],
 ) -> list[Todo]:
     """Run the steps in order. Each reads the tables that the steps before it committed."""
     writer = lake.writer
@@ -336,7 +339,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     # images -> attributes
     check_datasets(lake.snapshot, recipe)
     units = attribute_units(lake.snapshot, recipe, prune=prune)
-    units = keep_stored(units, lake.snapshot.metadata("attributes"), held)
+    units = keep_stored(units, lake.snapshot.metadata("attributes"), kept_attributes)
     joined, commits = join_attributes(lake.snapshot, writer, units, progress)
     _commit(lake, commits)
 
@@ -352,7 +355,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
 
     # images, clusters, attributes -> splits
     splits = split_units(lake.snapshot, recipe, prune=prune)
-    if held:
+    if kept_attributes:
         stored = lake.snapshot.metadata("splits")
         splits = keep_stored(splits, stored, splits_with_attributes(stored))
     drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, progress)

@@ -34,7 +34,7 @@ from pipeline.lake.writers.heartbeats import check_registered, registered
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.repair.damage import Damage, ShardKey, find_damage
-from pipeline.repair.logs import mend_logs
+from pipeline.repair.logs import repair_logs
 from pipeline.repair.lost import delete_unreadable_releases, find_lost_tables, make_lost_tables
 from pipeline.repair.rebuild import (
     drop_derived,
@@ -58,19 +58,19 @@ class Repaired:
     Attributes:
         damage: the damage that was found; None for a lake without tables.
         done: what was restored, and from where.
-        stays: what stays damaged, and why.
+        still_damaged: what could not be repaired, and why.
         lost: what is lost, and why.
-        gone: by uri of a source that cannot be found, the reason.
-        held: by dataset, a file of its `[[attributes]]` that is gone. Its attributes stay as they are.
+        missing_sources: by uri of a source that cannot be found, the reason.
+        kept_attributes: by dataset whose attributes are kept as they are, the missing file of its `[[attributes]]`.
         changed: damaged shards whose source has changed; the following build reads them.
     """
 
     damage: Damage | None = None
     done: list[Todo] = field(default_factory=list)
-    stays: list[str] = field(default_factory=list)
+    still_damaged: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    gone: dict[str, str] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
+    missing_sources: dict[str, str] = field(default_factory=dict)
+    kept_attributes: dict[str, str] = field(default_factory=dict)
     changed: set[ShardKey] = field(default_factory=set)
 
     @property
@@ -81,7 +81,7 @@ class Repaired:
     @property
     def reads_sources(self) -> bool:
         """Whether the following build may read sources: not while it would leave damaged shards unread."""
-        return not (self.stays or self.gone or self.held)
+        return not (self.still_damaged or self.missing_sources or self.kept_attributes)
 
     @property
     def left_out(self) -> set[str]:
@@ -94,13 +94,13 @@ class Repaired:
         Args:
             snapshot: of the lake, after the build.
         """
-        held = [
+        kept_attributes = [
             f"attributes of {dataset}: not joined again, because {file} does not exist; put the file back"
-            for dataset, file in self.held.items()
+            for dataset, file in self.kept_attributes.items()
         ]
         if self.damage is None or not self.faults:
-            return [*held, *self.lost]
-        lines = [*held, *self.stays, *self.lost]
+            return [*kept_attributes, *self.lost]
+        lines = [*kept_attributes, *self.still_damaged, *self.lost]
         existing = set(snapshot.scan("shards").select(SHARD_KEY).collect().rows())
         lines += [
             f"{_title(key)}: its source has changed and no longer has it; its {self.damage.shards[key]:,} images are "
@@ -109,10 +109,12 @@ class Repaired:
         ]
         remaining = {table: len(self.damage.remaining(snapshot, table)) for table in schemas.TABLES}
         unnamed = {
-            uri: why for uri, why in self.gone.items() if not any(f"its source {uri} " in line for line in lines)
+            uri: why
+            for uri, why in self.missing_sources.items()
+            if not any(f"its source {uri} " in line for line in lines)
         }
         lines += [f"source {uri}: was not read ({why})" for uri, why in unnamed.items()]
-        if not self.stays:
+        if not self.still_damaged:
             lines += [f"{table}: {count:,} of its files stay damaged" for table, count in remaining.items() if count]
         return lines
 
@@ -141,22 +143,24 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
     engine = engine or local_engine()
     with storage.storage_errors(recipe.root), registered(recipe.root) as writer, Progress() as progress:
         with transaction(writer, progress.waiting) as lake:
-            mended, broken, shortened = mend_logs(writer.place)
+            repaired_logs, broken, shortened = repair_logs(writer.place)
             lost = {**broken, **find_lost_tables(writer.place, broken)}
             remade = make_lost_tables(lake, recipe, lost) if lost else ([], [])
         before = Snapshot(writer.place)
         undecided = recipe.decode.mode is None and not stored_decode(before)
         recipe = with_decided_settings(before, recipe, _resolved(recipe))
         repaired = restore(writer, recipe, engine, progress)
-        repaired.done[:0] = [*mended, *remade[0]]
+        repaired.done[:0] = [*repaired_logs, *remade[0]]
         repaired.lost += remade[1]
-        if "originals" in lost and not repaired.gone:
-            # Without originals the lake is whole, also where a source is gone. The build then reads none.
-            repaired.gone = resolve_existing(recipe)[1]
+        if "originals" in lost and not repaired.missing_sources:
+            # Without originals the lake is whole, also if a source is missing. The build then reads none.
+            repaired.missing_sources = resolve_existing(recipe)[1]
         if lost:
-            repaired.held = missing_files(attribute_units(Snapshot(writer.place), recipe, prune=False))
-        # A table that is made again empty needs its sources, whatever is gone of the attributes.
-        reads = repaired.reads_sources or (not repaired.gone and stored_shards(Snapshot(writer.place)).is_empty())
+            repaired.kept_attributes = missing_files(attribute_units(Snapshot(writer.place), recipe, prune=False))
+        # A table that is made again, empty, needs its sources, also if files of attributes are missing.
+        reads = repaired.reads_sources or (
+            not repaired.missing_sources and stored_shards(Snapshot(writer.place)).is_empty()
+        )
         found = sources.resolve(recipe) if reads else []
         built = update_lake(
             writer,
@@ -166,19 +170,19 @@ def repair(recipe: Recipe, *, engine: Engine | None = None) -> Built:
             progress,
             repaired=repaired.done,
             damaged=repaired.left_out,
-            report=not repaired.stays,
-            held=repaired.held,
+            report=not repaired.still_damaged,
+            kept_attributes=repaired.kept_attributes,
         )
         if lost or shortened:
             with transaction(writer, progress.waiting) as lake:
                 repaired.lost += delete_unreadable_releases(lake, {*lost, *shortened})
-        stays = repaired.not_restored(Snapshot(writer.place))
+        still_damaged = repaired.not_restored(Snapshot(writer.place))
         # Commits of older versions that are damaged: the build did not need them.
-        stays += [str(fault) for fault in check_logs(Snapshot(writer.place)).faults]
+        still_damaged += [str(fault) for fault in check_logs(Snapshot(writer.place)).faults]
     return replace(
         built,
-        damaged=repaired.faults + len({todo.unit for todo in mended} | {f"log of {table}" for table in lost}),
-        still_damaged=tuple(stays),
+        damaged=repaired.faults + len({todo.unit for todo in repaired_logs} | {f"log of {table}" for table in lost}),
+        still_damaged=tuple(still_damaged),
         seconds=time.monotonic() - started,
         mode_decided=undecided,
     )
@@ -207,13 +211,13 @@ def restore(writer: Writer, recipe: Recipe, engine: Engine, progress: Progress) 
     repaired = Repaired(damage)
     if not damage.faults:
         return repaired
-    found, repaired.gone = resolve_existing(recipe)
+    found, repaired.missing_sources = resolve_existing(recipe)
     with transaction(writer, progress.waiting) as lake:
         repaired.done += restore_release_rows(lake, damage)
         repaired.lost += drop_unreadable_exports(lake, damage)
         repaired.done += restore_shards(lake, damage, recipe, found)
-        repaired.held = missing_files(attribute_units(lake.snapshot, recipe, prune=False))
-    reread = reread_shards(writer, recipe, damage, found, repaired.gone, engine, progress)
+        repaired.kept_attributes = missing_files(attribute_units(lake.snapshot, recipe, prune=False))
+    reread = reread_shards(writer, recipe, damage, found, repaired.missing_sources, engine, progress)
     with transaction(writer, progress.waiting) as lake:
         check_registered(writer)
         _commit(lake, recipe, damage, reread, repaired)
@@ -235,9 +239,11 @@ def _commit(lake: Transaction, recipe: Recipe, damage: Damage, reread: Reread, r
     damaged = (set(reread.lost) | reread.changed) & set(damage.shards)
     repaired.done += drop_index(lake, damage, damaged)
     images_stay = bool(damaged) and not repaired.reads_sources
-    done, stays = drop_derived(lake, damage, every=not same, images_stay=images_stay, held=repaired.held)
+    done, still_damaged = drop_derived(
+        lake, damage, every=not same, images_stay=images_stay, kept_attributes=repaired.kept_attributes
+    )
     repaired.done += done
-    repaired.stays += stays
+    repaired.still_damaged += still_damaged
     restored, lost = restore_scores(lake, damage, set(baselines_by_run(recipe)))
     repaired.done += restored
     repaired.lost += lost
@@ -249,11 +255,11 @@ def _add_outcome(damage: Damage, reread: Reread, repaired: Repaired) -> None:
         why = f"{_what(damage, key)} were damaged"
         repaired.done.append(Todo("repair", _title(key), f"read again from {item.uri}: {why}"))
     for lost, why in sorted(reread.lost.items()):
-        repaired.stays.append(f"{_title(lost)}: {_what_stays(damage, lost)} damaged, because {why}")
+        repaired.still_damaged.append(f"{_title(lost)}: {_what_stays(damage, lost)} damaged, because {why}")
     if repaired.reads_sources:
         repaired.changed = reread.changed
         return
-    repaired.stays += [
+    repaired.still_damaged += [
         f"{_title(key)}: {_what_stays(damage, key)} damaged, because its source has changed; it is read again when all "
         "sources can be found"
         for key in sorted(reread.changed)

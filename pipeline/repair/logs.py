@@ -22,7 +22,7 @@ from pipeline.verify.logs import LogDamage, check_next_commit, inspect_log, insp
 _MAX_SEARCHED = 2**16
 
 
-def mend_logs(place: str) -> tuple[list[Todo], dict[str, str], set[str]]:
+def repair_logs(place: str) -> tuple[list[Todo], dict[str, str], set[str]]:
     """Repair the logs of a lake. The caller holds its lock.
 
     Args:
@@ -43,7 +43,7 @@ def mend_logs(place: str) -> tuple[list[Todo], dict[str, str], set[str]]:
         for damage in inspect_logs(place, tables):
             if not damage.faults or not damage.log.versions():
                 continue
-            steps = _mend(damage)
+            steps = _repair_log(damage)
             left = inspect_log(damage.log, damage.digests)
             if left.faults and _newest_is_right(left):
                 steps.append(f"starts at version {_start_at_newest(left.log)}: older versions are lost")
@@ -54,7 +54,7 @@ def mend_logs(place: str) -> tuple[list[Todo], dict[str, str], set[str]]:
     return done, lost, shortened
 
 
-def _mend(damage: LogDamage) -> list[str]:
+def _repair_log(damage: LogDamage) -> list[str]:
     """Repair what loses no version of a table."""
     log, steps = damage.log, []
     for version in sorted(damage.commits):

@@ -78,13 +78,13 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
     reread = [table for table in _INGESTED if table in lost and _comes_from_sources(lake, recipe, table)]
     lines: list[str] = []
     if reread:
-        _, gone = resolve_existing(recipe)
-        if gone and reread == ["originals"]:
+        _, missing_sources = resolve_existing(recipe)
+        if missing_sources and reread == ["originals"]:
             # The images are whole. Reading the other sources again would take these images out of the lake.
-            uri, why = next(iter(gone.items()))
+            uri, why = next(iter(missing_sources.items()))
             lines.append(f"originals: the table is lost, and stays empty because {uri} cannot be found ({why})")
-            reread, gone = [], {}
-        for uri, why in gone.items():
+            reread, missing_sources = [], {}
+        for uri, why in missing_sources.items():
             raise SourceError(
                 f"{lake.place}: the table {reread[0]} is lost, and all sources must be read again, but {uri} cannot be "
                 f"found ({why}). Put the source back, or the table from a copy of the lake. Nothing was changed."

@@ -61,7 +61,7 @@ def drop_index(lake: Transaction, damage: Damage, damaged: set[ShardKey]) -> lis
 
 
 def drop_derived(
-    lake: Transaction, damage: Damage, *, every: bool, images_stay: bool, held: Collection[str]
+    lake: Transaction, damage: Damage, *, every: bool, images_stay: bool, kept_attributes: Collection[str]
 ) -> tuple[list[Todo], list[str]]:
     """Remove damaged files of tables that are made from images, so that the build makes them again.
 
@@ -70,14 +70,14 @@ def drop_derived(
         damage: the damage.
         every: make all attributes, pairs, clusters and splits again, because the images may differ from before.
         images_stay: whether some images stay damaged. Then only clusters by keys can be made again.
-        held: datasets whose attributes cannot be made again. If their rows are damaged or lost, neither can the splits
-            that read attributes.
+        kept_attributes: datasets whose attributes cannot be made again. If their rows are damaged or lost, neither can
+            the splits that read attributes.
 
     Returns:
         What is made again and not listed by the build; what stays damaged, and why.
     """
     done: list[Todo] = []
-    stays: list[str] = []
+    still_damaged: list[str] = []
     blocked = {
         part.partition["rule"]
         for part in lake.snapshot.files("index")
@@ -87,12 +87,12 @@ def drop_derived(
         units = lake.snapshot.metadata(table).units
         damaged = set(units) if every else damage.units.get(table, set()) & set(units)
         again = {unit for unit in damaged if not images_stay or (table == "clusters" and _by_keys(unit, blocked))}
-        stays += [
+        still_damaged += [
             f"{table} of {unit}: cannot be made again before the images are repaired"
             for unit in sorted(damaged - again)
         ]
-        kept = _held_units(lake.snapshot, table, damage, held, every=every) & again
-        stays += [f"{table} of {unit}: cannot be made again without that file" for unit in sorted(kept)]
+        kept = _units_that_need_missing_files(lake.snapshot, table, damage, kept_attributes, every=every) & again
+        still_damaged += [f"{table} of {unit}: cannot be made again without that file" for unit in sorted(kept)]
         again -= kept
         if again:
             _mark_damaged(lake, damage, table, units, again)
@@ -106,7 +106,7 @@ def drop_derived(
         units = lake.snapshot.metadata("predictions").units
         paths = sorted(damage.remaining(lake.snapshot, "predictions"))
         drop_files(lake, "predictions", paths, {name: {**unit, DAMAGED: paths} for name, unit in units.items()})
-    return done, stays
+    return done, still_damaged
 
 
 def restore_scores(lake: Transaction, damage: Damage, recipe_runs: set[str]) -> tuple[list[Todo], list[str]]:
@@ -214,12 +214,14 @@ def _is_missing_index(fault: Fault) -> bool:
     return fault.table == "index" and not fault.file and bool(fault.partition)
 
 
-def _held_units(snapshot: Snapshot, table: str, damage: Damage, held: Collection[str], *, every: bool) -> set[str]:
-    """List the units that cannot be made again because a file of `[[attributes]]` is gone."""
+def _units_that_need_missing_files(
+    snapshot: Snapshot, table: str, damage: Damage, kept_attributes: Collection[str], *, every: bool
+) -> set[str]:
+    """List the units that cannot be made again because a file of `[[attributes]]` is missing."""
     if table == "attributes":
-        return set(held)
+        return set(kept_attributes)
     readable = set(snapshot.metadata("attributes").units) - damage.units.get("attributes", set())
-    if table == "splits" and (set(held) - readable or (held and every)):
+    if table == "splits" and (set(kept_attributes) - readable or (kept_attributes and every)):
         return splits_with_attributes(snapshot.metadata(table))
     return set()
 

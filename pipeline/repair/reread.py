@@ -52,15 +52,15 @@ def resolve_existing(recipe: Recipe) -> tuple[list[Source], dict[str, str]]:
         The sources; and by uri of every other source, the reason why it cannot be found.
     """
     found: list[Source] = []
-    gone: dict[str, str] = {}
+    missing_sources: dict[str, str] = {}
     for part in recipe.source:
         if sources.lacks_secrets(part):
-            gone[identity(part.uri)] = str(sources.lacking_error(part)).rstrip(".")
+            missing_sources[identity(part.uri)] = str(sources.lacking_error(part)).rstrip(".")
         try:
             found += sources.resolve(recipe.model_copy(update={"source": (part,)}))
         except SourceError as error:
-            gone[identity(part.uri)] = str(error).rstrip(".")
-    return found, gone
+            missing_sources[identity(part.uri)] = str(error).rstrip(".")
+    return found, missing_sources
 
 
 def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
@@ -68,7 +68,7 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
     recipe: Recipe,
     damage: Damage,
     found: Sequence[Source],
-    gone: Mapping[str, str],
+    missing_sources: Mapping[str, str],
     engine: Engine,
     progress: Progress,
 ) -> Reread:
@@ -79,7 +79,7 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
         recipe: the lake's recipe.
         damage: the damage.
         found: sources that exist.
-        gone: by uri of every other source, the reason why it cannot be found.
+        missing_sources: by uri of every other source, the reason why it cannot be found.
         engine: where to run.
         progress: shows the progress.
     """
@@ -103,7 +103,7 @@ def reread_shards(  # noqa: PLR0913, PLR0917 - arguments of one step
     for row in shards.rows(named=True):
         key = tuple(row[name] for name in SHARD_KEY)
         if key in missing:
-            why = gone.get(row["uri"], "the recipe does not have it any more")
+            why = missing_sources.get(row["uri"], "the recipe does not have it any more")
             reread.lost[key] = f"its source {row['uri']} is gone ({why})"
     unknown = reread.damaged - set(shards.select(SHARD_KEY).rows())
     reread.lost |= dict.fromkeys(unknown, "the shards table does not list the shard")

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
+from operator import length_hint
 from pathlib import Path
 
 import pytest
@@ -122,11 +123,10 @@ def test_few_items_are_in_flight(ray_here: Engine) -> None:
 
 @pytest.mark.usefixtures("ray_here")
 def test_with_a_cluster_workers_limit_the_tasks_in_flight() -> None:
-    taken: list[int] = []
+    items = iter(range(5))
     # Ray is connected already, so the address is not used.
-    engine = RayEngine(1, "127.0.0.1:1")
-    for done, _ in enumerate(engine.map(square, (taken.append(number) or number for number in range(5))), start=1):
-        assert len(taken) == done
+    for done, _ in enumerate(RayEngine(1, "127.0.0.1:1").map(square, items)):
+        assert length_hint(items) == 4 - done
 
 
 def test_an_error_comes_out_as_it_was_raised_with_the_place_where(ray_here: Engine) -> None:
