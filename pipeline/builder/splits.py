@@ -175,8 +175,8 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
     Args:
         unit: a unit of the splits table's metadata. These keys are read, where they exist:
 
-            - `deviation`, for a split with groups: by role, the images `asked` and `got`, and the `labels` with the
-              largest deviations as (label, asked, got).
+            - `deviation`, for a split with groups: by role, the images requested (`asked`) and `got`, and the
+              `labels` with the largest deviations as (label, requested, got).
             - `moves`: the images `moved`, `forced`, `left` and `joined`; see `Moves`. None if there is no previous
               split. Versions up to 0.5 have them only for splits with groups, and without `joined`.
             - `empty`: roles whose share is of no image.
@@ -184,7 +184,7 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
               `role` that they are in.
             - `early`, for `order`: by role, images that are earlier than the latest image of the roles before it.
             - `text_order`, for `order` by an attribute of text: its name.
-            - `labels`, for `stratify`: the largest deviations, as lists of role, label, images asked and got.
+            - `labels`, for `stratify`: the largest deviations, as lists of role, label, images requested and got.
             - `without`, for a split with attributes in groups: by attribute, the images without a value.
             - `straddling`, for a split with protected datasets: a list of rule, datasets, clusters and rows.
             - `restored`, if its files were damaged: the release that had them, and the release that the draw continued
@@ -215,8 +215,8 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
     if (name := unit.get("text_order")) not in {None, *EXIF}:
         phrases.append(f"ordered by {name} as text, where 10 is before 9; for numbers or dates, set its type in types")
     phrases += [
-        f"{role} got {got:,} of {asked:,} images with {label}: the largest deviation of a label"
-        for role, label, asked, got in unit.get("labels", [])[:1]
+        f"{role} got {got:,} of {requested:,} images with {label}: the largest deviation of a label"
+        for role, label, requested, got in unit.get("labels", [])[:1]
     ]
     phrases += [
         f"{_images(count)} without {name}: each is a group of its own, unless a rule or another attribute links it"
@@ -405,17 +405,17 @@ def _scan_rule(snapshot: Snapshot, table: str, rule: str) -> pl.LazyFrame:
 
 def _group_metadata(drawn: Drawn) -> dict[str, Any]:
     """Return the `deviation` and the `moves` of a draw; see `describe_unit`."""
-    deviation = drawn.deviation.with_columns(off=(pl.col("got") - pl.col("asked")).abs())
+    deviation = drawn.deviation.with_columns(off=(pl.col("got") - pl.col("requested")).abs())
     labels = deviation.filter(pl.col("off") > 0).sort("off", descending=True, maintain_order=True)
-    totals = deviation.group_by("role", maintain_order=True).agg(pl.sum("asked", "got"))
+    totals = deviation.group_by("role", maintain_order=True).agg(pl.sum("requested", "got"))
     return {
         "deviation": {
             role: {
-                "asked": asked,
+                "asked": requested,
                 "got": got,
-                "labels": labels.filter(role=role).select("label", "asked", "got").head(_MAX_LABELS).rows(),
+                "labels": labels.filter(role=role).select("label", "requested", "got").head(_MAX_LABELS).rows(),
             }
-            for role, asked, got in totals.rows()
+            for role, requested, got in totals.rows()
         },
         "moves": drawn.moves and drawn.moves._asdict(),
     }
@@ -430,9 +430,9 @@ def _assigned_metadata(spec: SplitPart, drawn: Drawn) -> dict[str, Any]:
     early = {name: count for name, count in drawn.early.items() if count}
     if drawn.labels is None:
         return {**unset, "early": early}
-    off = drawn.labels.with_columns(off=(pl.col("got") - pl.col("asked")).abs()).filter(pl.col("off") > 0)
+    off = drawn.labels.with_columns(off=(pl.col("got") - pl.col("requested")).abs()).filter(pl.col("off") > 0)
     largest = off.sort("off", "role", "label", descending=[True, False, False]).head(_MAX_LABELS)
-    return {**unset, "labels": [list(row) for row in largest.select("role", "label", "asked", "got").rows()]}
+    return {**unset, "labels": [list(row) for row in largest.select("role", "label", "requested", "got").rows()]}
 
 
 def _images(count: int) -> str:

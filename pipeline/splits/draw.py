@@ -153,8 +153,8 @@ def too_few_message(
     counts = ", ".join(f"{label or 'unlabelled'} {available.get(label, 0)} of {n}" for label, n in wanted.items())
     most = min(available.get(label, 0) for label in wanted) * len(wanted)
     return (
-        f"split '{name}': {role} asks for {sum(wanted.values())} images from '{part.source_split}', more than its "
-        f'classes have left: {counts}. Ask for at most {most}, or size = "all".'
+        f"split '{name}': {role} requests {sum(wanted.values())} images from '{part.source_split}', more than its "
+        f'classes have left: {counts}. Request at most {most}, or size = "all".'
     )
 
 

@@ -124,7 +124,7 @@ def test_requesting_less_frees_the_end_and_requesting_more_fills_up(old: Images,
     assert cut.moves == Moves(0, 0, 6, 0)
     assert roles(cut) == roles(small)
     for drawn in (grown, cut):
-        assert drawn.deviation["asked"].to_list() == drawn.deviation["got"].to_list()
+        assert drawn.deviation["requested"].to_list() == drawn.deviation["got"].to_list()
 
 
 def test_what_a_smaller_role_leaves_a_role_that_takes_all_gets() -> None:

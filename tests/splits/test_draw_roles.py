@@ -105,13 +105,13 @@ def test_a_dataset_can_be_named() -> None:
 def test_too_few_images_are_counted_by_class() -> None:
     with pytest.raises(SplitError) as caught:
         draw_roles(split(valid={"from": "train", "size": 30}, train={"from": "train", "size": 180}), POOL)
-    said = "A 50 of 60, B 50 of 60, C 50 of 60. Ask for at most 150"
+    said = "A 50 of 60, B 50 of 60, C 50 of 60. Request at most 150"
     assert said in str(caught.value)
 
 
 def test_a_class_used_up_by_another_role_is_counted_as_none_left() -> None:
     pool = images({("train", "A"): 10, ("train", "B"): 5})
-    with pytest.raises(SplitError, match="A 5 of 2, B 0 of 2. Ask for at most 0"):
+    with pytest.raises(SplitError, match="A 5 of 2, B 0 of 2. Request at most 0"):
         draw_roles(split(valid={"from": "train", "size": 10}, train={"from": "train", "size": 4}), pool)
 
 

@@ -203,7 +203,7 @@ def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: in
     shares = {"train": 0.7, "valid": 0.1, "test": 0.2}
     drawn = draw(spec_of(seed=seed, **{r: {"from": "train", "share": s} for r, s in shares.items()}), images)
     assert len(drawn.rows) == len(images)
-    assert drawn.deviation["asked"].equals(drawn.deviation["got"].alias("asked"))
+    assert drawn.deviation["requested"].equals(drawn.deviation["got"].alias("requested"))
     for role, label, _, got in drawn.deviation.rows():
         assert abs(got - shares[role] * labels.count(label)) < 2
     sized = draw(spec_of(seed=seed, train={"from": "train"}, test={"from": "train", "size": 5}), images * 3)
@@ -228,7 +228,7 @@ def test_the_rest_of_a_share_goes_to_the_labels_with_the_largest_fractions() -> 
     drawn = draw(spec_of(keep=("train", "valid", "test"), **roles), images)
     # 0.3 of each label is 3.3, 3.6 and 5.1: of 12 images, B gets one more than 3. Both shares are 6.6, 7.2 and 10.2: of
     # 24 images, A gets one more than 6, so the second share has 7 - 3, 7 - 4 and 10 - 5 images.
-    assert drawn.deviation["asked"].to_list() == drawn.deviation["got"].to_list() == [3, 4, 5, 4, 3, 5]
+    assert drawn.deviation["requested"].to_list() == drawn.deviation["got"].to_list() == [3, 4, 5, 4, 3, 5]
 
 
 @few(30)
@@ -292,7 +292,7 @@ def test_sanitizing_starts_from_the_rows_that_groups_kept() -> None:
 @pytest.mark.parametrize(
     ("roles", "said"),
     [
-        ({"train": {"from": "train", "size": 11}}, "train asks for 11 images from 'train', more than its classes"),
+        ({"train": {"from": "train", "size": 11}}, "train requests 11 images from 'train', more than its classes"),
         ({"train": {"from": "nowhere"}}, "takes from 'nowhere', which has no images"),
         ({"train": {"from": "train", "share": 0.7}, "test": {"from": "train", "share": 0.7}}, "add up to 1.4"),
         ({"train": {"from": "train"}, "test": {"from": "train"}}, "test takes all of 'train', but the other roles"),

@@ -97,7 +97,7 @@ def test_sizes_count_from_the_end_and_the_first_images_are_left_out() -> None:
     found = roles(draw_groups(spec, pool(20), {}, attribute=values_of({n: n for n in range(20)})))
     assert [number for number, role in found.items() if role == "test"] != []
     assert sorted(number for number, role in found.items() if role == "test") == [17, 18, 19]
-    with pytest.raises(SplitError, match="ask for 30 images in order, but there are 20"):
+    with pytest.raises(SplitError, match="request 30 images, but there are 20"):
         draw_groups(
             part(order="attr:day", train={"from": "train", "size": 30}, valid=None, test={"from": "train"}),
             pool(20),
@@ -142,7 +142,7 @@ def test_every_role_gets_its_part_of_every_label() -> None:
     pairs = label_sets(500)
     drawn = draw_groups(part(stratify="attr:labels"), pool(500), {}, attribute=frame_of(pairs))
     assert drawn.labels is not None
-    assert drawn.labels.select((pl.col("asked") - pl.col("got")).abs().max()).item() <= 1
+    assert drawn.labels.select((pl.col("requested") - pl.col("got")).abs().max()).item() <= 1
     assert [abs(asked - got) <= 2 for _, _, asked, got in drawn.deviation.rows()] == [True] * 3
     assert drawn.unset == 500 - len({n for n, _ in pairs})
     assert len(roles(drawn)) == 500
@@ -161,7 +161,7 @@ def test_it_is_closer_than_a_random_draw_and_does_not_depend_on_order() -> None:
         abs(count - sum(name == label and random[n] == role for n, name in pairs))
         for (role, label), count in asked.items()
     )
-    assert first.labels.select((pl.col("asked") - pl.col("got")).abs().sum()).item() * 4 < off
+    assert first.labels.select((pl.col("requested") - pl.col("got")).abs().sum()).item() * 4 < off
 
 
 def test_groups_stay_whole_and_keep_their_roles() -> None:
@@ -172,7 +172,7 @@ def test_groups_stay_whole_and_keep_their_roles() -> None:
     found = roles(drawn)
     assert all(len({found[n + k] for k in range(3)}) == 1 for n in range(0, 150, 3))
     assert drawn.labels is not None
-    assert drawn.labels.select((pl.col("asked") - pl.col("got")).abs().max()).item() <= 3
+    assert drawn.labels.select((pl.col("requested") - pl.col("got")).abs().max()).item() <= 3
     images = pool(200)
     before = PreviousSplit(
         spec,
@@ -232,7 +232,7 @@ def test_label_sets_do_not_depend_on_order_or_blocks(sets: list[set[int]], patie
     try:
         drawn = draw_groups(spec, pool(count), clusters, attribute=frame_of(pairs))
     except SplitError as error:
-        assert "ask for" in str(error) or "gets nothing" in str(error)  # noqa: PT017 - most examples do not raise
+        assert "request" in str(error) or "gets nothing" in str(error)  # noqa: PT017 - most examples do not raise
         return
     found = roles(drawn)
     assert all(len({found.get(n) for n in group}) == 1 for group in groups if group)

@@ -27,9 +27,9 @@ class Drawn(NamedTuple):
 
     Attributes:
         rows: columns role, rank, image_id, label, label_index, dataset, split, kept, dropped_by, dropped_for, reason.
-        deviation: columns role, label, asked, got: images that every role requested and got, see `_deviation`.
+        deviation: columns role, label, requested, got: images that every role requested and got, see `_deviation`.
         moves: how many images moved since the previous split; None if there is none.
-        labels: for `stratify`, columns role, label, asked, got for every value of the attribute; else None.
+        labels: for `stratify`, columns role, label, requested, got for every value of the attribute; else None.
         unset: for `order` and `stratify`, the images without a value.
         early: for `order`, by role, images that are earlier than the latest of the roles before it.
     """
@@ -98,8 +98,8 @@ def draw_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
     if attribute is None:
         return Drawn(rows, _deviation(spec, pool, assigned, rows), moves)
     if spec.order:
-        return Drawn(rows, _totals(ordered.asked, rows), moves, None, ordered.without, ordered.early)
-    return Drawn(rows, _totals(stratified.asked, rows), moves, stratified.labels, stratified.without)
+        return Drawn(rows, _totals(ordered.requested, rows), moves, None, ordered.without, ordered.early)
+    return Drawn(rows, _totals(stratified.requested, rows), moves, stratified.labels, stratified.without)
 
 
 def _split_rows(spec: SplitPart, pool: Pool, role: Roles, clusters: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -188,7 +188,7 @@ def _check_no_role_is_empty(spec: SplitPart, pool: Pool, rows: pl.DataFrame) -> 
         sizes = np.bincount(pool.group[pool.drawable[pool.roles.index(role)]])
         raise SplitError(
             f"split '{spec.name}': {role} gets nothing: no group of '{source}' that is left is close enough to the "
-            f"requested size. The largest has {sizes.max()} images. Ask for more images, or group by stricter rules."
+            f"requested size. The largest has {sizes.max()} images. Request more images, or group by stricter rules."
         )
 
 
@@ -196,12 +196,12 @@ def _deviation(spec: SplitPart, pool: Pool, assigned: Assigned, rows: pl.DataFra
     """Count what every role requested and what it got. A role that takes all requests the images of no other role.
 
     Returns:
-        Columns role, label, asked (images requested) and got (images kept, without those left out), Int64; ordered by
+        Columns role, label, requested (images) and got (images kept, without those left out), Int64; ordered by
         role, in the order of the recipe, and class; rows where both are 0 are left out.
     """
     requested = pl.concat(
         pl.DataFrame(
-            {"role": role, "label": pool.names, "asked": _requested(pool, assigned, pool.roles.index(role))},
+            {"role": role, "label": pool.names, "requested": _requested(pool, assigned, pool.roles.index(role))},
             schema_overrides={"label": pl.String},
         )
         for role in spec.roles
@@ -210,15 +210,15 @@ def _deviation(spec: SplitPart, pool: Pool, assigned: Assigned, rows: pl.DataFra
     return (
         requested.join(got, on=["role", "label"], how="left", nulls_equal=True, maintain_order="left")
         .with_columns(pl.col("got").fill_null(0))
-        .filter((pl.col("asked") > 0) | (pl.col("got") > 0))
+        .filter((pl.col("requested") > 0) | (pl.col("got") > 0))
     )
 
 
-def _totals(asked: Mapping[str, int], rows: pl.DataFrame) -> pl.DataFrame:
+def _totals(requested: Mapping[str, int], rows: pl.DataFrame) -> pl.DataFrame:
     """Compare what every role requests, without regard to classes, with what it got; columns as in `_deviation`."""
     got: dict[str, int] = dict(rows.filter("kept").group_by("role").len().rows())
-    described = [(role, None, count, got.get(role, 0)) for role, count in asked.items()]
-    schema = {"role": pl.String, "label": pl.String, "asked": pl.Int64, "got": pl.Int64}
+    described = [(role, None, count, got.get(role, 0)) for role, count in requested.items()]
+    schema = {"role": pl.String, "label": pl.String, "requested": pl.Int64, "got": pl.Int64}
     return pl.DataFrame(described, schema=schema, orient="row")
 
 

@@ -11,11 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from pipeline.errors import SplitError
 from pipeline.recipe import SplitPart
-from pipeline.splits.draw import SHARE_TOLERANCE, shares_error
 from pipeline.splits.groups.assign import NO_ROLE, Assigned, Roles
-from pipeline.splits.groups.pool import Counts, Pool
+from pipeline.splits.groups.pool import Counts, Pool, requested_totals
 
 # Kinds of groups that are compared with one another at once.
 _BLOCK = 256
@@ -28,13 +26,13 @@ class Stratified(NamedTuple):
 
     Attributes:
         assigned: the role of every group.
-        asked: by role, the images that it requests.
-        labels: columns role, label, asked, got: images with each label that every role requests and got.
+        requested: by role, the images that it requests.
+        labels: columns role, label, requested, got: images with each label that every role requests and got.
         without: images of the pool without a label.
     """
 
     assigned: Assigned
-    asked: dict[str, int]
+    requested: dict[str, int]
     labels: pl.DataFrame
     without: int
 
@@ -69,22 +67,22 @@ def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previou
         SplitError: the roles request more images than there are.
     """
     count = len(pool.group)
-    asked = _requests(spec, pool, count)
+    requested = requested_totals(spec, pool.roles, count)
     members = _members(pool, values)
     counts = _counts(pool, members)
     role = np.full(len(pool.order), NO_ROLE, dtype=np.int8) if previous is None else previous.copy()
     # What no role requests is a part like the roles, so that the roles are stratified nevertheless.
-    size = np.array([*asked.values(), count - sum(asked.values())])
+    size = np.array([*requested.values(), count - sum(requested.values())])
     parts = np.flatnonzero(size)
     # The last part has no groups yet.
     taken = np.array([counts[role == part].sum(axis=0) for part in parts]).reshape(len(parts), counts.shape[1])
     kinds = _kinds(pool, counts, role == NO_ROLE)
     shares = _distribute(kinds, taken, size[parts])
-    numbers = np.where(parts < len(asked), parts, NO_ROLE).astype(np.int8)
+    numbers = np.where(parts < len(requested), parts, NO_ROLE).astype(np.int8)
     role[kinds.groups.explode().to_numpy()] = np.repeat(np.tile(numbers, len(shares)), shares.ravel())
     assigned = Assigned(role, {}, np.full(len(role), previous is None))
     without = count - members["image"].n_unique()
-    return Stratified(assigned, asked, _account(pool, role, members, asked, count), without)
+    return Stratified(assigned, requested, _account(pool, role, members, requested, count), without)
 
 
 def _distribute(kinds: _Kinds, taken: Counts, size: Counts) -> Counts:
@@ -146,29 +144,6 @@ def _in_order(counts: csr_array, number: Counts) -> Counts:
     return np.concatenate([*order, np.flatnonzero(waiting)])
 
 
-def _requests(spec: SplitPart, pool: Pool, count: int) -> dict[str, int]:
-    """Return how many images every role requests, in the order of `pool.roles`."""
-    asked: dict[str, int] = {}
-    share, unlimited = 0.0, []
-    for name in pool.roles:
-        part = spec.roles[name]
-        if part.share is not None:
-            before, share = share, share + part.share
-            if share > 1 + SHARE_TOLERANCE:
-                raise shares_error(spec, name, share)
-            asked[name] = round(min(1.0, share) * count) - round(before * count)
-        else:
-            asked[name] = 0 if part.size == "all" else int(part.size)
-            unlimited += [name] if part.size == "all" else []
-    rest = count - sum(asked.values())
-    if rest < 0:
-        raise SplitError(
-            f"split '{spec.name}': its roles ask for {sum(asked.values()):,} images, but there are {count:,}. Ask for "
-            "fewer, or for shares."
-        )
-    return {**asked, **dict.fromkeys(unlimited, rest)}
-
-
 def _members(pool: Pool, values: pl.DataFrame) -> pl.DataFrame:
     """List the labels of every image of the pool: columns image (its position), group, value (text)."""
     images = pool.images.select("image_id", image=pl.int_range(pl.len()), group=pl.Series(pool.group))
@@ -204,7 +179,7 @@ def _kinds(pool: Pool, counts: csr_array, waits: NDArray[np.bool_]) -> _Kinds:
     return _Kinds(counts[kinds["group"].list.first().to_numpy()], kinds["group"])
 
 
-def _account(pool: Pool, role: Roles, members: pl.DataFrame, asked: dict[str, int], count: int) -> pl.DataFrame:
+def _account(pool: Pool, role: Roles, members: pl.DataFrame, requested: dict[str, int], count: int) -> pl.DataFrame:
     """Compare what every role requests of every label with what it got."""
     # Products of two counts need 64 bits.
     total = members.group_by("value").agg(all=pl.len().cast(pl.Int64))
@@ -214,7 +189,7 @@ def _account(pool: Pool, role: Roles, members: pl.DataFrame, asked: dict[str, in
         total.join(got.filter(number=number).drop("number"), on="value", how="left").select(
             role=pl.lit(name),
             label=pl.col("value").cast(pl.String),
-            asked=(pl.col("all") * asked[name] / max(1, count)).round().cast(pl.Int64),
+            requested=(pl.col("all") * requested[name] / max(1, count)).round().cast(pl.Int64),
             got=pl.col("got").fill_null(0).cast(pl.Int64),
         )
         for number, name in enumerate(pool.roles)

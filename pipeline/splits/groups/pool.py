@@ -159,6 +159,40 @@ def requested_counts(spec: SplitPart, pool: Pool) -> dict[int, Counts]:
     return requested
 
 
+def requested_totals(spec: SplitPart, roles: Iterable[str], count: int) -> dict[str, int]:
+    """Compute how many images each role requests in all, if all roles draw from the same images.
+
+    Shares are rounded together, so that shares that add up to 1 request all images.
+
+    Args:
+        spec: the recipe's `[[split]]`; at most one role takes all.
+        roles: names of its roles; shares are rounded in this order.
+        count: number of images.
+
+    Raises:
+        SplitError: the roles request more images than there are.
+    """
+    requested: dict[str, int] = {}
+    share = 0.0
+    for name in roles:
+        part = spec.roles[name]
+        if part.share is None:
+            requested[name] = 0 if part.size == "all" else part.size
+            continue
+        before, share = share, share + part.share
+        if share > 1 + SHARE_TOLERANCE:
+            raise shares_error(spec, name, share)
+        requested[name] = round(min(1.0, share) * count) - round(before * count)
+    rest = count - sum(requested.values())
+    if rest < 0:
+        raise SplitError(
+            f"split '{spec.name}': its roles request {count - rest:,} images, but there are {count:,}. Request fewer, "
+            "or use shares."
+        )
+    unlimited = [name for name in requested if spec.roles[name].share is None and spec.roles[name].size == "all"]
+    return {**requested, **dict.fromkeys(unlimited, rest)}
+
+
 def _label_numbers(images: pl.DataFrame, names: tuple[str | None, ...]) -> Numbers:
     numbers = pl.DataFrame(
         {"label": names, "number": range(len(names))}, schema={"label": pl.String, "number": pl.Int32}
