@@ -1,4 +1,4 @@
-"""Check the types of arguments of the public API, before a library below raises an error that says nothing to callers.
+"""Check the types of arguments of the public API, before a library raises an error that callers cannot understand.
 
 Each function returns the argument as the plain Python type, or raises TypeError in one sentence: what it is, and what
 it must be.

@@ -454,7 +454,7 @@ def read_reference(location: str, digest: bytes) -> bytes:
     """
     path = Path(location)
     if not path.exists():
-        # Bytes of a name that are not UTF-8 are stored as \\xff. The digest tells whether it is the same file.
+        # Bytes of a name that are not UTF-8 are stored as \\xff. The digest shows whether it is the same file.
         name = re.sub(rb"\\x([89a-f][0-9a-f])", lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(location))
         path = Path(os.fsdecode(name))
     try:

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, an estimate of the images to come, and `plain`, which makes text safe for a terminal."""
+"""A progress bar on stderr, an estimate of the images to come, and text for people: `plain` and `plural`."""
 
 import re
 import sys
@@ -33,6 +33,11 @@ def escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: 1 image, 2 images. `many` is needed if it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 class Progress(AbstractContextManager["Progress"]):

@@ -20,7 +20,7 @@ from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit
-from pipeline.progress import SILENT, Progress
+from pipeline.progress import SILENT, Progress, plural
 from pipeline.recipe import AttributesPart, Recipe
 from pipeline.recipe.rules import attribute_of, rule_order
 from pipeline.sources.attributes import (
@@ -280,7 +280,7 @@ def duplicates_across(snapshot: Snapshot) -> list[dict[str, Any]]:
             .collect()
         )
         for rule, clusters, images in sorted(several.rows(), key=lambda row: rule_order(row[0])):
-            of_rule = f"{_count(clusters, 'cluster')} of {rule} ({_count(images, 'image')})"
+            of_rule = f"{plural(clusters, 'cluster')} of {rule} ({plural(images, 'image')})"
             note = f"attribute {name}: {of_rule} with several values"
             found.append({"attribute": name, "rule": rule, "clusters": clusters, "images": images, "note": note})
     return found
@@ -465,7 +465,7 @@ def _examples(keys: pl.Series) -> tuple[int, list[str]]:
 
 def _outcome(unit: Mapping[str, Any]) -> list[str]:
     names = unit.get("names", {})
-    return [f"{_count(len(names), 'attribute')}: {', '.join(list(names)[:_EXAMPLES])}"] if names else []
+    return [f"{plural(len(names), 'attribute')}: {', '.join(list(names)[:_EXAMPLES])}"] if names else []
 
 
 def _notes(unit: Mapping[str, Any]) -> list[str]:
@@ -476,39 +476,39 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
         key = "id" if fault.key == "image_id" else "digest" if fault.key == "file_digest" else "path"
         if fault.unknown[0]:
             lines.append(
-                f"{title}: {fault.unknown[0]:,} of {_count(fault.rows, 'row')} name no image by their {key}"
+                f"{title}: {fault.unknown[0]:,} of {plural(fault.rows, 'row')} name no image by their {key}"
                 f"{_first(fault.unknown)}"
             )
         if fault.repeated[0]:
-            lines.append(f"{title}: several rows name {_count(fault.repeated[0], key)}{_first(fault.repeated)}")
+            lines.append(f"{title}: several rows name {plural(fault.repeated[0], key)}{_first(fault.repeated)}")
         if fault.shared[0]:
             lines.append(
-                f"{title}: images of several datasets have {_count(fault.shared[0], 'path')} of the file and get the "
+                f"{title}: images of several datasets have {plural(fault.shared[0], 'path')} of the file and get the "
                 f'values; dataset = "..." chooses one dataset{_first(fault.shared)}'
             )
         if fault.missing[0]:
             why = "are in no row" if fault.is_file else "have a path that no pattern matches"
             lines.append(
-                f"{title}: {fault.missing[0]:,} of {_count(fault.images, 'image')} {why}{_first(fault.missing)}"
+                f"{title}: {fault.missing[0]:,} of {plural(fault.images, 'image')} {why}{_first(fault.missing)}"
             )
         lines += [
-            f"{title}: {_count(count, 'value')} of {name} ignored, because not of the type that the recipe requires"
+            f"{title}: {plural(count, 'value')} of {name} ignored, because not of the type that the recipe requires"
             for name, count in fault.invalid.items()
         ]
         lines += [
-            f"{title}: {_count(count, 'value')} of the label {name} counted as 0, because -1 is neither 0 nor 1"
+            f"{title}: {plural(count, 'value')} of the label {name} counted as 0, because -1 is neither 0 nor 1"
             for name, count in fault.uncertain.items()
         ]
         lines += [f"{title}: {name} has no value" for name in fault.empty if name not in fault.invalid]
         lines += [
-            f"{title}: {_count(count, 'value')} of {name} such as NA, kept as text: leave it empty if it means no value"
+            f"{title}: {plural(count, 'value')} of {name} such as NA, kept as text: leave it empty if it means no value"
             for name, count in fault.markers.items()
         ]
         if fault.left_out:
             listed = ", ".join(fault.left_out[:_EXAMPLES])
             lines.append(f"{title}: columns ignored, because they cannot be attributes: {listed}")
     lines += [
-        f"attribute {name}: {_count(of['several'], 'image')} with several values, so null in attributes_wide"
+        f"attribute {name}: {plural(of['several'], 'image')} with several values, so null in attributes_wide"
         for name, of in unit["names"].items()
         if of["several"] and not of["list"]
     ]
@@ -519,10 +519,6 @@ def _first(listed: Sequence[Any]) -> str:
     count, examples = listed
     more = f" and {count - len(examples):,} more" if count > len(examples) else ""
     return f": {', '.join(examples)}{more}" if examples else ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _file_state(file: str | None) -> list[int] | None:

@@ -35,7 +35,7 @@ _IMAGES_PER_COLOUR_IMAGE = 100
 _DECODE_RGB = DecodePart(mode="RGB", on_mismatch="convert")
 # Longer side of the working pictures of a lake with originals, in pixels.
 _LONGEST = 256
-# Bytes of a file that tell its format.
+# First bytes of a file, by which its format is recognised.
 _HEAD = 32
 _STORED = ("keep", "reference")
 

@@ -22,7 +22,7 @@ from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import list_releases, release_versions
 from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Commit
-from pipeline.progress import SILENT, Progress
+from pipeline.progress import SILENT, Progress, plural
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import attribute_of, rule_with_pairs_of
 from pipeline.sources.attributes import EXIF
@@ -202,14 +202,14 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
     if moves.get("moved"):
         forced = moves["forced"]
         why = f", {forced:,} of them because of new links, protected datasets or other sources" if forced else ""
-        phrases.append(f"{_images(moves['moved'])} moved to another role{why}")
-    phrases += [f"{_images(moves[kind])} {kind} the split" for kind in ("left", "joined") if moves.get(kind)]
+        phrases.append(f"{plural(moves['moved'], 'image')} moved to another role{why}")
+    phrases += [f"{plural(moves[kind], 'image')} {kind} the split" for kind in ("left", "joined") if moves.get(kind)]
     phrases += [f"{role} got no image, as its share is too small" for role in unit.get("empty", ())]
     if unset := unit.get("unset"):
         where = f": in {unset['role']}" if unset["role"] else ""
-        phrases.append(f"{_images(unset['images'])} without {unset['attribute']}{where}")
+        phrases.append(f"{plural(unset['images'], 'image')} without {unset['attribute']}{where}")
     phrases += [
-        f"{_images(count)} of {role} earlier than the latest of the roles before it, as groups stay whole"
+        f"{plural(count, 'image')} of {role} earlier than the latest of the roles before it, as groups stay whole"
         for role, count in unit.get("early", {}).items()
     ]
     if (name := unit.get("text_order")) not in {None, *EXIF}:
@@ -219,7 +219,8 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
         for role, label, requested, got in unit.get("labels", [])[:1]
     ]
     phrases += [
-        f"{_images(count)} without {name}: each is a group of its own, unless a rule or another attribute links it"
+        f"{plural(count, 'image')} without {name}: each is a group of its own, unless a rule or another attribute "
+        "links it"
         for name, count in unit.get("without", {}).items()
     ]
     if "restored" in unit:
@@ -433,10 +434,6 @@ def _assigned_metadata(spec: SplitPart, drawn: Drawn) -> dict[str, Any]:
     off = drawn.labels.with_columns(off=(pl.col("got") - pl.col("requested")).abs()).filter(pl.col("off") > 0)
     largest = off.sort("off", "role", "label", descending=[True, False, False]).head(_MAX_LABELS)
     return {**unset, "labels": [list(row) for row in largest.select("role", "label", "requested", "got").rows()]}
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _unit_metadata(split: DrawnSplit, images: pl.DataFrame, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pipeline.builder.state import SHARD_KEY, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.errors import SourceError
 from pipeline.lake.snapshot import Snapshot
+from pipeline.progress import plural
 from pipeline.recipe import DecodePart
 from pipeline.shard import Encoded
 from pipeline.sources import Source
@@ -57,10 +58,10 @@ class SourceCounts(NamedTuple):
 
     def line(self) -> str:
         """Return the counts as one line of text."""
-        rejects = f", {_plural(self.rejects, 'reject')}" if self.rejects else ""
+        rejects = f", {plural(self.rejects, 'reject')}" if self.rejects else ""
         return (
-            f"{self.dataset}/{self.split} ({self.uri}): {_plural(self.images, 'image')}, {self.labelled:,} labelled, "
-            f"{self.unlabelled:,} unlabelled, {_plural(self.classes, 'class', 'classes')}{rejects}"
+            f"{self.dataset}/{self.split} ({self.uri}): {plural(self.images, 'image')}, {self.labelled:,} labelled, "
+            f"{self.unlabelled:,} unlabelled, {plural(self.classes, 'class', 'classes')}{rejects}"
         )
 
 
@@ -165,7 +166,7 @@ def check_any_image(snapshot: Snapshot, decoded: Sequence[Ingested], retained: p
     reasons = rejects.group_by("reason").len().sort(pl.col("len"), "reason", descending=[True, False])
     parts = [f"{count:,} {reason}: {_examples(rejects.filter(reason=reason))}" for reason, count in reasons.rows()]
     raise SourceError(
-        f"no image could be read. {_plural(len(rejects), 'file')} became rejects. {'; '.join(parts)}. "
+        f"no image could be read. {plural(len(rejects), 'file')} became rejects. {'; '.join(parts)}. "
         "Nothing was committed."
     )
 
@@ -210,11 +211,11 @@ def build_notes(
     for title, count in (+converted).items():
         if decode.mode == "L":
             notes.append(
-                f"{title}: {_plural(count, 'colour image')} converted to gray. "
+                f"{title}: {plural(count, 'colour image')} converted to gray. "
                 'To keep colour, set mode = "RGB" in [decode].'
             )
         else:
-            notes.append(f"{title}: {_plural(count, 'gray image')} stored as RGB, because decode.mode is RGB.")
+            notes.append(f"{title}: {plural(count, 'gray image')} stored as RGB, because decode.mode is RGB.")
     rejects = snapshot.scan("rejects").filter(pl.col("reason") != _SYSTEM_FILE)
     reasons: dict[str, int] = dict(rejects.group_by("reason").len().sort("reason").collect().rows())
     total, images = sum(reasons.values()), sum(item.images for item in counts)
@@ -227,7 +228,7 @@ def build_notes(
     for key in ("mode", "size") if not decode.converts else ():
         if f"wrong_{key}" in reasons:
             advice = 'To convert them, set on_mismatch = "convert" in [decode].'
-            notes.append(f"{_plural(reasons[f'wrong_{key}'], 'file')} of another {key} rejected. {advice}")
+            notes.append(f"{plural(reasons[f'wrong_{key}'], 'file')} of another {key} rejected. {advice}")
     return notes + _unread_files(rejects, counts)
 
 
@@ -285,7 +286,3 @@ def _first(items: Sequence[str]) -> str:
     """List the first items, and the number of others."""
     more = f" and {len(items) - _EXAMPLES:,} more" if len(items) > _EXAMPLES else ""
     return f"{', '.join(items[:_EXAMPLES])}{more}"
-
-
-def _plural(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

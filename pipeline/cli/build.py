@@ -10,6 +10,7 @@ from pipeline.builder import ENGINE_NAMES, start_workers
 from pipeline.cli.options import as_json, workers_option
 from pipeline.cli.terminal import print_line
 from pipeline.errors import LakeError, RecipeError
+from pipeline.progress import plural
 from pipeline.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def print_errors(*errors: str) -> bool:
 def show_built(built: "Built") -> None:
     """Print what a build did, one line per unit of work, then its sources, the content of the lake and the speed."""
     if built.damaged is not None:
-        print_line(f"{built.damaged:,} faults found" if built.damaged else "nothing is damaged")
+        print_line(f"{plural(built.damaged, 'fault')} found" if built.damaged else "nothing is damaged")
     for item in built.done:
         print_line(f"{item.stage:>10}  {item.unit}: {item.reason}")
     for line in built.still_damaged:
@@ -164,10 +165,10 @@ def show_built(built: "Built") -> None:
     if built.report:
         print_line(f"report: {built.report}")
     done = "built" if built.done else "nothing to do;"
-    rejects = f"{built.rejects:,} reject{'' if built.rejects == 1 else 's'}"
-    speed = f"{built.read:,} files at {built.read / built.read_seconds:,.0f} images/s; " if built.read else ""
+    rejects = plural(built.rejects, "reject")
+    speed = f"{plural(built.read, 'file')} at {built.read / built.read_seconds:,.0f} images/s; " if built.read else ""
     print_line(
-        f"{done} release {built.release}: {built.images:,} images, {rejects} in {built.root} "
+        f"{done} release {built.release}: {plural(built.images, 'image')}, {rejects} in {built.root} "
         f"({speed}{built.seconds:.1f} s in all)"
     )
 

@@ -9,6 +9,7 @@ from pipeline.cli.options import Choice, as_json, of_release, the_lake, workers_
 from pipeline.cli.show import show_json
 from pipeline.cli.terminal import print_line
 from pipeline.export import FORM_NAMES, PREDICTIONS, Exported, export, export_engine
+from pipeline.progress import plural
 from pipeline.recipe.parts import ROLES
 
 
@@ -88,12 +89,13 @@ def export_command(lake: str, split: str, directory: Path, *, form: str, json_: 
 
 def _show(done: Exported, form: str) -> None:
     for role, images in done.roles.items():
-        print_line(f"{role:>10}  {images:,} images")
+        print_line(f"{role:>10}  {plural(images, 'image')}")
     for role in done.left_out:
         print_line(f"{role:>10}  left out: it has no images")
     if done.linked:
         print_line(f"{'linked':>10}  {done.linked:,} files are hard links to their sources: do not edit them in place")
+    files = plural(done.files, "file")
     print_line(
-        f"exported release {done.release} as {form} to {done.target}: {done.images:,} images, {done.files:,} files, "
+        f"exported release {done.release} as {form} to {done.target}: {plural(done.images, 'image')}, {files}, "
         f"{done.size:,} bytes in {done.seconds:.1f} s ({done.images / max(done.seconds, 1e-9):,.0f} images/s)"
     )

@@ -12,6 +12,7 @@ from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import Vacuumed, history, status, vacuum, vacuum_releases
+from pipeline.progress import plural
 
 
 @click.command("status")
@@ -70,7 +71,7 @@ def _summarize_pins(names: pl.Series) -> str:
     """List the scores and count the exports."""
     scores = [name for name in names if not name.startswith("export")]
     exports = len(names) - len(scores)
-    counted = [f"{exports} export{'s' if exports > 1 else ''}"] if exports else []
+    counted = [plural(exports, "export")] if exports else []
     return ", ".join([*scores, *counted])
 
 
@@ -170,11 +171,9 @@ def _print_vacuumed(done: Vacuumed, older_than: int, *, would: str, count_releas
         print_line(f"release {number} {would or 'is '}deleted{broken}")
     for path in done.deleted:
         print_line(path)
-    print_line(f"{len(done.deleted)} files {would}deleted")
+    print_line(f"{plural(len(done.deleted), 'file')} {would}deleted")
     if count_releases:
-        kept, deleted = (
-            f"{len(found)} release{'s' if len(found) != 1 else ''}" for found in (done.kept, done.deleted_releases)
-        )
+        kept, deleted = (plural(len(found), "release") for found in (done.kept, done.deleted_releases))
         young = (
             f"; files younger than {older_than} hours are kept until a later vacuum"
             if older_than and done.deleted_releases

@@ -11,6 +11,7 @@ from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import overlap
+from pipeline.progress import plural
 from pipeline.review import (
     ClusterReview,
     PairReview,
@@ -147,9 +148,9 @@ def _print_clusters(lake: Lake, query: ReviewQuery, html: Path | None, *, json_:
     if json_:
         show_json({**shapes._asdict(), "page": page} if page else shapes._asdict())
         return
-    noun = "cluster" if shapes.clusters == 1 else "clusters"
+    counted = plural(shapes.clusters, "cluster")
     if not shapes.matching:
-        found = f"none of {shapes.clusters:,} {noun} matches" if shapes.clusters else "no cluster"
+        found = f"none of {counted} matches" if shapes.clusters else "no cluster"
         print_line(f"{shapes.rule}: {found}.")
         if page:
             print_line(page)
@@ -157,7 +158,7 @@ def _print_clusters(lake: Lake, query: ReviewQuery, html: Path | None, *, json_:
     some = f"{shapes.matching:,} of " if shapes.matching < shapes.clusters else ""
     longest = "-" if shapes.diameter is None else f"{'' if shapes.exact else 'at least '}{shapes.diameter:,}"
     print_line(
-        f"{shapes.rule}: {some}{shapes.clusters:,} {noun}, the largest of {shapes.largest:,} images, "
+        f"{shapes.rule}: {some}{counted}, the largest of {shapes.largest:,} images, "
         f"the longest diameter {longest} (pairs from end to end)."
     )
     _print_stored_rule(shapes)

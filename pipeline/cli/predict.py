@@ -8,6 +8,7 @@ from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
+from pipeline.progress import plural
 
 
 @click.command("predict")
@@ -41,6 +42,6 @@ def predict_command(  # noqa: PLR0913 - one per option
         show_frame(done.images)
         for item in done.rejects:
             print_line(f"imagelake: {item.path}: {item.reason}: {item.detail}", err=True)
-        print_line(f"predicted {len(done.images):,} images with {done.run}")
+        print_line(f"predicted {plural(len(done.images), 'image')} with {done.run}")
     if done.rejects:
         sys.exit(1)

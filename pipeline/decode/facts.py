@@ -1,7 +1,7 @@
-"""Read what an encoded image tells of itself: its format, its size, and when and by which camera it was taken.
+"""Read the metadata of an encoded image: its format, its size, and when and by which camera it was taken.
 
-EXIF data are written by cameras and tools, and may be wrong or damaged. A value that is not as the standard says counts
-as absent; it never makes an image a reject.
+EXIF data are written by cameras and tools, and may be wrong or damaged. A value that does not conform to the standard
+counts as absent; it never makes an image a reject.
 
 References:
     CIPA DC-008, "Exchangeable image file format for digital still cameras: Exif", tags 0x9003 DateTimeOriginal,
@@ -25,7 +25,7 @@ _LONGEST_NAME = 100
 
 
 class Facts(NamedTuple):
-    """What a file tells of itself.
+    """The metadata of a file.
 
     Attributes:
         format: such as JPEG or PNG.

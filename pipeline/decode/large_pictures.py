@@ -48,7 +48,7 @@ def _pixels_to_decode(data: bytes, spec: DecodePart) -> int:
 def _turn() -> Iterator[None]:
     """Lock the folder for temporary files; the system releases the lock if this process is killed.
 
-    A file to lock would be left behind. Where a folder cannot be opened, as on Windows, there are no turns.
+    A file to lock would be left behind. Where a folder cannot be opened, as on Windows, this does not wait.
     """
     try:
         handle = os.open(tempfile.gettempdir(), os.O_RDONLY)

@@ -189,7 +189,7 @@ def digest_of_bytes(content: bytes) -> str:
 
 
 def file_entry(path: str, size: int, rows: int, time: int, values: Sequence[str]) -> int:
-    """Return the digest of all that a log says of a file, as a number.
+    """Return the digest of everything that a log records about a file, as a number.
 
     Args:
         path: relative to the table, without the log's own percent-encoding.

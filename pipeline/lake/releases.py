@@ -229,7 +229,7 @@ def releases_stamp(snapshot: Snapshot, known: int = 0) -> int:
     try:
         return Path(log.folder).stat().st_mtime_ns
     except (OSError, ValueError):  # ValueError: a NUL in the name
-        # What is the matter is said where the table is opened.
+        # Opening the table raises the error that describes this.
         return 0
 
 

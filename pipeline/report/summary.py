@@ -48,7 +48,7 @@ def summarize(  # noqa: PLR0913 - what a report is made of
         lake: the name of the lake in the report.
         release: number of the release that `scan` reads.
         created_at: when the release was finished; UTC if it has no time zone.
-        attributes: what the lake knows of its attributes: datasets (a list of dataset, images, attributes, notes) and
+        attributes: the attributes of the lake: datasets (a list of dataset, images, attributes, notes) and
             across (a list of attribute, rule, clusters, images, note); None for a lake without any.
         overlap: counts overlap; takes clusters and members (image_id, role), returns (rule, role, other, images).
 

@@ -146,9 +146,9 @@ def _with_roles(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _raise_not_found(lake: Lake, missing: list[str], dataset: str | None, split: str | None) -> NoReturn:
     item = missing[0]
-    asked = [f"dataset '{dataset}'"] if dataset is not None else []
-    asked += [f"split '{split}'"] if split is not None else []
-    where = f" in {' and '.join(asked)}" if asked else ""
+    filters = [f"dataset '{dataset}'"] if dataset is not None else []
+    filters += [f"split '{split}'"] if split is not None else []
+    where = f" in {' and '.join(filters)}" if filters else ""
     others = f", and none for {len(missing) - 1:,} more" if len(missing) > 1 else ""
     raise LakeError(f"{lake.root} has no image with the path or id '{item}'{where}{others}{_hint(lake, item)}")
 

@@ -39,7 +39,7 @@ def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Enc
     key = shard_key(source, 0)
     if wanted is not None and key not in wanted:
         return
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import: only for those who ask for it
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import: only for this source
 
     ink, labels = load_digits(return_X_y=True)
     pixels = (ink.astype(np.uint16) * 255 + _MAX_INK // 2) // _MAX_INK

@@ -42,7 +42,7 @@ def check_readable(names: Sequence[str]) -> None:
     for name in names:
         check_regular(name, folders=False)
         if not os.access(name, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
-            # Raises the error of the system, which knows why.
+            # Raises the error of the operating system, which has the reason.
             with Path(name).open("rb"):
                 pass
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import LimitError, StorageError, one_line
 from pipeline.limits import raise_limit
 from pipeline.os_errors import advice_for
+from pipeline.progress import plural
 from pipeline.storage.digests import LIBRARY_ERRORS
 
 # A fault names at most this many images.
@@ -50,7 +51,7 @@ class Fault(NamedTuple):
         if self.rows is None:
             return line
         unit = "image" if self.table in ("images", "originals", "index") else "row"
-        line += f"; {self.rows:,} {unit}{'' if self.rows == 1 else 's'}{_of_partition(self.partition)}"
+        line += f"; {plural(self.rows, unit)}{_of_partition(self.partition)}"
         line += f", from {self.source}" if self.source else ""
         if self.images:
             more = self.rows - len(self.images)

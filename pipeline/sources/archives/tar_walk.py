@@ -370,5 +370,5 @@ def _check_end(buffer: StreamBuffer, at: int) -> None:
     while buffer.load(at, at + 1):
         rest = buffer.data[at - buffer.start :]
         if rest.strip(b"\0"):
-            raise tarfile.ReadError("it goes on behind its end mark: two archives in one file?")
+            raise tarfile.ReadError("it continues after its end mark: two archives in one file?")
         at += len(rest)

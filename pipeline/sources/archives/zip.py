@@ -246,7 +246,7 @@ def _content(file: int, path: Path, member: _Entry) -> bytes:
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
-    # One byte more than is count, and no more: a size that lies must not fill the memory.
+    # One byte more than is count, and no more: a false size must not fill the memory.
     return isal_zlib.decompressobj(wbits=-zlib.MAX_WBITS).decompress(packed, size + 1)
 
 

@@ -79,7 +79,7 @@ def test_a_wrong_checksum_behind_the_last_file_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_two_archives_in_one_file_are_not_read_as_the_first(tmp_path: Path, mode: str) -> None:
-    fails(tmp_path / "two.tar", 2 * tar_bytes(tmp_path, mode), "goes on behind its end mark")
+    fails(tmp_path / "two.tar", 2 * tar_bytes(tmp_path, mode), "continues after its end mark")
 
 
 @pytest.mark.parametrize("size", [b"00000777777\0", b"\x80" + struct.pack(">11s", b"\x7f")[::-1], b"\xff" * 12])
