@@ -85,6 +85,8 @@ def parse_rule(name: str) -> Rule:
     """
     family, colon, text = name.partition(":")
     parameter = text if colon else None
+    if colon and family in FAMILIES and FAMILIES[family].spelling == family:
+        raise RecipeError(f"rule '{name}': it takes no parameter; write {family}.")
     try:
         if family in _BY_KEYS:
             keys = _BY_KEYS[family](parameter)

@@ -20,17 +20,12 @@ from pipeline.hashing import flat, hash_rows, with_shape
 _MIDDLE = 128
 
 
-def rule(parameter: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+def rule(_: str | None) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """Make the rule; its key is the hash of the shape and of the bits `pixel >= 128`.
 
     Returns:
         A function from (n, height, width, channels) uint8 to keys, (n, 16) uint8.
-
-    Raises:
-        ValueError: there is a parameter.
     """
-    if parameter is not None:
-        raise ValueError("it takes no parameter; write sign")
     return _keys
 
 
