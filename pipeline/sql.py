@@ -5,7 +5,7 @@ Ids are hexadecimal digits here. `Lake.sql` returns DuckDB's own relation, in wh
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,8 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import QueryError
-from pipeline.lake.duckdb_views import duckdb_message
+from pipeline.lake.duckdb_views import query_errors
 from pipeline.lake_handle import Lake
 from pipeline.storage.atomic import atomic_file
 
@@ -62,7 +61,7 @@ def first_rows(lake: Lake, text: str, *, most: int) -> Rows:
         QueryError: the query is refused, or fails while it runs.
     """
     relation = lake.sql(text, ids="hex")
-    with _query_errors():
+    with query_errors():
         found = pl.concat(_frames(_project(relation, _as_text).limit(most + 1)))
         # Counting does not read columns that the query only returns, such as pixels.
         total = len(found) if len(found) <= most else int(relation.aggregate("count(*)").fetchall()[0][0])
@@ -79,10 +78,10 @@ def all_rows(lake: Lake, text: str) -> Iterator[pl.DataFrame]:
         QueryError: the query is refused, or fails while it runs.
     """
     relation = lake.sql(text, ids="hex")
-    with _query_errors():
+    with query_errors():
         frames = _frames(_project(relation, _as_text))
     while True:
-        with _query_errors():
+        with query_errors():
             frame = next(frames, None)
         if frame is None:
             return
@@ -107,7 +106,7 @@ def write_rows(lake: Lake, text: str, file: str | Path) -> Written:
     relation = _project(lake.sql(text, ids="hex"), _as_stored)
     count = 0
     with atomic_file(file, "the Parquet file", outside_lakes=True) as draft:
-        with _query_errors():
+        with query_errors():
             reader = _reader(relation)
         with (
             closing(reader),
@@ -115,7 +114,7 @@ def write_rows(lake: Lake, text: str, file: str | Path) -> Written:
             pq.ParquetWriter(out, reader.schema, compression="zstd") as writer,
         ):
             while True:
-                with _query_errors():
+                with query_errors():
                     batch = next(reader, None)
                 if batch is None:
                     break
@@ -175,18 +174,3 @@ def _unique(names: Sequence[str]) -> list[str]:
             free = f"{name}_{number}"
         found.append(free)
     return found
-
-
-@contextmanager
-def _query_errors() -> Iterator[None]:
-    """Turn the errors that DuckDB, Arrow and Polars raise while a query runs into QueryError.
-
-    Raises:
-        QueryError: the query failed.
-    """
-    import duckdb  # noqa: PLC0415 - slow to import
-
-    try:
-        yield
-    except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
-        raise QueryError(duckdb_message(error)) from error

@@ -12,6 +12,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -128,6 +129,8 @@ _DUCKDB_TYPES = {
     "date": "DATE",
     "datetime": "TIMESTAMP",
 }
+# The type of an attribute that has two types in two datasets, as in `sources.attributes.common_type`; else text.
+_COMMON_TYPES = {frozenset({"int", "float"}): "float", frozenset({"date", "datetime"}): "datetime"}
 # The unit, in a schema, of ids, hashes and digests of files.
 _ID_UNITS = (b"16 bytes", b"32 bytes")
 
@@ -164,7 +167,7 @@ def connect(snapshot: Snapshot, *, ids: Literal["bytes", "hex"] = "bytes") -> "d
                     _create_view(connection, name, files, hex_columns)
             except duckdb.Error as error:
                 raise DamagedLakeError(
-                    f"{snapshot.place}/{name}: cannot be read ({duckdb_message(error)}). Repair it with: "
+                    f"{snapshot.place}/{name}: cannot be read ({_duckdb_message(error)}). Repair it with: "
                     f"imagelake build {snapshot.place} --repair"
                 ) from error
             allowed += files
@@ -203,10 +206,25 @@ def query(connection: "duckdb.DuckDBPyConnection", text: str) -> "duckdb.DuckDBP
         statement = _without_semicolon(text)
         return connection.sql(text) if statement == text else query(connection, statement)
     except duckdb.Error as error:
-        raise QueryError(duckdb_message(error)) from error
+        raise QueryError(_duckdb_message(error)) from error
 
 
-def duckdb_message(error: Exception) -> str:
+@contextmanager
+def query_errors() -> Iterator[None]:
+    """Turn the errors that DuckDB, Arrow and Polars raise while a query runs into QueryError.
+
+    Raises:
+        QueryError: the query failed.
+    """
+    import duckdb  # noqa: PLC0415 - loaded when needed
+
+    try:
+        yield
+    except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
+        raise QueryError(_duckdb_message(error)) from error
+
+
+def _duckdb_message(error: Exception) -> str:
     """Return the message of a DuckDB error as one line, without the excerpt of the query."""
     text = " ".join(_QUERY_EXCERPT.sub("", str(error)).split())
     if not text.startswith("Catalog Error: Table"):
@@ -254,8 +272,8 @@ def _create_wide_view(connection: "duckdb.DuckDBPyConnection", snapshot: Snapsho
     taken, columns = {"image_id"}, ["image_id"]
     for name, parts in sorted(found.items()):
         kinds = {part["type"] for part in parts}
-        kind = _DUCKDB_TYPES.get(kinds.pop() if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "text")
-        value = f"TRY_CAST(value AS {kind})"
+        kind = kinds.pop() if len(kinds) == 1 else _COMMON_TYPES.get(frozenset(kinds), "text")
+        value = f"TRY_CAST(value AS {_DUCKDB_TYPES[kind]})"
         of_name = f"FILTER (name = {quote(name)})"
         if any(part["list"] for part in parts):
             made = f"list({value} ORDER BY value) {of_name}"

@@ -260,3 +260,14 @@ def test_a_missing_file_is_found_before_images_are_decoded(base: Path, monkeypat
     monkeypatch.setattr("pipeline.builder.build.decode_sources", None)
     with pytest.raises(SourceError, match=r"facts\.csv does not exist"):
         make(base, FACTS)
+
+
+def test_dates_of_one_dataset_and_times_of_another_are_times(base: Path) -> None:
+    as_folder(base / "b", {"other.png": files_of(1)["A/00000.png"]})
+    write(base, *(f"{name},2024-03-05" for name in paths(base)), header="path,seen")
+    write(base, "other.png,2024-03-06T10:30", header="path,seen", file="times.csv")
+    parts = [{"uri": "facts.csv", "dataset": "d"}, {"uri": "times.csv", "dataset": "e"}]
+    spec = recipe(base, {"uri": "a"}, {"uri": "b", "dataset": "e"}, attributes=parts, decode={"mode": "L"})
+    built = build(spec, engine=LocalEngine(1))
+    rows = Lake(built.root).sql("SELECT DISTINCT seen FROM attributes_wide ORDER BY seen").fetchall()
+    assert [value.isoformat() for (value,) in rows] == ["2024-03-05T00:00:00", "2024-03-06T10:30:00"]
