@@ -452,21 +452,27 @@ def read_reference(location: str, digest: bytes) -> bytes:
     Raises:
         LakeError: the file is not there, cannot be read alone, or has changed.
     """
-    path = Path(location)
-    if not path.exists():
-        # Bytes of a name that are not UTF-8 are stored as \\xff. The digest shows whether it is the same file.
-        name = re.sub(rb"\\x([89a-f][0-9a-f])", lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(location))
-        path = Path(os.fsdecode(name))
     try:
-        data = path.read_bytes()
+        data = reference_path(location).read_bytes()
     except OSError as error:
         where = "is inside of another file" if "#" in location else f"cannot be read ({error.strerror})"
         raise LakeError(f"the original file {location} {where}. {_KEEP}") from error
     if file_digest(data) != digest:
-        raise LakeError(f"the original file {location} has changed since the build. Build again. {_KEEP}")
+        raise LakeError(f"the original file {location} has changed since the build. {_AGAIN}")
     return data
 
 
+def reference_path(location: str) -> Path:
+    """Return the path of a location of the originals table, which may name no file that exists."""
+    path = Path(location)
+    if path.exists():
+        return path
+    # Bytes of a name that are not UTF-8 are stored as \\xff. The digest shows whether it is the same file.
+    name = re.sub(rb"\\x([89a-f][0-9a-f])", lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(location))
+    return Path(os.fsdecode(name))
+
+
+_AGAIN = "To read it again, run: imagelake build RECIPE.toml --repair"
 _KEEP = 'Set originals = "keep" in [decode] and build again: then the lake has the files.'
 
 

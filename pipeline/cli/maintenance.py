@@ -94,19 +94,21 @@ def report_command(lake: str, out: str | None, release: int | None, *, json_: bo
 @click.command("verify")
 @the_lake
 @workers_option
+@click.option("--references", is_flag=True, help='With originals = "reference": read and hash the source files, too.')
 @as_json
-def verify_command(lake: str, workers: int | None, *, json_: bool) -> None:
+def verify_command(lake: str, workers: int | None, *, references: bool, json_: bool) -> None:
     """Check the files and tables of the newest release of LAKE, and hash the pixels of every image again.
 
-    Every missing or damaged file is listed with its shard and the images affected. The exit code is 1 if anything is
-    wrong.
+    Of source files that the lake references, only the sizes are compared, unless --references is given. Every missing
+    or damaged file is listed with its shard and the images affected. The exit code is 1 if anything is wrong.
     """
     from pipeline.engines.local import LocalEngine  # noqa: PLC0415 - slow to import
     from pipeline.progress import Progress  # noqa: PLC0415 - slow to import
     from pipeline.verify import PRELOAD, REPAIRABLE_KINDS, verify  # noqa: PLC0415 - slow to import
 
     with Progress() as progress:
-        checks = verify(lake, engine=LocalEngine(workers, preload=PRELOAD), progress=progress)
+        engine = LocalEngine(workers, preload=PRELOAD)
+        checks = verify(lake, references=references, engine=engine, progress=progress)
     if json_:
         show_json([{**check._asdict(), "faults": [fault.as_values() for fault in check.faults]} for check in checks])
     else:

@@ -65,7 +65,7 @@ def find_damage(snapshot: Snapshot, engine: Engine, progress: Progress) -> Damag
         StorageError: a bucket does not answer.
     """
     lake = Lake.working(snapshot)
-    files = check_tables(list_tables(lake), engine, progress)
+    files = check_tables(list_tables(lake), engine, progress, read_references=True)
     progress.step("verify laws")
     laws = [fault for check in check_laws(lake, files.unreadable) for fault in check.faults if fault.kind == "law"]
     return _group(snapshot, [*files.faults, *check_releases(snapshot).faults, *laws])

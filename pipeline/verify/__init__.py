@@ -25,6 +25,7 @@ from pipeline.verify.laws import (
     splits_name_images,
 )
 from pipeline.verify.logs import check_logs
+from pipeline.verify.references import merge_faults
 from pipeline.verify.tables import check_tables, list_tables, newest_lake
 
 __all__ = ["PRELOAD", "REPAIRABLE_KINDS", "Check", "Fault", "check_laws", "verify"]
@@ -63,13 +64,15 @@ _LAWS = (
 )
 
 
-def verify(root: str, *, engine: Engine = HERE, progress: Progress = SILENT) -> list[Check]:
+def verify(root: str, *, references: bool = False, engine: Engine = HERE, progress: Progress = SILENT) -> list[Check]:
     """Check the newest release of a lake.
 
     Reads the log of every table, every file of the release, and every pixel, one row group at a time.
 
     Args:
         root: the lake's place.
+        references: in a lake with `originals = "reference"`, read and hash the referenced files, too. By default only
+            their sizes are compared.
         engine: where to run.
         progress: shows the progress.
 
@@ -90,9 +93,10 @@ def verify(root: str, *, engine: Engine = HERE, progress: Progress = SILENT) -> 
     tables = list_tables(lake)
     # Faults of these logs are listed already.
     tables.faults = [fault for fault in tables.faults if fault.table not in damaged_logs]
-    files = check_tables(tables, engine, progress)
+    files = check_tables(tables, engine, progress, read_references=references)
+    of_tables = [*files.checks[:2], *(check._replace(faults=merge_faults(check.faults)) for check in files.checks[2:])]
     progress.step("verify laws")
-    return [logs, releases, *files.checks, *check_laws(lake, files.unreadable | damaged_logs)]
+    return [logs, releases, *of_tables, *check_laws(lake, files.unreadable | damaged_logs)]
 
 
 def check_laws(lake: Lake, unreadable: frozenset[str]) -> list[Check]:

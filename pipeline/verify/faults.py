@@ -26,7 +26,8 @@ class Fault(NamedTuple):
     Attributes:
         kind: `missing`, `size` (not the size that the commit records), `unreadable`, `checksum` (of the file, or of a
             page), `columns`, `rows` (not the number that the commit records), `changed` (values do not match their
-            hash, or what they were made from), `law`, `log` (of a table's commits), `unchecked`.
+            hash, or what they were made from), `law`, `log` (of a table's commits), `source` (referenced files are
+            gone with their folder), `unchecked`.
         text: what is wrong, without the name of the file.
         table: the table; empty for a fault of several tables.
         file: place of the file; empty for a fault of rows in several files.

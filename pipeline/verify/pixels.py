@@ -16,12 +16,15 @@ from pipeline.lake.parquet_writer import Part
 from pipeline.pixels import runs_of_one_shape
 from pipeline.verify.faults import MAX_IMAGES, UNREADABLE_KINDS, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
+from pipeline.verify.references import check_references
 
 # Columns of the index that are made from pixels.
 _KEY_COLUMNS = ("bucket", "key", "signature", "vector")
 # Length of a SHA-256.
 _DIGEST_BYTES = 32
 _SHAPE = ("height", "width", "channels")
+_NO_IMAGES = {"image_id": pl.Binary, "path": pl.String, "file_size": pl.Int64}
+_NO_ORIGINALS = {"image_id": pl.Binary, "file_digest": pl.Binary, "location": pl.String}
 # Columns of images that faults of the index name.
 _IMAGE_COLUMNS = ("image_id", "path", "label")
 
@@ -36,6 +39,7 @@ class FileGroup(NamedTuple):
         others: files of other tables.
         originals: the originals of the shard.
         rules: rules of the index that read pixels: every image must have keys of each.
+        read_references: whether referenced files are hashed, too.
     """
 
     root: str
@@ -44,6 +48,7 @@ class FileGroup(NamedTuple):
     others: Sequence[TableFile] = ()
     originals: Sequence[Part] = ()
     rules: Sequence[str] = ()
+    read_references: bool = False
 
 
 class GroupResult(NamedTuple):
@@ -54,12 +59,16 @@ class GroupResult(NamedTuple):
         images: number of images that were hashed.
         broken: faults of files that cannot be read, or are not what their commit records.
         wrong: faults of values that are not what they were made from.
+        references: number of referenced files that were looked for.
+        outside: faults of these.
     """
 
     files: int
     images: int
     broken: Sequence[Fault]
     wrong: Sequence[Fault]
+    references: int
+    outside: Sequence[Fault]
 
 
 def check_files(group: FileGroup) -> GroupResult:
@@ -92,10 +101,14 @@ def check_files(group: FileGroup) -> GroupResult:
         wrong += _check_index(group, stored, expected, listed)
     # Where images are damaged, their originals are only compared with their own digests.
     known = None if listed is None or damaged else listed
+    references: list[pl.DataFrame] = []
+    outside: list[Fault] = []
     for part in group.originals:
-        wrong += _check_originals(TableFile(group.root, "originals", part), known, broken)
+        file = TableFile(group.root, "originals", part)
+        wrong += _check_originals(file, known, broken, references)
+        outside += check_references(file, references[-1], read=group.read_references)
     count = len(group.images) + len(group.index_files) + len(group.originals) + len(group.others)
-    return GroupResult(count, sum(map(len, images)), broken, wrong)
+    return GroupResult(count, sum(map(len, images)), broken, wrong, sum(map(len, references)), outside)
 
 
 def compare_index(
@@ -217,31 +230,36 @@ def _hash_faults(file: TableFile, rows: pa.Table, masks: Sequence[Mapping[str, N
 
 
 def _image_columns(rows: pa.Table) -> pa.Table:
-    """Select what faults name, and the digests, which files of imagelake 0.5 do not have."""
-    named = rows.select(_IMAGE_COLUMNS)
+    """Select what checks of originals need; files of imagelake 0.5 have no digests."""
+    named = rows.select([*_IMAGE_COLUMNS, "file_size"])
     digests = rows["file_digest"] if "file_digest" in rows.column_names else pa.nulls(len(rows), pa.binary())
     return named.append_column("file_digest", digests)
 
 
-def _check_originals(file: TableFile, images: pl.DataFrame | None, broken: list[Fault]) -> Iterator[Fault]:
+def _check_originals(
+    file: TableFile, images: pl.DataFrame | None, broken: list[Fault], references: list[pl.DataFrame]
+) -> Iterator[Fault]:
     """Hash every original again, and compare the rows of the shard with its images.
 
     Args:
         file: the file of originals.
-        images: columns image_id, path and file_digest of all images of the shard; None if they are damaged.
+        images: columns image_id, path, file_digest and file_size of all images of the shard; None if they are damaged.
         broken: faults of the file are appended here.
+        references: the rows with a location are appended here, with the path and the size of their file.
     """
     before = len(broken)
     found: list[pl.DataFrame] = []
     wrong: list[pl.DataFrame] = []
     for rows in read_row_groups(file, broken):
-        listed = pl.DataFrame(rows.select(["image_id", "file_digest"]))
+        listed = pl.DataFrame(rows.select(["image_id", "file_digest", "location"]))
         wrong.append(listed.filter(pl.Series(_digests_differ(rows), dtype=pl.Boolean)))
         found.append(listed)
-    paths = pl.DataFrame(schema={"image_id": pl.Binary, "path": pl.String}) if images is None else images
+    paths = pl.DataFrame(schema=_NO_IMAGES) if images is None else images
+    stored = pl.concat(found) if found else pl.DataFrame(schema=_NO_ORIGINALS)
+    sizes = paths.select("image_id", "path", "file_size")
+    references.append(stored.drop_nulls("location").join(sizes, on="image_id", maintain_order="left"))
     faults = {"the bytes do not match their file_digest": pl.concat(wrong)} if wrong else {}
     if images is not None and not any(fault.kind in UNREADABLE_KINDS for fault in broken[before:]):
-        stored = pl.concat(found) if found else pl.DataFrame(schema={"image_id": pl.Binary, "file_digest": pl.Binary})
         both = stored.join(images, on="image_id", suffix="_of_image")
         faults["the file_digest is not that of the image"] = both.filter(
             ~pl.col("file_digest").eq_missing(pl.col("file_digest_of_image"))

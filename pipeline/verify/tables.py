@@ -26,6 +26,8 @@ from pipeline.verify.pixels import FileGroup, GroupResult, check_files
 
 # Below this total size in bytes, checking takes less time than starting workers.
 _SMALL = 2**25
+# By whether they are hashed.
+_REFERENCES = ("referenced files are there, with their size", "referenced files are there, with their bytes")
 # Files of small tables in one task.
 _FILES_A_TASK = 64
 
@@ -51,16 +53,17 @@ class TablesResult(NamedTuple):
     """The result of checking all files of a lake.
 
     Attributes:
-        checks: whether files are whole, and whether values match what they were made from.
+        checks: whether files are whole, whether values match what they were made from, and, in a lake that references
+            its originals, whether the source files are there.
         unreadable: tables with rows that cannot be read.
     """
 
-    checks: tuple[Check, Check]
+    checks: tuple[Check, ...]
     unreadable: frozenset[str]
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults of both checks."""
+        """The faults of all checks."""
         return [fault for check in self.checks for fault in check.faults]
 
 
@@ -108,13 +111,14 @@ def list_tables(lake: Lake) -> TableFiles:
     return listed
 
 
-def check_tables(tables: TableFiles, engine: Engine, progress: Progress) -> TablesResult:
+def check_tables(tables: TableFiles, engine: Engine, progress: Progress, *, read_references: bool) -> TablesResult:
     """Read every file of a lake, and hash every pixel row again.
 
     Args:
         tables: the files.
         engine: where to run; small lakes are checked in this process.
         progress: shows the progress.
+        read_references: whether referenced files are hashed, too; else only their sizes are compared.
 
     Raises:
         StorageError: a bucket does not answer.
@@ -123,7 +127,7 @@ def check_tables(tables: TableFiles, engine: Engine, progress: Progress) -> Tabl
     used = HERE if sum(part.size for part in parts) < _SMALL else engine
     progress.stage("verify", sum(part.rows for part in tables.parts.get("images", ())))
     done: list[GroupResult] = []
-    with closing(used.map(check_files, _groups(tables))) as results:
+    with closing(used.map(check_files, _groups(tables, read_references=read_references))) as results:
         for result in results:
             done.append(result)
             progress.advance(result.images)
@@ -134,10 +138,14 @@ def check_tables(tables: TableFiles, engine: Engine, progress: Progress) -> Tabl
     whole = Check("every file of the release is there and whole", sum(item.files for item in done), broken)
     images = sum(item.images for item in done)
     values = Check("pixels, ids and index keys match their hashes", images, wrong)
-    return TablesResult((whole, values), frozenset(unreadable))
+    checks = [whole, values]
+    if references := sum(item.references for item in done):
+        outside = [_with_source(fault, sources) for item in done for fault in item.outside]
+        checks.append(Check(_REFERENCES[read_references], references, outside))
+    return TablesResult(tuple(checks), frozenset(unreadable))
 
 
-def _groups(tables: TableFiles) -> Iterator[FileGroup]:
+def _groups(tables: TableFiles, *, read_references: bool) -> Iterator[FileGroup]:
     """Group the files of each shard, and the files of the other tables by number."""
     index: dict[tuple[str, ...], dict[str, Part]] = {}
     for part in tables.parts.get("index", ()):
@@ -158,6 +166,7 @@ def _groups(tables: TableFiles) -> Iterator[FileGroup]:
             index.pop(_key(part), {}),
             originals=originals.pop(_key(part), ()),
             rules=rules if "index" in tables.parts else (),
+            read_references=read_references,
         )
     for left in originals.values():
         yield FileGroup(tables.root, originals=left)
