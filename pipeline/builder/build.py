@@ -142,7 +142,7 @@ def build(
         replaced: (dataset, uri) of sources that other sources of the recipe replace; see `pipeline.infer`.
 
     Raises:
-        RecipeError: the recipe has an unknown rule or source.
+        RecipeError: the recipe has an unknown rule or source, or removes the originals of the lake without `prune`.
         SourceError: a source is missing, damaged, or fails a check; or the lake would have no image.
         SplitError: a split needs more images than there are.
         BaselineError: a baseline cannot be trained.
@@ -158,7 +158,7 @@ def build(
         require_tables(snapshot)
         is_new = not stored_decode(snapshot)
         mode_decided, undecided = is_new and recipe.decode.mode is None, is_new and recipe.decode.originals is None
-        recipe = with_decided_settings(snapshot, recipe, found)
+        recipe = with_decided_settings(snapshot, recipe, found, prune=prune)
         found = [replace(source, weighs_files=recipe.decode.originals is not None) for source in found]
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
     keeps = undecided and recipe.decode.originals == "keep"
@@ -173,14 +173,14 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         prune: as in `build`.
 
     Raises:
-        RecipeError: the recipe has an unknown rule or source.
+        RecipeError: the recipe has an unknown rule or source, or removes the originals of the lake without `prune`.
         SourceError: a source is missing or damaged.
         LakeError: the lake cannot be read.
     """
     _check_type(recipe)
     snapshot = Snapshot(recipe.root)
     require_tables(snapshot)
-    recipe = with_decided_settings(snapshot, recipe, ())
+    recipe = with_decided_settings(snapshot, recipe, (), prune=prune)
     missing = [part for part in recipe.source if not (sources.lacks_secrets(part) or sources.is_fetched(part))]
     local = recipe.model_copy(update={"source": tuple(part for part in recipe.source if part not in missing)})
     ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]

@@ -11,17 +11,19 @@ whose bytes no later encoding brings back. A lake of an older version that recor
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline import sources
 from pipeline.decode.picture import GRAY_MODES, decode, is_gray, is_photograph, strict_pillow
+from pipeline.errors import RecipeError
 from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart, Recipe
@@ -40,13 +42,16 @@ _HEAD = 32
 _STORED = ("keep", "reference")
 
 
-def with_decided_settings(snapshot: Snapshot, recipe: Recipe, found: Iterable[Source]) -> Recipe:
+def with_decided_settings(
+    snapshot: Snapshot, recipe: Recipe, found: Iterable[Source], *, prune: bool = False
+) -> Recipe:
     """Set `mode`, `on_mismatch`, `originals` and `longest` of a recipe.
 
     Args:
         snapshot: the lake.
         recipe: what to build.
         found: the sources of the recipe. They are read only if neither the recipe nor the lake has a setting.
+        prune: whether the recipe may remove the originals of the lake.
 
     Returns:
         The recipe with its own values, else those of the lake, else values decided by the content and "convert". Lakes
@@ -55,6 +60,7 @@ def with_decided_settings(snapshot: Snapshot, recipe: Recipe, found: Iterable[So
 
     Raises:
         SourceError: a source is damaged.
+        RecipeError: the recipe would remove the originals of the lake.
     """
     part, stored = recipe.decode, stored_decode(snapshot)
     # Resolved only if needed, and once.
@@ -64,6 +70,8 @@ def with_decided_settings(snapshot: Snapshot, recipe: Recipe, found: Iterable[So
     originals = part.originals or stored.get("originals")
     if originals is None and not stored:
         originals = decide_originals(resolved())
+    if originals == "none" and stored.get("originals") in _STORED and not prune:
+        raise _removed_originals(recipe, stored)
     longest = part.longest
     if longest is None and part.size is None:
         longest = stored.get("longest") or (_LONGEST if originals in _STORED else None)
@@ -71,6 +79,16 @@ def with_decided_settings(snapshot: Snapshot, recipe: Recipe, found: Iterable[So
     # Validated again, because an older lake may store "resize", which is "convert" now.
     decided = DecodePart.model_validate({**part.model_dump(), **settings})
     return recipe.model_copy(update={"decode": decided})
+
+
+def _removed_originals(recipe: Recipe, stored: Mapping[str, Any]) -> RecipeError:
+    before = stored["originals"]
+    sides = recipe.decode.size or (recipe.decode.longest or stored.get("longest"),)
+    size = f" of {' x '.join(map(str, sides))} pixels" if any(sides) else ""
+    return RecipeError(
+        f'{recipe.root}: originals = "none" in [decode] removes the original files, which were originals = "{before}"; '
+        f"only the working pictures{size} stay. To remove them, build with --prune. To keep them, take the key out."
+    )
 
 
 def decide_mode(found: Iterable[Source]) -> str:

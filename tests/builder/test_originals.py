@@ -18,7 +18,7 @@ from pipeline.builder.build import Built, build, plan
 from pipeline.builder.state import versions_of_shards
 from pipeline.decode import Decoded, Originals, decode_shard
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import DamagedLakeError
+from pipeline.errors import DamagedLakeError, RecipeError
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.lake_handle import Lake
@@ -127,7 +127,12 @@ def test_another_setting_reads_everything_again(tmp_path: Path) -> None:
     kept = built(lake_of(tmp_path, {"uri": "set"}, originals="keep"))
     assert kept.done[0].reason == "the decode settings changed"
     assert len(originals(kept.root)) == 6
-    gone = built(lake_of(tmp_path, {"uri": "set"}, originals="none"))
+    without = lake_of(tmp_path, {"uri": "set"}, originals="none")
+    for refused in (built, plan, repair):
+        with pytest.raises(RecipeError, match=r"only the working pictures of 20 pixels stay\. To remove them, build with --p"):
+            refused(without)
+    assert len(originals(kept.root)) == 6
+    gone = built(without, prune=True)
     assert len(originals(gone.root)) == 0
     assert built(lake_of(tmp_path, {"uri": "set"}, originals="none")).done == ()
 
