@@ -113,7 +113,7 @@ def export(  # noqa: PLR0913 - the options of the command
 
     Raises:
         LakeError: there is no such form, split or role; the form needs images of one shape; or the target is not empty,
-            lies in the lake or cannot be written to.
+            lies in the lake or one of its sources, or cannot be written to.
         DamagedLakeError: a file of the lake is missing or damaged; no file was exported.
         NoReleaseError: there is no lake or no such release, or vacuum deleted it meanwhile.
         DiskFullError: no space is left; all files of the export were deleted.
@@ -130,6 +130,7 @@ def export(  # noqa: PLR0913 - the options of the command
         write = _find_form(form, pickle=pickle, link=link)
     if not storage.is_bucket(opened.root) and folder.is_relative_to(Path(lake).resolve()):
         raise LakeError(f"{target}: lies in the lake, whose files vacuum deletes. Name a folder outside of {lake}.")
+    _check_outside_of_sources(opened, target)
     check_free(folder)
     try:
         if check:
@@ -260,6 +261,21 @@ def _source_files(lake: Lake) -> pl.DataFrame:
     places = {uri: str(Path(recorded.get("base", ""), uri)) for uri in shards["uri"].unique() if "://" not in uri}
     source = pl.col("uri").replace_strict(places, default=None, return_dtype=pl.String)
     return shards.select("dataset", "split", "shard", source.alias("source"))
+
+
+def _check_outside_of_sources(lake: Lake, target: Path) -> None:
+    """Refuse to export into a folder that is a source of the lake: the next build would read the exported files.
+
+    Raises:
+        LakeError: the target lies in one.
+    """
+    folder = target.resolve()
+    for source in map(Path, _source_files(lake)["source"].drop_nulls().unique().sort()):
+        if source.is_dir() and folder.is_relative_to(source.resolve()):
+            raise LakeError(
+                f"{target}: lies in {source}, a source of the lake: the next build would read the exported files as "
+                f"images. Name a folder outside of {source}."
+            )
 
 
 def _describe(lake: Lake, selection: Selection, form: str, *, sanitized: bool) -> dict[str, Any]:

@@ -133,6 +133,13 @@ def test_the_lake_is_no_place_for_exports(lake: Lake) -> None:
         run(lake, Path(lake.root) / "images" / "out")
 
 
+@pytest.mark.parametrize("below", ["", "new/folder"])
+def test_a_source_is_no_place_for_exports(lake: Lake, built: Path, below: str) -> None:
+    with pytest.raises(LakeError, match=r"lies in .*/in, a source of the lake: the next build would read"):
+        run(lake, built / "in" / below)
+    assert not (built / "in" / "new").exists()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_failed_export_leaves_nothing(lake: Lake, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
