@@ -32,6 +32,7 @@ from pipeline.sources.attributes import (
     from_text,
     match_patterns,
     read_attributes,
+    table_files,
     type_of,
 )
 
@@ -60,6 +61,7 @@ class Faults(NamedTuple):
         empty: attributes without a value.
         markers: by attribute of text, values such as NA, which other tools read as no value.
         shared: paths of the file that images of several datasets have, the first of them.
+        other_form: paths in another Unicode form than in the lake.
     """
 
     title: str
@@ -76,6 +78,7 @@ class Faults(NamedTuple):
     empty: Sequence[str] = ()
     markers: Mapping[str, int] = MappingProxyType({})
     shared: tuple[int, list[str]] = (0, [])
+    other_form: int = 0
 
 
 def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
@@ -130,7 +133,8 @@ def check_attribute_files(units: Mapping[str, Mapping[str, Any]]) -> None:
         SourceError: one does not.
     """
     for file in missing_files(units).values():
-        raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].")
+        fault = "is a folder without Parquet files" if Path(file).is_dir() else "does not exist"
+        raise SourceError(f"attributes: {file} {fault}. Correct the uri of its [[attributes]].")
 
 
 def check_datasets(snapshot: Snapshot, recipe: Recipe) -> None:
@@ -321,10 +325,10 @@ def _join_dataset(
         own = of_part.filter(pl.col("dataset") == dataset)
         every = own if part.dataset or part.uri is None else of_part
         found = (
-            read_attributes(part, Path(file), is_source=is_source) if file else match_patterns(part, own.select("path"))
+            read_attributes(part, Path(file), every, is_source=is_source)
+            if file
+            else match_patterns(part, own.select("path"))
         )
-        if file and found.key == "path":
-            found = found._replace(rows=found.rows.with_columns(_normalized_paths(found.rows["key"], every["path"])))
         _check_one_image_per_path(part, found, own)
         faults.append(_find_faults(part, found, dataset, own, every))
         keys = own.select("image_id", pl.col(found.key).alias("key"))
@@ -345,12 +349,6 @@ def _join_dataset(
         "names": described,
         "faults": [fault._asdict() for fault in faults],
     }
-
-
-def _normalized_paths(keys: pl.Series, paths: pl.Series) -> pl.Series:
-    """Read paths as the lake writes them, with / and without ./ at the start, where an image has that path."""
-    normalized = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
-    return normalized.zip_with(~keys.is_in(paths.implode()) & normalized.is_in(paths.implode()), keys)
 
 
 def _values_of(name: str, joined: Iterable[pl.DataFrame]) -> tuple[pl.DataFrame, bool]:
@@ -454,6 +452,7 @@ def _find_faults(
         [column.name for column in values if column.is_null().all() and len(keys.drop_nulls())],
         {name: count for name, count in counts.items() if count},
         _examples(shared),
+        found.other_form,
     )
 
 
@@ -485,6 +484,10 @@ def _notes(unit: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{title}: images of several datasets have {plural(fault.shared[0], 'path')} of the file and get the "
                 f'values; dataset = "..." chooses one dataset{_first(fault.shared)}'
+            )
+        if fault.other_form:
+            lines.append(
+                f"{title}: {plural(fault.other_form, 'path')} in another Unicode form than in the lake, joined anyway"
             )
         if fault.missing[0]:
             why = "are in no row" if fault.is_file else "have a path that no pattern matches"
@@ -521,9 +524,13 @@ def _first(listed: Sequence[Any]) -> str:
     return f": {', '.join(examples)}{more}" if examples else ""
 
 
-def _file_state(file: str | None) -> list[int] | None:
+def _file_state(file: str | None) -> list[Any] | None:
+    """Return what changes when a file does; of a folder or pattern, that of each of its files."""
+    found = table_files(Path(file)) if file else []
     try:
-        found = Path(file).stat() if file else None
+        states = [[found.st_size, found.st_mtime_ns] for found in map(Path.stat, found)]
     except OSError:
         return None
-    return found and [found.st_size, found.st_mtime_ns]
+    if file and found == [Path(file)]:
+        return states[0]
+    return [[path.name, *state] for path, state in zip(found, states, strict=True)] or None

@@ -274,7 +274,7 @@ class AttributesPart(Part):
     `image_path` counts as the path. Every other column is an attribute.
 
     Attributes:
-        uri: path of the file.
+        uri: path of the file, or of a folder or pattern of Parquet files.
         patterns: regular expressions, by attribute, instead of a file. The value is what the first group matches in the
             path of the image, such as `{ patient = '(p\d+)_' }`; without a group, all that the expression matches.
         dataset: dataset of the images. By default all datasets of the recipe.

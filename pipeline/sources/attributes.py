@@ -12,6 +12,7 @@ References:
     Lin et al. 2014, Microsoft COCO: Common Objects in Context.
 """
 
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -55,6 +56,10 @@ _REASONS = {
     "invalid utf-8": "it is not UTF-8 text; save it as UTF-8",
 }
 
+# What the manifest of an export writes before the names of attributes, and how it writes several values.
+_EXPORTED = "attr:"
+_LIST = r"""^\["([^"\\]|\\.)*"(,"([^"\\]|\\.)*")*\]$"""
+
 _INT = r"^-?(0|[1-9][0-9]{0,17})$"
 # A longer number may be an id, which a float would round.
 _FLOAT = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
@@ -74,6 +79,7 @@ class Attributes(NamedTuple):
         invalid: by attribute, how many values do not have the type that the recipe requires. They are null.
         left_out: columns that cannot be attributes.
         uncertain: by label column, how many values are -1, where others are 0. They count as 0.
+        other_form: how many paths are in another Unicode form than in the lake.
     """
 
     key: str
@@ -81,14 +87,33 @@ class Attributes(NamedTuple):
     invalid: Mapping[str, int]
     left_out: Sequence[str]
     uncertain: Mapping[str, int] = MappingProxyType({})
+    other_form: int = 0
 
 
-def read_attributes(part: AttributesPart, file: Path, *, is_source: bool = False) -> Attributes:
+def table_files(uri: Path) -> list[Path]:
+    """List the files that the uri of an `[[attributes]]` names: one, or the Parquet files of a folder or pattern.
+
+    Files whose names start with . or _ are left out, as other tools do. The list is sorted, and empty if there is none.
+    """
+    if uri.is_dir():
+        found = list(uri.rglob("*.parquet"))
+    elif not uri.exists() and glob.has_magic(str(uri)):
+        found = list(map(Path, glob.glob(str(uri), recursive=True)))  # noqa: PTH207 - of an absolute pattern
+    else:
+        return [uri] if uri.exists() else []
+    return sorted(file for file in found if file.is_file() and not file.name.startswith((".", "_")))
+
+
+def read_attributes(
+    part: AttributesPart, file: Path, images: pl.DataFrame | None = None, *, is_source: bool = False
+) -> Attributes:
     """Read the file of an `[[attributes]]`.
 
     Args:
         part: the recipe's `[[attributes]]`, with a uri.
         file: the file.
+        images: columns image_id, file_digest and path of the images that it may name. Of several columns that may name
+            them, the one that names the most is the key.
         is_source: whether it is the table that a source reads the images from. Then, if it has no column that names
             the images, each row is of the image whose path is the number of the row, as in such sources.
 
@@ -97,20 +122,25 @@ def read_attributes(part: AttributesPart, file: Path, *, is_source: bool = False
             not have.
     """
     try:
-        check_regular(file, folders=False)
-        rows, is_text, of_bytes = _read(part, file)
+        rows, is_text, of_bytes = _read_files(part, table_files(file) or [file])
     except FileNotFoundError:
         raise SourceError(f"attributes: {file} does not exist. Correct the uri of its [[attributes]].") from None
     except IsADirectoryError:
-        raise SourceError(f"attributes: {file} is a folder. Name a file in the uri of its [[attributes]].") from None
+        raise SourceError(
+            f"attributes: {file} is a folder without Parquet files. Name a file in the uri of its [[attributes]]."
+        ) from None
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         why = next((text for sign, text in _REASONS.items() if sign in str(error)), one_line(error))
         raise SourceError(f"attributes: {file} cannot be read ({why}).") from error
-    if is_source and not any(map(_is_key, rows.columns)):
+    if is_source and file.is_file() and not any(map(_is_key, rows.columns)):
         rows = rows.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("path"))
-    column, key = _key_column(file, rows)
+    column, key = _key_column(file, rows, images)
     wanted = _wanted_columns(part, file, column, rows.columns)
     rows = rows.select(_keys(rows[column], key), *wanted)
+    other_form = 0
+    if key == "path" and images is not None:
+        keys, other_form = _match_paths(rows["key"], images["path"])
+        rows = rows.with_columns(keys)
     left_out = [name for name in wanted if not _has_text(rows[name].dtype, lists=True)]
     rows, uncertain = rows.drop(left_out), dict[str, int]()
     # The table of a source has its images there.
@@ -122,7 +152,7 @@ def read_attributes(part: AttributesPart, file: Path, *, is_source: bool = False
         raise SourceError(
             f"attributes: types names '{unknown[0]}', but the attributes of {file} are {known}. Correct the recipe."
         )
-    return Attributes(key, *with_types(rows, part.types, infer=is_text), left_out, uncertain)
+    return Attributes(key, *with_types(rows, part.types, infer=is_text), left_out, uncertain, other_form)
 
 
 def match_patterns(part: AttributesPart, images: pl.DataFrame) -> Attributes:
@@ -207,6 +237,26 @@ def _either(one: str, other: str) -> str:
     return "datetime" if {one, other} == {"date", "datetime"} else "text"
 
 
+def _read_files(part: AttributesPart, files: Sequence[Path]) -> tuple[pl.DataFrame, bool, list[str]]:
+    """Read one file as `_read` does, or the rows of several Parquet files, of the columns that any of them has."""
+    for file in files:
+        check_regular(file, folders=False)
+    if len(files) == 1:
+        return _read(part, files[0])
+    if other := [file for file in files if not _is_parquet(file)]:
+        raise ValueError(f"{other[0].name} is no Parquet file; several files must be Parquet, so name one file")
+    if keyed := [file for file in files if "=" in file.parent.name]:
+        raise ValueError(f"columns in names of folders, such as {keyed[0].parent.name}, are not read; write one file")
+    read = [_read_parquet(part, file) for file in files]
+    rows = pl.concat([rows for rows, _ in read], how="diagonal_relaxed")
+    return rows, False, sorted({name for _, names in read for name in names})
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
+
+
 def _read(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, bool, list[str]]:
     """Read the columns of a file that may be needed; whether they are all text; and columns of bytes, not read."""
     with file.open("rb") as stream:
@@ -231,7 +281,11 @@ def _read(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, bool, list[st
     names = table.collect_schema().names()
     if doubled := [name for name in names if _DOUBLED.search(name) and _DOUBLED.sub("", name) in names]:
         raise ValueError(f"its first line names the column '{_DOUBLED.sub('', doubled[0])}' twice")
-    return table.select(_needed(part, names)).collect(), True, []
+    exported = {name: name.removeprefix(_EXPORTED) for name in names if name.startswith(_EXPORTED)}
+    exported = {name: plain_name for name, plain_name in exported.items() if plain_name not in names}
+    rows = table.rename(exported).select(_needed(part, [exported.get(name, name) for name in names])).collect()
+    lists = [name for name in exported.values() if name in rows.columns and rows[name].str.contains(_LIST).all()]
+    return rows.with_columns(pl.col(lists).str.json_decode(pl.List(pl.String))), True, []
 
 
 def _read_parquet(part: AttributesPart, file: Path) -> tuple[pl.DataFrame, list[str]]:
@@ -307,8 +361,32 @@ def _is_key(name: str) -> bool:
     return name in KEYS or plain(name) in _PATH_NAMES
 
 
-def _key_column(file: Path, rows: pl.DataFrame) -> tuple[str, str]:
+def _match_paths(keys: pl.Series, paths: pl.Series) -> tuple[pl.Series, int]:
+    """Read paths as the lake writes them, where an image has that path: with /, without ./ at the start, in its form.
+
+    macOS and other systems write letters with accents in several Unicode forms. A path in another form counts if only
+    one path of the lake has its form C.
+
+    Returns:
+        The paths, and how many of them are in another form than in the lake.
+    """
+    usual = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
+    keys = usual.zip_with(~keys.is_in(paths.implode()) & usual.is_in(paths.implode()), keys)
+    known = keys.is_in(paths.implode()) | keys.is_null()
+    if known.all():
+        return keys, 0
+    forms = pl.DataFrame({"path": paths.unique()}).with_columns(form=pl.col("path").str.normalize("NFC"))
+    forms = forms.filter(~pl.col("form").is_duplicated())
+    found = pl.DataFrame({"form": usual.str.normalize("NFC")}).join(forms, on="form", how="left", maintain_order="left")
+    other = found["path"].is_not_null() & ~known
+    return found["path"].zip_with(other, keys).alias("key"), int(other.sum())
+
+
+def _key_column(file: Path, rows: pl.DataFrame, images: pl.DataFrame | None) -> tuple[str, str]:
     """Find the column that identifies the images, and which of `KEYS` it has.
+
+    Of several columns it is the one that names the most images, such as the digest in the manifest of another lake,
+    whose ids and paths are others; of equal ones the most exact.
 
     Raises:
         SourceError: there is none.
@@ -325,7 +403,16 @@ def _key_column(file: Path, rows: pl.DataFrame) -> tuple[str, str]:
             f"attributes: {file} has no column path, image_id or file_digest that names the images; it has {shown}. "
             "Rename the column with the paths to path. In a CSV, the first line must name the columns."
         )
-    return found[0]
+    if len(found) == 1 or images is None:
+        return found[0]
+    return max(found, key=lambda named: _count_named(rows[named[0]], named[1], images))
+
+
+def _count_named(column: pl.Series, key: str, images: pl.DataFrame) -> int:
+    """Count the rows that name an image."""
+    keys = _keys(column, key)
+    keys = _match_paths(keys, images["path"])[0] if key == "path" else keys
+    return int(keys.is_in(images[key].drop_nulls().implode()).sum())
 
 
 def _wanted_columns(part: AttributesPart, file: Path, key: str, names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from making import as_folder, files_of, recipe
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import SourceError
+from pipeline.export import export
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
 
@@ -271,3 +272,70 @@ def test_dates_of_one_dataset_and_times_of_another_are_times(base: Path) -> None
     built = build(spec, engine=LocalEngine(1))
     rows = Lake(built.root).sql("SELECT DISTINCT seen FROM attributes_wide ORDER BY seen").fetchall()
     assert [value.isoformat() for (value,) in rows] == ["2024-03-05T00:00:00", "2024-03-06T10:30:00"]
+
+
+@pytest.mark.parametrize("originals", ["keep", "none"])
+@pytest.mark.parametrize("source", ["a", "files"])
+def test_the_manifest_of_an_export_joins_to_the_exported_files_and_to_their_source(
+    base: Path, originals: str, source: str
+) -> None:
+    """Ids differ in another dataset, and digests where the files were encoded again."""
+    rows = [f"{name},{name[:3]},{40 + k}" for k, name in enumerate(paths(base))]
+    write(base, *rows, "p00_00000.png,p9,1")
+    split = {"name": "main", "train": {"from": "train"}}
+    decode = {"originals": originals, "mode": "L"}
+    made = build(recipe(base, {"uri": "a"}, attributes=[FACTS], split=[split], decode=decode), engine=LocalEngine(1))
+    export(made.root, "main", base / "files", "imagefolder")
+    again = recipe(
+        base,
+        {"uri": source, "dataset": "other"},
+        attributes=[{"uri": "files/manifest.csv", "columns": ["patient", "age"]}],
+        decode=decode,
+        lake={"root": "again"},
+    )
+    built = build(again, engine=LocalEngine(1))
+    assert [note for note in built.notes if "name no image" in note] == []
+    values = "SELECT name, value, type FROM attributes ORDER BY ALL"
+    assert Lake(built.root).sql(values).fetchall() == Lake(made.root).sql(values).fetchall()
+
+
+def test_a_folder_or_pattern_of_parquet_files_is_one_table(base: Path) -> None:
+    (base / "facts").mkdir()
+    table = pl.read_csv(base / "facts.csv")
+    table[:5].write_parquet(base / "facts" / "1.parquet")
+    table[5:].with_columns(pl.col("age").cast(pl.Float64), ward=pl.lit("w")).write_parquet(base / "facts" / "2.parquet")
+    (base / "facts" / "_SUCCESS").touch()
+    wanted = [(name, name[:3], 40.0 + k, None if k < 5 else "w") for k, name in enumerate(paths(base))]
+    for uri in ("facts", "facts/*.parquet"):
+        built = make(base, {"uri": uri})
+        assert wide(built, "path, patient, age, ward") == wanted
+        assert plan(asked(base, {"uri": uri})) == []
+    table[:1].with_columns(patient=pl.lit("new")).write_parquet(base / "facts" / "3.parquet")
+    assert [item.unit for item in plan(asked(base, {"uri": "facts/*.parquet"}))] == ["d"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ((), "is a folder without Parquet files"),
+        (("1.parquet", "2.csv"), "does not exist"),
+        (("ward=1/1.parquet", "ward=2/2.parquet"), "columns in names of folders, such as ward=1, are not read"),
+    ],
+)
+def test_folders_that_are_no_table_are_refused(base: Path, files: tuple[str, ...], said: str) -> None:
+    for name in files:
+        (base / "facts" / name).parent.mkdir(parents=True, exist_ok=True)
+        pl.read_csv(base / "facts.csv").write_parquet(base / "facts" / name)
+    (base / "facts").mkdir(exist_ok=True)
+    with pytest.raises(SourceError, match=said):
+        make(base, {"uri": "facts/*.csv.gz" if "2.csv" in files else "facts"})
+
+
+def test_paths_in_another_unicode_form_are_joined_and_counted(tmp_path: Path) -> None:
+    names = ["caf\u00e9.png", "cafe\u0301.png", "nai\u0308f.png", "plain.png"]
+    as_folder(tmp_path / "a", dict(zip(names, files_of(4).values(), strict=True)))
+    # The third is in form C here. "caf\u00e9" is there in both forms, so that each is joined to its own.
+    write(tmp_path, *(f"{name},{k},1" for k, name in enumerate([*names[:2], "na\u00eff.png", names[3]])))
+    built = make(tmp_path, {**FACTS, "types": {"patient": "int"}})
+    assert dict(wide(built, "path, patient")) == {name: k for k, name in enumerate(names)}
+    assert list(built.notes) == ["attributes facts.csv: 1 path in another Unicode form than in the lake, joined anyway"]

@@ -129,7 +129,9 @@ def test_another_setting_reads_everything_again(tmp_path: Path) -> None:
     assert len(originals(kept.root)) == 6
     without = lake_of(tmp_path, {"uri": "set"}, originals="none")
     for refused in (built, plan, repair):
-        with pytest.raises(RecipeError, match=r"only the working pictures of 20 pixels stay\. To remove them, build with --p"):
+        with pytest.raises(
+            RecipeError, match=r"only the working pictures of 20 pixels stay\. To remove them, build with --p"
+        ):
             refused(without)
     assert len(originals(kept.root)) == 6
     gone = built(without, prune=True)
