@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast, get_args, overload
 
 import numpy as np
 import polars as pl
@@ -192,6 +192,37 @@ class Lake:
         rows = labelled.select("label_index", "label").unique().sort("label_index").collect()
         return rows["label"].to_list()
 
+    def target_names(self, attribute: str) -> list[str]:
+        """List the values of an attribute in the lake, as text, sorted: the columns of `targets` in `arrays`.
+
+        Raises:
+            LakeError: no image has the attribute.
+        """
+        arguments.text("attribute", attribute)
+        names: list[str] = self._values(attribute).select("value").unique().sort("value").collect()["value"].to_list()
+        if not names:
+            known = self.scan("attributes").select("name").unique().sort("name").collect()["name"]
+            listed = ", ".join(known) or "none; add an [[attributes]] to the recipe"
+            raise LakeError(f"{self.root}: no image has the attribute '{attribute}'. Attributes: {listed}.")
+        return names
+
+    def _values(self, attribute: str) -> pl.LazyFrame:
+        return self.scan("attributes").filter(name=attribute).select("image_id", "value")
+
+    def _labels(self, rows: pl.DataFrame, targets: str | None, *, check: bool) -> NDArray[Any]:
+        """Return the labels of a role, or the values that its images have of an attribute; see `arrays`."""
+        if targets is None:
+            return rows["label_index"].cast(pl.Int64).fill_null(-1).to_numpy()
+        if check:
+            self.check("attributes")
+        names = self.target_names(targets)
+        found = (
+            rows.select("image_id").with_row_index("row").lazy().join(self._values(targets), on="image_id").collect()
+        )
+        out = np.zeros((len(rows), len(names)), np.uint8)
+        out[found["row"].to_numpy(), pl.Series(names).search_sorted(found["value"]).to_numpy()] = 1
+        return out
+
     def members(self, split: str, role: str, *, sanitized: bool = True, check: bool = True) -> pl.DataFrame:
         """List the images of a role.
 
@@ -253,6 +284,7 @@ class Lake:
         fit: Fit = ...,
         decode: DecodeFrom = ...,
         ragged: Literal["pad"] | None = ...,
+        targets: None = ...,
         check: bool = ...,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
     @overload
@@ -267,6 +299,7 @@ class Lake:
         fit: Fit = ...,
         decode: DecodeFrom = ...,
         ragged: Literal["pad"] | None = ...,
+        targets: None = ...,
         check: bool = ...,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
     @overload
@@ -278,8 +311,24 @@ class Lake:
         sanitized: bool = ...,
         normalised: Literal[False] = ...,
         ragged: Literal["list"],
+        targets: None = ...,
         check: bool = ...,
     ) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]: ...
+    @overload
+    def arrays(
+        self,
+        split: str,
+        role: str,
+        *,
+        sanitized: bool = ...,
+        normalised: bool = ...,
+        size: tuple[int, int] | None = ...,
+        fit: Fit = ...,
+        decode: DecodeFrom = ...,
+        ragged: RaggedAs | None = ...,
+        targets: str,
+        check: bool = ...,
+    ) -> tuple[Any, NDArray[np.uint8]]: ...
     def arrays(  # noqa: PLR0913 - how pixels are read
         self,
         split: str,
@@ -291,8 +340,9 @@ class Lake:
         fit: Fit = "stretch",
         decode: DecodeFrom = "stored",
         ragged: RaggedAs | None = None,
+        targets: str | None = None,
         check: bool = True,
-    ) -> tuple[NDArray[np.uint8] | NDArray[np.float32] | list[NDArray[np.uint8]], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.uint8] | NDArray[np.float32] | list[NDArray[np.uint8]], NDArray[Any]]:
         """Read all images of a role as arrays, ordered by rank.
 
         Args:
@@ -305,27 +355,30 @@ class Lake:
             decode: with `size`: "stored" resizes the stored pixels, "original" decodes the original files again.
             ragged: how to return images of several shapes: "list" as a list of arrays, "pad" as one array of the
                 largest height and width, with zeros to the right and below.
+            targets: an attribute of several values an image, such as "labels": return it instead of the labels.
             check: check the files that are read for damage; see `check`.
 
         Returns:
             Pixels (n, height, width) of gray images or (n, height, width, 3) of RGB images, or a list of n such arrays;
-            and labels (n,) int64: positions in `class_names(split)`, or -1 for an image without a label.
+            and labels (n,) int64: positions in `class_names(split)`, or -1 for an image without a label. With
+            `targets`, (n, names) uint8 in the order of `target_names(targets)`: 1 if the image has the value, else 0.
 
         Raises:
-            LakeError: there is no such split or role; its images differ in shape, and neither `size` nor `ragged` is
-                given; or the lake does not have the originals.
+            LakeError: there is no such split, role or attribute; its images differ in shape, and neither `size` nor
+                `ragged` is given; or the lake does not have the originals.
             DamagedLakeError: a file is missing or damaged.
         """
         arguments.true_or_false("normalised", normalised)
         way = _ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
+        labels = self._labels(rows, targets, check=check)
         if normalised and way.ragged == "list":
             raise LakeError('normalised = True needs images of one shape: take ragged = "pad" or a size.')
         where = self._locate(rows["image_id"], way, check=check)
         if way.ragged == "list":
-            return list(gather_ragged(where).pictures()), _labels(rows)
+            return list(gather_ragged(where).pictures()), labels
         pixels = padded(list(gather_ragged(where).pictures())) if way.ragged == "pad" else gather(where)
-        return normalise(pixels) if normalised else pixels, _labels(rows)
+        return normalise(pixels) if normalised else pixels, labels
 
     def _locate(self, image_ids: pl.Series, way: "_ReadAs", *, check: bool) -> Located:
         """Find images, to be read as an argument of the caller says."""
@@ -441,6 +494,7 @@ class Lake:
         fit: Fit = "stretch",
         decode: DecodeFrom = "stored",
         ragged: RaggedAs | None = None,
+        targets: str | None = None,
         check: bool = True,
         state: Mapping[str, str | int | bool] | None = None,
     ) -> Batches:
@@ -461,11 +515,13 @@ class Lake:
             fit: as in `arrays`.
             decode: as in `arrays`.
             ragged: as in `feed`.
+            targets: as in `arrays`.
             check: as in `feed`.
             state: the result of `state()` of such an iterator, to continue after its last batch.
 
         Returns:
-            An iterator of pixels (batch, height, width[, 3]) uint8 and labels (batch,) int64.
+            An iterator of pixels (batch, height, width[, 3]) uint8, and labels (batch,) int64 or, with `targets`,
+            (batch, names) uint8.
 
         Raises:
             FeedError: the state belongs to other batches, or a number is out of range; the message names it.
@@ -485,6 +541,7 @@ class Lake:
             fit=fit,
             decode=decode,
             ragged=ragged,
+            targets=targets,
             check=check,
         )
         return feed.epoch(epoch, state=state)
@@ -505,6 +562,7 @@ class Lake:
         fit: Fit = "stretch",
         decode: DecodeFrom = "stored",
         ragged: RaggedAs | None = None,
+        targets: str | None = None,
         check: bool = True,
     ) -> Feed:
         """Prepare a role for training: `feed.epoch(k)` returns an epoch, `feed.torch()` a PyTorch dataset.
@@ -525,6 +583,7 @@ class Lake:
             decode: as in `arrays`.
             ragged: how a batch of images of several shapes is returned: "list" as a list of arrays, "pad" as one array
                 of the largest height and width in the batch, with zeros to the right and below.
+            targets: as in `arrays`.
             check: check each file for damage before its first images are returned; see `check`.
 
         Raises:
@@ -542,7 +601,8 @@ class Lake:
             "sanitized": bool(sanitized),
             **way.state,
         }
-        return Feed(Images(about, id_matrix(rows["image_id"]), _labels(rows), where), plan, pad=way.ragged == "pad")
+        labels = self._labels(rows, targets, check=check)
+        return Feed(Images(about, id_matrix(rows["image_id"]), labels, where), plan, pad=way.ragged == "pad")
 
 
 def _check_table(table: str) -> None:
@@ -550,7 +610,3 @@ def _check_table(table: str) -> None:
         near = difflib.get_close_matches(table, schemas.TABLES, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
         raise LakeError(f"there is no table '{table}'. {hint}Tables: {', '.join(schemas.TABLES)}.")
-
-
-def _labels(rows: pl.DataFrame) -> NDArray[np.int64]:
-    return rows["label_index"].cast(pl.Int64).fill_null(-1).to_numpy()

@@ -18,8 +18,9 @@ from pipeline.errors import FeedError
 from pipeline.hashing import order_keys
 from pipeline.pixels import Located, RaggedImages, gather, gather_ragged
 
-# Pixels, (batch, height, width[, 3]) uint8, or a list of such arrays if they have several shapes; and labels.
-Batch = tuple[Any, NDArray[np.int64]]
+# Pixels, (batch, height, width[, 3]) uint8, or a list of such arrays if they have several shapes; and labels: (batch,)
+# int64, or (batch, labels) uint8 of images with several labels.
+Batch = tuple[Any, NDArray[Any]]
 State = dict[str, str | int | bool]
 
 BATCHES_DONE = "batches_done"
@@ -119,12 +120,12 @@ class Window(NamedTuple):
 
     Attributes:
         pixels: (m, height, width[, 3]) uint8, or m images of several shapes.
-        labels: (m,) int64.
+        labels: (m,) int64, or (m, labels) uint8.
         order: (m,) a permutation: the order of the images in the batches.
     """
 
     pixels: NDArray[np.uint8] | RaggedImages
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     order: NDArray[np.int64]
 
 
@@ -143,7 +144,7 @@ class RoleByGroup:
     Attributes:
         where: row group and row of every image.
         image_ids: (n, 16) uint8, in the order of `where`.
-        labels: (n,) int64.
+        labels: (n,) int64, or (n, labels) uint8.
         images: (n,) positions in `where`, in file order.
         edges: (groups + 1,) positions in `images` where each row group starts. Row groups without images of the role
             are left out.
@@ -151,7 +152,7 @@ class RoleByGroup:
 
     where: Located
     image_ids: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     images: NDArray[np.int64]
     edges: NDArray[np.int64]
 
@@ -166,7 +167,7 @@ class RoleByGroup:
         return means
 
 
-def sort_by_group(where: Located, image_ids: NDArray[np.uint8], labels: NDArray[np.int64]) -> RoleByGroup:
+def sort_by_group(where: Located, image_ids: NDArray[np.uint8], labels: NDArray[Any]) -> RoleByGroup:
     """Sort images by row group."""
     images = where.file_order()
     edges = np.flatnonzero(np.diff(where.group[images], prepend=-1, append=-1))
@@ -280,7 +281,7 @@ def cut_into_batches(windows: Iterator[Window], batch_size: int) -> Iterator[Bat
         batch_size: images in every batch except the last.
 
     Yields:
-        (batch, height, width[, 3]) uint8 and (batch,) int64.
+        (batch, height, width[, 3]) uint8, and (batch,) int64 or (batch, labels) uint8.
     """
     begun: list[Batch] = []
     missing = batch_size

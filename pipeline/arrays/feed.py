@@ -38,13 +38,13 @@ class Images:
     Attributes:
         about: release, split, role and sanitized.
         image_ids: (n, 16) uint8, in the order of the split.
-        labels: (n,) int64, -1 for an image without a label.
+        labels: (n,) int64, -1 for an image without a label; or (n, labels) uint8, 0 and 1, of several labels an image.
         where: location of the pixels, in the same order: rows of a lake, or the path of a .npy file.
     """
 
     about: Mapping[str, str | int | bool]
     image_ids: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     where: Located | str
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class _InMemory(NamedTuple):
     """All images in the order of the file; image i of the role is at `rows[i]`."""
 
     pixels: NDArray[np.uint8] | RaggedImages
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     rows: NDArray[np.int64]
 
 
