@@ -30,7 +30,7 @@ _SHADES = np.array(list(" .:-=+*#%@"))
 @of_release("show")
 @as_json
 def show_command(lake: str, items: tuple[str, ...], *, json_: bool, **options: Any) -> None:  # noqa: ANN401 - the options above
-    """Show single images of LAKE with their label, their roles, and a drawing of their pixels.
+    """Show single images of LAKE with their label, roles and attributes, and a drawing of their pixels.
 
     An image is named by its path in the source, or by its image_id of 32 hexadecimal digits. A row of a CSV file or an
     array is named by its number, from 0. A path that several sources have is shown for each of them; --dataset and
@@ -55,9 +55,13 @@ def show_command(lake: str, items: tuple[str, ...], *, json_: bool, **options: A
         pl.format("{}/{}", "dataset", "split").alias("source"),
         pl.format("{} x {}", "height", "width").alias("size"),
         pl.Series("roles", ["; ".join(map(_role, roles)) for roles in found.rows["roles"].to_list()], pl.String),
+        pl.Series(
+            "attributes", ["; ".join(map(_attribute, of)) for of in found.rows["attributes"].to_list()], pl.String
+        ),
         "image_id",
     )
-    show_frame(shown)
+    # Most lakes have no attributes.
+    show_frame(shown if any(shown["attributes"]) else shown.drop("attributes"))
     if files is not None:
         for file in files:
             print_line(file)
@@ -89,6 +93,10 @@ def draw(picture: NDArray[np.uint8]) -> Iterator[str]:
     gray = np.asarray(image.convert("L")).astype(np.int64)
     shades = _SHADES[gray * len(_SHADES) // 256]
     return ("".join(np.repeat(row, 2)).rstrip() for row in shades)
+
+
+def _attribute(attribute: dict[str, str]) -> str:
+    return f"{attribute['name']}: {attribute['value']}"
 
 
 def _role(role: dict[str, Any]) -> str:

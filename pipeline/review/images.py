@@ -30,8 +30,9 @@ class FoundImages(NamedTuple):
     Attributes:
         release: the release.
         rows: columns item (what was searched for), dataset, split, path, label, height, width, channels, image_id, and
-            roles: a list of split_name, role, kept, dropped_by and reason, sorted by split_name. In the order of the
-            items; a path that several sources have is several rows, ordered by dataset and split. Every image once.
+            roles: a list of split_name, role, kept, dropped_by and reason, sorted by split_name; and attributes: a list
+            of name and value, sorted. In the order of the items; a path that several sources have is several rows,
+            ordered by dataset and split. Every image once.
     """
 
     release: int
@@ -72,7 +73,8 @@ def find_images(
     rows = found.sort("place", "dataset", "split", "path", "image_id").unique(
         "image_id", keep="first", maintain_order=True
     )
-    return FoundImages(lake.release, _with_roles(lake, rows).select("item", *_FACTS, "roles"))
+    rows = _with_attributes(lake, _with_roles(lake, rows))
+    return FoundImages(lake.release, rows.select("item", *_FACTS, "roles", "attributes"))
 
 
 def read_found(lake: Lake, found: FoundImages) -> Iterator[tuple[Chunk, int]]:
@@ -141,6 +143,20 @@ def _with_roles(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
     )
     return rows.join(roles, on="image_id", how="left", maintain_order="left").with_columns(
         pl.col("roles").fill_null([])
+    )
+
+
+def _with_attributes(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
+    attributes = (
+        lake.scan("attributes")
+        .filter(pl.col("image_id").is_in(rows["image_id"].implode()))
+        .sort("name", "value")
+        .group_by("image_id", maintain_order=True)
+        .agg(attributes=pl.struct("name", "value"))
+        .collect()
+    )
+    return rows.join(attributes, on="image_id", how="left", maintain_order="left").with_columns(
+        pl.col("attributes").fill_null([])
     )
 
 

@@ -145,23 +145,33 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
     units = lake.snapshot.metadata("clusters").units
     specs = {name: unit["spec"] for name, unit in lake.snapshot.metadata("splits").units.items()}
     faults = []
-    datasets = lake.scan("images").select("image_id", "dataset")
+    datasets = lake.scan("images").select("image_id", "dataset", "path")
     kept = lake.scan("splits").filter("kept").select("split_name", "image_id", "role")
     for name, spec in sorted(specs.items()):
         safe = pl.col("dataset").is_in(spec.get("protected", []))
         for rule in dict.fromkeys([*spec["sanitize"], *spec.get("groups", [])]):
-            over = (
+            linked = (
                 _linked_by(lake, rule, units)
                 .join(datasets, on="image_id")
                 .join(kept.filter(split_name=name), on="image_id")
-                .group_by("cluster_id")
+            )
+            over = (
+                linked.group_by("cluster_id")
                 .agg(roles=pl.col("role").n_unique(), protected=safe.all())
                 .filter((pl.col("roles") > 1) & ~pl.col("protected"))
+                .select("cluster_id")
                 .collect()
             )
             if len(over):
-                what = "clusters of rule" if attribute_of(rule) is None else "values of"
-                text = f"split '{name}': {len(over)} {what} {rule} have kept rows in two roles"
+                of_first = linked.join(over.sort("cluster_id").head(1).lazy(), on="cluster_id")
+                one_a_role = of_first.sort("role", "path", "image_id").unique("role", keep="first", maintain_order=True)
+                rows = one_a_role.select("cluster_id", "path", "role").collect().rows()
+                images = " and ".join(f"{path} ({role})" for _, path, role in rows)
+                is_value = attribute_of(rule) is not None
+                what, which = ("values of", f"{rows[0][0]}: ") if is_value else ("clusters of rule", "")
+                text = (
+                    f"split '{name}': {len(over):,} {what} {rule} have kept rows in two roles, such as {which}{images}"
+                )
                 faults.append(Fault("law", text, "splits", "", {"split_name": name}))
     return LawResult(len(specs), faults)
 
@@ -169,24 +179,33 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
 def roles_are_in_order(lake: Lake) -> LawResult:
     """Check that the roles of a split with `order` are in the order of its attribute.
 
-    No image of a role is later than the first of the next role. With groups, whose images may have several values, no
-    image of a role is later than the latest of the next role.
+    No image of a role is earlier than the latest of the roles before it, except as many as the build counted, because
+    their groups stay whole.
     """
-    specs = {name: unit["spec"] for name, unit in lake.snapshot.metadata("splits").units.items()}
+    units = lake.snapshot.metadata("splits").units
     checked, faults = 0, []
-    for name, spec in sorted(specs.items()):
-        attribute = attribute_of(spec.get("order") or "")
+    for name, unit in sorted(units.items()):
+        attribute = attribute_of(unit["spec"].get("order") or "")
         if attribute is None:
             continue
         values = _linked_by(lake, f"attr:{attribute}", {}).group_by("image_id").agg(value=pl.max("cluster_id"))
-        rows = lake.scan("splits").filter(split_name=name).join(values, on="image_id")
-        bounds = rows.group_by("role").agg(first=pl.min("value"), last=pl.max("value"), images=pl.len()).collect()
-        checked += int(bounds["images"].sum())
-        in_order = bounds.sort(pl.col("role").cast(pl.Enum(ROLES)))
-        bound = "last" if spec["groups"] else "first"
-        text = f"split '{name}': {{}} has images later than the next role"
-        wrong = in_order.filter(pl.col("last") > pl.col(bound).shift(-1))["role"]
-        faults += [Fault("law", text.format(role), "splits", "", {"split_name": name}) for role in wrong]
+        valued = lake.scan("splits").filter(split_name=name).join(values, on="image_id").drop_nulls("value")
+        rows = valued.select("image_id", "role", "value").collect()
+        checked += len(rows)
+        for number, role in enumerate(ROLES):
+            latest: Any = rows.filter(pl.col("role").is_in(ROLES[:number]))["value"].max()
+            early = (
+                rows.filter(pl.col("role") == role, pl.col("value") < latest) if latest is not None else rows.clear()
+            )
+            counted = unit.get("early", {}).get(role, 0)
+            if len(early) != counted:
+                first = early.sort("value", "image_id").head(1).lazy().join(lake.scan("images"), on="image_id")
+                such = [f", such as {path} ({value})" for path, value in first.select("path", "value").collect().rows()]
+                text = (
+                    f"split '{name}': {len(early):,} images of {role} have a smaller {attribute} than the largest of "
+                    f"the roles before it ({latest}){''.join(such)}; the build counted {counted:,}"
+                )
+                faults.append(Fault("law", text, "splits", "", {"split_name": name}))
     return LawResult(checked, faults)
 
 

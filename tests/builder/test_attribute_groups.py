@@ -1,5 +1,6 @@
 """Splits that keep the images of a patient, or of any other attribute, in one role."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def test_verify_finds_a_patient_in_two_roles(base: Path) -> None:
     assert files(built.root, "splits")
     commit(built.root, "splits", [part], lambda _: True, stored)
     build(asked(base, PATIENT, {"patterns": {"number": r"_(\d+)"}}), engine=LocalEngine(1))
-    assert any("values of attr:patient have kept rows in two roles" in text for text in faults(built))
+    (text,) = (text for text in faults(built) if "attr:patient" in text)
+    (patient,) = re.findall("1 values of attr:patient have kept rows in two roles, such as (p[0-9]+): ", text)
+    assert re.search(rf": \S*{patient}\S* \(test\) and \S*{patient}\S* \(train\)", text)
 
 
 def files_schema() -> Any:

@@ -1,19 +1,23 @@
 """Splits in the order of an attribute, and over several labels an image, through whole builds."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from lakes import commit, publish, read_meta, write_part
 from making import as_folder, encoded, files_of, recipe
 from PIL import ExifTags, Image
 
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.delta_log import Metadata
 from pipeline.lake_handle import Lake
 from pipeline.verify import verify
+from schemas import TABLES
 
 ROLES = {"train": {"from": "train", "share": 0.5}, "test": {"from": "train", "share": 0.5}}
 
@@ -54,6 +58,30 @@ def test_train_is_before_test_in_a_lake(base: Path) -> None:
     (base / "days.csv").write_text("\n".join(["path,day", *days, "00039.png,2027-01-01"]))
     built = make(base, {"uri": "days.csv"}, order="attr:day")
     assert "moved to another role" in reason(built)
+
+
+def test_verify_allows_only_the_early_images_that_the_build_counted(base: Path) -> None:
+    rows = [f"{number:05d}.png,{number},p{number // 8 if number % 8 else 4}" for number in range(40)]
+    (base / "facts.csv").write_text("\n".join(["path,day,patient", *rows]))
+    split = {"order": "attr:day", "groups": ["attr:patient"]}
+    built = make(base, {"uri": "facts.csv"}, **split)
+    (early,) = re.findall(r"(\d+) images? of test earlier than the latest", reason(built))
+    names = Lake(built.root).sql("SELECT image_id, path FROM images").pl()
+    stored = Lake(built.root).scan("splits").collect().join(names, on="image_id")
+    moved = stored.with_columns(role=pl.when(pl.col("path") == "00001.png").then(pl.lit("test")).otherwise("role"))
+    table = moved.sort("image_id").drop("split_name", "path").to_arrow().cast(TABLES["splits"].file_schema)
+    part = write_part(built.root, "splits", {"split_name": "main"}, table)
+    metadata = read_meta(built.root, "splits")
+    commit(built.root, "splits", [part] if part else [], lambda _: True, Metadata("splits", metadata.units))
+    publish(built.root, "", "moved", read_meta(built.root, "releases").units["recipe"])
+    faults = [str(fault) for check in verify(built.root) for fault in check.faults]
+    wanted = (
+        f"split 'main': {int(early) + 1} images of test have a smaller day than the largest of the roles before it ("
+    )
+    assert any(fault.startswith(wanted) and f"; the build counted {early}" in fault for fault in faults)
+    assert any(
+        "1 values of attr:patient have kept rows in two roles, such as p0: 00001.png (test)" in f for f in faults
+    )
 
 
 def photograph(number: int, *, taken: bool) -> bytes:

@@ -50,6 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
             {"uri": "listed/list.csv", "dataset": "listed"},
             dedup={"rules": ["exact"]},
             split=[split],
+            attributes=[{"dataset": "d", "patterns": {"class": "(.)/", "name": "([a-z0-9]+).png"}}],
         ),
         engine=LocalEngine(1),
     )
@@ -59,6 +60,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 def found(run: Run, *words: object) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(run("show", *words, "--json").stdout)["images"]
     return rows
+
+
+def test_the_attributes_of_an_image_are_shown(root: str, run: Run) -> None:
+    (row,) = found(run, root, "A/copy.png")
+    assert row["attributes"] == [{"name": "class", "value": "A"}, {"name": "name", "value": "copy"}]
+    assert "class: A; name: copy" in " ".join(run("show", root, "A/copy.png").stdout.replace("│", " ").split())
+    assert "attributes" not in run("show", root, "x.png").stdout
 
 
 def test_a_path_that_two_sources_have_is_shown_for_both(root: str, run: Run) -> None:
