@@ -30,6 +30,10 @@ from pipeline.addresses import redacted_text
 
 # Libraries colour their messages for terminals.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Polars ends messages with advice on its own arguments, which users of imagelake cannot set.
+_ADVICE = re.compile(
+    r"\s*(You might want to try:|Try increasing `|This error occurred with the following).*", re.DOTALL
+)
 
 
 def one_line(error: object, limit: int | None = None) -> str:
@@ -39,7 +43,7 @@ def one_line(error: object, limit: int | None = None) -> str:
         error: an error that imagelake did not raise itself.
         limit: most characters of the text; None for all.
     """
-    text = _COLOURS.sub("", redacted_text(str(error)))
+    text = _ADVICE.sub("", _COLOURS.sub("", redacted_text(str(error))))
     return " ".join(text.split())[:limit] or type(error).__name__
 
 

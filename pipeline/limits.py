@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ImagelakeError, LimitError
@@ -152,6 +153,16 @@ def soft_limit(name: str) -> int | None:
         return None
     soft, _ = resource.getrlimit(getattr(resource, name))
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are available; None if the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable: *([0-9]+) kB", text, re.MULTILINE)
+    return int(found[1]) << 10 if found else None
 
 
 def check_limits() -> None:

@@ -27,6 +27,7 @@ from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.hashing import file_digest
+from pipeline.limits import available_memory
 
 _SHAPE = ["height", "width", "channels"]
 
@@ -202,13 +203,15 @@ def gather(where: Located) -> NDArray[np.uint8]:
     they would be downloaded twice.
 
     Raises:
+        LakeError: the result does not fit into the memory that is available.
         DamagedLakeError: a file is missing or damaged.
 
     Returns:
         (n, height, width) uint8 for gray, (n, height, width, 3) for RGB, 0 to 255, C-contiguous, in the order of
         `where`.
     """
-    out = np.empty((len(where), prod(where.shape)), dtype=np.uint8)
+    out = _allocate(len(where), len(where) * prod(where.shape), f" of {' x '.join(map(str, where.shape))}")
+    out = out.reshape(len(where), prod(where.shape))
 
     def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
         if where.conversion is None:
@@ -230,7 +233,7 @@ def gather_ragged(where: Located) -> "RaggedImages":
     if where.shapes is None:
         raise ValueError("locate these images with ragged = True")
     starts = np.cumsum(where.sizes) - where.sizes
-    out = np.empty(int(where.sizes.sum()), dtype=np.uint8)
+    out = _allocate(len(where), int(where.sizes.sum()))
 
     def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
         column = _read_columns(group, rows, ["pixels"], check=where.check)["pixels"]
@@ -240,6 +243,25 @@ def gather_ragged(where: Located) -> "RaggedImages":
 
     sum(_for_each_group(where, read))
     return RaggedImages(where.shapes, out)
+
+
+def _allocate(images: int, size: int, shape: str = "") -> NDArray[np.uint8]:
+    """Allocate the pixels of images, in bytes; Linux would kill a process that fills more memory than there is.
+
+    Raises:
+        LakeError: they do not fit.
+    """
+    available = available_memory()
+    try:
+        if available is None or size <= available:
+            return np.empty(size, dtype=np.uint8)
+    except (MemoryError, ValueError):
+        pass
+    have = "" if available is None else f", and {available / 1e9:,.1f} GB are available"
+    raise LakeError(
+        f"{images:,} images{shape} need {size / 1e9:,.1f} GB of memory{have}. Read fewer or smaller images, or use "
+        "feed, which reads them part by part."
+    )
 
 
 def _for_each_group(
@@ -458,7 +480,7 @@ def read_reference(location: str, digest: bytes) -> bytes:
         where = "is inside of another file" if "#" in location else f"cannot be read ({error.strerror})"
         raise LakeError(f"the original file {location} {where}. {_KEEP}") from error
     if file_digest(data) != digest:
-        raise LakeError(f"the original file {location} has changed since the build. {_AGAIN}")
+        raise LakeError(f"the original file {location} has changed since the build. {_AGAIN}. {_KEEP}")
     return data
 
 

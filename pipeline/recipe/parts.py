@@ -356,14 +356,14 @@ class RolePart(Part):
     Attributes:
         source_split: split of the sources to draw from. The key in a recipe is `from`.
         size: number of images, evenly over the classes as far as possible, or "all" that no other role takes.
-        share: fraction of the images, 0 to 1, instead of `size`. With `groups`, it is met in every class, as closely as
-            whole groups allow. Without, a hash of the seed and the file decides for each image alone: the share is met
-            on average, and adding images changes no role.
+        share: fraction of the images, above 0 and at most 1, instead of `size`. With `groups`, it is met in every
+            class, as closely as whole groups allow. Without, a hash of the seed and the file decides for each image
+            alone: the share is met on average, and adding images changes no role.
     """
 
     source_split: Annotated[str, Field(alias="from")]
     size: Size = "all"
-    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class SplitPart(Part):

@@ -54,6 +54,12 @@ _DOUBLED = re.compile(r"_duplicated_[0-9]+$")
 _REASONS = {
     "more fields than defined": "a line has more values than the first line has names; quote values with a separator",
     "invalid utf-8": "it is not UTF-8 text; save it as UTF-8",
+    "not properly escaped": 'a value starts with " and does not end with it; write a " inside of quotes as ""',
+    "empty CSV|empty reader|Eof at character 0$": "it is empty",
+    "error deserializing value": "COCO annotations have numbers as ids, and text as file_name and name; it has others",
+    "while (building|constructing) Series": "a name has objects in some lines and other values in others",
+    "NDJSON line expected": 'every line must be a JSON object, such as {"path": "a.png", "patient": "p1"}',
+    r"\bat character [0-9]+": "it is not valid JSON",
 }
 
 # What the manifest of an export writes before the names of attributes, and how it writes several values.
@@ -130,7 +136,7 @@ def read_attributes(
             f"attributes: {file} is a folder without Parquet files. Name a file in the uri of its [[attributes]]."
         ) from None
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        why = next((text for sign, text in _REASONS.items() if sign in str(error)), one_line(error))
+        why = next((text for sign, text in _REASONS.items() if re.search(sign, str(error))), one_line(error))
         raise SourceError(f"attributes: {file} cannot be read ({why}).") from error
     if is_source and file.is_file() and not any(map(_is_key, rows.columns)):
         rows = rows.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("path"))
@@ -341,9 +347,10 @@ def _read_coco(file: Path) -> pl.DataFrame:
     )
     if categories["id"].n_unique() != len(categories) or images["id"].n_unique() != len(images):
         raise ValueError("an id of an image or category occurs twice")
-    unknown = len(annotations.join(categories, left_on="category_id", right_on="id", how="anti"))
-    if unknown:
-        raise ValueError(f"{unknown:,} annotations are of a category that is not listed")
+    unknown = annotations.join(categories, left_on="category_id", right_on="id", how="anti")["category_id"]
+    if len(unknown):
+        listed = ", ".join(map(str, unknown.unique().sort().head(5)))
+        raise ValueError(f"{len(unknown):,} annotations are of a category id that categories does not list: {listed}")
     named = (
         annotations.join(categories, left_on="category_id", right_on="id")
         .select("image_id", "name")

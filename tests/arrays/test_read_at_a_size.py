@@ -171,8 +171,21 @@ def test_referenced_originals_are_read_where_they_are(photos: dict[str, bytes], 
         referenced.arrays("main", "train", **options)[0], lake.arrays("main", "train", **options)[0]
     )
     (source / "A" / "p4.jpg").write_bytes(photograph(5))
-    with pytest.raises(LakeError, match=r"p4.jpg has changed since the build. Build again"):
+    with pytest.raises(LakeError, match=r"p4.jpg has changed since the build. To read it again, run: imagelake build"):
         referenced.arrays("main", "train", **options)
     (source / "A" / "p4.jpg").unlink()
     with pytest.raises(LakeError, match=r"p4.jpg cannot be read \(No such file"):
         referenced.arrays("main", "train", **options)
+
+
+def test_more_pixels_than_fit_into_memory_are_refused_before_they_are_read(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LakeError, match=r"20 images of 100000 x 100000 x 3 need 600\.0 GB of memory, and .* available"):
+        lake.arrays("main", "train", size=(100_000, 100_000))
+    monkeypatch.setattr("pipeline.pixels.available_memory", lambda: None)
+    with pytest.raises(LakeError, match=r"need 6,000,000\.0 GB of memory\. Read fewer"):
+        lake.arrays("main", "train", size=(10_000_000, 10_000_000))
+    monkeypatch.setattr("pipeline.pixels.available_memory", lambda: 1_000)
+    with pytest.raises(LakeError, match=r"20 images need 0\.0 GB of memory, and 0\.0 GB are available"):
+        lake.arrays("main", "train", ragged="pad")

@@ -120,7 +120,7 @@ def test_coco_annotations_give_each_image_the_names_of_its_categories(tmp_path: 
     assert (column(found, "key"), column(found, "labels")[0]) == (["a.jpg", "b.jpg"], ["cat", "dog"])
     assert not column(found, "labels")[1]
     (tmp_path / "annotations.json").write_text(json.dumps({**coco, "categories": []}))
-    with pytest.raises(SourceError, match="annotations are of a category that is not listed"):
+    with pytest.raises(SourceError, match="annotations are of a category id that categories does not list: 7, 9"):
         read(tmp_path / "annotations.json")
     (tmp_path / "annotations.json").write_text("[1, 2]")
     with pytest.raises(SourceError, match=r"annotations\.json cannot be read"):
@@ -221,6 +221,30 @@ def test_files_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path, conte
     with pytest.raises(SourceError, match=said) as caught:
         read(tmp_path / "facts.csv")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", 'path,x\n"a,1\n', 'a value starts with " and does not end with it'),
+        ("a.csv", "\n\n", "it is empty"),
+        ("a.jsonl", "", "it is empty"),
+        ("a.jsonl", '{"path": "a", "x": 1}\n{"path": "b", "x": {"y": 2}}', "objects in some lines"),
+        ("a.jsonl", '{"path": "a", "x":', "it is not valid JSON"),
+        ("a.jsonl", "[1, 2]", "every line must be a JSON object"),
+        ("a.json", "hello", "it is not valid JSON"),
+        ("a.json", '{"images": 5, "annotations": [], "categories": []}', "COCO annotations have numbers as ids"),
+        (
+            "a.json",
+            '{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 77}]}',
+            "1 annotations are of a category id that categories does not list: 77",
+        ),
+    ],
+)
+def test_faults_of_text_are_said_in_words_of_our_own(tmp_path: Path, name: str, content: str, said: str) -> None:
+    with pytest.raises(SourceError, match=said) as caught:
+        read(csv(tmp_path, content, name=name))
+    assert "infer_schema" not in str(caught.value)
 
 
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:

@@ -77,6 +77,14 @@ def test_one_more_image_takes_at_most_one_place() -> None:
     assert len(before - after) <= 2  # a chain: test has its own source, so train and valid at most
 
 
+def test_a_share_of_1_takes_everything() -> None:
+    whole = split(train={"from": "train", "share": 1.0}, test={"from": "test", "share": 1})
+    rows = draw_roles(whole, POOL)
+    assert dict(rows.group_by("role").len().rows()) == {"train": 180, "test": 40}
+    with pytest.raises(SplitError, match=r"add up to 1\.1"):
+        draw_roles(split(train={"from": "train", "share": 1.0}, test={"from": "train", "share": 0.1}), POOL)
+
+
 def test_seeds_and_names_draw_differently() -> None:
     spec = split(train={"from": "train", "size": 30})
     drawn = [draw_roles(spec.model_copy(update=change), POOL) for change in ({}, {"seed": 2}, {"name": "other"})]

@@ -222,6 +222,15 @@ def test_shares_that_add_up_to_1_leave_no_image_out(sizes: list[int], seed: int)
     assert rows["kept"].all()
 
 
+@pytest.mark.parametrize("order", [None, "attr:day"])
+def test_a_share_of_1_takes_every_group(order: str | None) -> None:
+    images = [Image("AB"[i % 2], exact=i // 7) for i in range(40)]
+    values = pl.DataFrame({"image_id": [name(i) for i in range(40)], "value": range(40)})
+    spec = spec_of(train={"from": "train", "share": 1.0}, order=order)
+    drawn = draw_groups(spec, *frames(images), attribute=values if order else None)
+    assert drawn.rows.filter("kept").height == 40
+
+
 def test_the_rest_of_a_share_goes_to_the_labels_with_the_largest_fractions() -> None:
     images = [Image(label) for label, count in (("A", 11), ("B", 12), ("C", 17)) for _ in range(count)]
     roles = {role: {"from": "train", "share": 0.3} for role in ("train", "test")}
