@@ -5,13 +5,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline import sources
 from pipeline.arrays.exports import ExportContext, Role, Selection
 from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
 from pipeline.baselines.stored import LoadedModel, predict_classes
 from pipeline.decode import Originals, decode_shard
+from pipeline.decode.picture import convert
 from pipeline.errors import LakeError, SourceError
 from pipeline.hashing import flat
 from pipeline.lake.releases import stored_decode
@@ -43,7 +46,8 @@ def predict_files(
 ) -> Predicted:
     """Predict images that are not in the lake; nothing is written.
 
-    Colour and size are converted to what the model takes, as a build with `on_mismatch = "convert"` does.
+    Colour and size are converted to what the model takes, as a build with `on_mismatch = "convert"` does. A file of the
+    lake gets its stored pixels. In a lake without `size`, any other shape is reduced as the lake does, then stretched.
 
     Args:
         lake: the lake.
@@ -58,30 +62,42 @@ def predict_files(
     loaded = lake.model(run, train_size)
     height, width, channels = loaded.shape
     stored = stored_decode(Snapshot(lake.root))
-    spec = DecodePart.model_validate(
-        {
-            **stored,
-            # Nothing is stored, and a JPEG is decoded as the lake decodes it.
-            "originals": "none" if stored.get("originals") else None,
-            "size": (height, width),
-            "longest": None,
-            "mode": "L" if channels == 1 else "RGB",
-            "on_mismatch": "convert",
-        }
-    )
+    common = {
+        **stored,
+        # Nothing is stored, and a JPEG is decoded as the lake decodes it.
+        "originals": "none" if stored.get("originals") else None,
+        "mode": "L" if channels == 1 else "RGB",
+        "on_mismatch": "convert",
+    }
+    resized = DecodePart.model_validate({**common, "size": (height, width), "longest": None})
+    # A working picture is reduced as the lake reduces it, and only then resized, if it has another shape.
+    spec = DecodePart.model_validate(common) if stored.get("longest") else resized
     frames = [pl.DataFrame(schema={"path": pl.String, "predicted": pl.String, "probability": pl.Float64})]
     rejects: list[Reject] = []
     for prefix, shard in _shards(paths, spec):
+        of_shard = frames[:1]
         for item in decode_shard(shard, "query", "query", spec):
             if isinstance(item, Reject):
                 rejects.append(item._replace(path=f"{prefix}{item.path}"))
                 continue
             if isinstance(item, Originals):
                 continue
-            found = predict_classes(loaded, flat(item.pixels))
-            named = pl.Series(item.images["path"].to_pylist(), dtype=pl.String)
-            frames.append(found.select((pl.lit(prefix) + named).alias("path"), "predicted", "probability"))
+            found = predict_classes(loaded, flat(_of_shape(item.pixels, resized)))
+            named = pl.Series("path", item.images["path"].to_pylist(), dtype=pl.String)
+            of_shard.append(found.select(named, "predicted", "probability"))
+        # Images of several shapes are decoded shape by shape.
+        in_order = pl.DataFrame({"path": shard.paths}, schema={"path": pl.String}).join(
+            pl.concat(of_shard), on="path", maintain_order="left"
+        )
+        frames.append(in_order.with_columns((pl.lit(prefix) + pl.col("path")).alias("path")))
     return Predicted(loaded.title, pl.concat(frames), rejects)
+
+
+def _of_shape(pixels: NDArray[np.uint8], spec: DecodePart) -> NDArray[np.uint8]:
+    """Resize images of one shape, (n, height, width, channels), to the size of the settings if they have another."""
+    if pixels.shape[1:3] == spec.size:
+        return pixels
+    return np.stack([convert(picture, spec)[0] for picture in pixels])
 
 
 def _shards(paths: Sequence[str], spec: DecodePart) -> Iterator[tuple[str, Encoded]]:

@@ -11,8 +11,9 @@ import pytest
 import toys
 from commands import Run
 from lakes import versions
-from making import as_folder, files_of, recipe
+from making import as_folder, encoded, files_of, recipe
 
+from pipeline.baselines.stored import LoadedModel, predict_classes
 from pipeline.builder.build import Built, build, plan
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import BaselineError, LakeError, RecipeError
@@ -178,6 +179,47 @@ def test_files_are_predicted_as_the_lake_reads_them(base: Path, run: Run) -> Non
     assert result.exit_code == 1
     assert str(file) in result.output
     assert "broken.png" in result.output
+
+
+def test_a_file_of_a_lake_of_working_pictures_gets_its_stored_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the files that are predicted have several shapes; the order is that of the paths."""
+    chance = np.random.default_rng(0)
+    sides = {"JPEG": (240, 320), "PNG": (120, 160)}
+    files = {
+        f"{'AB'[n % 2]}/{n:02}.{form.lower()}": encoded(chance.integers(0, 256, (*sides[form], 3), np.uint8), form)
+        for n, form in enumerate(["JPEG", "PNG", "PNG", "JPEG"] * 6)
+    }
+    as_folder(tmp_path / "in", files)
+    lake = Lake(
+        build(
+            recipe(
+                tmp_path,
+                {"uri": "in"},
+                decode={"longest": 20, "mode": "RGB"},
+                split=[{**MAIN, "train": {"from": "train", "size": 16}, "test": {"from": "train"}}],
+                baseline=[{**LOGISTIC, "train_sizes": ["all"]}],
+            ),
+            engine=LocalEngine(1),
+        ).root
+    )
+    seen: list[Any] = []
+
+    def predict(loaded: LoadedModel, pixels: Any) -> pl.DataFrame:
+        seen.append(pixels)
+        return predict_classes(loaded, pixels)
+
+    monkeypatch.setattr("pipeline.predictions.predict_classes", predict)
+    found = predict_files(lake, [str(tmp_path / "in")]).images
+    stored = lake.scan("images").sort("path").collect()
+    assert found["path"].to_list() == [f"{tmp_path}/in/{path}" for path in stored["path"]]
+    assert np.concatenate(seen).tobytes() == b"".join(stored["pixels"])
+    upright = encoded(chance.integers(0, 256, (320, 240, 3), np.uint8), "PNG")
+    as_folder(tmp_path / "more", {"1.png": upright, "2.jpeg": files["A/00.jpeg"], "3.png": upright})
+    more = predict_files(lake, [str(tmp_path / "more")]).images
+    assert [Path(path).name for path in more["path"]] == ["1.png", "2.jpeg", "3.png"]
+    assert more.filter(pl.col("path").str.ends_with("2.jpeg"))["probability"][0] == found["probability"][0]
 
 
 @pytest.mark.parametrize(
