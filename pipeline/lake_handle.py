@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,7 @@ import schemas
 from pipeline import arguments, storage
 from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
+from pipeline.arrays.read_as import DecodeFrom, Fit, RaggedAs, ReadAs
 from pipeline.decode.conversions import decode_originals, resize_stored
 from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
@@ -37,62 +38,8 @@ if TYPE_CHECKING:
     from pipeline.baselines.stored import LoadedModel
 
 
-Fit = Literal["stretch", "crop", "pad"]
-DecodeFrom = Literal["stored", "original"]
-RaggedAs = Literal["list", "pad"]
 # The most that a recipe allows.
 _MAX_PIXELS = 500_000_000
-
-
-class _ReadAs(NamedTuple):
-    """How images are brought to one shape when they are read; see `Lake.arrays`."""
-
-    size: tuple[int, int] | None
-    fit: Fit
-    decode: DecodeFrom
-    ragged: RaggedAs | None
-
-    @classmethod
-    def checked(cls, size: object, fit: str, decode: str, ragged: str | None = None) -> Self:
-        """Check the arguments of a caller.
-
-        Raises:
-            LakeError: a value is not one of those allowed, or two exclude one another. The message names them.
-            TypeError: an argument has another type.
-        """
-        for name, value, allowed in (
-            ("fit", fit, get_args(Fit)),
-            ("decode", decode, get_args(DecodeFrom)),
-            ("ragged", ragged, (None, *get_args(RaggedAs))),
-        ):
-            if value not in allowed:
-                raise LakeError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
-        if size is None and (fit, decode) != ("stretch", "stored"):
-            key = "fit" if fit != "stretch" else "decode"
-            raise LakeError(f"{key} = {(fit, decode)[key == 'decode']!r} needs size = (height, width)")
-        if size is not None and ragged is not None:
-            raise LakeError("size and ragged exclude one another: with a size, all images have one shape")
-        return cls(_size(size), cast("Fit", fit), cast("DecodeFrom", decode), cast("RaggedAs | None", ragged))
-
-    @property
-    def state(self) -> dict[str, str]:
-        """What a saved state of a feed must have in common with the feed; empty if nothing is set."""
-        if self.ragged is not None:
-            return {"ragged": self.ragged}
-        if self.size is None:
-            return {}
-        return {"size": "x".join(map(str, self.size)), "fit": self.fit, "decode": self.decode}
-
-
-def _size(size: object) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    if not isinstance(size, tuple | list) or len(size) != 2:  # noqa: PLR2004 - height and width
-        raise TypeError(f"size must be (height, width), not {size!r}")
-    height, width = (arguments.whole_number("size", side) for side in size)
-    if min(height, width) < 1:
-        raise LakeError(f"size is {size!r}; both sides must be 1 or more")
-    return height, width
 
 
 class Lake:
@@ -369,7 +316,7 @@ class Lake:
             DamagedLakeError: a file is missing or damaged.
         """
         arguments.true_or_false("normalised", normalised)
-        way = _ReadAs.checked(size, fit, decode, ragged)
+        way = ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
         labels = self._labels(rows, targets, check=check)
         if normalised and way.ragged == "list":
@@ -380,7 +327,7 @@ class Lake:
         pixels = padded(list(gather_ragged(where).pictures())) if way.ragged == "pad" else gather(where)
         return normalise(pixels) if normalised else pixels, labels
 
-    def _locate(self, image_ids: pl.Series, way: "_ReadAs", *, check: bool) -> Located:
+    def _locate(self, image_ids: pl.Series, way: "ReadAs", *, check: bool) -> Located:
         """Find images, to be read as an argument of the caller says."""
         if way.ragged is not None:
             return locate(self._images, image_ids, check=check, ragged=True)
@@ -399,7 +346,7 @@ class Lake:
             )
         return locate(places, image_ids, check=check, conversion=self._conversion(way))
 
-    def _conversion(self, way: "_ReadAs") -> Conversion | None:
+    def _conversion(self, way: "ReadAs") -> Conversion | None:
         if way.size is None:
             return None
         stored = stored_decode(self._current_snapshot())
@@ -591,7 +538,7 @@ class Lake:
             FeedError: a number is out of range.
         """
         plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
-        way = _ReadAs.checked(size, fit, decode, ragged)
+        way = ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
         where = self._locate(rows["image_id"], way, check=check)
         about: State = {

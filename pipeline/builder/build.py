@@ -17,8 +17,8 @@ import polars as pl
 from pipeline import arguments, sources, storage
 from pipeline.baselines.model import need_extra
 from pipeline.builder import ENGINE_NAMES, PRELOAD
+from pipeline.builder.attribute_notes import attribute_notes
 from pipeline.builder.attributes import (
-    attribute_notes,
     attribute_units,
     check_attribute_files,
     check_datasets,

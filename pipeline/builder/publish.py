@@ -63,7 +63,7 @@ def write_report(lake: Lake, out: str | Path | None = None) -> str:
     file = str(out or f"{lake.root}/report.html")
     if out is None and _is_report_of(file, lake.release):
         return file
-    from pipeline.builder.attributes import describe_attributes, duplicates_across  # noqa: PLC0415 - as below
+    from pipeline.builder.attribute_notes import describe_attributes, duplicates_across  # noqa: PLC0415 - as below
     from pipeline.report import render_html, summarize  # noqa: PLC0415 - plots and templates, only when drawn
 
     created = lake.scan("releases").filter(release=lake.release).select("created_at").collect().item()

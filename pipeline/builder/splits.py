@@ -13,7 +13,7 @@ import xxhash
 
 import schemas
 from pipeline import storage
-from pipeline.builder.attributes import attribute_digests, read_values, value_groups
+from pipeline.builder.attribute_values import attribute_digests, read_values, value_groups
 from pipeline.builder.clusters import StoredRule, active_rules, filter_pairs, find_stored_rule, read_clusters
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
 from pipeline.errors import DamagedLakeError, NoReleaseError, SplitError
@@ -25,7 +25,7 @@ from pipeline.lake.transaction import Commit
 from pipeline.progress import SILENT, Progress, plural
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import attribute_of, rule_with_pairs_of
-from pipeline.sources.attributes import EXIF
+from pipeline.sources.attribute_types import EXIF
 from pipeline.splits.draw import DrawnBy, draw_column, draw_roles, from_source
 from pipeline.splits.groups import Drawn, draw_groups
 from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves

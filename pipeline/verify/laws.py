@@ -13,7 +13,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import ROLES
 from pipeline.recipe.rules import attribute_of
-from pipeline.sources.attributes import EXIF, TYPES, common_type, from_text
+from pipeline.sources.attribute_types import EXIF, TYPES, common_type, from_text
 from pipeline.verify.faults import Check, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 

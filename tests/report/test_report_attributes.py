@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from making import as_folder, files_of, recipe
 
-from pipeline.builder.attributes import describe_attributes
+from pipeline.builder.attribute_notes import describe_attributes
 from pipeline.builder.build import build
 from pipeline.builder.publish import write_report
 from pipeline.engines.local import LocalEngine

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.errors import RecipeError, SourceError
 from pipeline.recipe import AttributesPart, parse_recipe
-from pipeline.sources.attributes import TYPES, Attributes, as_text, cast, common_type, from_text, match_patterns
+from pipeline.sources.attribute_types import TYPES, as_text, cast, common_type, from_text
+from pipeline.sources.attributes import Attributes, match_patterns
 from pipeline.sources.attributes import read_attributes as read_file
 
 
