@@ -257,6 +257,7 @@ def _check_originals(
     paths = pl.DataFrame(schema=_NO_IMAGES) if images is None else images
     stored = pl.concat(found) if found else pl.DataFrame(schema=_NO_ORIGINALS)
     sizes = paths.select("image_id", "path", "file_size")
+    # Without the images nothing is known of the files.
     references.append(stored.drop_nulls("location").join(sizes, on="image_id", maintain_order="left"))
     faults = {"the bytes do not match their file_digest": pl.concat(wrong)} if wrong else {}
     if images is not None and not any(fault.kind in UNREADABLE_KINDS for fault in broken[before:]):

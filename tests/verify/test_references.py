@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from commands import Run
+from damaged_lakes import flip
 from making import as_folder, as_tar, files_of, recipe
 
 from pipeline.builder.build import build, plan
 from pipeline.engines.local import LocalEngine
+from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import Recipe
 from pipeline.repair import repair
 from pipeline.verify import verify
@@ -82,6 +84,12 @@ def test_a_source_that_is_not_mounted_is_one_line(made: Recipe, run: Run) -> Non
     assert "8 originals stay damaged" in " ".join(repair(made, engine=LocalEngine(1)).still_damaged)
     (made.base / "away").rename(made.base / "photos")
     assert run("verify", made.root, "--references").exit_code == 0
+
+
+def test_where_images_are_damaged_their_files_are_not_looked_for(made: Recipe) -> None:
+    (file,) = Snapshot(made.root).file_places("images")
+    flip(Path(file), 300)
+    assert not [text for text in found(made, references=True) if "referenced files" in text]
 
 
 def test_an_archive_that_is_gone_is_one_line(tmp_path: Path) -> None:
