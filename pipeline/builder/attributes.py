@@ -13,7 +13,7 @@ import pyarrow as pa
 import xxhash
 
 import schemas
-from pipeline.builder.attribute_notes import EXAMPLES, Faults, find_faults, plural
+from pipeline.builder.attribute_notes import EXAMPLES, Faults, find_faults
 from pipeline.builder.attribute_values import ATTRIBUTES
 from pipeline.builder.state import Todo, find_outdated, input_versions, shards_digest, unit_digest
 from pipeline.errors import SourceError

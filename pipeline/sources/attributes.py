@@ -296,14 +296,16 @@ def _match_paths(keys: pl.Series, paths: pl.Series) -> tuple[pl.Series, int]:
     Returns:
         The paths, and how many of them are in another form than in the lake.
     """
-    usual = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
-    keys = usual.zip_with(~keys.is_in(paths.implode()) & usual.is_in(paths.implode()), keys)
+    normalized = keys.str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "")
+    keys = normalized.zip_with(~keys.is_in(paths.implode()) & normalized.is_in(paths.implode()), keys)
     known = keys.is_in(paths.implode()) | keys.is_null()
     if known.all():
         return keys, 0
     forms = pl.DataFrame({"path": paths.unique()}).with_columns(form=pl.col("path").str.normalize("NFC"))
     forms = forms.filter(~pl.col("form").is_duplicated())
-    found = pl.DataFrame({"form": usual.str.normalize("NFC")}).join(forms, on="form", how="left", maintain_order="left")
+    found = pl.DataFrame({"form": normalized.str.normalize("NFC")}).join(
+        forms, on="form", how="left", maintain_order="left"
+    )
     other = found["path"].is_not_null() & ~known
     return found["path"].zip_with(other, keys).alias("key"), int(other.sum())
 
