@@ -20,7 +20,7 @@ from sklearn.datasets import load_sample_image
 from pipeline.dedup.joins import inner_product
 from pipeline.dedup.joins.inner_product import Product, view_hits
 from pipeline.dedup.photo.thumbnails import thumbnails
-from pipeline.dedup.rules import Entries, parse_rule
+from pipeline.dedup.rules import Entries, parse_rule, photo
 from pipeline.dedup.rules.photo import Photo
 
 Pixels = NDArray[np.uint8]
@@ -228,6 +228,33 @@ def originals_and_copies() -> tuple[Entries, Entries]:
     sides = (np.stack([crop.seen() for crop in crops]), np.stack(moved))
     left, right = (fitted().index(side) for side in sides)
     return left, right
+
+
+def test_exactly_the_pairs_with_close_outlines_and_descriptors_are_aligned() -> None:
+    """Compare every pair in every way, in float64."""
+    rule, (left, right) = fitted(), originals_and_copies()
+    plan = photo._Plan.of(rule._fitted(), turns=True)  # noqa: SLF001 - the steps before the alignment
+    one, other = plan.side(left), plan.side(right)
+    outlined = [[some.astype(np.float64) for some in side] for side in (one.outlines, plan.oriented(other))]
+
+    def cosines(way: photo._Way) -> NDArray[np.float64]:
+        x, y = one.descriptors[way.left].astype(np.float64), other.descriptors[way.right].astype(np.float64)
+        return np.asarray(x @ y.T)
+
+    wanted = {}
+    for product, ways in zip(plan.products, plan.ways, strict=True):
+        close = outlined[0][product.left] @ outlined[1][product.right].T >= product.threshold
+        for way in ways:
+            cosine = cosines(way)
+            for i, j in np.argwhere(close & (cosine >= way.least)).tolist():
+                wanted[i, j, way.left, way.right] = cosine[i, j]
+    near = photo._near(one, other, plan, None)  # noqa: SLF001 - as above
+    found = dict(zip(zip(*(some.tolist() for some in near[:4]), strict=True), near.cosine.tolist(), strict=True))
+    assert len(near.cosine) == len(found) == len(wanted) > 1000
+    assert {way: pytest.approx(cosine, abs=1e-9) for way, cosine in wanted.items()} == found
+    scored = scores(pairs_of(fitted(0.01), left, right))
+    assert set(scored) <= {pair[:2] for pair in wanted}
+    assert {pair for pair, score in scored.items() if score >= 0.4} == set(scores(pairs_of(rule, left, right)))
 
 
 @pytest.mark.parametrize("kind", COPIES)

@@ -204,26 +204,11 @@ def _one_of_two(share: NDArray[np.int32], step: int) -> NDArray[np.int32]:
     return share if step else _SHARE_UNIT - share
 
 
-def warp(images: Floats, shifts: Floats) -> Floats:
-    """Shift and stretch gray images.
-
-    Args:
-        images: (p, 32, 32) float32.
-        shifts: (p, 4) float32: the shift across and down in pixels, then the logarithm of the stretch across and down.
-
-    Returns:
-        (p, 32, 32) float32: for every pixel the image's value at centre + stretch * (pixel - centre) + shift.
-    """
-    across, down = (interpolation(source_coordinates(shifts, axis, FROM_CENTRE)) for axis in (0, 1))
-    warped: Floats = np.matmul(np.matmul(down, images), across.swapaxes(1, 2))
-    return warped
-
-
 def source_coordinates(shifts: Floats, axis: int, from_centre: Floats) -> Floats:
     """Compute which coordinates of the original a warped image shows, along axis 0 (across) or 1 (down).
 
     Args:
-        shifts: (p, 4) float32, see `warp`.
+        shifts: (p, 4) float32: the shift across and down in pixels, then the logarithm of the stretch across and down.
         axis: 0 or 1.
         from_centre: (m,) float32, coordinates of the warped image relative to the centre.
 
@@ -273,18 +258,18 @@ def interpolation(coordinates: Floats, side: int = SIDE, *, derivative: bool = F
     return out.reshape(images, count, side)
 
 
-def smoothing(deviation: float) -> Floats:
-    """Make the (32, 32) matrix of a Gaussian filter along one axis. Outside, the edge value is repeated."""
-    margin = SIDE // 2
-    sources = np.arange(-margin, SIDE + margin)
-    weights = np.exp(-0.5 * ((np.arange(SIDE)[:, None] - sources) / deviation) ** 2)
+def smoothing(deviation: float, side: int = SIDE) -> Floats:
+    """Make the (side, side) matrix of a Gaussian filter along one axis. Outside, the edge value is repeated."""
+    margin = side // 2
+    sources = np.arange(-margin, side + margin)
+    weights = np.exp(-0.5 * ((np.arange(side)[:, None] - sources) / deviation) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)
-    out = np.zeros((SIDE, SIDE))
-    np.add.at(out.T, np.clip(sources, 0, SIDE - 1), weights.T)
+    out = np.zeros((side, side))
+    np.add.at(out.T, np.clip(sources, 0, side - 1), weights.T)
     return out.astype(np.float32)
 
 
 def filter_both_axes(matrix: Floats, images: Floats) -> Floats:
-    """Apply a filter matrix along rows and columns: (p, 32, 32) to (p, m, m)."""
+    """Apply an (m, side) filter matrix along rows and columns: (p, side, side) to (p, m, m)."""
     out: Floats = np.matmul(np.matmul(matrix, images), matrix.T)
     return out

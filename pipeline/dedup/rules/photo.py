@@ -8,12 +8,13 @@ images changes no score.
    degrees; the rule photo:t:upright leaves these out. The constants below have the views and the minimum products.
 2. Their descriptors (whitened principal components, see `photo.descriptor`) have a cosine of 0.55 or more in the same
    view, or of 0.6 or more in the views that are turned, or cropped to less than 90 %.
-3. One thumbnail is aligned with the other, and the share of structure that they have in common is measured (see
-   `photo.verify_pair`). The score is
+3. One thumbnail is aligned with the other, first roughly at half the resolution, and the share of structure that they
+   have in common is measured (see `photo.verify_pair`). The score is
 
        (2 * share + cosine) / 3
 
-   from 0 to 1, or exactly 1 if the thumbnails are equal.
+   from 0 to 1, or exactly 1 if the thumbnails are equal. A pair that shares next to nothing after the rough alignment
+   has no score.
 
 An image whose thumbnail is constant has no outline and is in no pair.
 
@@ -22,6 +23,7 @@ The basis is fitted once, to a sample of the lake's first images, and kept in th
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,8 +43,8 @@ FAMILY = "photo"
 # Bytes of one image in memory while it is compared, besides its entry: 9 KB, which only one of two blocks has.
 BYTES_IN_MEMORY = 4608
 _UPRIGHT = "upright"
-# Minimum product of two outlines: long ones, and short ones of a view, mirrored and turned.
-_MIN_LONG, _MIN_VIEW, _MIN_MIRRORED, _MIN_TURNED = 0.57, 0.7, 0.65, 0.8
+# Minimum product of two outlines: long ones, and short ones of a view, of a corner, mirrored and turned.
+_MIN_LONG, _MIN_VIEW, _MIN_CORNER, _MIN_MIRRORED, _MIN_TURNED = 0.57, 0.7, 0.8, 0.65, 0.8
 # Minimum cosine of two descriptors: as they are, shifted, mirrored or cropped to 90 %; and in the other views.
 _MIN_COSINE, _MIN_VIEW_COSINE = 0.55, 0.6
 # Shifts of both images together cover all eight directions. Only their descriptors are compared.
@@ -61,7 +63,7 @@ _CROPPED = (
 # Mirrored; turned by 180 degrees, and by 90 degrees to both sides; see `thumbnails.turn`.
 _ORIENTED = tuple(View(orientation=orientation) for orientation in (MIRRORED, 3, 5, 6))
 # Images that one thread describes and compares at a time, and pairs that it compares and verifies at a time.
-_STRIPE, _COMPARED_PAIRS, _VERIFIED_PAIRS = 1024, 1024, 512
+_STRIPE, _COMPARED_PAIRS, _VERIFIED_PAIRS = 1024, 2048, 4096
 
 
 def rule(parameter: str | None) -> "Photo":
@@ -163,7 +165,7 @@ class _Side(NamedTuple):
         signature: (n,) int64, the second half.
         gray: (n, 32, 32) uint8.
         outlines: (n, 45) float32, then (n, 25) float32 of every compared view, see `photo.outline`.
-        descriptors: (n, views, 96) float32, see `describe`.
+        descriptors: (views, n, 96) float32, see `describe`.
     """
 
     key: Positions
@@ -175,7 +177,7 @@ class _Side(NamedTuple):
     def take(self, part: slice) -> "_Side":
         """Select some of the images, without a copy."""
         key, signature, gray, outlined, descriptors = self
-        return _Side(key[part], signature[part], gray[part], [some[part] for some in outlined], descriptors[part])
+        return _Side(key[part], signature[part], gray[part], [some[part] for some in outlined], descriptors[:, part])
 
 
 def _cut(entries: Entries) -> Iterator[Entries]:
@@ -187,7 +189,8 @@ def _join(sides: Iterable[_Side]) -> _Side:
     """Join stripes."""
     parts = list(sides)
     key, signature = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
-    gray, descriptors = (np.concatenate([part[place] for part in parts]) for place in (2, 4))
+    gray = np.concatenate([part.gray for part in parts])
+    descriptors = np.concatenate([part.descriptors for part in parts], axis=1)
     outlined = [np.concatenate(some) for some in zip(*(part.outlines for part in parts), strict=True)]
     return _Side(key, signature, gray, outlined, descriptors)
 
@@ -221,9 +224,10 @@ class _Plan(NamedTuple):
             ways[0] += [_Way(number, 0), _Way(0, number)]
         for view, opposite in _CROPPED:
             least = _MIN_COSINE if view == _MIDDLE else _MIN_VIEW_COSINE
+            product = (_MIN_CORNER if view.across else _MIN_VIEW) * UNIT**2
             for left, right in ((view, opposite), (opposite, view)):
                 way = _Way(views.index(left), views.index(right), least)
-                products.append(Product(1 + way.left, 1 + way.right, _MIN_VIEW * UNIT**2))
+                products.append(Product(1 + way.left, 1 + way.right, product))
                 ways.append([way])
         for number, view in enumerate(oriented, start=1 + len(outlined)):
             upright = view.orientation == MIRRORED
@@ -236,7 +240,8 @@ class _Plan(NamedTuple):
         """Compute what is compared of the entries of an index."""
         planes = unpack(entries.vector)
         rows, constant = values(planes), planes.constant()
-        made = outlines(rows, constant, self.outlined), describe(rows, constant, self.described)
+        described = np.ascontiguousarray(describe(rows, constant, self.described).swapaxes(0, 1))
+        made = outlines(rows, constant, self.outlined), described
         return _Side(entries.key, entries.signature, planes.gray, *made)
 
     def oriented(self, side: _Side) -> list[Floats]:
@@ -268,29 +273,27 @@ class _Near(NamedTuple):
 def _near(one: _Side, other: _Side, plan: _Plan, first: int | None) -> _Near:
     """Find the pairs that must be verified; if the left side is a part of the right one, with later images only."""
     i, j, product = view_hits(one.outlines, plan.oriented(other), plan.products, first)
+    starts = np.searchsorted(product, np.arange(len(plan.ways) + 1)).tolist()
     empty = np.empty(0, np.int64)
     found = [_Near(empty, empty, empty, empty, np.empty(0))]
-    for number, ways in enumerate(plan.ways):
-        hits = np.flatnonzero(product == number)
-        for start in range(0, len(hits), _COMPARED_PAIRS):
-            part = hits[start : start + _COMPARED_PAIRS]
+    for ways, (first_hit, end) in zip(plan.ways, pairwise(starts), strict=True):
+        for start in range(first_hit, end, _COMPARED_PAIRS):
+            part = slice(start, min(start + _COMPARED_PAIRS, end))
             found += _compare(one.descriptors, other.descriptors, i[part], j[part], ways)
     return _Near(*(np.concatenate(some) for some in zip(*found, strict=True)))
 
 
 def _compare(left: Floats, right: Floats, i: Positions, j: Positions, ways: Sequence[_Way]) -> Iterator[_Near]:
     """Keep the pairs whose descriptors are close enough, by way."""
-    views = left.shape[1]
-    of_left, of_right = (
-        {view: side.reshape(-1, COMPONENTS).take(positions * views + view, axis=0) for view in set(some)}
-        for side, positions, some in ((left, i, [way.left for way in ways]), (right, j, [way.right for way in ways]))
-    )
+    of_left = {view: left[view].take(i, axis=0) for view in {way.left for way in ways}}
+    of_right = {view: right[view].take(j, axis=0) for view in {way.right for way in ways}}
     for way in ways:
         x, y = of_left[way.left], of_right[way.right]
         near = np.flatnonzero(np.einsum("pd,pd->p", x, y) >= way.least - rounding_error(COMPONENTS))
-        cosine = np.einsum("pd,pd->p", x[near].astype(np.float64), y[near].astype(np.float64))
-        near, cosine = near[cosine >= way.least], cosine[cosine >= way.least]
-        yield _Near(i[near], j[near], np.full(len(near), way.left), np.full(len(near), way.right), cosine)
+        if len(near):
+            cosine = np.einsum("pd,pd->p", x[near].astype(np.float64), y[near].astype(np.float64))
+            near, cosine = near[cosine >= way.least], cosine[cosine >= way.least]
+            yield _Near(i[near], j[near], np.full(len(near), way.left), np.full(len(near), way.right), cosine)
 
 
 def _score(one: _Side, other: _Side, plan: _Plan, near: _Near) -> tuple[Positions, Positions, Floats]:
