@@ -102,6 +102,23 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+def crop_area(image: Image.Image, left: float, top: float) -> Image.Image:
+    """Cut out 75 % of the area; 0 to 1 is where, from the left and from the top."""
+    size = round(image.width * 0.75**0.5)
+    x, y = (round((image.width - size) * place) for place in (left, top))
+    return image.crop((x, y, x + size, y + size))
+
+
+# Copies that are harder to find. What they draw at random differs from picture to picture.
+HARDER: dict[str, Callable[[Image.Image, Chance], Image.Image]] = {
+    "turned by 5, larger canvas": lambda image, _: image.rotate(5, Image.Resampling.BICUBIC, expand=True),
+    "turned by -5, larger canvas": lambda image, _: image.rotate(-5, Image.Resampling.BICUBIC, expand=True),
+    "75 % of the area at a corner": lambda image, rng: crop_area(image, *rng.integers(0, 2, 2).tolist()),
+    "75 % of the area anywhere": lambda image, rng: crop_area(image, *rng.random(2).tolist()),
+    "cropped to 70 %": lambda image, _: crop(image, 0.7),
+}
+
+
 def scenes(seed: int, count: int, side: int = 32) -> Pixels:
     """Draw small pictures: a sky or a dark frame that fades to a ground, and up to three lit, textured shapes.
 
