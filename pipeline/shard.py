@@ -7,12 +7,22 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+# Bytes of the state of a file; see `Files`.
+STATE_BYTES = 8
+
 
 @dataclass(frozen=True)
 class Files:
-    """Encoded images in files that a worker opens, by path on disk, in the order of the shard's paths."""
+    """Encoded images in files that a worker opens.
+
+    Attributes:
+        names: paths on disk, in the order of the shard's paths.
+        states: for each file, a digest of `STATE_BYTES` bytes of its size and time of change, one after the other;
+            empty if the source does not know them.
+    """
 
     names: tuple[str, ...]
+    states: bytes = b""
 
 
 @dataclass(frozen=True)

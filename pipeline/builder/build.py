@@ -265,7 +265,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         progress.stage("decode", rejects=True)
         embeddings = find_embeddings(snapshot, recipe, rules)
         pixel_rules = tuple(rule for rule in rules if rule not in embeddings)
-        decoded = decode_sources(Job(writer, recipe.decode, pixel_rules), planned, engine, progress)
+        decoded = decode_sources(Job(writer, recipe.decode, pixel_rules), planned, engine, progress, snapshot)
 
     # All other steps read the whole lake, so they run with the lock held.
     with transaction(writer, progress.waiting) as lake:

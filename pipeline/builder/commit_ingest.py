@@ -99,8 +99,8 @@ class Decoded:
 
     @property
     def files(self) -> int:
-        """How many files were read; each became an image or a reject."""
-        return sum(len(item.image_ids) + len(item.rejects) for item in self.shards)
+        """How many files were read; each became an image or a reject. Images that the lake had are not read."""
+        return sum(len(item.image_ids) - item.copied + len(item.rejects) for item in self.shards)
 
 
 def reconcile(snapshot: Snapshot, decoded: Decoded) -> tuple[IngestPlan, list[Ingested], list[Todo]]:

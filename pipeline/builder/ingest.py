@@ -25,6 +25,7 @@ from pipeline.builder.commit_ingest import (
     reconcile,
 )
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame, stored_shards
+from pipeline.builder.stored_images import StoredShard
 from pipeline.builder.summary import ReadingNotes, check_any_image
 from pipeline.builder.worker import Ingested, Job, ShardInput, ingest_shard
 from pipeline.decode import decoder_name
@@ -125,8 +126,17 @@ def check_files(plan: IngestPlan, *, every: bool) -> None:
             sources.check_file(item.source)
 
 
-def decode_sources(job: Job, plan: IngestPlan, engine: Engine, progress: Progress) -> Decoded:
+def decode_sources(
+    job: Job, plan: IngestPlan, engine: Engine, progress: Progress, known: Snapshot | None = None
+) -> Decoded:
     """Decode what the plan lists, into files that are not committed yet. Other builds may commit at the same time.
+
+    Args:
+        job: the settings of the shards.
+        plan: made by `plan_ingest`.
+        engine: where to run.
+        progress: shows the progress.
+        known: the lake, to take the images of unchanged files from; None to decode all.
 
     Raises:
         SourceError: a source is damaged.
@@ -137,7 +147,7 @@ def decode_sources(job: Job, plan: IngestPlan, engine: Engine, progress: Progres
     shares: deque[float | None] = deque()
     forecast, notes = _forecast(plan), ReadingNotes()
     ingest = partial(ingest_shard if engine.shares_disk else ingest_remotely, job)
-    with closing(engine.map(ingest, _read_shards(plan, engine, notes, shares))) as results:
+    with closing(engine.map(ingest, _read_shards(plan, engine, notes, shares, known))) as results:
         progress.expect(forecast.total())
         for shard in results:
             shards.append(shard)
@@ -328,17 +338,56 @@ def _expected_files(item: SourcePlan, shards: pl.DataFrame) -> int | None:
 
 
 def _read_shards(
-    plan: IngestPlan, engine: Engine, notes: ReadingNotes, shares: deque[float | None]
+    plan: IngestPlan,
+    engine: Engine,
+    notes: ReadingNotes,
+    shares: deque[float | None],
+    known: Snapshot | None,
 ) -> Iterator[ShardInput]:
     """Read the shards of a plan; append the share of the source that is read with each."""
     for item in plan.sources:
         if item.reason:
             source = item.source
+            stored = _stored_shards(known, item) if known else {}
             for shard in sources.read(source, item.wanted):
                 notes.add(source, shard)
                 shares.append(shard.done)
                 content = shard if engine.shares_disk else with_cached_content(source, shard)
-                yield ShardInput(source.dataset, source.split, source.uri, content, _place(source, shard))
+                yield ShardInput(
+                    source.dataset,
+                    source.split,
+                    source.uri,
+                    content,
+                    _place(source, shard),
+                    _known_shards(stored, item, shard),
+                )
+
+
+def _stored_shards(snapshot: Snapshot, item: SourcePlan) -> dict[str, StoredShard]:
+    """Return, by key, the shards of a source that are replaced and were made with the same settings."""
+    if item.wanted is None:
+        return {}
+    replaced = item.wanted | item.gone
+
+    def is_replaced(partition: Mapping[str, str]) -> bool:
+        same = (partition["dataset"], partition["split"]) == (item.source.dataset, item.source.split)
+        return same and partition["shard"] in replaced
+
+    images, originals = (
+        {
+            part.partition["shard"]: f"{snapshot.place}/{table}/{part.path}"
+            for part in snapshot.files(table, is_replaced)
+            if f"{snapshot.place}/{table}/{part.path}" not in snapshot.left_out
+        }
+        for table in ("images", "originals")
+    )
+    return {key: StoredShard(file, originals.get(key, "")) for key, file in images.items()}
+
+
+def _known_shards(stored: Mapping[str, StoredShard], item: SourcePlan, shard: Encoded) -> tuple[StoredShard, ...]:
+    """List the stored shards that may have images of a shard: itself, or, if it is new, any that is replaced."""
+    keys = {shard.shard, *item.gone} if shard.shard in stored else stored.keys()
+    return tuple(stored[key] for key in sorted(keys & stored.keys()))
 
 
 def _place(source: Source, shard: Encoded) -> str:

@@ -1,5 +1,6 @@
 """The work of a worker process: decode a shard, index it, write its Parquet files, return what the driver commits."""
 
+import base64
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
+from pipeline.builder.stored_images import STATES_KEY, StoredImages, StoredShard, states_of
 from pipeline.decode import Originals, decode_shard, rejects_table
 from pipeline.dedup.rules import index_images, parse_rule, sort_index
 from pipeline.lake.parquet_writer import Part, Writer
@@ -46,6 +48,7 @@ class ShardInput(NamedTuple):
         uri: the source, as written in the recipe.
         shard: the shard, not decoded.
         place: where the source is, for the locations of originals; see `decode_shard`.
+        stored: shards of the lake, made with the same settings, that may have images of it.
     """
 
     dataset: str
@@ -53,6 +56,7 @@ class ShardInput(NamedTuple):
     uri: str
     shard: Encoded
     place: str = ""
+    stored: tuple[StoredShard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Ingested:
         image_ids: (n, 16) uint8.
         converted: number of images converted to the lake's mode: colour images if it is L, gray images if it is RGB.
         originals: file of the originals table; None if it has no rows of the shard.
+        copied: number of images that were not decoded, because the lake has them.
     """
 
     dataset: str
@@ -86,6 +91,7 @@ class Ingested:
     image_ids: NDArray[np.uint8]
     converted: int = 0
     originals: Part | None = None
+    copied: int = 0
 
     @property
     def files(self) -> list[str]:
@@ -128,8 +134,12 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
     labels: Counter[str | None] = Counter()
     converted = 0
     group: list[pa.Table] = []
+    states: list[bytes] = []
+    stored = StoredImages(
+        shard, source.dataset, source.split, source.stored, with_originals=job.decode.stores_originals
+    )
     with job.writer.open("images", partition) as file, job.writer.open("originals", partition) as encoded:
-        for item in decode_shard(shard, source.dataset, source.split, job.decode, source.place):
+        for item in decode_shard(shard, source.dataset, source.split, job.decode, source.place, stored):
             if isinstance(item, Reject):
                 rejected.append(item)
                 continue
@@ -140,11 +150,14 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
             if item.ends_group:
                 file.write(pa.concat_tables(group))
                 group.clear()
+            states.append(states_of(shard, item.positions))
             _add_index_rows(keys, item.images, item.pixels)
             ids.append(from_binary(item.images["image_id"].chunk(0), 16))
             labels.update(item.images["label"].to_pylist())
             converted += item.converted
-        images, originals = file.close(), encoded.close()
+        known = b"".join(states)
+        images = file.close({STATES_KEY: base64.b64encode(known)} if known else {})
+        originals = encoded.close()
     rows = (images.rows if images else 0) + len(rejected)
     if rows != len(shard):
         raise AssertionError(f"shard {partition}: {len(shard)} files became {rows} rows")
@@ -159,6 +172,7 @@ def ingest_shard(job: Job, source: ShardInput) -> Ingested:
         image_ids=np.concatenate(ids),
         converted=converted,
         originals=originals,
+        copied=stored.taken,
     )
 
 

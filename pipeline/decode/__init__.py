@@ -35,18 +35,47 @@ from pipeline.recipe import DecodePart
 from pipeline.shard import Blobs, Deferred, Encoded, Files, Pixels, Reject
 from schemas.images import PIXELS
 
+
+class StoredOriginal(NamedTuple):
+    """An original that the lake has: its facts and, if the lake keeps them, its bytes."""
+
+    facts: Facts
+    data: bytes
+
+
+class StoredImage(NamedTuple):
+    """An image that the lake has, made from an unchanged file with the same settings.
+
+    Attributes:
+        file_size: bytes of the file.
+        pixels: (height, width, channels) uint8.
+        digest: of the file.
+        original: its original; None if the lake has none.
+    """
+
+    file_size: int
+    pixels: NDArray[np.uint8]
+    digest: bytes
+    original: StoredOriginal | None
+
+
 # Position in the shard, size of the file in bytes, (height, width, channels) uint8, whether colour or gray was
-# converted, the digest of the file, and the file itself, or the pixels as they came where they were converted. A plain
-# tuple, because creating millions of named tuples is slow.
-DecodedImage: TypeAlias = tuple[int, int, NDArray[np.uint8], bool, bytes, bytes | NDArray[np.uint8]]
+# converted, the digest of the file, and the file itself, or the pixels as they came where they were converted, or its
+# stored original. A plain tuple, because creating millions of named tuples is slow.
+DecodedImage: TypeAlias = tuple[int, int, NDArray[np.uint8], bool, bytes, bytes | NDArray[np.uint8] | StoredOriginal]
+# By position in a shard, its image if the lake has it; None if the file must be decoded.
+FindStored: TypeAlias = Callable[[int], StoredImage | None]
 
 
-def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | Reject]:
+def decode_images(
+    shard: Encoded, spec: DecodePart, stored: FindStored | None = None
+) -> Iterator[DecodedImage | Reject]:
     """Decode the files of a shard, in order. Consume the iterator inside `strict_pillow()`.
 
     Args:
         shard: whose contents are not `Deferred`.
         spec: the recipe's `[decode]`.
+        stored: returns images that need not be decoded.
 
     Yields:
         For every file the image, in the recipe's size and mode, or the reject.
@@ -61,6 +90,9 @@ def decode_images(shard: Encoded, spec: DecodePart) -> Iterator[DecodedImage | R
     decode_fast = fast_decoder(spec)
     for position in range(len(shard.paths)):
         size = 0
+        if stored is not None and (found := stored(position)) is not None:
+            yield position, found.file_size, found.pixels, False, found.digest, found.original or b""
+            continue
         try:
             data = load(position)
             size = len(data)
@@ -131,12 +163,14 @@ class Decoded(NamedTuple):
     Attributes:
         images: rows of the images table, without its partition columns.
         pixels: the same pixels as (n, height, width, channels) uint8, sharing memory with `images`.
+        positions: (n,) int64, of the images in the shard.
         converted: how many were converted between colour and gray: colour if the mode is L, gray if it is RGB.
         ends_group: whether a row group of the images table ends with them.
     """
 
     images: pa.Table
     pixels: _Pixels
+    positions: NDArray[np.int64]
     converted: int = 0
     ends_group: bool = True
 
@@ -180,8 +214,8 @@ def decoder_name(spec: DecodePart) -> str:
     return f"{_VERSION}:{digest_of(settings)[:16]}"
 
 
-def decode_shard(
-    shard: Encoded, dataset: str, split: str, spec: DecodePart, place: str = ""
+def decode_shard(  # noqa: PLR0913, PLR0917 - what the rows are made of
+    shard: Encoded, dataset: str, split: str, spec: DecodePart, place: str = "", stored: FindStored | None = None
 ) -> Iterator[Decoded | Originals | Reject]:
     """Decode a shard.
 
@@ -194,6 +228,7 @@ def decode_shard(
         split: split name, part of every image_id.
         spec: the recipe's `[decode]`.
         place: where the source is, for the locations of originals; empty if its files have locations of their own.
+        stored: returns images that need not be decoded.
 
     Yields:
         Images in groups of one shape, originals if the recipe stores them, and one reject for every other file.
@@ -205,7 +240,7 @@ def decode_shard(
     if array is not None and needs_no_conversion(array.shape[1:], spec):
         groups: Iterator[_Group | list[_Original] | Reject] = _groups_of_pixels(array)
     else:
-        groups = _groups_of_images(decode_images(shard, spec), spec)
+        groups = _groups_of_images(decode_images(shard, spec, stored), spec)
     for group in groups:
         if isinstance(group, Reject):
             yield group
@@ -284,7 +319,9 @@ def _decode_some(
     return False
 
 
-def _original(position: int, digest: bytes, data: bytes | _Pixels, *, keep: bool) -> _Original:
+def _original(position: int, digest: bytes, data: bytes | _Pixels | StoredOriginal, *, keep: bool) -> _Original:
+    if isinstance(data, StoredOriginal):
+        return _Original(position, digest, data.facts, data.data)
     if isinstance(data, bytes):
         return _Original(position, digest, facts_of(data), data if keep else b"")
     height, width, _ = data.shape
@@ -368,4 +405,4 @@ def _to_table(shard: Encoded, dataset: str, split: str, group: _Group) -> Decode
         to_numbers(np.array(group.file_sizes, np.int64)),
     ]
     rows = pa.Table.from_arrays(columns, schema=schemas.TABLES["images"].file_schema)
-    return Decoded(rows, pixels, group.converted, group.ends_group)
+    return Decoded(rows, pixels, np.array(group.positions, np.int64), group.converted, group.ends_group)

@@ -95,10 +95,16 @@ class PartWriter:
         self._writer.write_table(group.select(self._schema.names), row_group_size=max(1, len(group)))
         self._rows += len(group)
 
-    def close(self) -> Part | None:
-        """Finish the file; None where nothing was written."""
+    def close(self, footer: Mapping[bytes, bytes] = MappingProxyType({})) -> Part | None:
+        """Finish the file; None where nothing was written.
+
+        Args:
+            footer: keys and values to store in the footer.
+        """
         if self._writer is None:
             return None
+        if footer:
+            self._writer.add_key_value_metadata(dict(footer))
         self._writer.close()
         if self._sink is None:
             size = Path(self._file).stat().st_size

@@ -82,6 +82,11 @@ class Entry(NamedTuple):
         folder = self.path.rpartition("/")[0].rpartition("/")[2]
         return seen if label == (folder if folder not in ("", "..") else None) else (*seen, label)
 
+    @property
+    def state(self) -> bytes:
+        """Digest of the values that change when the content of the file changes; see `Files.states`."""
+        return xxhash.xxh3_64_digest(f"{self.size} {self.time}".encode())
+
 
 def recognises(path: Path, head: bytes) -> bool:
     """Recognise a folder; see `pipeline.sources`."""
@@ -126,7 +131,7 @@ def read_files(source: Source, entries: Sequence[Entry], wanted: AbstractSet[str
                 fingerprint=digest,
                 paths=tuple(entry.path for entry in good),
                 labels=tuple(entry.label for entry in good),
-                contents=Files(tuple(entry.name for entry in good)),
+                contents=Files(tuple(entry.name for entry in good), b"".join(entry.state for entry in good)),
                 rejects=tuple(reject for reject in rejects if reject is not None),
             )
 

@@ -1,0 +1,168 @@
+"""Law: a file that is as it was is not decoded again, and the lake is as if it had been."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from damaged_lakes import flip
+from hypothesis import given
+from hypothesis import strategies as st
+from making import as_folder, encoded, files_of, recipe
+
+from pipeline.builder import worker
+from pipeline.builder.build import Built, build
+from pipeline.engines.local import LocalEngine
+from pipeline.lake.snapshot import Snapshot
+from pipeline.lake_handle import Lake
+from pipeline.recipe import Recipe
+from pipeline.sources import folder
+from pipeline.verify import verify
+
+RULES = ["exact", "sign", "cosine:0.95"]
+
+
+def lake_of(base: Path, root: str = "lake", **decode: Any) -> Recipe:
+    return recipe(base, {"uri": "set"}, lake={"root": root}, dedup={"rules": RULES}, decode=decode)
+
+
+def built(made: Recipe, workers: int = 1) -> Built:
+    return build(made, engine=LocalEngine(workers))
+
+
+def photographs(count: int, seed: int = 0) -> dict[str, bytes]:
+    """Pictures of several shapes and formats, some of which are no pictures."""
+    noise = np.random.default_rng(seed)
+    forms = ("JPEG", "PNG", "WEBP")
+    made = {
+        f"{'AB'[i % 2]}/{i:03}-{seed}.x": encoded(
+            noise.integers(0, 256, (20 + i % 3, 30, 3), dtype=np.uint8), forms[i % 3]
+        )
+        for i in range(count)
+    }
+    return {**made, f"A/no-picture-{seed}.x": b"no picture", f"B/empty-{seed}.x": b""}
+
+
+def tables(root: str) -> dict[str, pl.DataFrame]:
+    lake = Lake(root)
+    return {name: lake.scan(name).collect() for name in ("images", "originals", "index", "rejects", "clusters")}
+
+
+def check(made: Recipe) -> None:
+    """Compare a grown lake with one from nothing, row for row and in order."""
+    assert [fault for one in verify(made.root) for fault in one.faults] == []
+    fresh = made.model_copy(update={"lake": made.lake.model_copy(update={"root": "fresh"})})
+    built(fresh)
+    grown, new = tables(made.root), tables(fresh.root)
+    for name, rows in new.items():
+        assert grown[name].equals(rows), name
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_LARGEST", 8)
+
+
+@pytest.mark.parametrize("decode", [{"size": [28, 28]}, {"longest": 16}, {"longest": 16, "originals": "reference"}])
+@pytest.mark.usefixtures("small_shards")
+def test_only_new_and_changed_files_are_decoded(tmp_path: Path, decode: dict[str, Any]) -> None:
+    as_folder(tmp_path / "set", photographs(40))
+    made = lake_of(tmp_path, mode="RGB", **decode)
+    assert built(made).read == 42
+    as_folder(tmp_path / "set", photographs(3, seed=1))
+    (tmp_path / "set" / "A" / "000-0.x").write_bytes(photographs(1, seed=5)["A/000-5.x"])
+    (tmp_path / "set" / "B" / "001-0.x").unlink()
+    done = built(made, workers=2)
+    # Rejects are read again with their shard: there are at most two of the old ones.
+    assert 6 <= done.read <= 8
+    assert done.images == 42
+    check(made)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_moved_label_takes_the_stored_pixels(tmp_path: Path) -> None:
+    as_folder(tmp_path / "set", files_of(20))
+    made = lake_of(tmp_path)
+    built(made)
+    os.rename(tmp_path / "set" / "A", tmp_path / "set" / "C")
+    # The path has changed, so these are other files.
+    assert built(made).read == 10
+    check(made)
+
+
+def test_a_touched_file_is_decoded_again(tmp_path: Path) -> None:
+    as_folder(tmp_path / "set", files_of(10))
+    made = lake_of(tmp_path)
+    built(made)
+    os.utime(tmp_path / "set" / "A" / "00000.png", ns=(1, 1))
+    assert built(made).read == 1
+    assert built(made).read == 0
+
+
+def test_other_settings_decode_everything(tmp_path: Path) -> None:
+    as_folder(tmp_path / "set", files_of(10))
+    built(lake_of(tmp_path))
+    assert built(lake_of(tmp_path, size=[10, 10])).read == 10
+
+
+@pytest.mark.parametrize("table", ["images", "originals"])
+def test_rows_of_a_damaged_file_are_not_taken(tmp_path: Path, table: str) -> None:
+    as_folder(tmp_path / "set", photographs(10))
+    made = lake_of(tmp_path, mode="RGB", longest=16, originals="keep")
+    built(made)
+    (file,) = Snapshot(made.root).file_places(table)
+    flip(Path(file), Path(file).stat().st_size // 3)
+    as_folder(tmp_path / "set", photographs(1, seed=1))
+    assert built(made).read == 15
+    check(made)
+
+
+def test_a_lake_without_states_decodes_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_folder(tmp_path / "set", files_of(10))
+    made = lake_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "states_of", lambda *_: b"")
+        built(made)
+    as_folder(tmp_path / "set", files_of(1, seed=9) | {"A/new.png": files_of(1, seed=10)["A/00000.png"]})
+    assert built(made).read == 11
+    as_folder(tmp_path / "set", {"A/newer.png": files_of(1, seed=11)["A/00000.png"]})
+    assert built(made).read == 1
+    check(made)
+
+
+@pytest.mark.usefixtures("small_shards")
+@given(steps=st.lists(st.lists(st.tuples(st.integers(0, 30), st.sampled_from("+-~")), max_size=6), max_size=3))
+def test_any_history_makes_the_same_lake(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
+    base = tmp_path_factory.mktemp("history")
+    data = photographs(31)
+    names = sorted(data)
+    as_folder(base / "set", {name: data[name] for name in names[:15]})
+    made = lake_of(base, mode="RGB", longest=16)
+    built(made)
+    for number, step in enumerate(steps):
+        for which, what in step:
+            file = base / "set" / names[which]
+            if what == "-":
+                file.unlink(missing_ok=True)
+            else:
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(
+                    data[names[which]]
+                    if what == "+"
+                    else photographs(31, seed=number + 2)[names[which].replace("-0.x", f"-{number + 2}.x")]
+                )
+        built(made)
+    check(made)
+
+
+def test_a_small_change_of_many_folders_decodes_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many shards change as there are; one in a hundred files is new."""
+    monkeypatch.setattr(folder, "_LARGEST", 50)
+    as_folder(tmp_path / "set", files_of(400, classes="ABCDEFGHIJ"))
+    made = lake_of(tmp_path)
+    built(made)
+    new = {f"{name[:2]}n{name[2:]}": data for name, data in files_of(10, classes="ABCDEFGHIJ", seed=3).items()}
+    as_folder(tmp_path / "set", new)
+    assert built(made).read == 10
