@@ -1,12 +1,14 @@
 """index -> pairs: compare new images with each other and with all others, under every rule that compares pairs.
 
-The metadata of the pairs table record the version of the index that it was made from. Files of the index never change.
-So the files that were added since hold the new images, and pairs with images of removed files are dropped. Images are
-compared block by block, in this process or in workers. The pairs do not depend on how images are cut into blocks.
+The metadata of the pairs table record the versions of the index and of the images that it was made from. Files never
+change. So the files that were added since hold the new images, and pairs with images of removed files are dropped. An
+image that only moved from a removed file to an added one, with the same content, is not new. Images are compared block
+by block, in this process or in workers. The pairs do not depend on how images are cut into blocks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,13 +19,13 @@ import pyarrow as pa
 
 import schemas
 from pipeline.arrow_columns import from_binary, to_binary, to_table
-from pipeline.builder.state import find_outdated, shards_state, unit_digest
+from pipeline.builder.state import SHARD_KEY, find_outdated, input_versions, shards_state, unit_digest
 from pipeline.dedup.joins.streaming import single_thread
 from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
 from pipeline.dedup.rules import Comparison, Entries, entries_of, keys_version, parse_rule, photo
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
-from pipeline.errors import LakeError
+from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.hashing import digest_of, order_keys
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
@@ -55,14 +57,16 @@ class IndexChange(NamedTuple):
     """How the index of a rule changed since its pairs were found, in files of the index table.
 
     Attributes:
-        added: files whose images are not compared yet.
-        kept: files whose images are compared with each other.
+        added: files with images that are not compared yet; `rows` counts these.
+        kept: files with images that are compared with each other; `rows` counts these.
         removed: whether pairs may have lost images: another file is gone, or all pairs are out of date.
+        new: ids of the images that are not compared yet; None if they are all images of the added files.
     """
 
     added: Files
     kept: Files
     removed: bool
+    new: pl.Series | None = None
 
 
 class CompareJob(NamedTuple):
@@ -76,6 +80,7 @@ class CompareJob(NamedTuple):
         max_pairs: pairs that may be found.
         block_images: images in a block at most.
         across_splits: compare only images of different splits.
+        new: as in `IndexChange`.
     """
 
     snapshot: Snapshot
@@ -85,20 +90,23 @@ class CompareJob(NamedTuple):
     max_pairs: int
     block_images: int
     across_splits: bool
+    new: pl.Series | None = None
 
 
 class BlockPair(NamedTuple):
     """Two blocks to compare.
 
     Attributes:
-        left: a block.
+        left: a block of new images.
         right: another block; None to compare the left one with itself.
         completed: number of images that are compared with all others once this pair is done.
+        right_is_new: whether the right block is of new images too.
     """
 
     left: Files
     right: Files | None
     completed: int
+    right_is_new: bool = True
 
 
 def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
@@ -157,10 +165,11 @@ def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
                 max_pairs=max_pairs,
                 block_images=_images_per_block(snapshot, change, comparison),
                 across_splits=settings.between == "splits",
+                new=change.new,
             )
             found = find_pairs(job, change, engine, progress)
         written += _write_pairs(writer, rule, chain(kept, found), max_pairs)
-    updated = Metadata("dedup", units, {"index": snapshot.version("index")})
+    updated = Metadata("dedup", units, input_versions(snapshot, "index", "images"))
     return [*bases, Commit("pairs", written, updated, lambda partition: partition["rule"] in rewritten)]
 
 
@@ -219,8 +228,8 @@ def compare_blocks(job: CompareJob, pair: BlockPair) -> pa.Table:
         LakeError: there are more than `max_pairs` pairs.
     """
     with single_thread():
-        left = _read_block(job.snapshot, pair.left)
-        right = None if pair.right is None else _read_block(job.snapshot, pair.right)
+        left = _read_block(job, pair.left, new=True)
+        right = None if pair.right is None else _read_block(job, pair.right, new=pair.right_is_new)
         return _merge(job, _match_blocks(job, left, right, _pixel_reader(job.images)))
 
 
@@ -251,17 +260,63 @@ def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Files) -> t
 def _index_change(snapshot: Snapshot, rule: str, metadata: Metadata, between: str) -> IndexChange:
     """Compare the files of the index with those that the pairs were made from."""
     now = [part for part in snapshot.files("index") if part.partition["rule"] == rule]
-    compared = set()
+    compared: dict[str, Part] = {}
     changed_settings = rule in metadata.units and metadata.units[rule].get("spec") != between
     if rule in metadata.units and not changed_settings:
         then = snapshot.with_version("index", metadata.inputs["index"]).files("index")
-        compared = {part.path for part in then if part.partition["rule"] == rule}
-    paths = {part.path for part in now}
+        compared = {part.path: part for part in then if part.partition["rule"] == rule}
+    added = [part for part in now if part.path not in compared]
+    kept = [part for part in now if part.path in compared]
+    removed = sorted(compared.keys() - {part.path for part in now})
+    if not added or not removed:
+        return IndexChange(added, kept, changed_settings or bool(removed))
+    rows = _new_rows(snapshot, [part.path for part in added], removed, metadata.inputs.get("images"))
+    if rows is None:
+        return IndexChange(added, kept, removed=True)
+    counts = dict(rows.group_by(SHARD_KEY).len().select(pl.concat_list(SHARD_KEY).list.join("/"), "len").rows())
+    new = [(part, counts.get("/".join(part.partition[key] for key in SHARD_KEY), 0)) for part in added]
     return IndexChange(
-        [part for part in now if part.path not in compared],
-        [part for part in now if part.path in compared],
-        changed_settings or bool(compared - paths),
+        [replace(part, rows=count) for part, count in new if count],
+        [*kept, *(replace(part, rows=part.rows - count) for part, count in new if count < part.rows)],
+        removed=True,
+        new=rows["image_id"],
     )
+
+
+def _new_rows(
+    snapshot: Snapshot, added: Sequence[str], removed: Sequence[str], images_version: int | None
+) -> pl.DataFrame | None:
+    """List the images of added files of the index that no removed file has with the same content.
+
+    Args:
+        snapshot: the lake.
+        added: paths of the added files.
+        removed: paths of the removed files, whose images are compared with each other and with all others.
+        images_version: of the images that the removed files were made from; None if it is not known.
+
+    Returns:
+        Columns image_id, dataset, split and shard; None if this cannot be found out, as files are gone.
+    """
+    if images_version is None:
+        return None
+    before = {part.path for part in snapshot.with_version("images", images_version).files("images")}
+    now = {part.path for part in snapshot.files("images")}
+    # The content hash covers the pixels, which some rules compare; the index may also be of vectors that the user gave.
+    content, features = ["image_id", "content_hash"], ["image_id", "key", "signature", "features"]
+    try:
+        same_content = snapshot.scan_files("images", sorted(now - before)).select(content)
+        same_content = same_content.join(
+            snapshot.scan_files("images", sorted(before - now)).select(content), on=content, how="semi"
+        )
+        rows, old = (
+            snapshot.scan_files("index", paths).with_columns(features=pl.col("vector").hash())
+            for paths in (added, removed)
+        )
+        same = rows.select(features).join(old.select(features), on=features, how="semi")
+        same = same.join(same_content, on="image_id", how="semi")
+        return rows.join(same, on="image_id", how="anti").select("image_id", *SHARD_KEY).collect()
+    except (DamagedLakeError, OSError):
+        return None
 
 
 def _read_kept_pairs(snapshot: Snapshot, rule: str, change: IndexChange) -> Iterator[pa.Table]:
@@ -270,6 +325,8 @@ def _read_kept_pairs(snapshot: Snapshot, rule: str, change: IndexChange) -> Iter
     if not paths:
         return
     ids = snapshot.scan_files("index", paths).select("image_id")
+    if change.new is not None:
+        ids = ids.filter(~pl.col("image_id").is_in(change.new.implode()))
     pairs = snapshot.scan("pairs", lambda partition: partition["rule"] == rule).drop("rule")
     both = pairs.join(ids, left_on="left_id", right_on="image_id", how="semi").join(
         ids, left_on="right_id", right_on="image_id", how="semi"
@@ -329,12 +386,14 @@ def _pair_blocks(
     for number, block in enumerate(new):
         images = sum(part.rows for part in block)
         others = [
-            other
-            for other in chain(new[number:], old)
+            (other, is_new)
+            for blocks, is_new in ((new[number:], True), (old, False))
+            for other in blocks
             if not across_splits or _split_of(other[0]) != _split_of(block[0])
         ]
-        for position, other in enumerate(others, start=1):
-            yield BlockPair(block, None if other is block else other, images if position == len(others) else 0)
+        for position, (other, is_new) in enumerate(others, start=1):
+            completed = images if position == len(others) else 0
+            yield BlockPair(block, None if other is block else other, completed, is_new)
         if not others:
             progress.advance(images)
 
@@ -362,8 +421,8 @@ def _compare_here(job: CompareJob, pairs: Iterable[BlockPair], progress: Progres
     read_pixels, files, block = _pixel_reader(job.images), None, None
     for pair in pairs:
         if files is not pair.left or block is None:
-            files, block = pair.left, _read_block(job.snapshot, pair.left)
-        other = None if pair.right is None else _read_block(job.snapshot, pair.right)
+            files, block = pair.left, _read_block(job, pair.left, new=True)
+        other = None if pair.right is None else _read_block(job, pair.right, new=pair.right_is_new)
         yield from _match_blocks(job, block, other, read_pixels)
         progress.advance(pair.completed)
 
@@ -398,9 +457,12 @@ def _merge(job: CompareJob, tables: Iterable[pa.Table]) -> pa.Table:
     return order_pairs(pa.concat_tables(found))
 
 
-def _read_block(snapshot: Snapshot, parts: Files) -> Block:
-    columns = ["image_id", "key", "signature", "vector"]
-    rows = snapshot.scan_files("index", sorted(part.path for part in parts)).select(columns).collect().to_arrow()
+def _read_block(job: CompareJob, parts: Files, *, new: bool) -> Block:
+    scanned = job.snapshot.scan_files("index", sorted(part.path for part in parts))
+    if job.new is not None:
+        is_new = pl.col("image_id").is_in(job.new.implode())
+        scanned = scanned.filter(is_new if new else ~is_new)
+    rows = scanned.select("image_id", "key", "signature", "vector").collect().to_arrow()
     ids = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in rows["image_id"].chunks])
     return Block(from_binary(ids, 16), entries_of(rows))
 

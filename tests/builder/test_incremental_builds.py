@@ -82,7 +82,7 @@ def test_only_the_changed_source_is_read(made: Path, monkeypatch: pytest.MonkeyP
     read: list[str] = []
     real = decode_sources
 
-    def spy(job: Any, plan_: Any, engine: Any, progress: Any) -> Any:
+    def spy(job: Any, plan_: Any, engine: Any, *others: Any) -> Any:
         class Spy:
             pieces = 1
             shares_disk = True
@@ -96,7 +96,7 @@ def test_only_the_changed_source_is_read(made: Path, monkeypatch: pytest.MonkeyP
 
                 return engine.map(function, seen(items))
 
-        return real(job, plan_, Spy(), progress)
+        return real(job, plan_, Spy(), *others)
 
     monkeypatch.setattr("pipeline.builder.build.decode_sources", spy)
     make(made)

@@ -21,7 +21,7 @@ from pipeline.recipe import Recipe
 from pipeline.sources import folder
 from pipeline.verify import verify
 
-RULES = ["exact", "sign", "cosine:0.95"]
+RULES = ["exact", "sign", "hamming:6", "cosine:0.95"]
 
 
 def lake_of(base: Path, root: str = "lake", **decode: Any) -> Recipe:
@@ -33,21 +33,21 @@ def built(made: Recipe, workers: int = 1) -> Built:
 
 
 def photographs(count: int, seed: int = 0) -> dict[str, bytes]:
-    """Pictures of several shapes and formats, some of which are no pictures."""
+    """Pictures of several shapes and formats, every fourth nearly the same, and some files that are no pictures."""
     noise = np.random.default_rng(seed)
     forms = ("JPEG", "PNG", "WEBP")
-    made = {
-        f"{'AB'[i % 2]}/{i:03}-{seed}.x": encoded(
-            noise.integers(0, 256, (20 + i % 3, 30, 3), dtype=np.uint8), forms[i % 3]
-        )
-        for i in range(count)
-    }
+    made = {}
+    for i in range(count):
+        pattern = np.random.default_rng(i % 4).integers(0, 200, (5, 6, 3)).repeat(5, 0).repeat(5, 1)[: 22 + i % 2]
+        pixels = (pattern + noise.integers(0, 20, pattern.shape)).astype(np.uint8)
+        made[f"{'AB'[i % 2]}/{i:03}-{seed}.x"] = encoded(pixels, forms[i % 3])
     return {**made, f"A/no-picture-{seed}.x": b"no picture", f"B/empty-{seed}.x": b""}
 
 
 def tables(root: str) -> dict[str, pl.DataFrame]:
     lake = Lake(root)
-    return {name: lake.scan(name).collect() for name in ("images", "originals", "index", "rejects", "clusters")}
+    found = {name: lake.scan(name).collect() for name in ("images", "originals", "index", "rejects", "clusters")}
+    return {**found, "pairs": lake.scan("pairs").sort("rule", "left_id", "right_id").collect()}
 
 
 def check(made: Recipe) -> None:
@@ -56,6 +56,7 @@ def check(made: Recipe) -> None:
     fresh = made.model_copy(update={"lake": made.lake.model_copy(update={"root": "fresh"})})
     built(fresh)
     grown, new = tables(made.root), tables(fresh.root)
+    assert not new["index"].is_empty()
     for name, rows in new.items():
         assert grown[name].equals(rows), name
 
@@ -78,6 +79,7 @@ def test_only_new_and_changed_files_are_decoded(tmp_path: Path, decode: dict[str
     # Rejects are read again with their shard: there are at most two of the old ones.
     assert 6 <= done.read <= 8
     assert done.images == 42
+    assert tables(made.root)["pairs"].height > 50
     check(made)
 
 
@@ -86,7 +88,7 @@ def test_a_moved_label_takes_the_stored_pixels(tmp_path: Path) -> None:
     as_folder(tmp_path / "set", files_of(20))
     made = lake_of(tmp_path)
     built(made)
-    os.rename(tmp_path / "set" / "A", tmp_path / "set" / "C")
+    (tmp_path / "set" / "A").rename(tmp_path / "set" / "C")
     # The path has changed, so these are other files.
     assert built(made).read == 10
     check(made)
