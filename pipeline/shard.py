@@ -1,6 +1,7 @@
 """Shards of encoded images, which sources yield and the decoder reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -120,8 +121,11 @@ class Survey:
         shards: fingerprints by shard key; None if the shards are only known after reading the source (an archive): then
             all shards have the fingerprint of the source.
         images: number of files; None if it is only known after reading the source.
+        read: yields the shards with these keys, None for all, of the files as they were listed; None if the source does
+            not list files.
     """
 
     fingerprint: str
     shards: Mapping[str, str] | None = field(default=None)
     images: int | None = None
+    read: Callable[[AbstractSet[str] | None], Iterator[Encoded]] | None = field(default=None, repr=False, compare=False)

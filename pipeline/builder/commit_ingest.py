@@ -25,6 +25,7 @@ from pipeline.hashing import image_ids
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
+from pipeline.shard import Survey
 from pipeline.sources import Source
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class SourcePlan(NamedTuple):
         wanted: keys of the shards to read; None for all.
         gone: shards in the lake that the source no longer has.
         images: how many files the source has, where its survey counts them.
+        survey: the survey, if the source is to be read.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class SourcePlan(NamedTuple):
     wanted: frozenset[str] | None
     gone: frozenset[str]
     images: int | None = None
+    survey: Survey | None = None
 
 
 class IngestPlan(NamedTuple):

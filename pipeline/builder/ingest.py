@@ -287,9 +287,9 @@ def _plan_source(source: Source, stored: pl.DataFrame, decoder: str) -> SourcePl
     if stored.is_empty() and survey.shards == {}:
         return SourcePlan(source, "", frozenset(), frozenset(), 0)
     if stored.is_empty():
-        return SourcePlan(source, "new", None, keys, survey.images)
+        return SourcePlan(source, "new", None, keys, survey.images, survey)
     if (stored["decoder"] != decoder).any():
-        return SourcePlan(source, "the decode settings changed", None, keys, survey.images)
+        return SourcePlan(source, "the decode settings changed", None, keys, survey.images, survey)
     fingerprints = {key: fingerprint_now(mark) for key, mark in stored.select("shard", "fingerprint").rows()}
     return _compare_shards(source, survey, fingerprints)
 
@@ -302,7 +302,7 @@ def _compare_shards(source: Source, survey: Survey, stored: Mapping[str, str]) -
     wanted = frozenset(key for key, digest in survey.shards.items() if stored.get(key) != digest)
     gone = frozenset(stored) - frozenset(survey.shards)
     reason = f"{len(wanted)} of {len(survey.shards)} shards changed, {len(gone)} gone" if wanted or gone else ""
-    return SourcePlan(source, reason, wanted, gone)
+    return SourcePlan(source, reason, wanted, gone, survey=survey if reason else None)
 
 
 def _shards_of(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
@@ -349,7 +349,7 @@ def _read_shards(
         if item.reason:
             source = item.source
             stored = _stored_shards(known, item) if known else {}
-            for shard in sources.read(source, item.wanted):
+            for shard in sources.read(source, item.wanted, item.survey):
                 notes.add(source, shard)
                 shares.append(shard.done)
                 content = shard if engine.shares_disk else with_cached_content(source, shard)

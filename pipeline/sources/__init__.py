@@ -47,18 +47,20 @@ def survey(source: Source) -> Survey:
     return replace(found, fingerprint=_versioned(found.fingerprint, version), shards=shards)
 
 
-def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None, surveyed: Survey | None = None) -> Iterator[Encoded]:
     """Yield the shards of a source in order, with the source's prefix on paths and normalised labels.
 
     Args:
         source: a resolved source.
         wanted: keys of the shards to yield; None for all.
+        surveyed: its survey, so that its files are not listed again.
 
     Raises:
         SourceError: the source is damaged or empty, or has another form.
     """
     version = FORMS[source.format].version
-    for shard in module_of(source.format).read(source, wanted):
+    listed = surveyed.read if surveyed else None
+    for shard in listed(wanted) if listed else module_of(source.format).read(source, wanted):
         mark = shard.fingerprint if version == 1 else _versioned(shard.fingerprint, version)
         yield with_normal_labels(_with_prefix(replace(shard, fingerprint=mark), source.prefix))
 

@@ -15,6 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ def survey_files(source: Source, entries: Sequence[Entry]) -> Survey:
         entries: its files, ordered by path.
     """
     shards = {key: digest for key, digest, _ in _shards(source, entries)}
-    return Survey(digest_of(shards), shards, len(entries))
+    return Survey(digest_of(shards), shards, len(entries), partial(read_files, source, entries))
 
 
 def read_files(source: Source, entries: Sequence[Entry], wanted: AbstractSet[str] | None) -> Iterator[Encoded]:
