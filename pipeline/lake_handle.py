@@ -1,7 +1,7 @@
 """`Lake`, the Python API to read a lake: tables, SQL, arrays and training batches of one release."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -17,6 +17,7 @@ from pipeline.arrays.read_as import DecodeFrom, Fit, RaggedAs, ReadAs
 from pipeline.decode.conversions import decode_originals, resize_stored
 from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
+from pipeline.id_index import IdIndex, id_series
 from pipeline.lake.duckdb_views import connect, query
 from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp, stored_decode
 from pipeline.lake.snapshot import Snapshot
@@ -64,13 +65,15 @@ class Lake:
         self._stamp = releases_stamp(newest)
         self.release, self.versions = release_versions(newest, release)
         self.snapshot = release_snapshot(newest, self.versions)
+        # By table, where its images are; made by `read`.
+        self._ids: dict[str, IdIndex] = {}
 
     @classmethod
     def working(cls, snapshot: Snapshot) -> Self:
         """Open the tables of a snapshot that may not be published. Only builds and checks use this."""
         lake = cls.__new__(cls)
         lake.root, lake.snapshot = snapshot.place, snapshot
-        lake.release, lake.versions, lake._stamp = 0, {}, 0  # noqa: SLF001 - of its own class
+        lake.release, lake.versions, lake._stamp, lake._ids = 0, {}, 0, {}  # noqa: SLF001 - of its own class
         return lake
 
     def __repr__(self) -> str:
@@ -326,6 +329,53 @@ class Lake:
             return list(gather_ragged(where).pictures()), labels
         pixels = padded(list(gather_ragged(where).pictures())) if way.ragged == "pad" else gather(where)
         return normalise(pixels) if normalised else pixels, labels
+
+    def read(  # noqa: PLR0913 - how pixels are read
+        self,
+        image_ids: pl.Series | Sequence[bytes | str],
+        *,
+        size: tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        decode: DecodeFrom = "stored",
+        ragged: RaggedAs | None = None,
+        check: bool = True,
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Read images by their ids, such as those that a query returns.
+
+        The first call reads the ids of all images and keeps them, 36 bytes each. Later calls read only the row groups
+        that hold the images.
+
+        Args:
+            image_ids: ids, as 16 bytes or 32 hexadecimal digits; none twice.
+            size: as in `arrays`; so are `fit`, `decode`, `ragged` and `check`.
+            fit: as in `arrays`.
+            decode: as in `arrays`.
+            ragged: as in `arrays`.
+            check: as in `arrays`.
+
+        Returns:
+            Pixels (n, height, width) of gray images or (n, height, width, 3) of RGB images, uint8 from 0 to 255, or a
+            list of n such arrays, in the order of the ids.
+
+        Raises:
+            LakeError: an id is of no image or given twice; or the images differ in shape, and neither `size` nor
+                `ragged` is given; or the lake does not have the originals.
+            DamagedLakeError: a file is missing or damaged.
+        """
+        way = ReadAs.checked(size, fit, decode, ragged)
+        ids = id_series(image_ids)
+        if ids.is_empty():
+            return [] if ragged == "list" else np.empty((0, *(size or (0, 0))), np.uint8)
+        table = "images" if way.decode == "stored" else "originals"
+        if table not in self._ids:
+            self._ids[table] = IdIndex(self._current_snapshot().file_places(table), with_shapes=table == "images")
+        where = self._ids[table].locate(
+            ids, check=check, conversion=self._conversion(way), ragged=way.ragged is not None
+        )
+        if way.ragged is None:
+            return gather(where)
+        pictures = list(gather_ragged(where).pictures())
+        return pictures if way.ragged == "list" else padded(pictures)
 
     def _locate(self, image_ids: pl.Series, way: "ReadAs", *, check: bool) -> Located:
         """Find images, to be read as an argument of the caller says."""

@@ -29,7 +29,7 @@ from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.hashing import file_digest
 from pipeline.limits import available_memory
 
-_SHAPE = ["height", "width", "channels"]
+SHAPE = ["height", "width", "channels"]
 
 
 class RowGroup(NamedTuple):
@@ -123,19 +123,19 @@ def locate(
     if not files or image_ids.is_empty():
         empty = np.empty(0, np.int32)
         return Located((), np.empty(0, np.int64), empty, empty, (0, 0, 0))
-    columns = _SHAPE if conversion is None else []
-    with _errors_of(files):
+    columns = SHAPE if conversion is None else []
+    with errors_of(files):
         scanned = storage.scan_parquet(files).select("image_id", *columns).collect()
-        groups, rows = _row_groups(files)
+        groups, rows = row_groups(files)
     at = find(id_matrix(scanned["image_id"]), id_matrix(image_ids))
     if missing := np.count_nonzero(at < 0):
         raise _not_found(int(missing), files)
     group = np.repeat(np.arange(len(rows), dtype=np.int32), rows)[at]
     row = (at - (np.cumsum(rows) - rows)[group]).astype(np.int32)
     if ragged:
-        shapes = scanned.select(pl.col(_SHAPE).cast(pl.Int64).gather(at)).to_numpy()
+        shapes = scanned.select(pl.col(SHAPE).cast(pl.Int64).gather(at)).to_numpy()
         return Located(groups, rows, group, row, tuple(shapes.max(axis=0).tolist()), check, None, shapes)
-    shape = _one_shape(scanned.select(_SHAPE), at) if conversion is None else conversion.shape
+    shape = one_shape(scanned.select(SHAPE), at) if conversion is None else conversion.shape
     return Located(groups, rows, group, row, shape, check, conversion)
 
 
@@ -172,13 +172,18 @@ def find(ids: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]
     return at
 
 
-def _one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, int, int]:
+def one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, int, int]:
+    """Return the shape (height, width, channels) of the rows `at`.
+
+    Raises:
+        LakeError: they have several.
+    """
     # Most lakes have one shape, and selecting rows takes longer than comparing all of them.
     shapes = all_shapes.unique()
     if len(shapes) > 1:
         shapes = all_shapes.select(pl.all().gather(at)).unique()
     if len(shapes) > 1:
-        listed = ", ".join("x".join(map(str, row)) for row in shapes.sort(_SHAPE).head(5).rows())
+        listed = ", ".join("x".join(map(str, row)) for row in shapes.sort(SHAPE).head(5).rows())
         raise LakeError(
             f'the images have several shapes ({listed}): give a size = (height, width), or ragged = "list" or '
             '"pad"; or set decode.size in the recipe to get one array.'
@@ -187,7 +192,7 @@ def _one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, in
     return height, width, channels
 
 
-def _row_groups(files: Sequence[str]) -> tuple[tuple[RowGroup, ...], NDArray[np.int64]]:
+def row_groups(files: Sequence[str]) -> tuple[tuple[RowGroup, ...], NDArray[np.int64]]:
     """List the row groups and count the rows of each. Reads footers only."""
     footers = dict(zip(files, storage.read_footers(files), strict=True))
     groups = tuple(RowGroup(file, at) for file, footer in footers.items() for at in range(footer.num_row_groups))
@@ -313,7 +318,7 @@ def _check(files: Iterable[str]) -> None:
     storage.check_files(file for file in files if not storage.is_bucket(file))
 
 
-def _errors_of(files: Sequence[str]) -> AbstractContextManager[None]:
+def errors_of(files: Sequence[str]) -> AbstractContextManager[None]:
     """Turn errors into those of a damaged table of images."""
     return storage.damage_errors(_table_of(files))
 
@@ -385,12 +390,12 @@ def locate_scattered(files: Sequence[str], image_ids: pl.Series, *, check: bool 
         LakeError: an id is in none of the files.
     """
     wanted = pl.LazyFrame({"image_id": image_ids})
-    with _errors_of(files):
+    with errors_of(files):
         scanned = storage.scan_parquet(files, row_index_name="at")
         found = wanted.join(
             scanned.select("image_id", "at"), on="image_id", how="left", maintain_order="left"
         ).collect()
-        groups, rows = _row_groups(files)
+        groups, rows = row_groups(files)
     if missing := found["at"].null_count():
         raise _not_found(missing, files)
     starts = np.append(0, np.cumsum(rows))
@@ -563,7 +568,7 @@ def runs_of_one_shape(images: pa.Table) -> Iterator[tuple[pa.Table, NDArray[np.u
     Raises:
         ValueError: an image has more or fewer pixels than its shape.
     """
-    shapes = np.stack([images[name].to_numpy() for name in _SHAPE], axis=1)
+    shapes = np.stack([images[name].to_numpy() for name in SHAPE], axis=1)
     starts = np.flatnonzero(np.diff(shapes, axis=0).any(axis=1)) + 1
     for start, stop in pairwise([0, *starts.tolist(), len(images)]):
         if start < stop:
