@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
@@ -339,6 +338,8 @@ def _read_rows_into(
     out: NDArray[np.uint8], group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64], *, check: bool
 ) -> None:
     """Copy rows of a row group, which are ascending, to the rows `targets` of the output."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - 30 ms that a build without work does not spend
+
     # pre_buffer would copy the compressed row group once more, and other threads read at the same time anyway.
     checked = check and storage.is_bucket(group.file)
     with storage.open_parquet(group.file, pre_buffer=False, page_checksum_verification=checked) as file:

@@ -10,7 +10,7 @@ from pipeline.engines.local import start_server
 # The values of the option `--engine`, the default first. `build.ENGINES` has the engine of each name.
 ENGINE_NAMES = ("local", "ray")
 # The modules that the fork server imports once for all workers.
-PRELOAD = ("pipeline.builder.worker", "imagecodecs._png")
+PRELOAD = ("pipeline.builder.worker", "pyarrow.compute", "imagecodecs._png")
 
 
 def start_workers(workers: int | None = None) -> None:

@@ -46,7 +46,7 @@ Size = Annotated[int | Literal["all"], BeforeValidator(_size_or_all)]
 class Part(BaseModel):
     """A table of the recipe. Unknown keys are errors, and a part is immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]

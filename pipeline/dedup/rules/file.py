@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.arrow_columns import from_binary
@@ -24,5 +23,7 @@ def rule(_: str | None) -> Callable[[pa.Array, pa.Array | None], NDArray[np.uint
 
 
 def _keys(image_ids: pa.Array, digests: pa.Array | None) -> NDArray[np.uint8]:
+    import pyarrow.compute as pc  # noqa: PLC0415 - as in `pipeline.pixels`
+
     halves = image_ids if digests is None else pc.coalesce(pc.binary_slice(digests, 0, _KEY_BYTES), image_ids)
     return from_binary(halves, _KEY_BYTES)
