@@ -15,6 +15,7 @@ from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.arrays.read_as import DecodeFrom, Fit, RaggedAs, ReadAs
 from pipeline.decode.conversions import decode_originals, resize_stored
+from pipeline.diff import Diff, Side, compare_releases
 from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
 from pipeline.id_index import IdIndex, id_series
@@ -86,6 +87,26 @@ class Lake:
             NoReleaseError: there is no such release.
         """
         return Lake(self.root, arguments.whole_number("release", release))
+
+    def diff(self, since: int) -> Diff:
+        """Compare another release with this one. Reads ids, digests and labels; no pixels.
+
+        Args:
+            since: number of the release to compare with, usually an earlier one.
+
+        Returns:
+            The images that were added, gone, relabelled, moved, newly dropped or newly kept, or that changed their
+            role; the clusters that were merged or split; and the scores that differ. One frame for each.
+
+        Raises:
+            NoReleaseError: there is no such release, or vacuum has deleted one of the two.
+        """
+        other = self.at(since)
+        now, before = self._current_snapshot(), other.snapshot
+        return compare_releases(
+            Side(other.release, other.scan, lambda table: before.scan_changed(table, now)),
+            Side(self.release, self.scan, lambda table: now.scan_changed(table, before)),
+        )
 
     def scan(self, table: str) -> pl.LazyFrame:
         """Scan a table.

@@ -156,6 +156,11 @@ class Snapshot:
             paths = [path for path in paths if f"{self.place}/{table}/{path}" not in self.left_out]
         return scan_places(self.place, table, paths)
 
+    def scan_changed(self, table: str, other: "Snapshot") -> pl.LazyFrame:
+        """Scan the files of a table that another snapshot of the lake does not have; see `scan`."""
+        there = {part.path for part in other.files(table)}
+        return self.scan_files(table, [part.path for part in self.files(table) if part.path not in there])
+
     def scan_files(self, table: str, paths: Sequence[str]) -> pl.LazyFrame:
         """Scan some files of a table, committed or not; see `scan_places`."""
         return scan_places(self.place, table, paths)

@@ -1,0 +1,54 @@
+"""Write what changed between two releases as one HTML page with the images."""
+
+from pathlib import Path
+
+import polars as pl
+
+from pipeline import storage
+from pipeline.diff import Diff
+from pipeline.lake_handle import Lake
+from pipeline.storage.atomic import atomic_file
+
+
+def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
+    """Write the changes between two releases as one self-contained HTML page.
+
+    The first changes of every kind are shown with their images. Only the pixels of these are read.
+
+    Args:
+        lake: the lake of the later release of `found`.
+        found: made by `Lake.diff`.
+        file: the page; an existing file is replaced.
+
+    Returns:
+        `file`.
+
+    Raises:
+        LakeError: the page cannot be written there.
+        DiskFullError: no space is left.
+    """
+    from pipeline.report.diff import SHOWN, render_diff  # noqa: PLC0415 - slow to import
+
+    before = lake.at(found.before)
+    members = pl.concat(
+        [
+            opened.scan("clusters")
+            .select("rule", "cluster_id", "image_id", kind=pl.lit(kind))
+            .join(found.kinds[kind].head(SHOWN).lazy().select("rule", cluster_id=key), on=["rule", "cluster_id"])
+            .collect(engine="streaming")
+            for opened, kind, key in (
+                (lake, "clusters_merged", "cluster_id"),
+                (before, "clusters_split", "cluster_id_before"),
+            )
+        ]
+    )
+    summary = {
+        "lake": storage.last_name(lake.root),
+        "before": found.before,
+        "after": found.after,
+        "matched_by": found.matched_by,
+    }
+    html = render_diff(summary, found.kinds, members, before.scan("images"), lake.scan("images"))
+    with atomic_file(file, "the page") as draft:
+        draft.write_text(html, encoding="utf-8")
+    return file
