@@ -33,7 +33,7 @@ _TOML = {str: "string", int: "integer", float: "number", bool: "boolean", dict: 
 _COMMANDS = """# Commands
 
 Every command has `--help`. Results go to stdout, progress and errors to stderr. The exit code is 0 after success, 1
-after an error of the run, 2 after wrong arguments, and 130 after Ctrl-C. `LAKE` is a folder or
+after an error of the run, 2 after wrong arguments, and 130 after Ctrl-C; `check` has its own. `LAKE` is a folder or
 `s3://bucket/prefix`."""
 _RECIPE = """# Recipe keys
 
@@ -102,13 +102,20 @@ def recipe_sections() -> dict[type[BaseModel], str]:
         for model in models:
             titles[model] = of = f"`[[{name}]]`" if listed else f"`[{name}]`"
             if len(models) > 1:
-                (kind,) = typing.get_args(model.model_fields["model"].annotation)
-                titles[model] = f'{of} with `model = "{kind}"`'
+                titles[model] = f"{of} with {_chosen_by(model)}"
             for inner, inside in _fields(model):
                 for part in models_in(inside.annotation):
                     before = titles[part].removesuffix(f" of {of}") + ", " if part in titles else ""
                     titles[part] = f"{before}`{inner}` of {of}"
     return titles
+
+
+def _chosen_by(model: type[BaseModel]) -> str:
+    """Name the key, or the value of the key `model`, that chooses a part among several."""
+    if issubclass(model, recipe.CheckPart):
+        return f"`{model.kind}`"
+    (name,) = typing.get_args(model.model_fields["model"].annotation)
+    return f'`model = "{name}"`'
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:

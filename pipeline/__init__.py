@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.arrays.npy_folder import open_npy
     from pipeline.builder.build import build, plan
+    from pipeline.checks import run_checks
     from pipeline.errors import (
         BaselineError,
         BusyLakeError,
@@ -56,6 +57,7 @@ __all__ = [
     "open_npy",
     "plan",
     "read_recipe",
+    "run_checks",
 ]
 
 _MODULES = {
@@ -65,6 +67,7 @@ _MODULES = {
     "build": "builder.build",
     "plan": "builder.build",
     "open_npy": "arrays.npy_folder",
+    "run_checks": "checks",
 }
 
 

@@ -25,6 +25,7 @@ _COMMANDS = {
     "overlap": ("overlap", "Show duplicates between and within roles, and label conflicts."),
     "show": ("images", "Show single images with their labels, or write them as PNG files."),
     "diff": ("diff", "Count what changed between two releases, or list it."),
+    "check": ("check", "Check a release against the [[check]] of its recipe, as a gate for CI."),
     "sql": ("sql", "Run one SELECT over all tables, by name."),
     "predict": ("predict", "Predict image files with a model of the lake."),
     "export": ("export", "Write a split to files for other tools: arrays, Parquet, folders, tar."),

@@ -5,7 +5,7 @@ A pin keeps vacuum from deleting a release: an export names it, or scores or pre
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import schemas
 from pipeline import storage
 from pipeline.arrow_columns import to_table
-from pipeline.errors import DamagedLakeError, NoReleaseError
+from pipeline.errors import DamagedLakeError, LakeError, NoReleaseError
 from pipeline.lake.delta_log import DeltaLog, Metadata, digest_of_file
 from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
@@ -319,3 +319,29 @@ def stored_decode(snapshot: Snapshot) -> dict[str, Any]:
     recipe = snapshot.metadata("releases").units.get("recipe", {})
     settings: dict[str, Any] = recipe.get("values", {}).get("decode", {})
     return settings
+
+
+def recorded_recipe(snapshot: Snapshot, number: int) -> dict[str, Any]:
+    """Read the recipe that a release was built from, as `publish` stored it.
+
+    Args:
+        snapshot: of the lake.
+        number: an existing release.
+
+    Raises:
+        LakeError: the log of the releases does not have the commit of this release any more.
+    """
+    newest = newest_release(snapshot)
+    if number == newest:
+        units = snapshot.metadata("releases").units
+    else:
+        # Every release has one such commit, the newest first; also a release that was deleted.
+        published = (of for _, of in snapshot.history("releases") if of.stage == "release" and of.inputs)
+        found = next(islice(published, newest - number, None), None)
+        units = found.units if found else {}
+    if "recipe" not in units:
+        raise LakeError(
+            f"{snapshot.place}: the recipe of release {number} is not recorded. Give the recipe, or use release "
+            f"{newest}."
+        )
+    return dict(units["recipe"])

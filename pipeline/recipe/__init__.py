@@ -20,6 +20,7 @@ from pipeline.errors import RecipeError
 from pipeline.hashing import digest_of
 from pipeline.os_errors import advice_for
 from pipeline.recipe.baselines import Baseline, BaselinePart, EpochsPart, dump_for_digest, parse_baseline
+from pipeline.recipe.checks import Check, CheckPart
 from pipeline.recipe.naming import dataset_name
 from pipeline.recipe.parts import (
     ROLES,
@@ -111,7 +112,9 @@ def _resolve(
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    return tuple(value for field in model.model_fields.values() for value in get_args(field.annotation))
+    """List what may choose a model of a union: a value of one of its keys, or the name of a key that only it has."""
+    values = (value for field in model.model_fields.values() for value in get_args(field.annotation))
+    return (*model.model_fields, *values)
 
 
 def _known_keys(models: tuple[type[BaseModel], ...]) -> list[str]:
@@ -133,6 +136,7 @@ __all__ = [
     "ROLES",
     "AttributesPart",
     "BaselinePart",
+    "CheckPart",
     "DecodePart",
     "DedupPart",
     "EmbeddingPart",
@@ -163,6 +167,7 @@ class Recipe(Part):
         dedup: the rules that find duplicates.
         split: the splits to draw.
         baseline: the models to train and score.
+        check: what a release must satisfy. A build publishes a release that does not; `imagelake check` fails.
         base: the folder that relative paths start from. Not a key of the recipe.
         file: the file that the recipe was read from, if any. Not a key of the recipe.
     """
@@ -175,6 +180,7 @@ class Recipe(Part):
     dedup: DedupPart = DedupPart()
     split: tuple[SplitPart, ...] = ()
     baseline: tuple[Baseline, ...] = ()
+    check: tuple[Check, ...] = ()
     base: Path = Field(default=Path(), exclude=True)
     file: Path | None = Field(default=None, exclude=True)
 
@@ -188,8 +194,9 @@ class Recipe(Part):
             _without_unset("source", {**part, "uri": identity(part["uri"])}) for part in values["source"]
         ]
         values["decode"] = _without_unset("decode", values["decode"])
-        if not self.attributes:
-            del values["attributes"]
+        for part in ("attributes", "check"):
+            if not values[part]:
+                del values[part]
         return digest_of({**values, "baseline": list(map(dump_for_digest, self.baseline))})
 
     @property

@@ -151,7 +151,7 @@ def no_cluster_straddles(lake: Lake) -> LawResult:
         safe = pl.col("dataset").is_in(spec.get("protected", []))
         for rule in dict.fromkeys([*spec["sanitize"], *spec.get("groups", [])]):
             linked = (
-                _linked_by(lake, rule, units)
+                linked_by(lake, rule, units)
                 .join(datasets, on="image_id")
                 .join(kept.filter(split_name=name), on="image_id")
             )
@@ -188,7 +188,7 @@ def roles_are_in_order(lake: Lake) -> LawResult:
         attribute = attribute_of(unit["spec"].get("order") or "")
         if attribute is None:
             continue
-        values = _linked_by(lake, f"attr:{attribute}", {}).group_by("image_id").agg(value=pl.max("cluster_id"))
+        values = linked_by(lake, f"attr:{attribute}", {}).group_by("image_id").agg(value=pl.max("cluster_id"))
         valued = lake.scan("splits").filter(split_name=name).join(values, on="image_id").drop_nulls("value")
         rows = valued.select("image_id", "role", "value").collect()
         checked += len(rows)
@@ -209,7 +209,7 @@ def roles_are_in_order(lake: Lake) -> LawResult:
     return LawResult(checked, faults)
 
 
-def _linked_by(lake: Lake, rule: str, units: Mapping[str, Mapping[str, Any]]) -> pl.LazyFrame:
+def linked_by(lake: Lake, rule: str, units: Mapping[str, Mapping[str, Any]]) -> pl.LazyFrame:
     """Return what an entry of `sanitize` or `groups` links: columns cluster_id, which may be a value, and image_id."""
     if (attribute := attribute_of(rule)) is not None:
         rows = lake.scan("attributes").filter(pl.col("name") == attribute)

@@ -70,6 +70,28 @@ FAULTS: dict[str, dict[str, Any]] = {
         "split": [{"name": "main", "keep": ["train"], "test": {"from": "train"}}]
     },
     "decode.size": {"decode": {"size": [28]}},
+    "check[0]: nothing to check: give overlap, conflicts, rejects, min_per_class, drift or accuracy": {
+        "check": [{"split": "main"}]
+    },
+    "check[0]: overlap and conflicts are two checks: write a [[check]] for each": {
+        "check": [{"split": "main", "rule": "exact", "overlap": 0, "conflicts": 0}]
+    },
+    "check[0]: a check of overlap has no key reason; its keys: split, rule, overlap": {
+        "check": [{"split": "main", "rule": "exact", "reason": "empty"}]
+    },
+    "unknown key check[0].overlaps; did you mean 'overlap'": {
+        "check": [{"split": "main", "rule": "exact", "overlaps": 0}]
+    },
+    "check[0].min_per_class: field required; unknown key check[0].min_per_clas; did you mean 'min_per_class'": {
+        "check": [{"min_per_clas": 5}]
+    },
+    "check[0].rejects: input should be greater than or equal to 0": {"check": [{"rejects": -1}]},
+    "check[0].against: input should be 'roles' or 'previous'": {
+        "check": [{"drift": 0.1, "split": "main", "against": "last"}]
+    },
+    "check[0]: drift needs the split whose roles are compared": {"check": [{"drift": 0.1}]},
+    'check[0]: role = "test" needs the split that has the role': {"check": [{"min_per_class": 1, "role": "test"}]},
+    "check: write [[check]], with two brackets": {"check": {"rejects": 0}},
     "decode.mode": {"decode": {"mode": "CMYK"}},
 }
 
