@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -100,8 +101,11 @@ class Lake:
 
         Raises:
             NoReleaseError: there is no such release, or vacuum has deleted one of the two.
+            DamagedLakeError: a file of splits, clusters or scores is missing or damaged.
         """
         other = self.at(since)
+        for lake, table in product((self, other), ("splits", "clusters", "scores")):
+            lake.check(table)
         now, before = self._current_snapshot(), other.snapshot
         return compare_releases(
             Side(other.release, other.scan, lambda table: before.scan_changed(table, now)),

@@ -290,6 +290,24 @@ def test_a_release_that_is_gone_is_named(changed: Lake, run: Run) -> None:
         changed.diff("one")  # type: ignore[arg-type]
 
 
+def test_names_from_sources_are_harmless_in_the_terminal_and_the_page(tmp_path: Path, run: Run) -> None:
+    evil = "<b>\x1b[2J\u202e"
+    as_folder(tmp_path / "train", files_of(4))
+    made = recipe(tmp_path, {"uri": "train"})
+    build(made, engine=LocalEngine(1))
+    (tmp_path / "train" / evil).mkdir()
+    (tmp_path / "train/A/00000.png").rename(tmp_path / "train" / evil / f"{evil}.png")
+    build(made, engine=LocalEngine(1))
+    shown = run("diff", tmp_path / "lake", 1, "--list", "--html", tmp_path / "diff.html").stdout
+    page = (tmp_path / "diff.html").read_text(encoding="utf-8")
+    assert "relabelled: 1" in shown
+    assert not any(letter in text for letter in ("\x1b", "\u202e") for text in (shown, page))
+    assert "<b>\\x1b" not in page
+    assert "&lt;b&gt;" in page
+    rows = json.loads(run("diff", tmp_path / "lake", 1, "--json").stdout)["relabelled"]["rows"]
+    assert rows[0]["path"] == f"{evil}/{evil}.png"
+
+
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the lake of 0.5.0 (../shared/data) is not here")
 def test_pictures_of_a_lake_of_0_5_are_matched_by_their_pixels(tmp_path: Path, run: Run) -> None:
     with tarfile.open(ARCHIVE) as archive:

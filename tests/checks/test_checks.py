@@ -133,6 +133,11 @@ def test_checks_change_no_result_and_a_build_publishes_whatever_they_say(tmp_pat
     with pytest.raises(RecipeError, match=r"the recipe of release 1 has no \[\[check\]\]"):
         run_checks(case.lake.at(1))
     assert [one.result for one in run_checks(case.lake.at(1), case.recipe).results] == ["failed"]
+    # A later release without checks does not take them from an earlier one.
+    last = build_lake(tmp_path).lake
+    assert [one.result for one in run_checks(last.at(2)).results] == ["failed"]
+    with pytest.raises(RecipeError, match=r"the recipe of release 3 has no \[\[check\]\]"):
+        run_checks(last)
 
 
 def test_a_first_release_has_nothing_to_drift_from(planted: Case) -> None:
