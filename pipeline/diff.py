@@ -117,7 +117,7 @@ def compare_releases(before: Side, after: Side) -> Diff:
     """Compare two releases of a lake.
 
     Only files that one of the releases does not have are read of the images. Memory grows with the number of images
-    that differ, and by about 100 bytes for each row of splits and clusters.
+    that differ, and with the rows of splits and clusters.
     """
     digest = "file_digest" if _has_digests(before) and _has_digests(after) else "content_hash"
     images = _match_images(before, after, digest)

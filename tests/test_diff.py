@@ -131,7 +131,7 @@ def numbers(rows: pl.DataFrame, *columns: str) -> list[Any]:
 
 
 @given(releases(), releases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_diff_equals_a_comparison_image_by_image(before: Release, after: Release) -> None:
     found = compare(before, after)
     pairs = match(before, after)

@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 
 
 def _overlap(lake: Lake, check: OverlapPart) -> Measured:
-    members = _members(lake, check.split)
+    members = _members(lake, check.split, sanitized=check.sanitized)
     linked = _linked(lake, check.rule).join(members, on="image_id")
     leaks = linked.filter(pl.col("role").n_unique().over("cluster_id") > 1).unique(["cluster_id", "image_id"])
     rows = leaks.select("cluster_id", "image_id", "role").collect()
@@ -149,10 +149,11 @@ def _splits(lake: Lake) -> Collection[str]:
     return lake.scan("splits").select(pl.col("split_name").unique()).collect()["split_name"].to_list()
 
 
-def _members(lake: Lake, split: str) -> pl.LazyFrame:
-    """Scan the images that a split keeps: columns image_id and role."""
+def _members(lake: Lake, split: str, *, sanitized: bool = True) -> pl.LazyFrame:
+    """Scan the images that a split keeps, or all that it has: columns image_id and role."""
     _require("split", split, _splits(lake), lake.root)
-    return lake.scan("splits").filter(pl.col("kept"), split_name=split).select("image_id", "role")
+    rows = lake.scan("splits").filter(split_name=split)
+    return rows.filter("kept" if sanitized else pl.lit(value=True)).select("image_id", "role")
 
 
 def _class_counts(lake: Lake, split: str | None) -> pl.DataFrame:

@@ -48,21 +48,23 @@ class OverlapPart(CheckPart):
     """No leak: images of a role that are duplicates of images of another role.
 
     Attributes:
-        split: the split whose roles are compared. Only images that sanitizing kept count.
+        split: the split whose roles are compared.
         rule: the rule that finds duplicates, or a stricter one than a stored rule. "attr:NAME" compares the values of
             an attribute instead, such as "attr:patient".
         overlap: most images that may share a cluster, or a value of the attribute, with an image of another role.
+        sanitized: only images that sanitizing kept count; false for all images of the roles.
     """
 
     kind = "overlap"
     split: Name
     rule: str
     overlap: Limit = 0
+    sanitized: Annotated[bool, Field(strict=True)] = True
 
     @property
     def title(self) -> str:
         """What is checked, without the limit."""
-        return f"images in several roles of {self.split} by {self.rule}"
+        return f"images in several roles of {self.split}{'' if self.sanitized else ' before sanitizing'} by {self.rule}"
 
 
 class ConflictsPart(CheckPart):

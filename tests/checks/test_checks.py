@@ -140,6 +140,13 @@ def test_checks_change_no_result_and_a_build_publishes_whatever_they_say(tmp_pat
         run_checks(last)
 
 
+def test_overlap_before_sanitizing_is_counted_if_wanted(small_lake: Lake, tmp_path: Path) -> None:
+    overlap = {"split": "main", "rule": "exact"}
+    made = recipe(tmp_path, {"uri": "train"}, check=[overlap, {**overlap, "sanitized": False}])
+    # Ten test images are copies of train images, and sanitizing drops them.
+    assert [(one.result, one.found) for one in run_checks(small_lake, made).results] == [("passed", 0), ("failed", 20)]
+
+
 def test_a_first_release_has_nothing_to_drift_from(planted: Case) -> None:
     first = run_checks(planted.lake.at(1), planted.recipe).results
     assert [(one.check, one.detail) for one in first if one.result == "skipped"] == [

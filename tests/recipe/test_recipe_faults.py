@@ -76,7 +76,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "check[0]: overlap and conflicts are two checks: write a [[check]] for each": {
         "check": [{"split": "main", "rule": "exact", "overlap": 0, "conflicts": 0}]
     },
-    "check[0]: a check of overlap has no key reason; its keys: split, rule, overlap": {
+    "check[0]: a check of overlap has no key reason; its keys: split, rule, overlap, sanitized": {
         "check": [{"split": "main", "rule": "exact", "reason": "empty"}]
     },
     "unknown key check[0].overlaps; did you mean 'overlap'": {
