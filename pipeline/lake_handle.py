@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     import duckdb
 
     from pipeline.baselines.stored import LoadedModel
+    from pipeline.search.find import Found
+    from pipeline.search.index import KeptIndexes
+    from pipeline.search.why import Why
 
 
 # The most that a recipe allows.
@@ -57,6 +60,9 @@ class Lake:
         NewerLakeError: a newer imagelake made the lake.
         TypeError: an argument has another type; so in every method. The message says what is expected.
     """
+
+    # Indexes that `find` has read.
+    _kept: "KeptIndexes | None" = None
 
     def __init__(self, root: str | Path, release: int | None = None) -> None:
         self.root = storage.normalized(arguments.place("root", root))
@@ -499,6 +505,75 @@ class Lake:
             )
         return predict_classes(loaded, flat(pixels), with_scores=True)
 
+    def find(
+        self,
+        images: "str | Path | NDArray[np.uint8] | Sequence[str | Path | NDArray[np.uint8]]",
+        *,
+        rule: str | None = None,
+        top: int | None = None,
+    ) -> "Found":
+        """Find the images that a picture duplicates; nothing is written.
+
+        The answers are those of a build with the picture as a file of another source. The indexes that were used last
+        stay in memory for the next call, 256 MiB at most.
+
+        Args:
+            images: an image file, what `build` reads (a folder, an archive, a table), pixels of shape (height, width)
+                or (height, width, 3) uint8, or several of these.
+            rule: a rule of the lake, or a stricter threshold of one; exact and file in any lake. None for all of the
+                lake, without those that compare the user's vectors.
+            top: for each picture and rule, only this many matches, the closest. All have the rule's score or more.
+
+        Returns:
+            An object with matches, a DataFrame: query (name of the picture), number (its position, counted from 0),
+            rule, score (float32; 1 under rules that compare keys), image_id, path, label, dataset, split; queries, the
+            names of the pictures that were compared; rejects, the files that a build would reject, with the reason; and
+            skipped, by rule that cannot be answered the reason.
+
+        Raises:
+            TypeError: `images` is something else.
+            LakeError: the lake has no such rule; the message gives the nearest one.
+            DamagedLakeError: a file of the lake is missing or damaged.
+        """
+        from pipeline.search.find import find_duplicates  # noqa: PLC0415 - slow, and rarely used
+        from pipeline.search.index import KeptIndexes  # noqa: PLC0415 - the same
+
+        if rule is not None:
+            arguments.text("rule", rule)
+        if top is not None and arguments.whole_number("top", top) < 1:
+            raise LakeError(f"top is {top}; it must be 1 or more.")
+        listed = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+        queries = [_query(image) for image in listed]
+        self._current_snapshot()
+        self._kept = self._kept or KeptIndexes()
+        return find_duplicates(self, queries, rule=rule, top=top, kept=self._kept)
+
+    def why(self, item: str) -> "Why":
+        """Explain the images that have a path, an id or a digest. Reads no pixels.
+
+        Args:
+            item: a path in the source, such as "A/1.png"; an image_id or content_hash of 32 hexadecimal digits; the
+                SHA-256 of a file, of 64.
+
+        Returns:
+            An object with images, a dict for each image (100 at most; more is the number of others), and rejects, a
+            dict for each reject of the path. Ids are hexadecimal digits; other images are dicts of image_id, path,
+            label, dataset and split. An image has its columns of the table images; source, the uri it was read from;
+            since, the release from which on it is in the lake, and or_earlier, whether older releases were deleted;
+            attributes, original, misses and predictions, the rows of these tables; and
+
+            - clusters: by rule, representative, images (how many), by (pairs or equal keys), chain (the shortest path of
+              pairs to the representative: image and score of each step, None for equal constant images), pairs (how
+              many it has), closest (10 of them) and others (10 images of the cluster);
+            - roles: by split, the columns of the table splits, and chain, the path to the image it was dropped for.
+
+        Raises:
+            LakeError: no image and no reject has it; the message gives the nearest paths.
+        """
+        from pipeline.search.why import explain  # noqa: PLC0415 - slow, and rarely used
+
+        return explain(self, arguments.text("item", item))
+
     def batches(  # noqa: PLR0913 - the arguments of a training loop
         self,
         split: str,
@@ -625,6 +700,18 @@ class Lake:
         }
         labels = self._labels(rows, targets, check=check)
         return Feed(Images(about, id_matrix(rows["image_id"]), labels, where), plan, pad=way.ragged == "pad")
+
+
+def _query(image: object) -> "str | NDArray[np.uint8]":
+    """Return a path as text, or pixels."""
+    if not isinstance(image, np.ndarray):
+        return arguments.place("images", image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)) or not image.size:
+        raise TypeError(
+            f"images must be paths, or pixels of shape (height, width) or (height, width, 3) uint8, not {image.dtype} "
+            f"of shape {image.shape}"
+        )
+    return image
 
 
 def _check_table(table: str) -> None:

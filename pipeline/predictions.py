@@ -1,7 +1,6 @@
 """Use the models of a lake: predict files that are not in it, and write predictions of a split as CSV."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,19 +8,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline import sources
 from pipeline.arrays.exports import ExportContext, Role, Selection
 from pipeline.arrays.exports.selection import CHUNK_BYTES, read_chunks
 from pipeline.baselines.stored import LoadedModel, predict_classes
 from pipeline.decode import Originals, decode_shard
 from pipeline.decode.picture import convert
-from pipeline.errors import LakeError, SourceError
+from pipeline.errors import LakeError
 from pipeline.hashing import flat
 from pipeline.lake.releases import stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from pipeline.recipe import DecodePart, Recipe, parse_recipe
-from pipeline.shard import Encoded, Files, Reject
+from pipeline.recipe import DecodePart
+from pipeline.search.queries import read_queries
+from pipeline.shard import Reject
 
 _ORIGIN = ("dataset", "split", "path")
 _COLUMNS = ("path", "predicted", "probability")
@@ -74,7 +73,7 @@ def predict_files(
     spec = DecodePart.model_validate(common) if stored.get("longest") else resized
     frames = [pl.DataFrame(schema={"path": pl.String, "predicted": pl.String, "probability": pl.Float64})]
     rejects: list[Reject] = []
-    for prefix, shard in _shards(paths, spec):
+    for prefix, shard in read_queries(paths, spec):
         of_shard = frames[:1]
         for item in decode_shard(shard, "query", "query", spec):
             if isinstance(item, Reject):
@@ -98,35 +97,6 @@ def _of_shape(pixels: NDArray[np.uint8], spec: DecodePart) -> NDArray[np.uint8]:
     if pixels.shape[1:3] == spec.size:
         return pixels
     return np.stack([convert(picture, spec)[0] for picture in pixels])
-
-
-def _shards(paths: Sequence[str], spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
-    """Yield encoded images, and what to put before their paths so that they are names on this machine."""
-    for path in paths:
-        if _is_image_file(path):
-            yield "", Encoded("query", "", (path,), (None,), Files((path,)))
-            continue
-        recipe = _recipe_of(path, spec)
-        folder = f"{path.rstrip('/')}/" if Path(path).is_dir() else f"{path}: "
-        for source in sources.resolve(recipe):
-            for shard in sources.read(source):
-                yield folder, shard
-
-
-def _is_image_file(path: str) -> bool:
-    """Return whether a path is a file of no form that `build` reads, and so can only be an image."""
-    if not Path(path).is_file():
-        return False
-    with suppress(SourceError):
-        sources.detect(Path(path))
-        return False
-    return True
-
-
-def _recipe_of(path: str, spec: DecodePart) -> Recipe:
-    part = {"uri": path, "dataset": "query", "split": "query"}
-    values = {"source": [part], "decode": {"max_bytes": spec.max_bytes, "max_pixels": spec.max_pixels}}
-    return parse_recipe(values, base=Path.cwd())
 
 
 class PredictionsForm(NamedTuple):

@@ -44,8 +44,6 @@ _BLOCK_PAIRS_PER_WORKER = 2
 _GROUP_PAIRS = 2**18
 # A rule with this many files of pairs gets all its pairs written as one file again.
 _MAX_FILES = 64
-# Increase this when descriptors of rule photo are made in another way from the same basis.
-_BASIS_VERSION = 1
 # Images that a basis is fitted to, at most.
 _BASIS_IMAGES = 20_000
 
@@ -250,7 +248,7 @@ def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Files) -> t
         raise AssertionError(f"rule {rule} compares no pairs")
     if not isinstance(comparison, photo.Photo):
         return comparison, []
-    stored = snapshot.scan("bases").filter(family=photo.FAMILY, version=_BASIS_VERSION).select("basis").collect()
+    stored = snapshot.scan("bases").filter(family=photo.FAMILY, version=photo.BASIS_VERSION).select("basis").collect()
     if len(stored):
         return comparison.using(stored.item()), []
     basis, commit = _fit_basis(snapshot, writer, comparison, added)
@@ -479,7 +477,7 @@ def _pixel_reader(files: Sequence[str]) -> Callable[[Ids], np.ndarray]:
 def _fit_basis(snapshot: Snapshot, writer: Writer, comparison: photo.Photo, added: Files) -> tuple[bytes, Commit]:
     sample = _sample_images(snapshot.scan_files("index", [part.path for part in added]))
     basis = comparison.fit(sample)
-    row = {"family": photo.FAMILY, "version": _BASIS_VERSION, "images": len(sample.key), "basis": basis}
+    row = {"family": photo.FAMILY, "version": photo.BASIS_VERSION, "images": len(sample.key), "basis": basis}
     written = writer.write("bases", to_table([row], schemas.TABLES["bases"].schema))
     units = {photo.FAMILY: {"fingerprint": digest_of(basis.hex())}}
     metadata = Metadata("dedup", units, {"index": snapshot.version("index")})

@@ -14,8 +14,9 @@ import xxhash
 import schemas
 from pipeline import storage
 from pipeline.builder.attribute_values import attribute_digests, read_values, value_groups
-from pipeline.builder.clusters import StoredRule, active_rules, filter_pairs, find_stored_rule, read_clusters
+from pipeline.builder.clusters import active_rules
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
+from pipeline.dedup.stored_rules import StoredRule, filter_pairs, find_stored_rule, read_clusters
 from pipeline.errors import DamagedLakeError, NoReleaseError, SplitError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Writer

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from pipeline.builder.clusters import read_clusters
+from pipeline.dedup.stored_rules import read_clusters
 from pipeline.errors import LakeError
 from pipeline.lake.releases import list_releases
 from pipeline.lake.snapshot import Snapshot

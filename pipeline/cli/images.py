@@ -12,7 +12,8 @@ from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
-from pipeline.review.images import find_images, first_pictures, write_pngs
+from pipeline.review.images import first_pictures, write_pngs
+from pipeline.search.images import find_images
 
 # Images that are drawn in the terminal, and the longer side of a drawing in pixels; a pixel is two characters wide.
 _DRAWN = 5
@@ -23,7 +24,7 @@ _SHADES = np.array(list(" .:-=+*#%@"))
 
 @click.command("show")
 @the_lake
-@click.argument("items", metavar="PATH-or-ID...", nargs=-1, required=True)
+@click.argument("items", metavar="PATH-or-ID-or-DIGEST...", nargs=-1, required=True)
 @click.option("--dataset", metavar="DATASET", help="Only images of this dataset.")
 @click.option("--split", metavar="SPLIT", help="Only images of this split of the sources, such as train.")
 @click.option("--png", metavar="DIR", type=click.Path(), help="Write the images to this folder as LABEL-IMAGE_ID.png.")
@@ -32,7 +33,8 @@ _SHADES = np.array(list(" .:-=+*#%@"))
 def show_command(lake: str, items: tuple[str, ...], *, json_: bool, **options: Any) -> None:  # noqa: ANN401 - the options above
     """Show single images of LAKE with their label, roles and attributes, and a drawing of their pixels.
 
-    An image is named by its path in the source, or by its image_id of 32 hexadecimal digits. A row of a CSV file or an
+    An image is named by its path in the source, its image_id or content_hash of 32 hexadecimal digits, or the SHA-256
+    digest of its file. A row of a CSV file or an
     array is named by its number, from 0. A path that several sources have is shown for each of them; --dataset and
     --split choose one. Without --png, the first 5 images are drawn in the terminal, at most 32 pixels a side.
 

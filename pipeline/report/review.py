@@ -44,16 +44,21 @@ def render_pairs(review: dict[str, Any], pictures: pl.DataFrame) -> str:
         A complete HTML page.
     """
     rows = {row["image_id"]: row for row in pictures.iter_rows(named=True)}
-    family, _, parameter = review["rule"].partition(":")
-    # Only rule photo pairs mirrored and turned images.
-    changes = 1 if family != "photo" else _UPRIGHT_CHANGES if parameter.endswith(":upright") else len(_CHANGES)
+    family = review["rule"].partition(":")[0]
     page = template_environment().get_template("review.html.j2")
     return page.render(
         review,
         meaning=rule_meaning(review["rule"]),
         score_meaning=_SCORE_MEANINGS.get(family, _OTHER_SCORE),
-        pairs=describe_pairs(review["shown"], rows, changes),
+        pairs=describe_pairs(review["shown"], rows, changes_of(review["rule"])),
     )
+
+
+def changes_of(rule: str) -> int:
+    """Return in how many ways the second image of a pair is changed; see `draw_difference`."""
+    family, _, parameter = rule.partition(":")
+    # Only rule photo pairs mirrored and turned images.
+    return 1 if family != "photo" else _UPRIGHT_CHANGES if parameter.endswith(":upright") else len(_CHANGES)
 
 
 def describe_pairs(

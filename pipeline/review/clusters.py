@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline import storage
-from pipeline.builder.clusters import filter_pairs, read_clusters
+from pipeline.dedup.stored_rules import filter_pairs, read_clusters
 from pipeline.lake_handle import Lake
 from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
 from pipeline.storage.atomic import atomic_file

@@ -1,16 +1,13 @@
 """The query of a review, and the tables that answer it."""
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Collection
+from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.builder.clusters import StoredRule, find_stored_rule
-from pipeline.dedup.rules import parse_rule
-from pipeline.errors import LakeError, RecipeError
+from pipeline.dedup.stored_rules import StoredRule
 from pipeline.lake_handle import Lake
-from pipeline.recipe.rules import rule_known_as, rule_with_pairs_of, stricter_rule, threshold_of
+from pipeline.search import rules
 
 
 class ReviewQuery(NamedTuple):
@@ -36,62 +33,8 @@ class ReviewQuery(NamedTuple):
 
 
 def stored_rule(lake: Lake, query: ReviewQuery) -> StoredRule:
-    """Find the stored rule whose pairs include those of the query: the rule itself, or one with a lower threshold.
-
-    Raises:
-        LakeError: there is none: the lake has no such rule (the message gives the nearest one), or only pairs with a
-            higher score are stored.
-    """
-    units: dict[str, Mapping[str, Any]] = {}
-    for table in ("pairs", "clusters"):
-        units |= {part.partition["rule"]: {} for part in lake.snapshot.files(table)}
-    units |= lake.snapshot.metadata("clusters").units
-    if rule_with_pairs_of(query.rule, units) is None:
-        _raise_unknown_rule(lake, query.rule, units)
-    stored, threshold = find_stored_rule(query.rule, units), threshold_of(query.rule)
-    if query.min_score is None or threshold is None:
-        return stored
-    if query.min_score < threshold.least:
-        raise LakeError(
-            f"a score of {query.min_score:g} is below the threshold of {query.rule}: its pairs have a score of "
-            f"{threshold.least:g} or more. Use a minimum score of {threshold.least:g} or more"
-            + (f", or the rule {stored.rule}." if stored.rule != query.rule else _looser_rule_hint(query.rule))
-        )
-    return stored._replace(min_score=query.min_score)
-
-
-def _raise_unknown_rule(lake: Lake, rule: str, stored: Collection[str]) -> NoReturn:
-    missing = f"{lake.root} has no rule '{rule}'"
-    listed = f"Rules: {', '.join(sorted(stored)) or 'none'}."
-    if (stricter := stricter_rule(rule, stored)) and (threshold := threshold_of(stricter)):
-        raise LakeError(
-            f"{missing}; did you mean '{stricter}'? Only pairs with a score of {threshold.least:g} or more are stored"
-            f"{_looser_rule_hint(stricter)}"
-        )
-    known = rule_known_as(rule)
-    family = known[0].partition(":")[0] if known else ""
-    near = [name for name in sorted(stored) if name.partition(":")[0] == family]
-    if known and not near:
-        raise LakeError(f"{missing}; did you mean '{known[0]}'? {_add_rule_hint(known[0])} {listed}")
-    if not near and _is_rule(rule):
-        raise LakeError(f"{missing}. {_add_rule_hint(rule)} {listed}")
-    _raise_unknown(lake, "rule", rule, stored, near)
-
-
-def _is_rule(rule: str) -> bool:
-    try:
-        parse_rule(rule)
-    except RecipeError:
-        return False
-    return True
-
-
-def _add_rule_hint(rule: str) -> str:
-    return f"To compare by {rule}, put it into dedup.rules of the recipe, and build."
-
-
-def _looser_rule_hint(rule: str) -> str:
-    return f"; for more, put a looser {rule.partition(':')[0]} rule into dedup.rules of the recipe, and build."
+    """Find the stored rule whose pairs include those of the query; see `search.rules.stored_rule`."""
+    return rules.stored_rule(lake, query.rule, query.min_score)
 
 
 def image_facts(lake: Lake, query: ReviewQuery) -> pl.LazyFrame:
@@ -134,11 +77,4 @@ def _values(rows: pl.LazyFrame, name: str) -> list[str]:
 
 def _check_name(lake: Lake, what: str, name: str, stored: Collection[str]) -> None:
     if name not in stored:
-        _raise_unknown(lake, what, name, stored)
-
-
-def _raise_unknown(lake: Lake, what: str, name: str, stored: Collection[str], near: Sequence[str] = ()) -> NoReturn:
-    near = near or difflib.get_close_matches(name, stored, n=1, cutoff=0.4)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
-    listed = ", ".join(sorted(stored)) or "none"
-    raise LakeError(f"{lake.root} has no {what} '{name}'{hint} {what.capitalize()}s: {listed}.")
+        rules.raise_unknown(lake, what, name, stored)

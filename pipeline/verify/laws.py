@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from pipeline.builder.clusters import cluster_edges, find_stored_rule, read_clusters
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.components import link
+from pipeline.dedup.stored_rules import cluster_edges, find_stored_rule, read_clusters
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake

@@ -16,7 +16,7 @@ from pipeline.cli.images import draw
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.lake_handle import Lake
-from pipeline.review.images import find_images
+from pipeline.search.images import find_images
 
 EVIL = "A/\x1b[2J\u202egnp.png"
 LABEL = "../<b>\x1b[31m"

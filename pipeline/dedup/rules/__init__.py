@@ -205,6 +205,27 @@ def entries_of(rows: pa.Table) -> Entries:
     return Entries(key, signature, from_binary(vector, width) if width else np.empty((len(key), 0), np.uint8))
 
 
+# By rule whose entries the images table holds, the columns that they are made of.
+IMAGE_COLUMNS = {"exact": ("content_hash",), "file": ("file_digest",)}
+
+
+def entries_of_images(rule: str, images: pa.Table) -> Entries:
+    """Make the entries of a rule of `IMAGE_COLUMNS` without pixels.
+
+    Args:
+        rule: exact or file.
+        images: the columns image_id and `IMAGE_COLUMNS[rule]`.
+    """
+    ids, hashes = (
+        pa.concat_arrays(
+            [pa.array([], pa.large_binary()), *(chunk.cast(pa.large_binary()) for chunk in images[name].chunks)]
+        )
+        for name in ("image_id", *IMAGE_COLUMNS[rule])
+    )
+    describe = parse_rule(rule).describe_files
+    return _hash_entries(from_binary(hashes, 16)) if describe is None else describe(ids, hashes)
+
+
 def sort_index(tables: list[pa.Table]) -> pa.Table:
     """Concatenate the batches of a shard and order them by bucket, key and image_id."""
     return pa.concat_tables(tables).sort_by([("bucket", "ascending"), ("key", "ascending"), ("image_id", "ascending")])

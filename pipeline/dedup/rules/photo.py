@@ -40,6 +40,8 @@ from pipeline.dedup.rules.comparison import Candidates, Entries, Pixels, Positio
 from pipeline.hashing import hash_rows
 
 FAMILY = "photo"
+# Increase this when descriptors are made in another way from the same basis.
+BASIS_VERSION = 1
 # Bytes of one image in memory while it is compared, besides its entry: 9 KB, which only one of two blocks has.
 BYTES_IN_MEMORY = 4608
 _UPRIGHT = "upright"

@@ -1,0 +1,141 @@
+"""`imagelake why`: explain one image in plain words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from pipeline.cli.options import as_json, of_release, the_lake
+from pipeline.cli.show import show_json
+from pipeline.cli.terminal import print_line
+from pipeline.lake_handle import Lake
+from pipeline.progress import plural
+
+# Reasons of the table splits, in words.
+_REASONS = {
+    "overlap": "another role keeps a duplicate",
+    "repeat": "its role has a duplicate",
+    "conflict": "a duplicate has another label",
+}
+# Pairs and other images that are printed; --json gives up to 10.
+_PRINTED = 3
+
+Image = Mapping[str, Any]
+
+
+@click.command("why")
+@the_lake
+@click.argument("item", metavar="PATH-or-ID-or-DIGEST")
+@of_release("read")
+@as_json
+def why_command(lake: str, item: str, release: int | None, *, json_: bool) -> None:
+    """Explain one image of LAKE in plain words. Nothing is written.
+
+    It prints source, label, digests, clusters by rule with the pairs that chain the image to the representative of the
+    cluster, roles, why and for which image it was dropped, models that misclassify it, and since which release it is in
+    the lake. Of a reject it prints the reason.
+
+    An image is named by its path in the source, its image_id or content_hash of 32 hexadecimal digits, or the SHA-256
+    digest of its file. All images that have it are explained.
+
+    \b
+    imagelake why data/demo 931b0c5ab51e8b5ba7b8e3d7a7c5d1f0
+    imagelake why digits-lake 0 --json
+    """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
+    found = Lake(lake, release).why(item)
+    if json_:
+        show_json(found._asdict())
+        return
+    for number, image in enumerate(found.images):
+        if number:
+            print_line("")
+        for line in describe(image):
+            print_line(line)
+    for reject in found.rejects:
+        print_line(f"{reject['path']} of {reject['dataset']}/{reject['split']} is a reject, not an image")
+        print_line(f"  {reject['reason']}: {reject['detail']}")
+    if found.more:
+        print_line(f"{plural(found.more, 'more image')} of the lake have this digest; sql lists them.")
+
+
+def describe(image: Image) -> Iterator[str]:
+    """Describe an image in lines; `image` is as in `Lake.why`."""
+    yield f"{image['path']} of {image['dataset']}/{image['split']}"
+    label = "no label" if image["label"] is None else f"label {image['label']}"
+    colour = "gray" if image["channels"] == 1 else "RGB"
+    yield f"  {label}; {image['height']} x {image['width']} pixels, {colour}; a file of {image['file_size']:,} bytes"
+    earlier = " or an earlier one" if image["or_earlier"] else ""
+    yield f"  in the lake since release {image['since']}{earlier}, from {image['source']}, shard {image['shard']}"
+    yield f"  image_id {image['image_id']}"
+    yield f"  content_hash {image['content_hash']}"
+    if image["file_digest"]:
+        yield f"  SHA-256 of the file {image['file_digest']}"
+    for original in image["original"]:
+        taken = f", taken at {original['taken_at']}" if original["taken_at"] else ""
+        where = f", at {original['location']}" if original["location"] else ""
+        yield f"  original: {original['format']}, {original['height']} x {original['width']} pixels{taken}{where}"
+    for attribute in image["attributes"]:
+        yield f"  attribute {attribute['name']}: {attribute['value']}"
+    yield from _clusters(image["clusters"])
+    yield from _roles(image["roles"])
+    yield from _models(image)
+
+
+def _clusters(clusters: Sequence[Image]) -> Iterator[str]:
+    if not clusters:
+        yield "  no duplicates by any rule of the lake"
+    for cluster in clusters:
+        yield f"  {cluster['rule']}: in a cluster of {plural(cluster['images'], 'image')} ({cluster['meaning']})"
+        if cluster["chain"]:
+            yield f"    chained to its representative {_name(cluster['representative'])}: {_chain(cluster['chain'])}"
+        elif cluster["representative"]["image_id"] == cluster["cluster_id"] and cluster["by"] == "pairs":
+            yield "    it is the representative of the cluster"
+        if cluster["closest"]:
+            listed = "; ".join(f"{_score(pair)} {_name(pair['image'])}" for pair in cluster["closest"][:_PRINTED])
+            yield f"    {plural(cluster['pairs'], 'pair')}, the closest: {listed}"
+        else:
+            more = "; ..." if cluster["images"] - 1 > _PRINTED else ""
+            yield f"    {cluster['by']} with: {'; '.join(map(_name, cluster['others'][:_PRINTED]))}{more}"
+
+
+def _roles(roles: Sequence[Image]) -> Iterator[str]:
+    if not roles:
+        yield "  in no split"
+    for role in roles:
+        if role["kept"]:
+            yield f"  split {role['split_name']}: {role['role']}, kept"
+            continue
+        why = _REASONS.get(role["reason"], role["reason"])
+        yield f"  split {role['split_name']}: {role['role']}, dropped by {role['dropped_by']} ({role['reason']}: {why})"
+        chain = f", by the chain {_chain(role['chain'])}" if role["chain"] else ", which has an equal key"
+        if role["dropped_for"]:
+            yield f"    for {_name(role['dropped_for'])}{chain}"
+
+
+def _models(image: Image) -> Iterator[str]:
+    for miss in image["misses"]:
+        run = f"{miss['model']}@{miss['split_name']}, trained on {plural(miss['train_size'], 'image')}"
+        yield f"  misclassified by {run}: {miss['predicted']}{_probability(miss)}, not {miss['label']}"
+        if miss["nearest_id"]:
+            yield f"    nearest training image {_name(miss['nearest_id'])}"
+    for one in image["predictions"]:
+        run = f"{one['model']} in {one['role']} of {one['split_name']}"
+        yield f"  predicted by {run}: {one['predicted']}{_probability(one)}"
+
+
+def _probability(row: Image) -> str:
+    return "" if row["probability"] is None else f" ({row['probability']:.3f})"
+
+
+def _chain(steps: Sequence[Image]) -> str:
+    return " ".join(f"-- {_score(step)} --> {_name(step['image'])}" for step in steps)
+
+
+def _score(step: Image) -> str:
+    return "equal constant image" if step["score"] is None else f"{step['score']:.4f}"
+
+
+def _name(image: Image) -> str:
+    if "path" not in image:
+        return f"image {image['image_id']}"
+    return f"{image['path']} of {image['dataset']}/{image['split']}"

@@ -1,0 +1,87 @@
+"""Write the images that pictures duplicate as one HTML page, each picture beside its match."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline import storage
+from pipeline.lake_handle import Lake
+from pipeline.progress import plural
+from pipeline.search.find import Found
+from pipeline.search.queries import decode_queries
+from pipeline.shard import Reject
+from pipeline.storage.atomic import atomic_file
+
+# Matches on the page. The pixels of these are in memory together.
+_SHOWN = 500
+
+
+def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> Path:
+    """Write matches with their pictures as one self-contained HTML page; the first 500.
+
+    Args:
+        lake: the lake of the release that was searched.
+        images: the pictures that were searched for; they are read again.
+        found: made by `find_duplicates`.
+        file: the page; an existing file is replaced.
+
+    Returns:
+        `file`.
+
+    Raises:
+        LakeError: the page cannot be written there.
+        DiskFullError: no space is left.
+    """
+    from pipeline.report.found import render_found  # noqa: PLC0415 - slow to import
+    from pipeline.report.pictures import read_pictures  # noqa: PLC0415 - slow to import
+
+    shown = found.matches.head(_SHOWN)
+    rows = {row["image_id"]: row for row in read_pictures(lake.scan("images"), shown["image_id"]).iter_rows(named=True)}
+    rows |= _read_queries(lake, images, shown["number"])
+    pairs = shown.select(
+        "rule",
+        "score",
+        left_id=pl.Series(map(_key, shown["number"].to_list()), dtype=pl.Binary),
+        right_id="image_id",
+        left_path="query",
+        right_path="path",
+        left_label=pl.lit(None, pl.String),
+        right_label="label",
+        left_role=pl.lit(None, pl.String),
+        right_role=pl.format("{}/{}", "dataset", "split"),
+        conflict=pl.lit(value=False),
+        cluster_id=pl.lit(None, pl.Binary),
+    )
+    count = f"the first {len(shown):,} of " if len(shown) < found.matching else ""
+    summary: dict[str, Any] = {
+        "lake": storage.last_name(lake.root),
+        "release": found.release,
+        "headline": f"{plural(len(found.queries), 'picture')}: {count}{plural(found.matching, 'match', 'matches')} by "
+        f"{', '.join(found.rules)}.",
+        "shown": pairs.to_dicts(),
+    }
+    html = render_found(summary, rows)
+    with atomic_file(file, "the page") as draft:
+        draft.write_text(html, encoding="utf-8")
+    return file
+
+
+def _read_queries(lake: Lake, images: Sequence[str], numbers: pl.Series) -> dict[bytes, dict[str, Any]]:
+    """Read the pictures with these numbers again: by key, height, width, channels and pixels."""
+    rows: dict[bytes, dict[str, Any]] = {}
+    for group in decode_queries(lake, list(images)):
+        if isinstance(group, Reject):
+            continue
+        height, width, channels = group.pixels.shape[1:]
+        shown = np.flatnonzero(np.isin(group.numbers, numbers.to_numpy()))
+        for number, pixels in zip(group.numbers[shown].tolist(), group.pixels[shown], strict=True):
+            values = {"height": height, "width": width, "channels": channels, "pixels": pixels.tobytes()}
+            rows[_key(number)] = values
+    return rows
+
+
+def _key(number: int) -> bytes:
+    return b"query" + number.to_bytes(8, "big")

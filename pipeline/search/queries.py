@@ -1,0 +1,117 @@
+"""Decode pictures that are not in a lake, as a build of the lake would: queries."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline import sources
+from pipeline.decode import Originals, decode_shard
+from pipeline.errors import SourceError
+from pipeline.lake.releases import stored_decode
+from pipeline.lake.snapshot import Snapshot
+from pipeline.recipe import DecodePart, Recipe, parse_recipe
+from pipeline.search.tables import Tables
+from pipeline.shard import Encoded, Files, Pixels, Reject
+
+# A file, what `build` reads, or pixels.
+Query: TypeAlias = str | NDArray[np.uint8]
+
+
+class Decoded(NamedTuple):
+    """Queries of one shape.
+
+    Attributes:
+        numbers: (n,) int64: numbers of the queries, counted from 0 over all files, rejects included.
+        names: paths on this machine, or SOURCE: PATH.
+        images: rows of the images table.
+        pixels: (n, height, width, channels) uint8.
+    """
+
+    numbers: NDArray[np.int64]
+    names: list[str]
+    images: pa.Table
+    pixels: NDArray[np.uint8]
+
+
+def decode_queries(lake: Tables, queries: Sequence[Query]) -> Iterator[Decoded | Reject]:
+    """Decode pictures with the settings of the lake's release.
+
+    Streams, as `decode_shard` does.
+
+    Args:
+        lake: the lake.
+        queries: image files, what `build` reads, or pixels of shape (height, width) or (height, width, 3).
+
+    Yields:
+        Groups of one shape, and a reject for every file that a build of the lake would reject, or that cannot be read.
+    """
+    spec = _decode_settings(lake)
+    first = 0
+    for query in queries:
+        try:
+            for prefix, shard in _shards(query, spec):
+                for item in decode_shard(shard, "query", "query", spec):
+                    if isinstance(item, Reject):
+                        yield item._replace(path=f"{prefix}{item.path}")
+                    elif not isinstance(item, Originals):
+                        paths = item.images["path"]
+                        numbers = pc.index_in(paths, pa.array(shard.paths)).to_numpy().astype(np.int64) + first
+                        names = [f"{prefix}{path}" for path in paths.to_pylist()]
+                        yield Decoded(numbers, names, item.images, item.pixels)
+                first += len(shard.paths)
+        except SourceError as error:
+            yield Reject(str(query), None, "unreadable", str(error), 0)
+
+
+def read_queries(paths: Sequence[str], spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
+    """Yield encoded images, and what to put before their paths so that they are names on this machine."""
+    for path in paths:
+        yield from _shards(path, spec)
+
+
+def _shards(query: Query, spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
+    if isinstance(query, np.ndarray):
+        picture = query if query.ndim == 3 else query[..., None]  # noqa: PLR2004 - height, width and channels
+        yield "", Encoded("query", "", ("array",), (None,), Pixels(picture[None]))
+        return
+    if _is_image_file(query):
+        yield "", Encoded("query", "", (query,), (None,), Files((query,)))
+        return
+    folder = f"{query.rstrip('/')}/" if Path(query).is_dir() else f"{query}: "
+    for source in sources.resolve(_recipe_of(query, spec)):
+        for shard in sources.read(source):
+            yield folder, shard
+
+
+def _is_image_file(path: str) -> bool:
+    """Return whether a path is a file of no form that `build` reads, and so can only be an image."""
+    if not Path(path).is_file():
+        return False
+    with suppress(SourceError):
+        sources.detect(Path(path))
+        return False
+    return True
+
+
+def _recipe_of(path: str, spec: DecodePart) -> Recipe:
+    part = {"uri": path, "dataset": "query", "split": "query"}
+    values = {"source": [part], "decode": {"max_bytes": spec.max_bytes, "max_pixels": spec.max_pixels}}
+    return parse_recipe(values, base=Path.cwd())
+
+
+def _decode_settings(lake: Tables) -> DecodePart:
+    """Read the `[decode]` of the lake's release, but store nothing; a JPEG is decoded as the lake decodes it."""
+    newest = Snapshot(lake.root)
+    for version, metadata in newest.history("releases"):
+        # Other commits than those of a release keep its settings.
+        if metadata.inputs == lake.versions:
+            newest = newest.with_version("releases", version)
+            break
+    stored = stored_decode(newest)
+    return DecodePart.model_validate({**stored, "originals": "none" if stored.get("originals") else None})

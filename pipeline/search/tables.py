@@ -1,0 +1,26 @@
+"""What a search reads of a lake: `Lake` has it."""
+
+from typing import Protocol
+
+import polars as pl
+
+from pipeline.lake.snapshot import Snapshot
+
+
+class Tables(Protocol):
+    """The tables of a lake at one release.
+
+    Attributes:
+        root: the lake's place.
+        release: the release.
+        versions: by table, its version in the release.
+        snapshot: the tables at these versions.
+    """
+
+    root: str
+    release: int
+    versions: dict[str, int]
+    snapshot: Snapshot
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """Scan a table."""

@@ -1,0 +1,275 @@
+"""Explain one image: where it comes from, its duplicates, its roles and why it was dropped, what models make of it."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from pipeline.dedup.stored_rules import StoredRule, cluster_edges, filter_pairs, find_stored_rule
+from pipeline.recipe.rules import rule_meaning
+from pipeline.search.images import locate_images, raise_not_found
+from pipeline.search.rules import lake_rules, stored_units
+from pipeline.search.tables import Tables
+from pipeline.sources.source import readable_name
+
+# Images of one path or digest that are explained, and pairs of an image or other images of a cluster that are listed.
+_EXPLAINED, _LISTED = 100, 10
+_SHARD = ("dataset", "split", "shard")
+_FACTS = (
+    *_SHARD,
+    "path",
+    "label",
+    "height",
+    "width",
+    "channels",
+    "file_size",
+    "image_id",
+    "content_hash",
+    "file_digest",
+)
+_EDGES = pl.Schema({"left_id": pl.Binary, "right_id": pl.Binary, "score": pl.Float32})
+
+
+class Why(NamedTuple):
+    """The explanation of the images that have a path, an id or a digest.
+
+    Attributes:
+        release: the release.
+        images: one dict for each image; see `Lake.why`.
+        rejects: one dict for each reject of that path: dataset, split, path, label, reason, detail, file_size.
+        more: number of images that are not explained, because too many share a digest.
+    """
+
+    release: int
+    images: list[dict[str, Any]]
+    rejects: list[dict[str, Any]]
+    more: int
+
+
+def explain(lake: Tables, item: str) -> Why:
+    """Explain the images that have a path, an id or a digest, and the rejects of the path.
+
+    Reads no pixels. Of images that share a digest, the first 100 are explained.
+
+    Args:
+        lake: the lake.
+        item: a path, such as "A/1.png"; an id or content hash of 32 hexadecimal digits; the SHA-256 of a file, of 64.
+
+    Raises:
+        LakeError: no image and no reject has it. The message gives the nearest paths.
+    """
+    rows, missing = locate_images(lake, [item], facts=_FACTS)
+    rejects = lake.scan("rejects").filter(path=readable_name(item)).drop("shard").sort("dataset", "split").collect()
+    if missing and rejects.is_empty():
+        raise_not_found(lake, missing, None, None)
+    shown = rows.head(_EXPLAINED)
+    ids = shown["image_id"].to_list()
+    roles = _by_image(lake, "splits", ids, ("split_name",))
+    parts = {
+        "attributes": _by_image(lake, "attributes", ids, ("name", "value"), ("name", "value")),
+        "original": _by_image(
+            lake, "originals", ids, (), ("format", "height", "width", "taken_at", "camera", "location")
+        ),
+        "misses": _by_image(lake, "misses", ids, ("model", "split_name")),
+        "predictions": _by_image(lake, "predictions", ids, ("model", "split_name", "role")),
+        "clusters": _clusters(lake, ids),
+    }
+    shown = shown.join(lake.scan("shards").select(*_SHARD, source="uri").collect(), on=_SHARD, how="left")
+    since = _since(lake, shown)
+    images = [
+        {
+            **row,
+            **since[row["image_id"]],
+            **{name: of.get(row["image_id"], []) for name, of in parts.items()},
+            "roles": [_role(lake, row["image_id"], role) for role in roles.get(row["image_id"], [])],
+        }
+        for row in shown.drop("item").iter_rows(named=True)
+    ]
+    others = _facts(lake, set(_referenced(images)))
+    return Why(lake.release, [_with_names(one, others) for one in images], rejects.to_dicts(), len(rows) - len(shown))
+
+
+def _by_image(
+    lake: Tables, table: str, ids: list[bytes], order: tuple[str, ...], names: tuple[str, ...] = ()
+) -> dict[bytes, list[dict[str, Any]]]:
+    """Read the rows of images from a table: by id, dicts of all columns or some, in order."""
+    rows = lake.scan(table).filter(pl.col("image_id").is_in(ids)).sort("image_id", *order)
+    found = rows.select("image_id", *names).collect() if names else rows.collect()
+    parts = found.partition_by("image_id", as_dict=True, include_key=False, maintain_order=True)
+    return {key: part.to_dicts() for (key,), part in parts.items()}
+
+
+def _clusters(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]]]:
+    """Describe the clusters of images by rule, the strictest family first; images that are in none are left out."""
+    units = stored_units(lake)
+    described: dict[bytes, list[dict[str, Any]]] = {}
+    for rule in lake_rules(lake):
+        rows = lake.scan("clusters").filter(pl.col("rule") == rule).select("cluster_id", "image_id")
+        mine = rows.filter(pl.col("image_id").is_in(ids)).collect()
+        if mine.is_empty():
+            continue
+        members = rows.join(mine.lazy().select("cluster_id").unique(), on="cluster_id", how="semi").collect()
+        stored = find_stored_rule(rule, units)
+        edges = _edges(lake, stored, members["image_id"]) if stored.method != "keys" else _EDGES.to_frame()
+        for cluster_id, image_id in mine.sort("image_id").rows():
+            others = members.filter((pl.col("cluster_id") == cluster_id) & (pl.col("image_id") != image_id))
+            described.setdefault(image_id, []).append(
+                {
+                    "rule": rule,
+                    "meaning": rule_meaning(rule),
+                    "cluster_id": cluster_id.hex(),
+                    "images": len(others) + 1,
+                    "by": "equal keys" if stored.method == "keys" else "pairs",
+                    "representative": cluster_id,
+                    "chain": _chain(edges, image_id, cluster_id),
+                    **_nearest(edges, image_id),
+                    "others": others["image_id"].sort().head(_LISTED).to_list(),
+                }
+            )
+    return described
+
+
+def _edges(lake: Tables, stored: StoredRule, members: pl.Series | None) -> pl.DataFrame:
+    """List the edges that connect images into clusters, with the score of pairs; null for equal constant images.
+
+    Args:
+        lake: the lake.
+        stored: a rule that compares pairs.
+        members: ids of the images between which edges are listed; None for all.
+    """
+
+    def scan(table: str) -> pl.LazyFrame:
+        rows = lake.scan(table).filter(pl.col("rule") == stored.rule)
+        if members is None:
+            return rows
+        inside = pl.LazyFrame([members.alias("image_id")])
+        keys = ["image_id"] if table == "index" else ["left_id", "right_id"]
+        for key in keys:
+            rows = rows.join(inside, left_on=key, right_on="image_id", how="semi")
+        return rows
+
+    pairs = filter_pairs(stored.min_score, scan("pairs")).select(_EDGES.names()).collect()
+    equal = cluster_edges(stored.rule, scan, scan("pairs").head(0))
+    return pl.concat([pairs, equal], how="diagonal").select(_EDGES.names())
+
+
+def _chain(edges: pl.DataFrame, start: bytes, goal: bytes) -> list[dict[str, Any]]:
+    """Find the shortest path between two images: by step, the next image and the score of the pair.
+
+    Returns:
+        The steps; none if the images are the same, or not connected.
+    """
+    from scipy.sparse import csr_array  # noqa: PLC0415 - slow to import
+    from scipy.sparse.csgraph import breadth_first_order  # noqa: PLC0415 - the same
+
+    from pipeline.dedup.components import number_ids  # noqa: PLC0415 - scipy too
+
+    if edges.is_empty() or start == goal:
+        return []
+    ends = pl.Series([start, goal], dtype=pl.Binary)
+    left, right, (first, last) = number_ids(edges["left_id"], edges["right_id"], ends)
+    size = int(max(left.max(), right.max(), first, last)) + 1
+    graph = csr_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
+    _, before = breadth_first_order(graph, first, directed=False, return_predecessors=True)
+    steps: list[dict[str, Any]] = []
+    at = last
+    while at != first:
+        if before[at] < 0:
+            return []
+        low, high = sorted((at, before[at]))
+        row = int(np.flatnonzero((left == low) & (right == high))[0])
+        side = "right_id" if at == high else "left_id"
+        steps.append({"image": edges[side][row], "score": edges["score"][row]})
+        at = before[at]
+    return steps[::-1]
+
+
+def _nearest(edges: pl.DataFrame, image_id: bytes) -> dict[str, Any]:
+    """Return the number of pairs of an image, and the closest of them."""
+    own = edges.filter((pl.col("left_id") == image_id) | (pl.col("right_id") == image_id)).drop_nulls()
+    other = pl.when(pl.col("left_id") == image_id).then("right_id").otherwise("left_id")
+    closest = own.select("score", image=other).sort("score", "image", descending=[True, False]).head(_LISTED)
+    return {"pairs": len(own), "closest": closest.select("image", "score").to_dicts()}
+
+
+def _role(lake: Tables, image_id: bytes, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the role of an image in a split; if it was dropped, with the chain to the image it was dropped for."""
+    chain: list[dict[str, Any]] = []
+    rule, keeper = row["dropped_by"], row["dropped_for"]
+    stored = find_stored_rule(rule, stored_units(lake)) if rule is not None else None
+    if stored is not None and keeper is not None and stored.method != "keys":
+        rows = lake.scan("clusters").filter(pl.col("rule") == stored.rule)
+        own = rows.filter(pl.col("image_id") == image_id).select("cluster_id")
+        members = rows.join(own, on="cluster_id", how="semi").select("image_id").collect().to_series()
+        chain = _chain(_edges(lake, stored, members), image_id, keeper)
+        # A group of a split may be larger than a star.
+        chain = chain or _chain(_edges(lake, stored, None), image_id, keeper)
+    return {**{name: value for name, value in row.items() if name != "image_id"}, "chain": chain}
+
+
+def _since(lake: Tables, rows: pl.DataFrame) -> dict[bytes, dict[str, Any]]:
+    """Find the first release from which on an image is in every release: with this path and content.
+
+    Returns:
+        By id, since (number of the release), and or_earlier: whether that is the oldest release that was not deleted.
+    """
+    releases = lake.scan("releases").select("release", "versions").sort("release", descending=True).collect()
+    since = dict.fromkeys(rows["image_id"].to_list(), lake.release)
+    here, before = rows, lake.snapshot.version("images")
+    oldest = lake.release
+    for release, versions in releases.rows():
+        oldest = release
+        version = {item["table"]: item["version"] for item in versions}.get("images")
+        if here.is_empty():
+            continue
+        if version != before:
+            here, before = _present(lake, version, here), version
+        since |= dict.fromkeys(here["image_id"].to_list(), release)
+    return {key: {"since": first, "or_earlier": first == oldest > 1} for key, first in since.items()}
+
+
+def _present(lake: Tables, version: int | None, rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep the images that a version of the images table has, with the same content."""
+    if version is None:
+        return rows.clear()
+    then = lake.snapshot.with_version("images", version)
+    shards = {tuple(row) for row in rows.select(_SHARD).unique().rows()}
+    files = [part.path for part in then.files("images", lambda of: tuple(of[key] for key in _SHARD) in shards)]
+    keys = ["image_id", "content_hash"]
+    wanted = pl.col("image_id").is_in(rows["image_id"].implode())
+    found = then.scan_files("images", files).filter(wanted).select(keys).collect()
+    return rows.join(found, on=keys, how="semi", maintain_order="left")
+
+
+def _facts(lake: Tables, ids: Collection[bytes]) -> dict[bytes, dict[str, Any]]:
+    """Read the names of images: by id, image_id, path, label, dataset and split."""
+    wanted = pl.Series("image_id", sorted(ids), dtype=pl.Binary)
+    names = ["image_id", "path", "label", "dataset", "split"]
+    rows = lake.scan("images").filter(pl.col("image_id").is_in(wanted.implode())).select(names).collect()
+    return {row["image_id"]: {**row, "image_id": row["image_id"].hex()} for row in rows.iter_rows(named=True)}
+
+
+# Keys of an explanation whose values are ids or digests of the image itself, and not other images.
+_OWN = ("image_id", "content_hash", "file_digest")
+
+
+def _referenced(value: Any) -> Iterator[bytes]:  # noqa: ANN401 - any part of an explanation
+    """List the other images that an explanation names."""
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from () if key in _OWN else _referenced(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _referenced(inner)
+
+
+def _with_names(value: Any, names: Mapping[bytes, dict[str, Any]], key: str = "") -> Any:  # noqa: ANN401 - as above
+    """Write own ids as hexadecimal digits, and other images as dicts of their names."""
+    if isinstance(value, bytes):
+        return value.hex() if key in _OWN else names.get(value, {"image_id": value.hex()})
+    if isinstance(value, dict):
+        return {name: _with_names(inner, names, name) for name, inner in value.items()}
+    return [_with_names(inner, names) for inner in value] if isinstance(value, list) else value
