@@ -562,8 +562,8 @@ class Lake:
             since, the release from which on it is in the lake, and or_earlier, whether older releases were deleted;
             attributes, original, misses and predictions, the rows of these tables; and
 
-            - clusters: by rule, representative, images (how many), by (pairs or equal keys), chain (the shortest path of
-              pairs to the representative: image and score of each step, None for equal constant images), pairs (how
+            - clusters: by rule, representative, images (how many), by (pairs or equal keys), chain (the shortest path
+              of pairs to the representative: image and score of each step, None for equal constant images), pairs (how
               many it has), closest (10 of them) and others (10 images of the cluster);
             - roles: by split, the columns of the table splits, and chain, the path to the image it was dropped for.
 

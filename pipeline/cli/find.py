@@ -17,8 +17,18 @@ from pipeline.progress import plural
 @the_lake
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--rule", metavar="RULE", help="Compare by this rule only; by every rule of the lake by default.")
-@click.option("--top", type=click.IntRange(min=1), help="For each picture and rule, only the closest matches.")
-@click.option("--html", metavar="FILE", type=click.Path(), help="Write the matches side by side as one HTML page.")
+@click.option(
+    "--top",
+    metavar="NUMBER",
+    type=click.IntRange(min=1),
+    help="Matches of a picture by a rule, the closest; all by default.",
+)
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the matches side by side as one HTML page.",
+)
 @of_release("search")
 @as_json
 def find_command(  # noqa: PLR0913, PLR0917 - one per option
@@ -26,7 +36,7 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
     images: tuple[str, ...],
     rule: str | None,
     top: int | None,
-    html: str | None,
+    html: Path | None,
     release: int | None,
     *,
     json_: bool,
@@ -50,7 +60,7 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
     if html is not None:
         from pipeline.review.found import write_found  # noqa: PLC0415 - slow to import
 
-        page = write_found(opened, images, found, Path(html))
+        page = write_found(opened, images, found, html)
     if json_:
         rejects = [item._asdict() for item in found.rejects]
         show_json({**found._asdict(), "rejects": rejects})

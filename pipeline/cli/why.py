@@ -95,7 +95,8 @@ def _clusters(clusters: Sequence[Image]) -> Iterator[str]:
             yield f"    {plural(cluster['pairs'], 'pair')}, the closest: {listed}"
         else:
             more = "; ..." if cluster["images"] - 1 > _PRINTED else ""
-            yield f"    {cluster['by']} with: {'; '.join(map(_name, cluster['others'][:_PRINTED]))}{more}"
+            equal = "equal keys" if cluster["by"] == "equal keys" else "equal constant images"
+            yield f"    {equal}: {'; '.join(map(_name, cluster['others'][:_PRINTED]))}{more}"
 
 
 def _roles(roles: Sequence[Image]) -> Iterator[str]:

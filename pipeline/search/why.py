@@ -16,18 +16,9 @@ from pipeline.sources.source import readable_name
 # Images of one path or digest that are explained, and pairs of an image or other images of a cluster that are listed.
 _EXPLAINED, _LISTED = 100, 10
 _SHARD = ("dataset", "split", "shard")
-_FACTS = (
-    *_SHARD,
-    "path",
-    "label",
-    "height",
-    "width",
-    "channels",
-    "file_size",
-    "image_id",
-    "content_hash",
-    "file_digest",
-)
+_DIGESTS = ("image_id", "content_hash", "file_digest")
+_FACTS = (*_SHARD, "path", "label", "height", "width", "channels", "file_size", *_DIGESTS)
+_ORIGINAL = ("format", "height", "width", "taken_at", "camera", "location")
 _EDGES = pl.Schema({"left_id": pl.Binary, "right_id": pl.Binary, "score": pl.Float32})
 
 
@@ -68,9 +59,7 @@ def explain(lake: Tables, item: str) -> Why:
     roles = _by_image(lake, "splits", ids, ("split_name",))
     parts = {
         "attributes": _by_image(lake, "attributes", ids, ("name", "value"), ("name", "value")),
-        "original": _by_image(
-            lake, "originals", ids, (), ("format", "height", "width", "taken_at", "camera", "location")
-        ),
+        "original": _by_image(lake, "originals", ids, (), _ORIGINAL),
         "misses": _by_image(lake, "misses", ids, ("model", "split_name")),
         "predictions": _by_image(lake, "predictions", ids, ("model", "split_name", "role")),
         "clusters": _clusters(lake, ids),
@@ -173,7 +162,7 @@ def _chain(edges: pl.DataFrame, start: bytes, goal: bytes) -> list[dict[str, Any
     graph = csr_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
     _, before = breadth_first_order(graph, first, directed=False, return_predecessors=True)
     steps: list[dict[str, Any]] = []
-    at = last
+    at = int(last)
     while at != first:
         if before[at] < 0:
             return []
@@ -181,7 +170,7 @@ def _chain(edges: pl.DataFrame, start: bytes, goal: bytes) -> list[dict[str, Any
         row = int(np.flatnonzero((left == low) & (right == high))[0])
         side = "right_id" if at == high else "left_id"
         steps.append({"image": edges[side][row], "score": edges["score"][row]})
-        at = before[at]
+        at = int(before[at])
     return steps[::-1]
 
 
@@ -216,7 +205,8 @@ def _since(lake: Tables, rows: pl.DataFrame) -> dict[bytes, dict[str, Any]]:
     """
     releases = lake.scan("releases").select("release", "versions").sort("release", descending=True).collect()
     since = dict.fromkeys(rows["image_id"].to_list(), lake.release)
-    here, before = rows, lake.snapshot.version("images")
+    here = rows
+    before: int | None = lake.snapshot.version("images")
     oldest = lake.release
     for release, versions in releases.rows():
         oldest = release
@@ -234,12 +224,20 @@ def _present(lake: Tables, version: int | None, rows: pl.DataFrame) -> pl.DataFr
     if version is None:
         return rows.clear()
     then = lake.snapshot.with_version("images", version)
-    shards = {tuple(row) for row in rows.select(_SHARD).unique().rows()}
-    files = [part.path for part in then.files("images", lambda of: tuple(of[key] for key in _SHARD) in shards)]
+    paths = {part.path for part in then.files("images")}
+    # Files never change: an image whose files were there then was there too.
+    gone = {
+        tuple(part.partition[key] for key in _SHARD) for part in lake.snapshot.files("images") if part.path not in paths
+    }
+    is_moved = pl.Series([shard in gone for shard in rows.select(_SHARD).iter_rows()], dtype=pl.Boolean)
+    moved = rows.filter(is_moved)
+    sources = set(moved.select("dataset", "split").rows())
+    files = then.files("images", lambda of: (of["dataset"], of["split"]) in sources)
     keys = ["image_id", "content_hash"]
-    wanted = pl.col("image_id").is_in(rows["image_id"].implode())
-    found = then.scan_files("images", files).filter(wanted).select(keys).collect()
-    return rows.join(found, on=keys, how="semi", maintain_order="left")
+    wanted = pl.col("image_id").is_in(moved["image_id"].implode())
+    found = then.scan_files("images", [part.path for part in files]).filter(wanted).select(keys).collect()
+    still = moved.join(found, on=keys, how="semi")["image_id"]
+    return rows.filter(~is_moved | pl.col("image_id").is_in(still.implode()))
 
 
 def _facts(lake: Tables, ids: Collection[bytes]) -> dict[bytes, dict[str, Any]]:
@@ -250,17 +248,13 @@ def _facts(lake: Tables, ids: Collection[bytes]) -> dict[bytes, dict[str, Any]]:
     return {row["image_id"]: {**row, "image_id": row["image_id"].hex()} for row in rows.iter_rows(named=True)}
 
 
-# Keys of an explanation whose values are ids or digests of the image itself, and not other images.
-_OWN = ("image_id", "content_hash", "file_digest")
-
-
 def _referenced(value: Any) -> Iterator[bytes]:  # noqa: ANN401 - any part of an explanation
-    """List the other images that an explanation names."""
+    """List the other images that an explanation names: all ids but those of the image itself."""
     if isinstance(value, bytes):
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from () if key in _OWN else _referenced(inner)
+            yield from () if key in _DIGESTS else _referenced(inner)
     elif isinstance(value, list):
         for inner in value:
             yield from _referenced(inner)
@@ -269,7 +263,7 @@ def _referenced(value: Any) -> Iterator[bytes]:  # noqa: ANN401 - any part of an
 def _with_names(value: Any, names: Mapping[bytes, dict[str, Any]], key: str = "") -> Any:  # noqa: ANN401 - as above
     """Write own ids as hexadecimal digits, and other images as dicts of their names."""
     if isinstance(value, bytes):
-        return value.hex() if key in _OWN else names.get(value, {"image_id": value.hex()})
+        return value.hex() if key in _DIGESTS else names.get(value, {"image_id": value.hex()})
     if isinstance(value, dict):
         return {name: _with_names(inner, names, name) for name, inner in value.items()}
     return [_with_names(inner, names) for inner in value] if isinstance(value, list) else value

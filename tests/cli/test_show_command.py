@@ -156,7 +156,7 @@ def test_images_of_several_shapes_and_in_colour_are_written(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("1.png",), "has no image with the path or id '1.png'; did you mean 'A/1.png'?"),
+        (("1.png",), "has no image with the path, id or digest '1.png'; did you mean 'A/1.png'?"),
         (("./A/1.png",), "'./A/1.png'; did you mean 'A/1.png'?"),
         (("/data/train/A/copy.png",), "; did you mean 'A/copy.png'?"),
         (("A/empty.png",), "'A/empty.png': d/train has this file as a reject, empty: "),

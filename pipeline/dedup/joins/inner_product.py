@@ -35,6 +35,8 @@ _WORD = 8
 # Rows of the left side that one thread processes at a time.
 _STRIPE = 1024
 _SAMPLE = 512
+# Vectors of one side up to which all products are computed in full: projecting the other side would take longer.
+_FEW = 64
 _PREFIXES = (4, 8, 12, 16, 24, 32, 48, 64, 96)
 # Relative cost in nanoseconds: one dimension of a bound, one bound, one inner product in full.
 _DIMENSION_COST, _BOUND_COST, _FULL_COST = 0.016, 0.12, 250.0
@@ -47,7 +49,7 @@ class _Side:
 
     Attributes:
         full: (n, d) float32.
-        short: (n, k + 1) float32, the first k coordinates in the basis and the length of the rest.
+        short: (n, k + 1) float32, the first k coordinates in the basis and the length of the rest; or the full vectors.
     """
 
     full: Vectors
@@ -147,7 +149,9 @@ def rounding_error(dimensions: int) -> float:
 
 
 def _project(left: Vectors, right: Vectors | None, cutoff: float) -> tuple[_Side, _Side]:
-    """Write both sides in a basis chosen from a sample."""
+    """Write both sides in a basis chosen from a sample; leave them as they are if one has few vectors."""
+    if right is not None and min(len(left), len(right)) <= _FEW:
+        return _Side(left, left), _Side(right, right)
     with one_blas_thread():
         basis = _choose_basis(_sample(left), _sample(left if right is None else right), cutoff)
     one = _Side(left, _shorten(left, basis))
