@@ -11,7 +11,7 @@ from pipeline.dedup.photo.outline import UNIT, orient, outline_weights, outlines
 from pipeline.dedup.photo.thumbnails import ORIENTATIONS, SIDE, Planes, pack, thumbnails, turn, undo, unpack
 from pipeline.dedup.photo.verify_pair import shared_structure
 from pipeline.dedup.photo.views import PLAIN, View, values, view_matrix, whole_weights
-from pipeline.dedup.rules import parse_rule
+from pipeline.dedup.rules import parse_rule, photo
 from pipeline.dedup.rules.photo import Photo
 from pipeline.errors import RecipeError
 
@@ -294,6 +294,21 @@ def test_a_view_is_the_picture_moved(view: View) -> None:
     inside = np.maximum(np.abs(x), np.abs(y)) < 12
     assert inside.sum() > 60
     assert np.abs(seen - (3 * y + x))[inside].max() < 1e-4
+
+
+def test_few_pictures_are_compared_as_many_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Photo(0.05).using(BASIS.to_bytes())
+    one = textured(1, 6)
+    other = np.concatenate([textured(2, 2000), one[:2, :, ::-1], np.rot90(one, axes=(1, 2)), one])
+    left, right = ready.index(one), ready.index(np.ascontiguousarray(other))
+    found = []
+    for few in (0, 64):
+        monkeypatch.setattr(photo, "_FEW", few)
+        parts = list(zip(*ready.candidates(left, right), strict=True))
+        found.append([np.concatenate(part) for part in parts])
+    assert len(found[0][0]) >= 14
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+    assert not list(ready.candidates(ready.index(np.zeros((1, SIDE, SIDE, 3), np.uint8)), right))
 
 
 def test_turns_are_left_out_of_upright_rules() -> None:

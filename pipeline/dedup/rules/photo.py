@@ -64,6 +64,8 @@ _CROPPED = (
 )
 # Mirrored; turned by 180 degrees, and by 90 degrees to both sides; see `thumbnails.turn`.
 _ORIENTED = tuple(View(orientation=orientation) for orientation in (MIRRORED, 3, 5, 6))
+# Images of the left side up to which the right side is described only where an outline is close.
+_FEW = 64
 # Images that one thread describes and compares at a time, and pairs that it compares and verifies at a time.
 _STRIPE, _COMPARED_PAIRS, _VERIFIED_PAIRS = 1024, 2048, 4096
 
@@ -128,6 +130,12 @@ class Photo:
         if not len(left.key) or (right is not None and not len(right.key)):
             return
         plan = _Plan.of(self._fitted(), turns=self.turns)
+        kept = None
+        if right is not None and len(left.key) <= _FEW:
+            kept = _within_reach(plan.side(left), right, plan)
+            if not len(kept):
+                return
+            right = right.take(kept)
         other = _join(map_in_order(plan.side, _cut(left if right is None else right)))
 
         def compare(start: int) -> Candidates:
@@ -135,7 +143,8 @@ class Photo:
             one = other.take(part) if right is None else plan.side(left.take(part))
             i, j, scores = _score(one, other, plan, _near(one, other, plan, start if right is None else None))
             reached = scores >= np.float32(self.least)
-            return Candidates(i[reached] + start, j[reached], scores[reached])
+            j = j[reached] if kept is None else kept[j[reached]]
+            return Candidates(i[reached] + start, j, scores[reached])
 
         yield from map_in_order(compare, range(0, len(left.key), _STRIPE))
 
@@ -238,13 +247,14 @@ class _Plan(NamedTuple):
             ways.append([_Way(views.index(opposite), 0, least), _Way(0, views.index(view), least)])
         return cls(views, products, ways, outline_weights(outlined), projection(basis, views))
 
-    def side(self, entries: Entries) -> _Side:
-        """Compute what is compared of the entries of an index."""
+    def side(self, entries: Entries, *, described: bool = True) -> _Side:
+        """Compute what is compared of the entries of an index; without `described`, no descriptors."""
         planes = unpack(entries.vector)
         rows, constant = values(planes), planes.constant()
-        described = np.ascontiguousarray(describe(rows, constant, self.described).swapaxes(0, 1))
-        made = outlines(rows, constant, self.outlined), described
-        return _Side(entries.key, entries.signature, planes.gray, *made)
+        descriptors = np.empty((0, len(constant), COMPONENTS), np.float32)
+        if described:
+            descriptors = np.ascontiguousarray(describe(rows, constant, self.described).swapaxes(0, 1))
+        return _Side(entries.key, entries.signature, planes.gray, outlines(rows, constant, self.outlined), descriptors)
 
     def oriented(self, side: _Side) -> list[Floats]:
         """List the outlines of the right side: as it has them, then oriented."""
@@ -252,6 +262,16 @@ class _Plan(NamedTuple):
             *side.outlines,
             *(orient(side.outlines[1], view.orientation) for view in self.views if view.orientation),
         ]
+
+
+def _within_reach(left: _Side, right: Entries, plan: _Plan) -> Positions:
+    """List the images of the right side of which an outline is close enough to one of the left."""
+
+    def reached(start: int) -> Positions:
+        part = plan.side(right.take(slice(start, start + _STRIPE)), described=False)
+        return np.unique(view_hits(left.outlines, plan.oriented(part), plan.products)[1]) + start
+
+    return np.concatenate(list(map_in_order(reached, range(0, len(right.key), _STRIPE))))
 
 
 class _Near(NamedTuple):
