@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import sources
+from pipeline.addresses import redacted, redacted_text
 from pipeline.decode import Originals, decode_shard
 from pipeline.errors import SourceError
 from pipeline.lake.releases import stored_decode
@@ -66,7 +67,7 @@ def decode_queries(lake: Tables, queries: Sequence[Query]) -> Iterator[Decoded |
                         yield Decoded(numbers, names, item.images, item.pixels)
                 first += len(shard.paths)
         except SourceError as error:
-            yield Reject(str(query), None, "unreadable", str(error), 0)
+            yield Reject(redacted(str(query)), None, "unreadable", redacted_text(str(error)), 0)
 
 
 def read_queries(paths: Sequence[str], spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
@@ -83,7 +84,7 @@ def _shards(query: Query, spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
     if _is_image_file(query):
         yield "", Encoded("query", "", (query,), (None,), Files((query,)))
         return
-    folder = f"{query.rstrip('/')}/" if Path(query).is_dir() else f"{query}: "
+    folder = f"{query.rstrip('/')}/" if Path(query).is_dir() else f"{redacted(query)}: "
     for source in sources.resolve(_recipe_of(query, spec)):
         for shard in sources.read(source):
             yield folder, shard

@@ -213,6 +213,23 @@ def test_a_rule_with_vectors_is_left_out(base: Path, tmp_path: Path, run: Run) -
         Lake(tmp_path / "lake").find(base / "new", rule="embedding:mine:0.9")
 
 
+def test_an_index_of_an_older_version_is_not_searched(base: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(find, "has_current_keys", lambda rule, _: rule != "photo:0.5")
+        found = Lake(base / "lake").find(base / "new")
+        assert found.rules == ["exact", "cosine:0.9"]
+        assert list(found.skipped) == ["photo:0.5"]
+        with pytest.raises(LakeError, match=r"an older imagelake made its index\. Make it again with: imagelake build"):
+            Lake(base / "lake").find(base / "new", rule="photo:0.6")
+
+
+def test_secrets_of_an_address_are_not_shown(base: Path, run: Run) -> None:
+    done = run("find", base / "lake", "https://ann:s3cret@localhost:1/a.zip", base / "new/1.png", "--json")
+    assert "s3cret" not in done.output
+    (reject,) = json.loads(done.stdout)["rejects"]
+    assert "localhost:1/a.zip" in reject["path"]
+
+
 def test_the_page_shows_the_pictures_and_escapes_names(base: Path, tmp_path: Path, run: Run) -> None:
     done = run("find", base / "lake", base / "new", "--html", tmp_path / "page.html")
     assert done.stdout.endswith(f"{tmp_path}/page.html\n")
