@@ -214,7 +214,7 @@ def _match(lake: Tables, rule: _Rule, batch: _Batch, top: int | None, kept: Kept
         )
         pairs = [pl.DataFrame(table) for table in found]
         if comparison is None or comparison.equal_signatures:
-            pairs.append(_equal_keys(pictures, block.block, signed=comparison is not None))
+            pairs += _equal_keys(pictures, block.block, signed=comparison is not None)
         frames += [_located(some, block, len(parts)) for some in pairs if len(some)]
         parts += block.parts
     matches = pl.concat(frames)
@@ -264,25 +264,24 @@ def _pixel_reader(lake: Tables, batch: _Batch, block: IndexBlock) -> Callable[[I
     return read_pixels
 
 
-def _equal_keys(pictures: Block, block: Block, *, signed: bool) -> pl.DataFrame:
+def _equal_keys(pictures: Block, block: Block, *, signed: bool) -> list[pl.DataFrame]:
     """Pair pictures with the images that have an equal key and signature; with `signed`, a signature that is not 0.
 
     Returns:
-        Columns left_id (the image), right_id (the picture) and score, as `match` returns them.
+        Columns left_id (the image), right_id (the picture) and score, as `match` yields them; no frame without a pair.
     """
     of_pictures, of_images = pictures.entries, block.entries
     signatures = of_pictures.signature
     at = np.flatnonzero(np.isin(of_images.signature, signatures[signatures != 0] if signed else signatures))
+    if not len(at):
+        return []
     left = _keys(of_images.take(at)).with_columns(left=pl.Series(at, dtype=pl.Int64))
     right = _keys(of_pictures).with_row_index("right")
     both = left.join(right, on=["key", "signature"])
-    return pl.DataFrame(
-        {
-            "left_id": to_binary(block.image_ids[both["left"].to_numpy()]),
-            "right_id": to_binary(pictures.image_ids[both["right"].to_numpy()]),
-            "score": np.ones(len(both), np.float32),
-        }
+    left_id, right_id = (
+        to_binary(side.image_ids[both[name].to_numpy()]) for side, name in ((block, "left"), (pictures, "right"))
     )
+    return [pl.DataFrame({"left_id": left_id, "right_id": right_id, "score": np.ones(len(both), np.float32)})]
 
 
 def _keys(entries: Entries) -> pl.DataFrame:
