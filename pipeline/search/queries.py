@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import sources
@@ -61,10 +60,8 @@ def decode_queries(lake: Tables, queries: Sequence[Query]) -> Iterator[Decoded |
                     if isinstance(item, Reject):
                         yield item._replace(path=f"{prefix}{item.path}")
                     elif not isinstance(item, Originals):
-                        paths = item.images["path"]
-                        numbers = pc.index_in(paths, pa.array(shard.paths)).to_numpy().astype(np.int64) + first
-                        names = [f"{prefix}{path}" for path in paths.to_pylist()]
-                        yield Decoded(numbers, names, item.images, item.pixels)
+                        names = [f"{prefix}{path}" for path in item.images["path"].to_pylist()]
+                        yield Decoded(item.positions + first, names, item.images, item.pixels)
                 first += len(shard.paths)
         except SourceError as error:
             yield Reject(redacted(str(query)), None, "unreadable", redacted_text(str(error)), 0)
