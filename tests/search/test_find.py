@@ -254,6 +254,21 @@ def test_an_older_release_is_searched_with_its_own_settings(tmp_path: Path) -> N
         assert found.matching == 6
 
 
+def test_a_photograph_is_decoded_as_the_lake_decodes_it(tmp_path: Path) -> None:
+    """Reduced at 1/2 and to the longest side of the working pictures, with originals that are kept."""
+    coarse = np.random.default_rng(3).integers(0, 256, (5, 30, 40, 3), dtype=np.uint8)
+    photographs = {f"A/{n}.jpg": encoded(one.repeat(20, 0).repeat(20, 1), "JPEG") for n, one in enumerate(coarse)}
+    as_folder(tmp_path / "train", photographs)
+    build(recipe(tmp_path, {"uri": "train"}, dedup={"rules": ["exact", "photo:0.5"]}), engine=LocalEngine(1))
+    lake = Lake(tmp_path / "lake")
+    assert lake.scan("images").select(pl.max("width")).collect().item() == 256
+    assert lake.scan("originals").collect().height == 5
+    for rule in ("file", "exact", "photo:0.9"):
+        found = lake.find(tmp_path / "train", rule=rule).matches
+        assert found["query"].to_list() == [f"{tmp_path}/train/{path}" for path in found["path"]], rule
+        assert len(found) == 5
+
+
 def test_find_in_a_bucket_is_find_in_a_folder(base: Path, lake_bucket: Bucket, run: Run) -> None:
     place = f"s3://{lake_bucket.name}/lake"
     rules = ["exact", "cosine:0.9", "photo:0.5"]
