@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # The fingerprint of a shard with an unreadable file: whether a file can be read may change without its size or time,
 # so such a shard is never up to date.
 REREAD = "unreadable files"
+# The fingerprint of a shard of which a repair found neither fingerprint nor decode settings.
+LOST = "lost"
 # Before the fingerprint of a shard with a HEIC that could not be decoded: it is read again once the decoder is there.
 _LACKS_DECODER = "lacks a decoder: "
 

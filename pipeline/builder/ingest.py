@@ -15,6 +15,7 @@ import polars as pl
 from pipeline import sources
 from pipeline.addresses import identity
 from pipeline.builder.commit_ingest import (
+    LOST,
     Decoded,
     IngestPlan,
     SourcePlan,
@@ -288,6 +289,9 @@ def _plan_source(source: Source, stored: pl.DataFrame, decoder: str) -> SourcePl
         return SourcePlan(source, "", frozenset(), frozenset(), 0)
     if stored.is_empty():
         return SourcePlan(source, "new", None, keys, survey.images, survey)
+    if (stored["fingerprint"] == LOST).any():
+        # Their images may have been made with any settings, so none is taken.
+        return SourcePlan(source, "its fingerprints were lost", None, keys, survey.images, survey)
     if (stored["decoder"] != decoder).any():
         return SourcePlan(source, "the decode settings changed", None, keys, survey.images, survey)
     fingerprints = {key: fingerprint_now(mark) for key, mark in stored.select("shard", "fingerprint").rows()}

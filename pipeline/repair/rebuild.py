@@ -13,6 +13,7 @@ import polars as pl
 
 import schemas
 from pipeline import sources
+from pipeline.builder.commit_ingest import LOST
 from pipeline.builder.splits import splits_with_attributes
 from pipeline.builder.state import DAMAGED, SHARD_KEY, Todo, shards_digest
 from pipeline.decode import decoder_name
@@ -30,8 +31,6 @@ from pipeline.verify.faults import DamagedError, Fault, damage_errors
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
 _DERIVED = ("attributes", "pairs", "clusters", "splits")
-# A fingerprint that no source has, so that every shard is read again.
-LOST = "lost"
 
 # By shard: uri, fingerprint and decoder, as the shards table has them.
 ShardOrigins = Mapping[ShardKey, tuple[str, str, str]]

@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline import sources, storage
 from pipeline.addresses import identity
-from pipeline.builder.commit_ingest import REREAD, IngestPlan, SourcePlan, commit_shards, fingerprint_now
+from pipeline.builder.commit_ingest import LOST, REREAD, IngestPlan, SourcePlan, commit_shards, fingerprint_now
 from pipeline.builder.index import embedding_of
 from pipeline.builder.ingest import check_files, decode_sources
 from pipeline.builder.state import SHARD_KEY, key_frame, stored_shards
@@ -21,7 +21,6 @@ from pipeline.lake.transaction import Transaction
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.repair.damage import Damage, ShardKey
-from pipeline.repair.rebuild import LOST
 from pipeline.sources import Source
 from pipeline.verify.faults import DamagedError, damage_errors
 

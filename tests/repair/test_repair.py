@@ -19,6 +19,7 @@ from pipeline.engines.local import LocalEngine
 from pipeline.errors import SourceError
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import history
+from pipeline.repair import repair
 
 pytestmark = pytest.mark.slow
 
@@ -218,6 +219,15 @@ def test_a_shards_table_that_cannot_be_restored_makes_the_build_read_all_sources
     (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
     built = case.repair()
     assert (built.still_damaged, built.images, built.read) == ((), 67, 71)
+
+
+def test_images_of_unknown_settings_are_not_taken(case: Case) -> None:
+    """The recipe changed and the shards table, which records the settings of the images, is lost."""
+    case.file("shards").unlink()
+    (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
+    decode = case.recipe.decode.model_copy(update={"size": (14, 14)})
+    repair(case.recipe.model_copy(update={"decode": decode}), engine=LocalEngine(1))
+    assert Lake(case.root).scan("images").select("height").unique().collect().to_series().to_list() == [14]
 
 
 def test_scores_are_restored_from_an_older_version(case: Case) -> None:
