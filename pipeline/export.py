@@ -255,9 +255,14 @@ def _attributes(lake: Lake) -> pl.DataFrame:
 
 
 def _source_files(lake: Lake) -> pl.DataFrame:
-    """Find the local folder or file of each shard's source: columns dataset, split, shard and source."""
+    """Find the local folder or file of each shard's source: columns dataset, split, shard and source.
+
+    Raises:
+        DamagedLakeError: a file of the table is missing or damaged.
+    """
     recorded = lake.snapshot.with_newest("releases").metadata("releases").units.get("recipe", {})
-    shards = lake.scan("shards").select("dataset", "split", "shard", "uri").collect()
+    with storage.damage_errors(f"{lake.root}/shards"):
+        shards = lake.scan("shards").select("dataset", "split", "shard", "uri").collect()
     places = {uri: str(Path(recorded.get("base", ""), uri)) for uri in shards["uri"].unique() if "://" not in uri}
     source = pl.col("uri").replace_strict(places, default=None, return_dtype=pl.String)
     return shards.select("dataset", "split", "shard", source.alias("source"))

@@ -185,9 +185,13 @@ def index_shard(writer: Writer, images: ImagesFile) -> tuple[Part, ...]:
 
     Returns:
         Files of the index table, one for each rule.
+
+    Raises:
+        DamagedLakeError: the file is missing or damaged.
     """
     keys: dict[str, list[pa.Table]] = {rule: [] for rule in images.rules}
-    with storage.open_parquet(images.file) as file:
+    storage.check_files([images.file])
+    with storage.damage_errors(images.file), storage.open_parquet(images.file) as file:
         for group in range(file.num_row_groups):
             # Files of imagelake 0.5 have no digests.
             columns = [name for name in _INDEXED if name in file.schema_arrow.names]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import click
 
 from pipeline.cli.terminal import print_line
-from pipeline.errors import ImagelakeError
+from pipeline.errors import ImagelakeError, one_line
 from pipeline.limits import limit_error
 from pipeline.os_errors import os_error_line
 
@@ -73,6 +73,9 @@ def _line(error: BaseException) -> str | None:
 
         # Polars reads a bucket when a query runs, which may be anywhere.
         line = storage_error("s3://...", error)
+    elif line is None and type(error).__module__ == "polars.exceptions" and str(error).startswith("parquet: "):
+        # Polars reads a file when a query runs, and does not name it.
+        line = f"a file of the lake is damaged ({one_line(error)}). List the damage with: imagelake verify LAKE"
     return None if line is None else str(line)
 
 

@@ -15,6 +15,7 @@ from making import as_folder, encoded, files_of, recipe
 from pipeline.builder import worker
 from pipeline.builder.build import Built, build
 from pipeline.engines.local import LocalEngine
+from pipeline.errors import DamagedLakeError
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
@@ -119,6 +120,17 @@ def test_rows_of_a_damaged_file_are_not_taken(tmp_path: Path, table: str) -> Non
     as_folder(tmp_path / "set", photographs(1, seed=1))
     assert built(made).read == 15
     check(made)
+
+
+def test_a_damaged_file_is_not_indexed_by_a_new_rule(tmp_path: Path) -> None:
+    as_folder(tmp_path / "set", files_of(10))
+    made = lake_of(tmp_path)
+    built(made)
+    (file,) = Snapshot(made.root).file_places("images")
+    flip(Path(file), Path(file).stat().st_size // 3)
+    more = made.model_copy(update={"dedup": made.dedup.model_copy(update={"rules": (*RULES, "maxpool:4")})})
+    with pytest.raises(DamagedLakeError, match=file):
+        built(more)
 
 
 def test_a_lake_without_states_decodes_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

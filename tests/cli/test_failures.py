@@ -32,6 +32,7 @@ def aborted(cause: BaseException | None) -> click.Abort:
         (OSError(5, "Input/output error", "/x"), 1, "imagelake: /x: Input/output error. The disk or the network"),
         (RuntimeError("Symlink loop from '/x'"), 1, "A symbolic link points to itself"),
         (pl.exceptions.ComputeError("Stale file handle (os error 116)"), 1, "imagelake: Stale file handle"),
+        (pl.exceptions.ComputeError("parquet: zstd error"), 1, "is damaged (parquet: zstd error). List the damage"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), 1, "Set TMPDIR"),
     ],
 )

@@ -11,8 +11,9 @@ import pytest
 from other_user import folder_for_all, somebody_else
 
 from pipeline import storage
+from pipeline.builder.publish import write_report
 from pipeline.cli.failures import failure
-from pipeline.errors import LakeError
+from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum
 from pipeline.recipe import read_recipe
@@ -156,3 +157,18 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         found = failure(raised.value)
         assert found is not None
         assert found.line.startswith(f"imagelake: {tmp_path / 'report.html'}: a pipe, socket or device. ")
+
+
+@pytest.mark.parametrize("table", ["index", "clusters", "images"])
+def test_a_truncated_file_is_named(small_lake: Lake, tmp_path: Path, table: str) -> None:
+    root = tmp_path / "lake"
+    shutil.copytree(small_lake.root, root)
+    file = min((root / table).rglob("*.parquet"))
+    os.truncate(file, file.stat().st_size // 2)
+    reads: list[Callable[[], object]] = [
+        lambda: Lake(root).scan(table).collect(),
+        lambda: write_report(Lake(root), tmp_path / "report.html"),
+    ]
+    for read in reads:
+        with pytest.raises(DamagedLakeError, match=f"{file}: cannot be read .not a whole Parquet file.*--repair"):
+            read()
