@@ -84,12 +84,17 @@ def id_series(image_ids: pl.Series | Sequence[bytes | str]) -> pl.Series:
     """Return ids as a binary column.
 
     Raises:
-        TypeError: they are neither bytes nor text.
+        TypeError: they are neither bytes nor text, or they are a table.
         LakeError: one is no id, or given twice.
     """
     if isinstance(image_ids, bytes | str):
         raise TypeError("image_ids must be a sequence of ids, such as [id], not one id")
-    ids = image_ids if isinstance(image_ids, pl.Series) else pl.Series(image_ids, strict=True)
+    if hasattr(type(image_ids), "columns"):
+        raise TypeError("image_ids must be one column, such as lake.sql(...).pl()['image_id'], not a table")
+    try:
+        ids = image_ids if isinstance(image_ids, pl.Series) else pl.Series(image_ids, strict=True)
+    except TypeError as error:
+        raise TypeError("image_ids must be a sequence of ids, all as bytes or all as text") from error
     if ids.is_empty():
         return pl.Series(dtype=pl.Binary)
     if ids.dtype == pl.String:

@@ -216,11 +216,13 @@ def build_notes(
             )
         else:
             notes.append(f"{title}: {plural(count, 'gray image')} stored as RGB, because decode.mode is RGB.")
-    rejects = snapshot.scan("rejects").filter(pl.col("reason") != _SYSTEM_FILE)
+    rejects = snapshot.scan("rejects")
     reasons: dict[str, int] = dict(rejects.group_by("reason").len().sort("reason").collect().rows())
+    system = reasons.pop(_SYSTEM_FILE, 0)
     total, images = sum(reasons.values()), sum(item.images for item in counts)
     if total > _REPORTED_SHARE * (total + images):
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        listed += f", besides {plural(system, 'system file')}" if system else ""
         notes.append(
             f"{total:,} of {total + images:,} files ({total / (total + images):.1%}) are rejects: {listed}. To list "
             f'them: imagelake sql {snapshot.place} "from rejects"'
@@ -229,7 +231,7 @@ def build_notes(
         if f"wrong_{key}" in reasons:
             advice = 'To convert them, set on_mismatch = "convert" in [decode].'
             notes.append(f"{plural(reasons[f'wrong_{key}'], 'file')} of another {key} rejected. {advice}")
-    return notes + _unread_files(rejects, counts)
+    return notes + _unread_files(rejects.filter(pl.col("reason") != _SYSTEM_FILE), counts)
 
 
 def _uris_of_groups(found: Sequence[Source]) -> dict[tuple[str, str, str], str]:

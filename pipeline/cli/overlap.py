@@ -97,6 +97,8 @@ def _print_counts(lake: Lake, split: str | None, *, json_: bool) -> None:
     if json_:
         show_json(found._asdict())
         return
+    if split is not None:
+        print_line(f"Roles of split '{split}' before sanitizing: images that it drops are counted too.")
     print_line("Images of a role (row) that also occur in another role (column), or repeatedly in their own:")
     show_frame(found.matrix)
     print_line("Duplicates within a role: clusters, images after the first of each, clusters with several labels:")

@@ -369,6 +369,9 @@ def _why_not_stored(rule: str, stored: tuple[str, ...]) -> str:
     """Explain why the stored pairs do not include the pairs of a rule."""
     stricter = stricter_rule(rule, stored)
     if stricter is None:
+        kind, _, name = rule.partition(":")
+        if name and kind in {"attribute", "attributes", "attrs"}:
+            return f"which is no rule. Write 'attr:{name}' for the attribute '{name}'"
         return f"which is not among dedup.rules {list(stored)}"
     return (
         f"which is looser than '{stricter}' of dedup.rules: pairs below its threshold are not stored. Use '{stricter}' "

@@ -64,6 +64,9 @@ def test_originals_are_decoded_again(tmp_path: Any) -> None:
         ([1, 2], TypeError, "16 bytes or 32 hexadecimal digits"),
         ("00" * 16, TypeError, "a sequence of ids"),
         (["00" * 16] * 2, LakeError, "an id twice"),
+        ([b"x" * 16, "00" * 16], TypeError, "all as bytes or all as text"),
+        (pl.DataFrame({"image_id": ["00" * 16]}), TypeError, "one column, such as"),
+        (pl.LazyFrame({"image_id": ["00" * 16]}), TypeError, "one column, such as"),
     ],
 )
 def test_other_ids_are_one_clear_line(small_lake: Lake, ids: Any, error: type[Exception], said: str) -> None:

@@ -27,6 +27,9 @@ FAULTS: dict[str, dict[str, Any]] = {
     "sanitizes by 'maxpool:4', which is not among dedup.rules": {
         "split": [{"name": "main", "sanitize": "maxpool:4", "train": {"from": "train"}}]
     },
+    "groups by 'attribute:patient', which is no rule. Write 'attr:patient' for the attribute 'patient'": {
+        "split": [{"name": "main", "groups": "attribute:patient", "train": {"from": "train", "share": 1.0}}]
+    },
     "split 'other', which no [[split]] defines": {"baseline": [{"model": "logistic", "split": "other"}]},
     "two splits are called 'main'": {"split": [GOOD["split"][0]] * 2},
     "needs split 'main' to have the role train": {"split": [{"name": "main", "test": {"from": "train"}}]},
