@@ -396,7 +396,8 @@ class Lake:
         way = ReadAs.checked(size, fit, decode, ragged)
         ids = id_series(image_ids)
         if ids.is_empty():
-            return [] if ragged == "list" else np.empty((0, *(size or (0, 0))), np.uint8)
+            channels = () if self._mode() == "L" else (3,)
+            return [] if ragged == "list" else np.empty((0, *(size or (0, 0)), *channels), np.uint8)
         table = "images" if way.decode == "stored" else "originals"
         if table not in self._ids:
             self._ids[table] = IdIndex(self._current_snapshot().file_places(table), with_shapes=table == "images")

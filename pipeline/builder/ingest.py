@@ -353,6 +353,7 @@ def _read_shards(
         if item.reason:
             source = item.source
             stored = _stored_shards(known, item) if known else {}
+            before = _shards_before(stored, item)
             for shard in sources.read(source, item.wanted, item.survey):
                 notes.add(source, shard)
                 shares.append(shard.done)
@@ -363,7 +364,7 @@ def _read_shards(
                     source.uri,
                     content,
                     _place(source, shard),
-                    _known_shards(stored, item, shard),
+                    tuple(stored[key] for key in sorted({before.get(shard.shard, ""), *item.gone} & stored.keys())),
                 )
 
 
@@ -388,10 +389,15 @@ def _stored_shards(snapshot: Snapshot, item: SourcePlan) -> dict[str, StoredShar
     return {key: StoredShard(file, originals.get(key, "")) for key, file in images.items()}
 
 
-def _known_shards(stored: Mapping[str, StoredShard], item: SourcePlan, shard: Encoded) -> tuple[StoredShard, ...]:
-    """List the stored shards that may have images of a shard: itself, or, if it is new, any that is replaced."""
-    keys = {shard.shard, *item.gone} if shard.shard in stored else stored.keys()
-    return tuple(stored[key] for key in sorted(keys & stored.keys()))
+def _shards_before(stored: Mapping[str, StoredShard], item: SourcePlan) -> dict[str, str]:
+    """Return, by key of a shard of the source, the last replaced shard of the lake that starts at it or before.
+
+    Only that one, and shards that are gone, can have images of it: a shard is named after the place where it starts.
+    """
+    keys = list((item.survey.shards or {}) if item.survey else {})
+    starts = pl.Series([key if key in stored else None for key in keys], dtype=pl.String)
+    before = starts.fill_null(strategy="forward").to_list()
+    return {key: start for key, start in zip(keys, before, strict=True) if start is not None}
 
 
 def _place(source: Source, shard: Encoded) -> str:

@@ -27,6 +27,12 @@ def test_pixels_come_in_the_order_of_the_ids(small_lake: Lake) -> None:
     assert len(small_lake.read([])) == 0
 
 
+def test_no_ids_give_no_images(small_lake: Lake, rgb_lake: Lake) -> None:
+    assert np.shape(small_lake.read([], size=(8, 9))) == (0, 8, 9)
+    assert np.shape(rgb_lake.read([], size=(8, 9))) == (0, 8, 9, 3)
+    assert small_lake.read([], ragged="list") == []
+
+
 def test_images_of_several_shapes(mixed_lake: Lake) -> None:
     rows = mixed_lake.scan("images").select("image_id", "height", "width", "pixels").collect()
     found = mixed_lake.read(rows["image_id"], ragged="list")
