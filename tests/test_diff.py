@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 from commands import Run
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from making import DATA, as_folder, files_of, recipe
 
@@ -131,7 +132,7 @@ def numbers(rows: pl.DataFrame, *columns: str) -> list[Any]:
 
 
 @given(releases(), releases())
-@settings(max_examples=40, deadline=None)
+@few(20, thorough=300)
 def test_a_diff_equals_a_comparison_image_by_image(before: Release, after: Release) -> None:
     found = compare(before, after)
     pairs = match(before, after)
@@ -184,7 +185,7 @@ def test_a_diff_equals_a_comparison_image_by_image(before: Release, after: Relea
 
 
 @given(releases())
-@settings(max_examples=10, deadline=None)
+@few(5)
 def test_a_release_does_not_differ_from_itself(release: Release) -> None:
     assert {name: len(rows) for name, rows in compare(release, release).kinds.items() if len(rows)} == {}
 

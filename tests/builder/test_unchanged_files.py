@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from damaged_lakes import flip
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from making import as_folder, encoded, files_of, recipe
@@ -147,6 +148,7 @@ def test_a_lake_without_states_decodes_everything_once(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("small_shards")
+@few(5, thorough=50)
 @given(steps=st.lists(st.lists(st.tuples(st.integers(0, 30), st.sampled_from("+-~")), max_size=6), max_size=3))
 def test_any_history_makes_the_same_lake(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     base = tmp_path_factory.mktemp("history")
