@@ -7,14 +7,12 @@ scales pixels for training.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +23,6 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.errors import DamagedLakeError, LakeError
-from pipeline.hashing import file_digest
 from pipeline.limits import available_memory
 
 SHAPE = ["height", "width", "channels"]
@@ -468,40 +465,6 @@ def _read_columns(group: RowGroup, rows: NDArray[np.integer[Any]], columns: Sequ
         found = file.read_row_group(group.number, columns=list(columns), use_threads=False)
     # Most often all rows are wanted; selecting them would copy them.
     return found if np.array_equal(rows, np.arange(len(found))) else found.take(pa.array(rows))
-
-
-def read_reference(location: str, digest: bytes) -> bytes:
-    """Read an original file that the lake references.
-
-    Args:
-        location: as in the originals table.
-        digest: SHA-256 that the file must have.
-
-    Raises:
-        LakeError: the file is not there, cannot be read alone, or has changed.
-    """
-    try:
-        data = reference_path(location).read_bytes()
-    except OSError as error:
-        where = "is inside of another file" if "#" in location else f"cannot be read ({error.strerror})"
-        raise LakeError(f"the original file {location} {where}. {_KEEP}") from error
-    if file_digest(data) != digest:
-        raise LakeError(f"the original file {location} has changed since the build. {_AGAIN}. {_KEEP}")
-    return data
-
-
-def reference_path(location: str) -> Path:
-    """Return the path of a location of the originals table, which may name no file that exists."""
-    path = Path(location)
-    if path.exists():
-        return path
-    # Bytes of a name that are not UTF-8 are stored as \\xff. The digest shows whether it is the same file.
-    name = re.sub(rb"\\x([89a-f][0-9a-f])", lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(location))
-    return Path(os.fsdecode(name))
-
-
-_AGAIN = "To read it again, run: imagelake build RECIPE.toml --repair"
-_KEEP = 'Set originals = "keep" in [decode] and build again: then the lake has the files.'
 
 
 class RaggedImages(NamedTuple):

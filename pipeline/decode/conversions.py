@@ -13,8 +13,9 @@ from pipeline.decode.fast_decoders import fast_decoder
 from pipeline.decode.picture import Rejected, convert, strict_pillow
 from pipeline.errors import LakeError
 from pipeline.hashing import pixels_of
-from pipeline.pixels import Conversion, read_reference
+from pipeline.pixels import Conversion
 from pipeline.recipe import DecodePart
+from pipeline.references import read_reference
 from schemas.images import PIXELS
 
 _Pixels = NDArray[np.uint8]

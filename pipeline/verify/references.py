@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.pixels import reference_path
+from pipeline.references import reference_path
 from pipeline.verify.faults import MAX_IMAGES, Fault
 from pipeline.verify.parquet_file import TableFile
 

@@ -23,8 +23,9 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.lake_handle import Lake
 from pipeline.maintenance import vacuum, vacuum_releases
-from pipeline.pixels import gather, locate, read_reference
+from pipeline.pixels import gather, locate
 from pipeline.recipe import DecodePart, Recipe
+from pipeline.references import read_reference
 from pipeline.repair import repair
 from pipeline.shard import Blobs, Encoded
 from pipeline.verify import verify

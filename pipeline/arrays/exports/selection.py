@@ -25,8 +25,8 @@ from pipeline.pixels import (
     gather_scattered,
     locate,
     locate_scattered,
-    read_reference,
 )
+from pipeline.references import read_reference
 
 _SHAPE = ["height", "width", "channels"]
 
