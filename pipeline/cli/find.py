@@ -95,4 +95,4 @@ def _summary(queries: int, matched: int, matching: int, shown: int) -> str:
     if not matching:
         return f"nothing found: {plural(queries, 'picture')} without a match in the lake"
     left_out = f", {shown:,} shown" if shown < matching else ""
-    return f"{plural(matching, 'match', 'matches')} of {matched:,} of {plural(queries, 'picture')}{left_out}"
+    return f"{plural(matching, 'match', 'matches')}{left_out}; {matched:,} of {plural(queries, 'picture')} matched"

@@ -113,7 +113,7 @@ def test_the_command_prints_what_python_returns(base: Path, run: Run) -> None:
     assert printed["queries"] == found.queries
     assert [row["path"] for row in printed["rejects"]] == [str(base / "new/bad.png")]
     text = run("find", base / "lake", base / "new").output
-    assert "12 matches of 2 of 3 pictures" in text
+    assert "12 matches; 2 of 3 pictures matched" in text
     assert f"{base}/new/bad.png: not_an_image: " in text
     assert "\x1b" not in text
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_is_answered(base: Path, ru
     assert done.exit_code == 0
     assert f"imagelake: {base}/none.png: unreadable: no file or folder " in done.stderr
     assert len(done.stderr.splitlines()) == 2
-    assert "3 matches of 1 of 1 picture\n" in done.stdout
+    assert "3 matches; 1 of 1 picture matched\n" in done.stdout
     done = run("find", base / "lake", base / "none.png", base / "new/bad.png")
     assert done.exit_code == 1
     assert done.stdout == "no picture could be read\n"
