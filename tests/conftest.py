@@ -26,7 +26,7 @@ from pipeline.engines.ray import RayEngine
 from pipeline.lake_handle import Lake
 
 # Machines are shared and slow: how long an example takes says nothing. `make stress` tries more examples.
-settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+settings.register_profile("quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=15)
 settings.register_profile(THOROUGH, parent=settings.get_profile("quick"), max_examples=100)
 settings.load_profile("quick")
 

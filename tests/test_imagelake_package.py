@@ -77,6 +77,7 @@ if __name__ == "__main__":
     assert found[2].startswith(digest_of({"a": 1}) + " Table(name='images'")
 
 
+@pytest.mark.slow
 def test_a_build_of_several_workers_runs_in_such_a_folder(folder: Path) -> None:
     random = np.random.default_rng(0)
     # Each split makes a shard: a build with one shard starts no worker.

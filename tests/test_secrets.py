@@ -171,6 +171,7 @@ def test_an_address_of_a_bucket_is_no_place_for_secrets(uri: str) -> None:
     assert_clean(str(StorageError(f"{uri}: no answer (http://anna:letmein@127.0.0.1:9000/x)")))
 
 
+@pytest.mark.slow
 def test_a_lake_of_0_5_loses_the_secrets_in_notes_recipes_and_shards(tmp_path: Path) -> None:
     if not (archive := DATA / "lake-0.5.0.tar.gz").exists():
         pytest.skip("the lake of 0.5.0 (../shared/data) is not here")

@@ -89,7 +89,7 @@ def release_snapshot(snapshot: Snapshot, versions: Mapping[str, int]) -> Snapsho
         versions: of the release. A table that it lacks came later, and has no rows.
     """
     released = (name for name, table in schemas.TABLES.items() if table.released)
-    return Snapshot(snapshot.place, {name: versions.get(name, MISSING) for name in released})
+    return snapshot.at({name: versions.get(name, MISSING) for name in released})
 
 
 def require_releases(snapshot: Snapshot) -> None:

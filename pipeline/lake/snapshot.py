@@ -55,6 +55,10 @@ class Snapshot:
         """Return the same snapshot with one table at another version."""
         return self._changed({**self._versions, table: version}, self.left_out)
 
+    def at(self, versions: Mapping[str, int]) -> Self:
+        """Return the tables of the same lake at other versions; one that is not given is at its newest."""
+        return self._changed(versions, frozenset())
+
     def with_newest(self, *tables: str) -> Self:
         """Return the same snapshot with some tables at the versions that are newest when they are next used."""
         versions = {table: version for table, version in self._versions.items() if table not in tables}

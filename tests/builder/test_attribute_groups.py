@@ -159,6 +159,7 @@ def test_an_attribute_that_no_image_has_is_named(base: Path) -> None:
         make(base, groups=["attr:ward"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["table", "rows"])
 def test_a_split_stays_while_its_attributes_cannot_be_repaired(base: Path, lost: str) -> None:
     paths = sorted(file.relative_to(base / "a").as_posix() for file in (base / "a").rglob("*p*.png"))

@@ -121,6 +121,7 @@ def test_an_order_by_text_says_so(base: Path) -> None:
     assert as_text not in reason(make(base, {"uri": "v.csv", "types": {"v": "int"}}, order="attr:v"))
 
 
+@pytest.mark.slow
 def test_another_order_of_a_split_that_exists_takes_effect(base: Path) -> None:
     rows = [f"{number:05d}.png,{number},{-number},{number % 3}" for number in range(40)]
     (base / "facts.csv").write_text("\n".join(["path,up,down,kind", *rows]))

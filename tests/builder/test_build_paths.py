@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from click.testing import Result
 from commands import Run
+from examples import slow_but
 from making import as_folder, as_tar, as_zip, encoded, pictures
 
 from pipeline.errors import LakeError, RecipeError, SourceError
@@ -55,7 +56,7 @@ def test_a_folder_of_class_folders_is_built_by_its_name_alone(tmp_path: Path, ru
     assert (tmp_path / "letters-lake" / "recipe.toml").read_text().startswith("# A recipe of imagelake")
 
 
-@pytest.mark.parametrize("make", [as_folder, as_tar, as_zip])
+@pytest.mark.parametrize("make", slow_but([as_tar], [as_folder, as_tar, as_zip]))
 def test_train_and_test_are_two_roles_in_one_command(tmp_path: Path, run: Run, make: Any) -> None:
     make(tmp_path / "bare", ROLES)
     good(run("build", "bare", "--workers", 1))
@@ -74,7 +75,11 @@ def test_train_and_test_are_two_roles_in_one_command(tmp_path: Path, run: Run, m
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(as_folder, "set"), (as_tar, "set.tar.gz"), (as_zip, "set.zip")],
+    [
+        (as_folder, "set"),
+        pytest.param(as_tar, "set.tar.gz", marks=pytest.mark.slow),
+        pytest.param(as_zip, "set.zip", marks=pytest.mark.slow),
+    ],
 )
 def test_the_recipe_of_init_makes_the_same_tables(tmp_path: Path, run: Run, make: Any, name: str) -> None:
     make(tmp_path / name, {**ROLES, "extra/C/1.png": IMAGES[30]})

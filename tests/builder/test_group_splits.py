@@ -89,6 +89,7 @@ def test_a_build_draws_groups_tells_what_it_missed_and_then_has_nothing_to_do(ba
     assert versions(built.root) == before
 
 
+@pytest.mark.slow
 def test_new_images_move_nobody_and_new_links_only_what_they_link(base: Path) -> None:
     make(base)
     first = paths(base)

@@ -161,9 +161,9 @@ COMMITS = 10
 
 
 def moments() -> Iterator[Any]:
-    """Before some commits and after the last; the others, and after each commit, are tried by `make stress`."""
+    """Before some commits and after the last; more by `make test-slow`, and before and after each by `make stress`."""
     for step in range(1, COMMITS + 1):
-        marks = [] if step in (1, 3, 4, 7, COMMITS) else [pytest.mark.stress]
+        marks = [] if step in (1, 4) else [pytest.mark.slow if step in (3, 7, COMMITS) else pytest.mark.stress]
         yield pytest.param(step, False, id=f"before commit {step}", marks=marks)
         marks = [pytest.mark.stress] if step < COMMITS else []
         yield pytest.param(step, True, id=f"after commit {step}", marks=marks)
@@ -209,7 +209,10 @@ def test_law_3_a_killed_build_whose_source_is_put_back(
     assert_equal(first.rows, tables(recipe_.root))
 
 
-@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.stress) for step in (2, 3)), 4])
+@pytest.mark.parametrize(
+    "step",
+    [1, *(pytest.param(step, marks=pytest.mark.stress) for step in (2, 3)), pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_law_3_a_killed_build_followed_by_another_recipe(
     first: World, shorter: World, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

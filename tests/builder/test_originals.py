@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from damaged_lakes import cut, flip
+from examples import slow_but
 from making import as_folder, as_tar, as_zip, encoded, recipe
 
 from pipeline.builder.build import Built, build, plan
@@ -217,7 +218,7 @@ def break_it(file: Path, how: str) -> None:
         flip(file, file.stat().st_size // 3)
 
 
-@pytest.mark.parametrize("how", ["missing", "cut", "flipped"])
+@pytest.mark.parametrize("how", slow_but(["flipped"], ["missing", "cut", "flipped"]))
 def test_a_damaged_original_is_found_and_read_again(world: Recipe, how: str) -> None:
     wanted, images = originals(world.root), Lake(world.root).scan("images").collect()
     break_it(original_file(world), how)
@@ -279,6 +280,7 @@ def test_wrong_values_are_found(world: Recipe, change: dict[str, pl.Expr], wante
     assert any(fault.startswith(wanted) for fault in faults(world.root))
 
 
+@pytest.mark.slow
 def test_row_groups_have_8_to_32_mb() -> None:
     """Of files that do not compress, and of pictures of many shapes."""
     noise = np.random.default_rng(0)
@@ -294,6 +296,7 @@ def test_row_groups_have_8_to_32_mb() -> None:
     assert sum(len(item.images) for item in items if isinstance(item, Decoded)) == 26
 
 
+@pytest.mark.slow
 def test_pictures_of_many_shapes_share_row_groups(tmp_path: Path) -> None:
     """They are read, indexed and verified as if each shape had its own."""
     files = {f"A/{i:03}.jpeg": encoded(picture(i, 40 + 4 * (i % 9), 60), "JPEG") for i in range(27)}

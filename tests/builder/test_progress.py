@@ -111,6 +111,7 @@ def test_a_terminal_shows_nothing_where_there_is_nothing_to_do(base: Path) -> No
     assert re.search(r"nothing to do; release \d: 620 images, 12 rejects in .*lake \(\d\.\d s in all\)$", last)
 
 
+@pytest.mark.slow
 def test_a_new_rule_shows_its_own_bar(base: Path) -> None:
     (base / "r.toml").write_text((base / "r.toml").read_text().replace('"sign"]', '"sign", "maxpool:2"]'))
     _, shown = on_terminal("build", base / "r.toml", "--workers", "1")

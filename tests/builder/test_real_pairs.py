@@ -102,6 +102,7 @@ def brute_force(pixels: Pixels, threshold: str) -> tuple[Places, NDArray[np.floa
     return i << 32 | j, across / np.sqrt(spread[i].astype(np.float64) * spread[j])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "count", "pairs"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from damaged_lakes import flip
-from examples import few
+from examples import few, slow_but
 from hypothesis import given
 from hypothesis import strategies as st
 from making import as_folder, encoded, files_of, recipe
@@ -68,7 +68,10 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "_LARGEST", 8)
 
 
-@pytest.mark.parametrize("decode", [{"size": [28, 28]}, {"longest": 16}, {"longest": 16, "originals": "reference"}])
+@pytest.mark.parametrize(
+    "decode",
+    slow_but([{"longest": 16}], [{"size": [28, 28]}, {"longest": 16}, {"longest": 16, "originals": "reference"}]),
+)
 @pytest.mark.usefixtures("small_shards")
 def test_only_new_and_changed_files_are_decoded(tmp_path: Path, decode: dict[str, Any]) -> None:
     as_folder(tmp_path / "set", photographs(40))
@@ -111,7 +114,7 @@ def test_other_settings_decode_everything(tmp_path: Path) -> None:
     assert built(lake_of(tmp_path, size=[10, 10])).read == 10
 
 
-@pytest.mark.parametrize("table", ["images", "originals"])
+@pytest.mark.parametrize("table", slow_but(["originals"], ["images", "originals"]))
 def test_rows_of_a_damaged_file_are_not_taken(tmp_path: Path, table: str) -> None:
     as_folder(tmp_path / "set", photographs(10))
     made = lake_of(tmp_path, mode="RGB", longest=16, originals="keep")
@@ -134,6 +137,7 @@ def test_a_damaged_file_is_not_indexed_by_a_new_rule(tmp_path: Path) -> None:
         built(more)
 
 
+@pytest.mark.slow
 def test_a_lake_without_states_decodes_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_folder(tmp_path / "set", files_of(10))
     made = lake_of(tmp_path)
@@ -147,8 +151,9 @@ def test_a_lake_without_states_decodes_everything_once(tmp_path: Path, monkeypat
     check(made)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_shards")
-@few(5, thorough=50)
+@few(15, thorough=50)
 @given(steps=st.lists(st.lists(st.tuples(st.integers(0, 30), st.sampled_from("+-~")), max_size=6), max_size=3))
 def test_any_history_makes_the_same_lake(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     base = tmp_path_factory.mktemp("history")

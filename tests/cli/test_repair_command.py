@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from commands import Run
 from damaged_lakes import Case
 
@@ -28,6 +29,7 @@ split = "test"
 """
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_stays_and_exits_with_1(case: Case, run: Run) -> None:
     case.file("images", "shard=test").unlink()
     case.file("clusters").unlink()

@@ -111,7 +111,7 @@ _EXTRAS = [
 
 
 @given(st.data(), st.sampled_from(SPECS))
-@few(200, thorough=600)
+@few(100, thorough=600)
 def test_any_png_decodes_as_pillow_decodes_it(data: st.DataObject, spec: DecodePart) -> None:
     agrees(data.draw(st.composite(hand_made)()), spec)
 

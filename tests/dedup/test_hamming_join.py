@@ -45,20 +45,20 @@ def pairs(blocks: Iterator[Block]) -> Pairs:
     return sorted(row for block in blocks for row in zip(*(part.tolist() for part in block), strict=True))
 
 
-@few(40)
+@few(15)
 @given(words(), st.integers(0, 12), SHARED)
 def test_a_self_join_equals_brute_force(left: Words, distance: int, shared: int | None) -> None:
     assert pairs(hamming_join(left, None, distance, shared=shared)) == brute_force(left, None, distance)
 
 
-@few(40)
+@few(15)
 @given(words(), words(), st.integers(0, 12), SHARED)
 def test_a_join_of_two_sets_equals_brute_force(left: Words, right: Words, distance: int, shared: int | None) -> None:
     right = np.concatenate([right, left[: len(right) // 2]])
     assert pairs(hamming_join(left, right, distance, shared=shared)) == brute_force(left, right, distance)
 
 
-@few(30)
+@few(15)
 @given(words(), st.integers(0, 6), SHARED, st.sampled_from([1, 3, 16]), st.sampled_from([1, 7, 64]))
 def test_block_sizes_do_not_matter(left: Words, distance: int, shared: int | None, cells: int, candidates: int) -> None:
     cut = patch.multiple(hamming, _CALL_PAIRS=cells, _JOB_PAIRS=candidates, _MIN_BUCKETS_TOGETHER=2)
@@ -69,7 +69,7 @@ def test_block_sizes_do_not_matter(left: Words, distance: int, shared: int | Non
         assert pairs(hamming_join(left, left[::2], distance, shared=shared)) == brute_force(left, left[::2], distance)
 
 
-@few(40)
+@few(15)
 @given(words(), st.integers(0, 12), st.integers(0, 99))
 def test_the_order_of_the_words_does_not_matter(left: Words, distance: int, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(left))
@@ -79,6 +79,7 @@ def test_the_order_of_the_words_does_not_matter(left: Words, distance: int, seed
     assert back == pairs(hamming_join(left, None, distance))
 
 
+@pytest.mark.slow
 def test_many_words_and_large_buckets() -> None:
     """Enough words for full blocks and all kinds of jobs; half of them have most bits in common."""
     rng = np.random.default_rng(5)

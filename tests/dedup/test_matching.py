@@ -108,7 +108,7 @@ def test_blocks_against_blocks_are_their_union(seed: int, counts: tuple[int, int
     assert images.pairs(rule, two, one) == images.pairs(rule, one, two)
 
 
-@few(25)
+@few(12)
 @given(SEEDS, st.integers(2, 60), RULES, st.sampled_from([1, 8, 2**20]), st.integers(1, 400))
 def test_pairs_do_not_depend_on_the_memory_limit(seed: int, n: int, name: str, gathered: int, held: int) -> None:
     """Images have 36 bytes; at least four are held."""

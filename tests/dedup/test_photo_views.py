@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from examples import slow_but
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import encoded
@@ -207,7 +208,9 @@ def test_several_blocks_with_default_sizes() -> None:
     assert found == reached(left, right, products)
 
 
-@pytest.mark.parametrize("handled", HANDLED)
+@pytest.mark.parametrize(
+    "handled", slow_but(["mirrored and coded as JPEG", "enlarged by 10 %", "turned by 90 degrees"], HANDLED)
+)
 def test_edited_copies_are_found_and_score_higher_than_unrelated_images(handled: str) -> None:
     crops = unlike_crops()
     assert len(crops) > 15
@@ -257,7 +260,7 @@ def test_exactly_the_pairs_with_close_outlines_and_descriptors_are_aligned() -> 
     assert {pair for pair, score in scored.items() if score >= 0.4} == set(scores(pairs_of(rule, left, right)))
 
 
-@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("kind", slow_but(list(COPIES)[::4], COPIES))
 def test_copies_of_textures_and_mosaics_are_found(kind: str) -> None:
     """At 0.4, no two that are no copies are a pair."""
     rule, originals, source, copies = planted()
@@ -297,7 +300,7 @@ def test_a_score_does_not_depend_on_other_images_or_on_the_order() -> None:
     shuffled = pairs_of(rule, both.take(order), None)
     back = {(int(min(order[[i, j]])), int(max(order[[i, j]]))): score for (i, j), score in shuffled.items()}
     assert back == itself
-    for pair in list(itself)[::120]:
+    for pair in list(itself)[::400]:
         assert pairs_of(rule, both.take(np.array(pair)), None) == {(0, 1): itself[pair]}
 
 

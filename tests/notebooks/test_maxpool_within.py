@@ -17,7 +17,7 @@ from pipeline.baselines.eval_data import draw_samples
 from pipeline.engines.local import HERE
 from pipeline.lake_handle import Lake
 
-pytestmark = needs_data
+pytestmark = [needs_data, pytest.mark.slow]
 
 SIZES = [50, 100, 1000]
 

@@ -17,7 +17,7 @@ from recipe_files import built, load_for_letters
 from pipeline.engines.local import HERE
 from pipeline.lake_handle import Lake
 
-pytestmark = needs_data
+pytestmark = [needs_data, pytest.mark.slow]
 
 EPOCHS, BATCH, RATE = 4, 128, 0.01
 # Both sides sum float32 products, in another order: they agree to six or seven digits.

@@ -45,6 +45,7 @@ def seen(roles: dict[str, Role]) -> Seen:
     return found
 
 
+@pytest.mark.slow
 @needs_data
 def test_as_many_images_overlap_by_every_rule(lake: Lake, seen: Seen) -> None:
     found = overlap_of(lake)

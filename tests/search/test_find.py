@@ -52,7 +52,7 @@ def of_build(built: Lake, rule: str, least: float | None = None) -> set[tuple[An
     return set(named.select("name", "image_id", "score").rows())
 
 
-@few(3, thorough=40)
+@few(2, thorough=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 14), st.sampled_from(["all", "splits"]))
 def test_find_gives_what_a_build_with_the_pictures_would_give(
     tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, between: str

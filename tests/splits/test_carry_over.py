@@ -66,7 +66,7 @@ def roles(drawn: Drawn) -> dict[bytes, str]:
     return dict(drawn.rows.filter("kept").select("image_id", "role").rows())
 
 
-@few(25)
+@few(12)
 @given(OLD, ASKS, st.integers(0, 9))
 def test_drawing_again_changes_nothing(old: Images, asks: dict[str, Any], seed: int) -> None:
     spec = spec_of(seed=seed, **asks)
@@ -76,7 +76,7 @@ def test_drawing_again_changes_nothing(old: Images, asks: dict[str, Any], seed: 
     assert again.moves == STILL
 
 
-@few(25)
+@few(12)
 @given(OLD, UNLINKED, ASKS, st.integers(0, 9))
 def test_images_without_links_move_no_other_image(old: Images, new: Images, asks: dict[str, Any], seed: int) -> None:
     spec = spec_of(seed=seed, **asks)
@@ -90,7 +90,7 @@ def test_images_without_links_move_no_other_image(old: Images, new: Images, asks
     assert len(roles(more)) - back.moves.left + back.moves.joined == len(roles(back))
 
 
-@few(25)
+@few(12)
 @given(OLD, LINKED, ASKS, st.permutations(ROLES))
 def test_links_move_only_what_they_link(old: Images, new: Images, asks: dict[str, Any], keep: tuple[str, ...]) -> None:
     """New images make clusters of 1, 2 and 3 larger, and one more link makes one group of 4 and 5."""
@@ -108,7 +108,7 @@ def test_links_move_only_what_they_link(old: Images, new: Images, asks: dict[str
         assert {now[image] for image in linked if image in now} == {stays}
 
 
-@few(25)
+@few(12)
 @given(OLD, st.integers(0, 9))
 def test_requesting_less_frees_the_end_and_requesting_more_fills_up(old: Images, seed: int) -> None:
     old = {i: (label, "train", 0) for i, (label, _, _) in old.items()}

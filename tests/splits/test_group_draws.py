@@ -131,7 +131,7 @@ def groups_of(images: list[Image]) -> list[set[int]]:
     return groups
 
 
-@few(30)
+@few(12)
 @given(SPECS, IMAGES)
 @example(*TORN)
 def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, Any], images: list[Image]) -> None:
@@ -150,7 +150,7 @@ def test_no_group_has_kept_images_in_two_roles_unless_protected(keys: dict[str, 
     assert torn.is_empty() or spec.protected
 
 
-@few(30)
+@few(12)
 @given(SPECS, IMAGES)
 @example(*TORN)
 def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
@@ -185,7 +185,7 @@ def test_rows_are_drawn_from_their_source_and_every_dropped_one_has_a_reason(
     assert all(found.to_list() == list(range(len(found))) for found in ranks["rank"])
 
 
-@few(30)
+@few(12)
 @given(SPECS, IMAGES, st.integers(0, 2**32))
 def test_the_order_of_images_and_clusters_does_not_matter(keys: dict[str, Any], images: list[Image], seed: int) -> None:
     spec, drawn = try_draw(keys, images)
@@ -196,7 +196,7 @@ def test_the_order_of_images_and_clusters_does_not_matter(keys: dict[str, Any], 
     assert again.deviation.equals(drawn.deviation)
 
 
-@few(30)
+@few(12)
 @given(st.lists(st.sampled_from("AABC"), min_size=30, max_size=80), st.integers(0, 99))
 def test_single_images_meet_sizes_and_shares_exactly(labels: list[str], seed: int) -> None:
     images = [Image(label) for label in labels]
@@ -240,7 +240,7 @@ def test_the_rest_of_a_share_goes_to_the_labels_with_the_largest_fractions() -> 
     assert drawn.deviation["requested"].to_list() == drawn.deviation["got"].to_list() == [3, 4, 5, 4, 3, 5]
 
 
-@few(30)
+@few(12)
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from("AAB")), min_size=10, max_size=40), st.integers(0, 99))
 def test_groups_of_one_label_differ_from_the_request_by_at_most_half_the_largest(
     groups: list[tuple[int, str]], seed: int

@@ -112,6 +112,7 @@ def test_a_missing_and_a_cut_file_are_faults_not_crashes(lake: Lake) -> None:
     assert "from train" in str(faults[second])
 
 
+@pytest.mark.slow
 def test_all_engines_find_the_same(lake: Lake, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.verify.tables._SMALL", 0)
     damage(lake, "images", flip_a_pixel)

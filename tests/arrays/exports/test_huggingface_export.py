@@ -80,6 +80,7 @@ def shown(lake: Lake, role: str) -> list[str]:
     return [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures_of(rows_of(lake, role))]
 
 
+@pytest.mark.slow
 def test_load_dataset_gives_images_and_class_labels(small_lake: Lake, rgb_lake: Lake, read: Read) -> None:
     assert set(read["small"]) == {"train", "test"}
     for role, rows in read["small"].items():

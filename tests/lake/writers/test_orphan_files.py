@@ -78,6 +78,7 @@ def test_files_of_a_table_that_was_never_committed_are_deleted(root: str) -> Non
     assert delete_orphan_files(root) == [f"clusters/{left.path}"]
 
 
+@pytest.mark.slow
 def test_a_hundred_commits_and_their_checkpoint_are_kept(root: str) -> None:
     for number in range(101):
         put(root, "exact", bytes([number]))
