@@ -19,7 +19,7 @@ handle = posix.open({hits!r}, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND)
 posix.write(handle, (__name__ + " " + str(posix.getpid()) + " ").encode())
 raise SystemError("a module of the current folder")
 """
-ENGINES = ["local", pytest.param("ray", marks=pytest.mark.ray)]
+ENGINES = ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the trap needs posix")
 
 

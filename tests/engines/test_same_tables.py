@@ -7,6 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import pytest
+from examples import slow_but
 from making import DATA, as_folder, encoded, needs_data, recipe
 
 from pipeline.builder import clusters as cluster
@@ -50,7 +51,7 @@ def alike(base: Path, sources: int) -> list[dict[str, Any]]:
     return listed
 
 
-@pytest.mark.parametrize("between", ["all", "splits"])
+@pytest.mark.parametrize("between", slow_but(["all"], ["all", "splits"]))
 def test_how_work_is_cut_shows_in_no_table(tmp_path: Path, ray_here: Engine, between: str) -> None:
     listed = alike(tmp_path, sources=6)
     parts: dict[str, Any] = {"dedup": {"rules": RULES, "between": between}, "split": [SPLIT]}

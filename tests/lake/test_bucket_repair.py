@@ -37,6 +37,7 @@ def test_a_lake_in_a_bucket_is_checked_and_repaired(tmp_path: Path, lake_bucket:
     assert all(rows.equals(before[name]) for name, rows in tables_of(asked.root).items())
 
 
+@pytest.mark.slow
 def test_lost_tables_and_logs_in_a_bucket_are_repaired_as_in_folders(tmp_path: Path, lake_bucket: Bucket) -> None:
     as_folder(tmp_path / "in", {**files_of(12), "A/bad.png": b"no image"})
     # Names of folders above the lake look like partitions.
