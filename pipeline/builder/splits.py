@@ -4,15 +4,18 @@ A split with groups keeps the roles of its pictures as far as possible. It conti
 or, if those are damaged, in an older one. For every split, the images that moved since then are counted.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 import xxhash
+from numpy.typing import NDArray
 
 import schemas
 from pipeline import storage
+from pipeline.arrow_columns import from_binary
 from pipeline.builder.attribute_values import attribute_digests, read_values, value_groups
 from pipeline.builder.clusters import active_rules
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
@@ -27,8 +30,9 @@ from pipeline.progress import SILENT, Progress, plural
 from pipeline.recipe import Recipe, SplitPart
 from pipeline.recipe.rules import attribute_of, rule_with_pairs_of
 from pipeline.sources.attribute_types import EXIF
-from pipeline.splits.draw import DrawnBy, draw_column, draw_roles, from_source
+from pipeline.splits.draw import DrawnBy, draw_column, draw_roles, in_pool
 from pipeline.splits.groups import Drawn, draw_groups
+from pipeline.splits.numbered import NumberedImages
 from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves
 from pipeline.splits.sanitize import sanitize, straddling
 
@@ -57,10 +61,12 @@ class DrawnSplit(NamedTuple):
 
     Attributes:
         rows: rows of the splits table.
+        numbers: (n,) the number of each image; see `NumberedImages`.
         metadata: the outcome of the draw; see `describe_unit`.
     """
 
     rows: pl.DataFrame
+    numbers: pl.Series
     metadata: dict[str, Any]
 
 
@@ -139,7 +145,8 @@ def make_splits(
     if not todo:
         return [], []
     in_recipe = {part.name for part in recipe.split}
-    images = snapshot.scan("images").select("image_id", "label", "dataset", "split", *IDENTITY).collect()
+    few_values = pl.col("label", "dataset", "split").cast(pl.Categorical)
+    images = NumberedImages(snapshot.scan("images").select("image_id", few_values).collect())
     replaced = {item.unit for item in todo}
     drawn: dict[str, DrawnSplit] = {}
     for name in (name for name in units if name in replaced):
@@ -156,8 +163,9 @@ def make_splits(
         for name, split in drawn.items()
         for part in writer.write("splits", split.rows.to_arrow().cast(schema), {"split_name": name})
     ]
+    pixels = _read_binary(snapshot, "content_hash")[images.order]
     new_units = {
-        name: {**unit, **_unit_metadata(drawn[name], images, stored.units.get(name, {}))}
+        name: {**unit, **_unit_metadata(drawn[name], pixels, stored.units.get(name, {}))}
         if name in drawn
         else {**stored.units[name], **unit}
         for name, unit in units.items()
@@ -300,13 +308,8 @@ def _readable_identities(snapshot: Snapshot, spec: SplitPart, path: str) -> pl.D
 
 
 def _identities(snapshot: Snapshot, spec: SplitPart, paths: list[str]) -> pl.DataFrame:
-    rows = snapshot.scan_files("images", paths).filter(_in_pool(spec))
+    rows = snapshot.scan_files("images", paths).filter(in_pool(spec))
     return rows.select("image_id", *IDENTITY).collect()
-
-
-def _in_pool(spec: SplitPart) -> pl.Expr:
-    """Select the images that a split may draw, by columns dataset and split."""
-    return pl.any_horizontal(from_source(part.source_split) for part in spec.roles.values())
 
 
 def _rules_of(spec: Mapping[str, Any], stored: Collection[str]) -> list[str]:
@@ -326,74 +329,123 @@ def _attributes_of(spec: Mapping[str, Any]) -> list[str]:
 
 def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
     """Return the digest of the shards that a split may draw from, so that other shards do not change it."""
-    return shards_digest(shards.filter(_in_pool(SplitPart.model_validate(spec))))
+    return shards_digest(shards.filter(in_pool(SplitPart.model_validate(spec))))
 
 
-def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: pl.DataFrame) -> DrawnSplit:
+def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: NumberedImages) -> DrawnSplit:
     part = SplitPart.model_validate(spec)
     units = snapshot.metadata("clusters").units
-    scan = partial(_scan_rule, snapshot)
     stored = {rule: find_stored_rule(rule, units) for rule in (*part.sanitize, *part.rule_groups)}
-    clusters = {rule: _collect_ids(read_clusters(stored[rule], scan)) for rule in part.dropping_rules}
-    # Groups are components: pairs may connect two stars, but every star lies within one component.
-    groups = {rule: _collect_ids(read_clusters(stored[rule], scan, "components")) for rule in part.rule_groups}
-    values = {name: read_values(snapshot, name, needed_by=f"split '{part.name}'") for name in part.attributes}
-    groups |= {f"attr:{name}": value_groups(values[name]) for name in part.attribute_groups}
     previous = find_previous_split(snapshot, part.name)
-    by = _drawn_by(part, images, previous.unit)
-    metadata: dict[str, Any] = {"drawn_by": by}
+    by = _drawn_by(part, snapshot, previous.unit)
     if part.groups or part.assigned_by:
-        attribute = values[part.assigned_by] if part.assigned_by else None
-        drawn = draw_groups(part, images, groups, previous.before, by, attribute)
-        rows = drawn.rows
-        metadata |= {**_group_metadata(drawn), **previous.metadata}
-        metadata |= {**_without_values(part, images, values), **_assigned_metadata(part, drawn)}
-        if part.order and attribute is not None and attribute["value"].dtype == pl.String:
-            metadata["text_order"] = part.assigned_by
-    else:
-        rows = draw_roles(part, images, by)
-        metadata |= _plain_metadata(part, images, rows, previous)
+        return _draw_whole_groups(snapshot, part, stored, previous, by, images)
+    pictures = snapshot.scan("images").select(pl.col(by).bin.slice(0, 16)).collect()
+    rows = draw_roles(part, images.rows.with_columns(pictures[by].gather(images.order)), by)
+    del pictures
+    metadata = _plain_metadata(snapshot, part, images.with_ids(rows.select("image_id", "role"), ["image_id"]), previous)
+    clusters = {
+        rule: images.with_numbers(found, ["image_id"])
+        for rule, found in _read_clusters(snapshot, part.dropping_rules, stored).items()
+    }
     pairs = {
-        rule: _read_pairs(snapshot, stored[rule]) for rule in part.dropping_rules if stored[rule].method == "stars"
+        rule: images.with_numbers(found, ["left_id", "right_id"])
+        for rule, found in _read_star_pairs(snapshot, part, stored).items()
     }
     sanitized = sanitize(part, rows, clusters, pairs)
     if part.protected:
-        metadata["straddling"] = straddling(part, rows, sanitized, {**clusters, **groups}).to_dicts()
-    return DrawnSplit(sanitized, metadata)
+        metadata["straddling"] = straddling(part, rows, sanitized, clusters).to_dicts()
+    del rows
+    numbers = sanitized["image_id"]
+    return DrawnSplit(images.with_ids(sanitized, ["image_id", "dropped_for"]), numbers, {"drawn_by": by, **metadata})
+
+
+def _draw_whole_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
+    snapshot: Snapshot,
+    part: SplitPart,
+    stored: Mapping[str, StoredRule],
+    previous: PreviousDraw,
+    by: DrawnBy,
+    numbered: NumberedImages,
+) -> DrawnSplit:
+    images = snapshot.scan("images").select("image_id", "label", "dataset", "split", *IDENTITY).collect()
+    clusters = _read_clusters(snapshot, part.dropping_rules, stored)
+    # Groups are components: pairs may connect two stars, but every star lies within one component.
+    groups = _read_clusters(snapshot, part.rule_groups, stored, "components")
+    values = {name: read_values(snapshot, name, needed_by=f"split '{part.name}'") for name in part.attributes}
+    groups |= {f"attr:{name}": value_groups(values[name]) for name in part.attribute_groups}
+    attribute = values[part.assigned_by] if part.assigned_by else None
+    drawn = draw_groups(part, images, groups, previous.before, by, attribute)
+    metadata: dict[str, Any] = {"drawn_by": by, **_group_metadata(drawn), **previous.metadata}
+    metadata |= {**_without_values(part, images, values), **_assigned_metadata(part, drawn)}
+    if part.order and attribute is not None and attribute["value"].dtype == pl.String:
+        metadata["text_order"] = part.assigned_by
+    sanitized = sanitize(part, drawn.rows, clusters, _read_star_pairs(snapshot, part, stored))
+    if part.protected:
+        metadata["straddling"] = straddling(part, drawn.rows, sanitized, {**clusters, **groups}).to_dicts()
+    numbers = numbered.with_numbers(sanitized.select("image_id"), ["image_id"])["image_id"]
+    return DrawnSplit(sanitized, numbers, metadata)
 
 
 def _without_values(
     spec: SplitPart, images: pl.DataFrame, values: Mapping[str, pl.DataFrame]
 ) -> dict[str, dict[str, int]]:
     """Count the images of a split without a value of an attribute that it groups by; see `describe_unit`."""
-    pool = images.filter(_in_pool(spec)).select("image_id")
+    pool = images.filter(in_pool(spec)).select("image_id")
     counts = {name: len(pool.join(values[name], on="image_id", how="anti")) for name in spec.attribute_groups}
     return {"without": {name: count for name, count in counts.items() if count}}
 
 
-def _drawn_by(spec: SplitPart, images: pl.DataFrame, previous: Mapping[str, Any]) -> DrawnBy:
+def _drawn_by(spec: SplitPart, snapshot: Snapshot, previous: Mapping[str, Any]) -> DrawnBy:
     """Choose what a split is drawn by. A split stays with its choice until its seed changes, so that roles stay too."""
     if "drawn_by" in previous and previous["spec"]["seed"] == spec.seed:
         stored: DrawnBy = previous["drawn_by"]
         return stored
-    return draw_column(spec, images)
+    return draw_column(spec, snapshot.scan("images"))
 
 
-def _plain_metadata(
-    spec: SplitPart, images: pl.DataFrame, rows: pl.DataFrame, previous: PreviousDraw
-) -> dict[str, Any]:
-    """Return the `moves` and the `empty` roles of a split without groups; see `describe_unit`."""
+def _plain_metadata(snapshot: Snapshot, spec: SplitPart, rows: pl.DataFrame, previous: PreviousDraw) -> dict[str, Any]:
+    """Return the `moves` and the `empty` roles of a split without groups; see `describe_unit`.
+
+    Args:
+        snapshot: the lake.
+        spec: the recipe's `[[split]]`.
+        rows: columns image_id and role.
+        previous: what the split continues from.
+    """
     # Rows of an older release, or of none, say nothing about the damaged ones, which were drawn like these.
     before = None if previous.metadata else previous.before
-    pool = images.filter(_in_pool(spec)).select("image_id", *IDENTITY)
-    moves = before and count_moves(pool, rows.select("image_id", "role"), before)._asdict()
-    drawn = set(rows["role"])
+    moves = None
+    if before is not None:
+        pool = snapshot.scan("images").filter(in_pool(spec)).select("image_id", *IDENTITY).collect()
+        moves = count_moves(pool, rows, before)._asdict()
+    drawn = set(rows["role"].unique())
     empty = [role for role, part in spec.roles.items() if part.share is not None and role not in drawn]
     return {"moves": moves, **({"empty": empty} if empty else {})}
 
 
-def _collect_ids(clusters: pl.LazyFrame) -> pl.DataFrame:
-    return clusters.select("cluster_id", "image_id").collect()
+def _read_binary(snapshot: Snapshot, column: str) -> NDArray[np.uint8]:
+    """Read a column of 16 bytes of the images table: (n, 16) uint8."""
+    return from_binary(snapshot.scan("images").select(column).collect()[column].to_arrow(), 16)
+
+
+def _read_clusters(
+    snapshot: Snapshot,
+    rules: Iterable[str],
+    stored: Mapping[str, StoredRule],
+    method: Literal["components"] | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Read the clusters of some rules; see `read_clusters`. Columns cluster_id and image_id, by rule."""
+    scan = partial(_scan_rule, snapshot)
+    return {
+        rule: read_clusters(stored[rule], scan, method).select("cluster_id", "image_id").collect() for rule in rules
+    }
+
+
+def _read_star_pairs(snapshot: Snapshot, spec: SplitPart, stored: Mapping[str, StoredRule]) -> dict[str, pl.DataFrame]:
+    """Read the pairs that may link two clusters: columns left_id and right_id, by rule whose clusters are stars."""
+    stars = [rule for rule in spec.dropping_rules if stored[rule].method == "stars"]
+    return {rule: _read_pairs(snapshot, stored[rule]) for rule in stars}
 
 
 def _read_pairs(snapshot: Snapshot, stored: StoredRule) -> pl.DataFrame:
@@ -437,20 +489,19 @@ def _assigned_metadata(spec: SplitPart, drawn: Drawn) -> dict[str, Any]:
     return {**unset, "labels": [list(row) for row in largest.select("role", "label", "requested", "got").rows()]}
 
 
-def _unit_metadata(split: DrawnSplit, images: pl.DataFrame, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the metadata keep of a split that was drawn."""
-    digest = _rows_digest(split.rows, images)
+def _unit_metadata(split: DrawnSplit, pixels: NDArray[np.uint8], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the metadata keep of a split that was drawn; `pixels` are content hashes by number of the image."""
+    digest = _rows_digest(split.rows, pixels[split.numbers.to_numpy()])
     same = {"same": digest == stored.get("rows")} if "restored" in split.metadata else {}
     return {**split.metadata, "rows": digest, **same}
 
 
-def _rows_digest(rows: pl.DataFrame, images: pl.DataFrame) -> str:
+def _rows_digest(rows: pl.DataFrame, pixels: NDArray[np.uint8]) -> str:
     """Return the digest of what training depends on: ids, pixels, ranks, labels and roles, and which rows are kept."""
-    with_pixels = rows.join(images.select("image_id", "content_hash"), on="image_id", how="left", maintain_order="left")
     digest = xxhash.xxh3_128()
-    for name in ("image_id", "content_hash"):
-        digest.update(b"".join(with_pixels[name].to_list()))
+    digest.update(from_binary(rows["image_id"].to_arrow(), 16).data)
+    digest.update(pixels.data)
     for name in ("rank", "label_index", "kept"):
-        digest.update(with_pixels[name].cast(pl.Int64).fill_null(-1).to_numpy().tobytes())
+        digest.update(rows[name].cast(pl.Int64).fill_null(-1).to_numpy().tobytes())
     digest.update(repr(rows.group_by("role", maintain_order=True).len().rows()).encode())
     return digest.hexdigest()

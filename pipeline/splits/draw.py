@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from pipeline.arrow_columns import from_binary
 from pipeline.errors import SplitError
 from pipeline.hashing import Words, mix64, order_keys
 from pipeline.recipe import RolePart, SplitPart
@@ -36,8 +37,8 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame, by: DrawnBy = "file_digest
 
     Args:
         spec: the recipe's `[[split]]`.
-        images: columns image_id, label, dataset, split, file_digest, content_hash; any order.
-        by: the column that the random numbers are made from.
+        images: columns image_id (ids, or numbers in their order), label, dataset, split and `by`; any order.
+        by: the column that the random numbers are made from: file_digest or content_hash.
 
     Returns:
         Columns role, rank, image_id, label, label_index, dataset, split; ordered by role (in the order of the recipe)
@@ -49,7 +50,7 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame, by: DrawnBy = "file_digest
             classes); shares add up to more than 1; `protected` or `trusted` names a source that no role draws from.
     """
     check_sources(spec, images)
-    images = with_picture(images, by).sort("image_id")
+    images = with_picture(images.filter(in_pool(spec)), by).sort("image_id")
     pool = images.with_columns(key=pl.Series(random_keys(images["picture"], spec.seed, f"draw {spec.name}")))
     drawn = _draw_shares(spec, pool)
     # Roles of a fixed size first; "all" takes the images that are left.
@@ -59,20 +60,25 @@ def draw_roles(spec: SplitPart, images: pl.DataFrame, by: DrawnBy = "file_digest
     return rank_rows(spec, {role: rows.drop("key") for role, rows in drawn.items()})
 
 
-def draw_column(spec: SplitPart, images: pl.DataFrame) -> DrawnBy:
+def in_pool(spec: SplitPart) -> pl.Expr:
+    """Select the images that a split may draw, by columns dataset and split."""
+    return pl.any_horizontal(from_source(part.source_split) for part in spec.roles.values())
+
+
+def draw_column(spec: SplitPart, images: pl.LazyFrame) -> DrawnBy:
     """Choose what a new split is drawn by: the digest of files, or the pixels if it may draw images without a digest.
 
     Args:
         spec: the recipe's `[[split]]`.
         images: columns dataset, split, file_digest.
     """
-    pool = images.filter(pl.any_horizontal(from_source(part.source_split) for part in spec.roles.values()))
-    return "content_hash" if pool["file_digest"].null_count() else "file_digest"
+    missing = images.filter(in_pool(spec)).select(pl.col("file_digest").is_null().any()).collect().item()
+    return "content_hash" if missing else "file_digest"
 
 
 def with_picture(images: pl.DataFrame, by: DrawnBy) -> pl.DataFrame:
     """Replace file_digest and content_hash by the column `picture`: the first 16 bytes of one of them."""
-    return images.with_columns(picture=pl.col(by).bin.slice(0, 16)).drop(IDENTITY)
+    return images.with_columns(picture=pl.col(by).bin.slice(0, 16)).drop(IDENTITY, strict=False)
 
 
 def rank_rows(spec: SplitPart, drawn: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -87,8 +93,8 @@ def rank_rows(spec: SplitPart, drawn: Mapping[str, pl.DataFrame]) -> pl.DataFram
     """
     rows = pl.concat([_rank_role(spec, role, drawn[role]) for role in spec.roles])
     names = class_names(rows["label"])
-    index = pl.DataFrame(
-        {"label": names, "label_index": range(len(names))}, schema={"label": pl.String, "label_index": pl.Int32}
+    index = pl.DataFrame({"label": names, "label_index": range(len(names))}).cast(
+        {"label": rows.schema["label"], "label_index": pl.Int32}
     )
     first = ("role", "rank", "image_id", "label", "label_index")
     return rows.join(index, on="label", how="left", maintain_order="left").select(*first, pl.exclude(first))
@@ -135,7 +141,7 @@ def check_sources(spec: SplitPart, images: pl.DataFrame) -> None:
                 f"split '{spec.name}': {role} takes from '{part.source_split}', which has no images. "
                 f"There are: {_source_names(sources)}."
             )
-    drawn = sources.filter(pl.any_horizontal(from_source(part.source_split) for part in spec.roles.values()))
+    drawn = sources.filter(in_pool(spec))
     known = {*drawn["dataset"], *(f"{dataset}/{split}" for dataset, split in drawn.rows())}
     unused = {"protects": set(spec.protected) - set(drawn["dataset"]), "trusts": {*spec.trusted} - known}
     for verb, names in unused.items():
@@ -160,8 +166,7 @@ def too_few_message(
 
 def random_keys(pictures: pl.Series, seed: int, purpose: str) -> Words:
     """Compute a random number for every picture: (n,) uint64, in the order of `pictures`; see `order_keys`."""
-    values = np.frombuffer(b"".join(pictures.to_list()), dtype=np.uint8).reshape(-1, 16)
-    return order_keys(values, seed, purpose)
+    return order_keys(from_binary(pictures.to_arrow(), 16), seed, purpose)
 
 
 def shares_error(spec: SplitPart, role: str, total: float) -> SplitError:
@@ -206,8 +211,8 @@ def _draw_role(spec: SplitPart, role: str, pool: pl.DataFrame, taken: Sequence[p
         return free
     # If no image has a label, all are one class. Else images without a label are not drawn.
     wanted = quotas(part.size, class_names(source["label"]) or [None])
-    quota = pl.DataFrame(
-        {"label": list(wanted), "quota": list(wanted.values())}, schema={"label": pl.String, "quota": pl.Int64}
+    quota = pl.DataFrame({"label": list(wanted), "quota": list(wanted.values())}).cast(
+        {"label": source.schema["label"], "quota": pl.Int64}
     )
     fitting = free.join(quota, on="label", nulls_equal=True)
     available = dict(fitting.group_by("label").len().rows())
@@ -219,8 +224,8 @@ def _draw_role(spec: SplitPart, role: str, pool: pl.DataFrame, taken: Sequence[p
 def _rank_role(spec: SplitPart, role: str, rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.sort("image_id")
     keys = random_keys(rows["picture"], spec.seed, f"rank {spec.name} {role}")
+    copies = _count_copies(rows["picture"], keys)
     # Equal files must not be neighbours: a prefix would no longer be a random sample.
-    copies = rows.select(pl.int_range(pl.len(), dtype=pl.UInt64).over("picture")).to_series().to_numpy()
     return (
         rows.with_columns(order=pl.Series(np.where(copies == 0, keys, mix64(keys + copies))))
         .sort("order", "image_id")
@@ -230,6 +235,16 @@ def _rank_role(spec: SplitPart, role: str, rows: pl.DataFrame) -> pl.DataFrame:
             pl.exclude("order", "picture"),
         )
     )
+
+
+def _count_copies(pictures: pl.Series, keys: Words) -> Words:
+    """Count, for each picture, the equal ones before it: (n,) uint64. Equal pictures have equal keys."""
+    copies = np.zeros(len(keys), np.uint64)
+    ordered = np.sort(keys)
+    repeated = np.isin(keys, ordered[1:][ordered[1:] == ordered[:-1]])
+    among = pictures.filter(pl.Series(repeated)).to_frame("picture")
+    copies[repeated] = among.select(pl.int_range(pl.len(), dtype=pl.UInt64).over("picture")).to_series().to_numpy()
+    return copies
 
 
 def _source_names(sources: pl.DataFrame) -> str:

@@ -15,12 +15,7 @@ from pipeline.recipe import SplitPart
 # The weight of a label that a protected row has: above any number of rows and any position in `trusted`.
 _PROTECTED_WEIGHT = 2**31
 
-_NOTHING_DROPPED = {
-    "kept": pl.lit(value=True),
-    "dropped_by": pl.lit(None, pl.String),
-    "dropped_for": pl.lit(None, pl.Binary),
-    "reason": pl.lit(None, pl.String),
-}
+_OUTCOME = ("kept", "dropped_by", "dropped_for", "reason")
 
 
 def sanitize(
@@ -39,7 +34,8 @@ def sanitize(
     Args:
         spec: the recipe's `[[split]]`.
         rows: the result of `draw_roles` or `draw_groups`. Rows that the latter dropped stay dropped.
-        clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.dropping_rules`.
+        clusters: rows of the clusters table (cluster_id and image_id are read), by rule of `spec.dropping_rules`. Ids
+            of images may be numbers, here as in `rows` and `pairs`.
         pairs: rows of the pairs table (left_id and right_id are read), for each rule whose pairs may link two clusters.
             After such a rule, no pair links kept rows of two roles either, except protected ones.
 
@@ -48,7 +44,13 @@ def sanitize(
         rows are kept. The reason is overlap, repeat or conflict; `dropped_for` is another image of the same cluster.
     """
     priority = pl.DataFrame({"role": list(spec.keep), "priority": range(len(spec.keep))})
-    unset = {name: value for name, value in _NOTHING_DROPPED.items() if name not in rows.columns}
+    nothing_dropped = {
+        "kept": pl.lit(value=True),
+        "dropped_by": pl.lit(None, pl.String),
+        "dropped_for": pl.lit(None, rows.schema["image_id"]),
+        "reason": pl.lit(None, pl.String),
+    }
+    unset = {name: value for name, value in nothing_dropped.items() if name not in rows.columns}
     state = rows.join(priority, on="role", how="left", maintain_order="left").with_columns(
         protected=is_protected(spec), trust=_trust(spec), **unset
     )
@@ -58,7 +60,7 @@ def sanitize(
         state = _mark_dropped(state, rule, overlap_drops(spec, _kept_members(state, clusters[rule])))
         if rule in pairs:
             state = _mark_dropped(state, rule, pair_drops(spec, state.filter("kept"), pairs[rule]))
-    return state.select("role", "rank", "image_id", "label_index", *_NOTHING_DROPPED)
+    return state.select("role", "rank", "image_id", "label_index", *_OUTCOME)
 
 
 def straddling(
@@ -84,7 +86,7 @@ def straddling(
 
 def is_protected(spec: SplitPart) -> pl.Expr:
     """Select protected rows by column dataset."""
-    return pl.col("dataset").is_in(pl.Series(spec.protected, dtype=pl.String).implode())
+    return pl.col("dataset").cast(pl.String).is_in(pl.Series(spec.protected, dtype=pl.String).implode())
 
 
 def conflict_drops(spec: SplitPart, members: pl.DataFrame) -> pl.DataFrame:
@@ -222,7 +224,8 @@ def pair_drops(spec: SplitPart, kept: pl.DataFrame, pairs: pl.DataFrame) -> pl.D
     both_directions = pl.concat(
         [pairs.select(image_id="left_id", other="right_id"), pairs.select(image_id="right_id", other="left_id")]
     )
-    dropped = pl.DataFrame(schema={"image_id": pl.Binary, "keeper": pl.Binary, "why": pl.String})
+    type_of_id = kept.schema["image_id"]
+    dropped = pl.DataFrame(schema={"image_id": type_of_id, "keeper": type_of_id, "why": pl.String})
     for has_precedence in _precedence(spec):
         left = kept.join(dropped, on="image_id", how="anti")
         keepers = left.filter(has_precedence).select(keeper="image_id", home="role", keeper_rank="rank")
@@ -300,7 +303,7 @@ def _straddling_by(rule: str, clusters: pl.DataFrame, state: pl.DataFrame) -> pl
         .filter(pl.col("role").n_unique().over("cluster_id") > 1)
         .select(
             rule=pl.lit(rule),
-            datasets=pl.col("dataset").unique().sort().implode(),
+            datasets=pl.col("dataset").cast(pl.String).unique().sort().implode(),
             clusters=pl.col("cluster_id").n_unique(),
             rows=pl.len(),
         )
