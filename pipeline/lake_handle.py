@@ -168,10 +168,11 @@ class Lake:
     def class_names(self, split: str) -> list[str]:
         """List the class names of a split. The name at position i belongs to label i."""
         arguments.text("split", split)
-        ids = self.scan("splits").filter(split_name=split).select("image_id", "label_index").drop_nulls()
-        labelled = ids.join(self.scan("images").select("image_id", "label"), on="image_id")
-        rows = labelled.select("label_index", "label").unique().sort("label_index").collect()
-        return rows["label"].to_list()
+        rows = self.scan("splits").filter(split_name=split).drop_nulls("label_index")
+        one_of_each = rows.group_by("label_index").agg(pl.col("image_id").first()).collect()
+        images = self.scan("images").select("image_id", "label")
+        named = one_of_each.lazy().join(images, on="image_id").sort("label_index").collect()
+        return named["label"].to_list()
 
     def target_names(self, attribute: str) -> list[str]:
         """List the values of an attribute in the lake, as text, sorted: the columns of `targets` in `arrays`.

@@ -27,7 +27,7 @@ from pipeline.lake.releases import newest_release
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, all_files
 from pipeline.lake_handle import Lake
-from pipeline.pixels import gather, locate
+from pipeline.pixels import gather, id_matrix, locate
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import BaselinePart, Recipe, parse_baseline
 
@@ -215,10 +215,13 @@ def score_baselines(
 
 def read_split(snapshot: Snapshot, name: str) -> SplitRoles:
     """Read the labelled images of a split; empty if it is not drawn yet."""
-    columns = ("role", "rank", "image_id", "label_index", "kept")
-    rows = snapshot.scan("splits").filter(pl.col("split_name") == name).select(columns).collect()
-    rows = rows.filter(pl.col("label_index").is_not_null()).sort("role", "rank")
-    return SplitRoles(name, *(rows.filter(role=role) for role in ("train", "valid", "test")))
+    scan = snapshot.scan("splits", lambda partition: partition["split_name"] == name)
+    labelled = scan.filter(pl.col("label_index").is_not_null())
+    roles = (
+        labelled.filter(role=role).sort("rank").select("image_id", "label_index", "kept").collect()
+        for role in ("train", "valid", "test")
+    )
+    return SplitRoles(name, *roles)
 
 
 def load_split(snapshot: Snapshot, split: SplitRoles, positions: NDArray[np.int64]) -> LoadedSplit:
@@ -282,7 +285,7 @@ def _score_split(snapshot: Snapshot, name: str, units: Mapping[str, Unit], progr
 def _draw_samples(split: SplitRoles, spec: BaselinePart) -> list[Sample]:
     """Draw the samples that a baseline trains on. Their rows are positions in the whole train role."""
     pool = split.train_pool(spec)
-    ids = np.frombuffer(b"".join(split.train["image_id"][pool].to_list()), dtype=np.uint8).reshape(-1, 16)
+    ids = id_matrix(split.train["image_id"][pool])
     return [sample._replace(rows=pool[sample.rows]) for sample in draw_samples(spec, ids)]
 
 
