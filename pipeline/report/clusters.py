@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.recipe.rules import rule_meaning
-from pipeline.report.html import template_environment
+from pipeline.report.html import render_page
 from pipeline.report.overlap import MAX_SIDES, ClusterChoice, describe_clusters
 from pipeline.report.pictures import Pictures
 
@@ -15,10 +15,7 @@ _MIN_IMAGES_PER_SIDE = 2
 
 
 def render_clusters(review: dict[str, Any], members: pl.LazyFrame, images: pl.LazyFrame, splits: pl.LazyFrame) -> str:
-    """Render the page.
-
-    The result is deterministic. Text from sources (labels, paths) is escaped. The page loads nothing from outside, and
-    its Content-Security-Policy makes browsers refuse scripts and requests.
+    """Render the page; see `html.render_page`.
 
     Args:
         review: lake, release, rule, split (None without a named split), headline, and shown: dicts of cluster_id (as
@@ -26,17 +23,13 @@ def render_clusters(review: dict[str, Any], members: pl.LazyFrame, images: pl.La
         members: the images of these clusters: cluster_id, image_id, label and side (a role, or None).
         images: the images table.
         splits: the splits table.
-
-    Returns:
-        A complete HTML page.
     """
     clusters = describe_members(review, members, splits)
     choice = ClusterChoice(review["split"], {review["rule"]: len(clusters)}, {review["rule"]: clusters})
     pictures = Pictures.collect(splits, pl.Series(dtype=pl.Binary), [choice])
     pictures.fill(images)
     drawn = [cluster for entry in pictures.clusters(choice, review["rule"]) for cluster in entry["shown"]]
-    page = template_environment().get_template("clusters.html.j2")
-    return page.render(review, meaning=rule_meaning(review["rule"]), clusters=drawn)
+    return render_page("clusters.html.j2", {**review, "meaning": rule_meaning(review["rule"]), "clusters": drawn})
 
 
 def describe_members(review: dict[str, Any], members: pl.LazyFrame, splits: pl.LazyFrame) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
 """Render what changed between two releases as one HTML page: the first changes of every kind, with their images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from pipeline.report.html import template_environment
+from pipeline.report.html import render_page
 from pipeline.report.pictures import picture, read_scaled
 
-# Changes of a kind that are shown, and images of a cluster.
+# At most this many changes of a kind are shown, and images of a cluster.
 SHOWN, _IMAGES = 48, 8
 _TITLES = {
     "added": "Added",
@@ -21,7 +21,7 @@ _TITLES = {
     "clusters_merged": "Clusters merged",
     "clusters_split": "Clusters split",
 }
-# Kinds whose images are those of the release before.
+# Kinds whose rows have ids of the release before.
 _OF_BEFORE = ("gone", "clusters_split")
 
 
@@ -32,10 +32,7 @@ def render_diff(
     before: pl.LazyFrame,
     after: pl.LazyFrame,
 ) -> str:
-    """Render the page.
-
-    The result is deterministic. Text from sources (labels, paths) is escaped. The page loads nothing from outside, and
-    its Content-Security-Policy makes browsers refuse scripts and requests.
+    """Render the page; see `html.render_page`.
 
     Args:
         summary: lake, before, after (numbers of releases) and matched_by.
@@ -43,56 +40,57 @@ def render_diff(
         members: columns kind, rule, cluster_id, image_id: the images of the first `SHOWN` clusters of both kinds.
         before: the images table of the release before.
         after: the images table of the release after.
-
-    Returns:
-        A complete HTML page.
     """
     few = members.sort("image_id").group_by("kind", "rule", "cluster_id", maintain_order=True).head(_IMAGES)
     clusters = few.group_by("kind", "rule", "cluster_id").agg("image_id").rows()
     ids = {(kind, rule, cluster_id): listed for kind, rule, cluster_id, listed in clusters}
-    cards = {
-        kind: [_card(kind, row, ids) for row in rows.head(SHOWN).iter_rows(named=True)]
-        for kind, rows in kinds.items()
-        if kind in _TITLES
-    }
-    drawn = {
-        side: _draw(
-            images, [one for kind, of in cards.items() if (kind in _OF_BEFORE) == side for _, _, i in of for one in i]
-        )
-        for side, images in ((True, before), (False, after))
-    }
+    cards = {kind: [_card(kind, row, ids) for row in kinds[kind].head(SHOWN).iter_rows(named=True)] for kind in _TITLES}
+    shown_before = [card for kind in _OF_BEFORE for card in cards[kind]]
+    shown_after = [card for kind in cards if kind not in _OF_BEFORE for card in cards[kind]]
+    drawn_before, drawn_after = _draw(before, shown_before), _draw(after, shown_after)
     sections = [
         {
             "kind": kind,
             "title": title,
             "count": len(kinds[kind]),
-            "cards": [
-                {
-                    "sides": [{"side": text, "images": images, "pictures": _of(drawn[kind in _OF_BEFORE], listed)}],
-                    "instead": None,
-                    "more_sides": 0,
-                }
-                for text, images, listed in cards[kind]
-            ],
+            "cards": [_for_template(card, drawn_before if kind in _OF_BEFORE else drawn_after) for card in cards[kind]],
         }
         for kind, title in _TITLES.items()
     ]
-    page = template_environment().get_template("diff.html.j2")
-    return page.render(
-        summary, sections=sections, scores=kinds["scores"].head(SHOWN).to_dicts(), scored=len(kinds["scores"])
-    )
+    values = {
+        **summary,
+        "release": summary["after"],
+        "sections": sections,
+        "scores": kinds["scores"].head(SHOWN).to_dicts(),
+        "scored": len(kinds["scores"]),
+    }
+    return render_page("diff.html.j2", values)
 
 
-def _card(kind: str, row: Mapping[str, Any], clusters: Mapping[Any, list[bytes]]) -> tuple[str, int, list[bytes]]:
-    """Return what a card says of a change, its number of images, and the images to show."""
+class _Card(NamedTuple):
+    """One change on the page.
+
+    Attributes:
+        text: what changed.
+        images: number of images that changed.
+        shown: ids of the images to show.
+    """
+
+    text: str
+    images: int
+    shown: list[bytes]
+
+
+def _card(kind: str, row: Mapping[str, Any], clusters: Mapping[Any, list[bytes]]) -> _Card:
+    """Describe a row of a kind of change; `clusters` has the ids to show by kind, rule and cluster_id."""
     if kind == "clusters_merged":
-        return (
+        return _Card(
             f"{row['rule']}: {len(row['clusters_before'])} clusters",
             row["images"],
             clusters[kind, row["rule"], row["cluster_id"]],
         )
     if kind == "clusters_split":
-        return (
+        return _Card(
             f"{row['rule']}: into {len(row['clusters'])}",
             row["images_before"],
             clusters[kind, row["rule"], row["cluster_id_before"]],
@@ -105,11 +103,19 @@ def _card(kind: str, row: Mapping[str, Any], clusters: Mapping[Any, list[bytes]]
     }.get(kind, "{dataset}/{split}")
     names = {"label_before": "no label", "label": "no label", "role_before": "no role", "role": "no role"}
     said = {name: names.get(name, "-") if value is None else value for name, value in row.items()}
-    return text.format(**said), 1, [row["image_id"]]
+    return _Card(text.format(**said), 1, [row["image_id"]])
 
 
-def _draw(images: pl.LazyFrame, ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-    wanted = pl.Series("image_id", ids, pl.Binary)
+def _for_template(card: _Card, drawn: Mapping[bytes, dict[str, Any]]) -> dict[str, Any]:
+    """Return a card as the macro `cards` of the templates takes it."""
+    pictures = [drawn[image_id] for image_id in card.shown if image_id in drawn]
+    side = {"side": card.text, "images": card.images, "pictures": pictures}
+    return {"sides": [side], "instead": None, "more_sides": 0}
+
+
+def _draw(images: pl.LazyFrame, cards: Sequence[_Card]) -> dict[bytes, dict[str, Any]]:
+    """Draw the images of cards: by image_id, image_id, path, label, kept (None) and the result of `picture`."""
+    wanted = pl.Series("image_id", [image_id for card in cards for image_id in card.shown], pl.Binary)
     rows = read_scaled(images, wanted) if len(wanted) else ()
     return {
         row["image_id"]: {
@@ -121,7 +127,3 @@ def _draw(images: pl.LazyFrame, ids: Sequence[bytes]) -> dict[bytes, dict[str, A
         }
         for row in rows
     }
-
-
-def _of(drawn: Mapping[bytes, dict[str, Any]], ids: Sequence[bytes]) -> list[dict[str, Any]]:
-    return [drawn[one] for one in ids if one in drawn]

@@ -3,27 +3,21 @@
 from typing import Any
 
 from pipeline.recipe.rules import rule_meaning
-from pipeline.report.html import template_environment
+from pipeline.report.html import render_page
 from pipeline.report.review import changes_of, describe_pairs
 
 
 def render_found(found: dict[str, Any], rows: dict[bytes, dict[str, Any]]) -> str:
-    """Render the page.
-
-    The result is deterministic. Text from sources (labels, paths) is escaped. The page loads nothing from outside, and
-    its Content-Security-Policy makes browsers refuse scripts and requests.
+    """Render the page; see `html.render_page`.
 
     Args:
         found: lake, release, headline, and shown: dicts of rule and of what `describe_pairs` takes; the picture is on
             the left.
         rows: by id, height, width, channels and pixels of every picture and image in them.
-
-    Returns:
-        A complete HTML page.
     """
     matches = []
     for pair in found["shown"]:
         sides = {pair[side]: rows[pair[side]] for side in ("left_id", "right_id")}
         (described,) = describe_pairs([pair], sides, changes_of(pair["rule"]))
         matches.append({**described, "rule": pair["rule"], "meaning": rule_meaning(pair["rule"])})
-    return template_environment().get_template("found.html.j2").render(found, matches=matches)
+    return render_page("found.html.j2", {**found, "matches": matches})

@@ -1,5 +1,6 @@
-"""Render the summary as one HTML file that needs no network."""
+"""Render HTML pages that need no network: the report, and any other page from its template."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,22 +39,31 @@ _REASONS = {
 
 
 def render_html(summary: dict[str, Any]) -> str:
-    """Render the report.
+    """Render the report; see `render_page`."""
+    return render_page("report.html.j2", {**summary, **_draw_charts(summary)})
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Render a page.
 
     The result is deterministic. Text from sources (labels, paths, details) is escaped. The page loads nothing from
     outside, and its Content-Security-Policy makes browsers refuse scripts and requests.
 
+    Args:
+        template: name of a file in `templates/`.
+        values: the variables of the template.
+
     Returns:
         A complete HTML page.
     """
-    return template_environment().get_template("report.html.j2").render(summary, **_draw_charts(summary))
+    return _environment().get_template(template).render(values)
 
 
 @cache
-def template_environment() -> "jinja2.Environment":
+def _environment() -> "jinja2.Environment":
     """Make the environment of all templates: strict, escaping, with filters that format numbers and names.
 
-    It is made once a process, because compiling the templates takes longer than rendering a small report.
+    It is made once per process, because compiling the templates takes longer than rendering a small report.
     """
     import jinja2  # noqa: PLC0415 - importing the package must not load jinja2
 

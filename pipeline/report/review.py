@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.recipe.rules import rule_meaning
-from pipeline.report.html import template_environment
+from pipeline.report.html import render_page
 from pipeline.report.pictures import encode, scale_down, to_pillow
 
 if TYPE_CHECKING:
@@ -30,28 +30,22 @@ _OTHER_SCORE = "The more similar two images are, the higher is the score."
 
 
 def render_pairs(review: dict[str, Any], pictures: pl.DataFrame) -> str:
-    """Render the page.
-
-    The result is deterministic. Text from sources (labels, paths) is escaped. The page loads nothing from outside, and
-    its Content-Security-Policy makes browsers refuse scripts and requests.
+    """Render the page; see `html.render_page`.
 
     Args:
         review: lake, release, rule, headline, from_clusters, and shown: dicts of score, left_id, right_id, left_path,
             right_path, left_label, right_label, left_role, right_role, conflict, cluster_id.
         pictures: image_id, height, width, channels and pixels of every image in them.
-
-    Returns:
-        A complete HTML page.
     """
     rows = {row["image_id"]: row for row in pictures.iter_rows(named=True)}
     family = review["rule"].partition(":")[0]
-    page = template_environment().get_template("review.html.j2")
-    return page.render(
-        review,
-        meaning=rule_meaning(review["rule"]),
-        score_meaning=_SCORE_MEANINGS.get(family, _OTHER_SCORE),
-        pairs=describe_pairs(review["shown"], rows, changes_of(review["rule"])),
-    )
+    values = {
+        **review,
+        "meaning": rule_meaning(review["rule"]),
+        "score_meaning": _SCORE_MEANINGS.get(family, _OTHER_SCORE),
+        "pairs": describe_pairs(review["shown"], rows, changes_of(review["rule"])),
+    }
+    return render_page("review.html.j2", values)
 
 
 def changes_of(rule: str) -> int:
