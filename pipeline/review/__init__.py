@@ -1,8 +1,8 @@
 """Review the duplicates that a rule finds: its closest pairs, and its largest clusters.
 
-`query.py` is the query, `pairs.py` and `clusters.py` answer it. `write_review` and `write_clusters` write pairs and
-clusters with their pictures as HTML. `images.py` reads single images and writes them as PNG. `found.py`
-writes the images that pictures duplicate.
+`query.py` is the query, `pairs.py` and `clusters.py` answer it. `images.py` reads single images and writes them as PNG
+files. Functions `write_*` write HTML pages with pictures: of pairs, of clusters, of the matches of `find` (`found.py`)
+and of the changes between two releases (`diff.py`). `page.py` writes the file of each page.
 """
 
 from pipeline.review.clusters import ClusterReview, review_clusters, write_clusters

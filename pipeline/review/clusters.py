@@ -1,4 +1,4 @@
-"""Describe the clusters of a rule: sizes, diameters, labels, roles and first paths; write them as one HTML page."""
+"""Describe the clusters of a rule (sizes, diameters, labels, roles and first paths), and write them as an HTML page."""
 
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,8 @@ import polars as pl
 from pipeline import storage
 from pipeline.dedup.stored_rules import filter_pairs, read_clusters
 from pipeline.lake_handle import Lake
+from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
-from pipeline.storage.atomic import atomic_file
 
 # Paths listed for each cluster.
 _PATHS = 3
@@ -95,20 +95,13 @@ def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
 def write_clusters(lake: Lake, query: ReviewQuery, review: ClusterReview, file: Path) -> Path:
     """Write clusters with their pictures as one self-contained HTML page.
 
-    Of a large cluster some images are shown: in every role those first that the split keeps.
+    Of a large cluster only some images are shown. In every role, those that the split keeps come first.
 
     Args:
         lake: the lake of the review's release.
         query: the query of the review.
         review: made by `review_clusters`.
-        file: the page; an existing file is replaced.
-
-    Returns:
-        `file`.
-
-    Raises:
-        LakeError: the page cannot be written there.
-        DiskFullError: no space is left.
+        file: as in `write_page`.
     """
     from pipeline.report.clusters import render_clusters  # noqa: PLC0415 - slow to import
 
@@ -124,10 +117,7 @@ def write_clusters(lake: Lake, query: ReviewQuery, review: ClusterReview, file: 
         "headline": _headline(query, review),
         "shown": review.shown.to_dicts(),
     }
-    html = render_clusters(summary, members, lake.scan("images"), lake.scan("splits"))
-    with atomic_file(file, "the page") as draft:
-        draft.write_text(html, encoding="utf-8")
-    return file
+    return write_page(render_clusters(summary, members, lake.scan("images"), lake.scan("splits")), file)
 
 
 def _headline(query: ReviewQuery, review: ClusterReview) -> str:

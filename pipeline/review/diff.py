@@ -7,7 +7,7 @@ import polars as pl
 from pipeline import storage
 from pipeline.diff import Diff
 from pipeline.lake_handle import Lake
-from pipeline.storage.atomic import atomic_file
+from pipeline.review.page import write_page
 
 
 def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
@@ -18,14 +18,7 @@ def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
     Args:
         lake: the lake of the later release of `found`.
         found: made by `Lake.diff`.
-        file: the page; an existing file is replaced.
-
-    Returns:
-        `file`.
-
-    Raises:
-        LakeError: the page cannot be written there.
-        DiskFullError: no space is left.
+        file: as in `write_page`.
     """
     from pipeline.report.diff import SHOWN, render_diff  # noqa: PLC0415 - slow to import
 
@@ -48,7 +41,4 @@ def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
         "after": found.after,
         "matched_by": found.matched_by,
     }
-    html = render_diff(summary, found.kinds, members, before.scan("images"), lake.scan("images"))
-    with atomic_file(file, "the page") as draft:
-        draft.write_text(html, encoding="utf-8")
-    return file
+    return write_page(render_diff(summary, found.kinds, members, before.scan("images"), lake.scan("images")), file)

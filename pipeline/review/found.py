@@ -1,4 +1,4 @@
-"""Write the images that pictures duplicate as one HTML page, each picture beside its match."""
+"""Write the matches of `find` as one HTML page, each picture beside its match."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,30 +10,23 @@ import polars as pl
 from pipeline import storage
 from pipeline.lake_handle import Lake
 from pipeline.progress import plural
+from pipeline.review.page import write_page
 from pipeline.search.find import Found
 from pipeline.search.queries import decode_queries
 from pipeline.shard import Reject
-from pipeline.storage.atomic import atomic_file
 
-# Matches on the page. The pixels of these are in memory together.
+# At most this many matches are on the page. Their pixels are in memory together.
 _SHOWN = 500
 
 
 def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> Path:
-    """Write matches with their pictures as one self-contained HTML page; the first 500.
+    """Write the first 500 matches with their pictures as one self-contained HTML page.
 
     Args:
         lake: the lake of the release that was searched.
         images: the pictures that were searched for; they are read again.
         found: made by `find_duplicates`.
-        file: the page; an existing file is replaced.
-
-    Returns:
-        `file`.
-
-    Raises:
-        LakeError: the page cannot be written there.
-        DiskFullError: no space is left.
+        file: as in `write_page`.
     """
     from pipeline.report.found import render_found  # noqa: PLC0415 - slow to import
     from pipeline.report.pictures import read_pictures  # noqa: PLC0415 - slow to import
@@ -63,14 +56,15 @@ def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> 
         f"{', '.join(found.rules)}.",
         "shown": pairs.to_dicts(),
     }
-    html = render_found(summary, rows)
-    with atomic_file(file, "the page") as draft:
-        draft.write_text(html, encoding="utf-8")
-    return file
+    return write_page(render_found(summary, rows), file)
 
 
 def _read_queries(lake: Lake, images: Sequence[str], numbers: pl.Series) -> dict[bytes, dict[str, Any]]:
-    """Read the pictures with these numbers again: by key, height, width, channels and pixels."""
+    """Read the pictures with these numbers again.
+
+    Returns:
+        By `_key` of the number: height, width, channels and pixels.
+    """
     rows: dict[bytes, dict[str, Any]] = {}
     for group in decode_queries(lake, list(images)):
         if isinstance(group, Reject):
@@ -84,4 +78,5 @@ def _read_queries(lake: Lake, images: Sequence[str], numbers: pl.Series) -> dict
 
 
 def _key(number: int) -> bytes:
+    """Return what stands for the id of a picture, which has none: shorter than an image_id, so never equal to one."""
     return b"query" + number.to_bytes(8, "big")

@@ -11,8 +11,8 @@ import polars as pl
 from pipeline import storage
 from pipeline.dedup.stored_rules import filter_pairs
 from pipeline.lake_handle import Lake
+from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, length, scan_rule, stored_rule
-from pipeline.storage.atomic import atomic_file
 
 # Representatives of each role of a cluster have this many labels: two different ones, and a missing one.
 _LABELS = 3
@@ -184,14 +184,7 @@ def write_review(lake: Lake, review: PairReview, file: Path) -> Path:
     Args:
         lake: the lake of the review's release.
         review: made by `review_pairs`.
-        file: the page; an existing file is replaced.
-
-    Returns:
-        `file`.
-
-    Raises:
-        LakeError: the page cannot be written there.
-        DiskFullError: no space is left.
+        file: as in `write_page`.
     """
     from pipeline.report.pictures import read_pictures  # noqa: PLC0415 - slow to import
     from pipeline.report.review import render_pairs  # noqa: PLC0415 - slow to import
@@ -203,7 +196,4 @@ def write_review(lake: Lake, review: PairReview, file: Path) -> Path:
         "lake": storage.last_name(lake.root),
         "shown": review.shown.to_dicts(),
     }
-    html = render_pairs(summary, pictures)
-    with atomic_file(file, "the page") as draft:
-        draft.write_text(html, encoding="utf-8")
-    return file
+    return write_page(render_pairs(summary, pictures), file)
