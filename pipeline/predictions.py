@@ -63,7 +63,7 @@ def predict_files(
     stored = stored_decode(Snapshot(lake.root))
     common = {
         **stored,
-        # Nothing is stored, and a JPEG is decoded as the lake decodes it.
+        # Not unset: JPEGs are decoded at reduced scale only where this is recorded.
         "originals": "none" if stored.get("originals") else None,
         "mode": "L" if channels == 1 else "RGB",
         "on_mismatch": "convert",

@@ -23,7 +23,7 @@ _COMMANDS = {
     "init": ("build", "Write the recipe that build would infer, for you to edit."),
     "status": ("maintenance", "Show tables, rejects, and what the next build would do and why."),
     "overlap": ("overlap", "Show duplicates between and within roles, and label conflicts."),
-    "find": ("find", "Find the images that a picture duplicates, by every rule of the lake."),
+    "find": ("find", "Find the duplicates of a picture, by every rule of the lake."),
     "why": ("why", "Explain one image: clusters, pairs, roles, why it was dropped, predictions."),
     "show": ("images", "Show single images with their labels, or write them as PNG files."),
     "diff": ("diff", "Count what changed between two releases, or list it."),

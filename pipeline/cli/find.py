@@ -1,4 +1,4 @@
-"""`imagelake find`: find the images that a picture duplicates."""
+"""`imagelake find`: find the duplicates of a picture in a lake."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ from pipeline.progress import plural
     "--top",
     metavar="NUMBER",
     type=click.IntRange(min=1),
-    help="Matches of a picture by a rule, the closest; all by default.",
+    help="List only the closest matches of a picture by a rule; all by default.",
 )
 @click.option(
     "--html",
@@ -41,7 +41,7 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
     *,
     json_: bool,
 ) -> None:
-    """Find the images of LAKE that a picture duplicates. Nothing is written to the lake.
+    """Find the duplicates of a picture in LAKE. Nothing is written to the lake.
 
     An IMAGE is an image file, or what build reads: a folder, an archive, a table, a pattern. It is decoded with the
     settings of the lake. Its matches are the images that a build with it would pair or cluster it with.

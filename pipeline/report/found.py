@@ -1,4 +1,4 @@
-"""Render the images that pictures duplicate as one HTML page: each picture beside its match."""
+"""Render the matches of `find` as one HTML page: each picture beside its match."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Find single images of a lake, and explain them.
+"""Search a lake, and explain its images. In this package a *picture* is a query, an *image* is in the lake.
 
-`find` finds the images that a picture duplicates, `why` explains one image. `rules.py` looks up a rule of the lake,
-`queries.py` decodes pictures that are not in it, `index.py` reads the index in blocks, `images.py` finds images by
-path, id or digest.
+`find.py` finds the duplicates of pictures, `why.py` explains one image. Both use the others: `rules.py` looks up a rule
+of the lake, `queries.py` decodes pictures, `index.py` reads and caches the index, `images.py` finds images by path, id
+or digest, and `tables.py` is what they need of a `Lake`.
 """

@@ -1,7 +1,8 @@
-"""Find the images of a lake that a picture duplicates, by the rules of the lake; nothing is written.
+"""Find the duplicates of pictures in a lake, by the rules of the lake. Nothing is written.
 
-A picture is decoded, indexed and compared by the functions of a build, so it matches the images that a build with it
-as a file of another source would pair it with, or put into one cluster with equal keys.
+A picture is decoded, indexed and compared by the functions of a build. So its matches are those that a build would find
+if the picture were a file of another source: the images that it would pair with the picture, or put into one cluster
+with it because of equal keys.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,8 @@ from pipeline.dedup.rules import (
 )
 from pipeline.errors import LakeError
 from pipeline.pixels import find, id_matrix
-from pipeline.search.index import IndexBlock, KeptIndexes, images_of
-from pipeline.search.queries import Decoded, Query, decode_queries
+from pipeline.search.index import IndexBlock, KeptIndexes, image_files
+from pipeline.search.queries import DecodedQueries, Query, decode_queries
 from pipeline.search.rules import lake_rules, stored_rule
 from pipeline.search.tables import Tables
 from pipeline.shard import Reject
@@ -44,7 +45,7 @@ _FACTS = pl.Schema({"image_id": pl.Binary, **dict.fromkeys(("path", "label", "da
 
 
 class Found(NamedTuple):
-    """The images that pictures duplicate.
+    """The duplicates of pictures.
 
     Attributes:
         release: the release that was searched.
@@ -53,9 +54,9 @@ class Found(NamedTuple):
         matches: columns query (name of the picture), number (its position, counted from 0, rejects included), rule,
             score (float32; 1 under rules that compare keys), image_id, path, label, dataset and split. In the order of
             pictures and rules; highest score first, then by image_id.
-        matching: number of matches; more than in `matches` if `top` left some out.
+        matching: number of all matches; `matches` has fewer if `top` left some out.
         rejects: files that a build of the lake would reject, or that cannot be read, with the reason.
-        skipped: by rule of the lake that cannot be answered, the reason.
+        skipped: rules of the lake that pictures cannot be compared by, each with the reason.
     """
 
     release: int
@@ -73,20 +74,20 @@ class _Rule(NamedTuple):
     Attributes:
         name: the rule.
         stored: the rule that the lake stores: the same, or one with a lower threshold.
-        least: minimum score, if it is above that of the stored rule.
-        from_images: whether the lake has no index of the rule.
+        min_score: minimum score, if it is above that of the stored rule.
+        from_images: whether the images table is read, because the lake has no index of the rule.
     """
 
     name: str
     stored: str
-    least: float | None = None
+    min_score: float | None = None
     from_images: bool = False
 
 
 class _Batch(NamedTuple):
     """Pictures that are compared together: groups of one shape, each with ids."""
 
-    groups: list[Decoded]
+    groups: list[DecodedQueries]
     ids: list[Ids]
 
     def block(self, rule: str) -> Block:
@@ -110,19 +111,19 @@ class _Batch(NamedTuple):
 def find_duplicates(
     lake: Tables, queries: Sequence[Query], *, rule: str | None = None, top: int | None = None, kept: KeptIndexes
 ) -> Found:
-    """Find the images that pictures duplicate.
+    """Find the duplicates of pictures in the lake.
 
-    Pictures are not compared with one another. Besides 32 MB of their pixels, memory holds a block of the index.
+    Pictures are not compared with one another. Memory holds 32 MB of their pixels, a block of the index, and the cache.
 
     Args:
         lake: the lake.
         queries: image files, what `build` reads, or pixels of shape (height, width) or (height, width, 3).
         rule: a rule of the lake, or a stricter threshold of one; exact and file in any lake. None for all of the lake.
         top: for each picture and rule, only this many matches, the closest.
-        kept: indexes in memory.
+        kept: the cache of indexes.
 
     Raises:
-        LakeError: the lake has no such rule (the message gives the nearest one), or it cannot be answered.
+        LakeError: the lake has no such rule (the message gives the nearest one), or pictures cannot be compared by it.
         DamagedLakeError: a file of the lake is missing or damaged.
     """
     rules, skipped = _rules(lake, rule)
@@ -157,7 +158,7 @@ def find_duplicates(
 
 
 def _rules(lake: Tables, wanted: str | None) -> tuple[list[_Rule], dict[str, str]]:
-    """List the rules to compare by, and by rule that cannot be answered the reason."""
+    """List the rules to compare by; and those that pictures cannot be compared by, each with the reason."""
     stored = lake_rules(lake)
     found, skipped = [], {}
     for name in [wanted] if wanted is not None else stored or ["exact"]:
@@ -165,7 +166,7 @@ def _rules(lake: Tables, wanted: str | None) -> tuple[list[_Rule], dict[str, str
             found.append(_Rule(name, name, from_images=True))
             continue
         one = stored_rule(lake, name)
-        if reason := _unanswered(lake, one.rule):
+        if reason := _why_not_searchable(lake, one.rule):
             skipped[name] = reason
         else:
             found.append(_Rule(name, one.rule, one.min_score))
@@ -175,7 +176,8 @@ def _rules(lake: Tables, wanted: str | None) -> tuple[list[_Rule], dict[str, str
     return found, skipped
 
 
-def _unanswered(lake: Tables, rule: str) -> str:
+def _why_not_searchable(lake: Tables, rule: str) -> str:
+    """Say why pictures cannot be compared by a stored rule; empty if they can."""
     ready = parse_rule(rule)
     if ready.describe is None and ready.describe_files is None:
         return "it compares vectors that you provide, and a picture has none. Search by another rule."
@@ -185,7 +187,7 @@ def _unanswered(lake: Tables, rule: str) -> str:
 
 
 def _batches(lake: Tables, queries: Sequence[Query], rejects: list[Reject]) -> Iterator[_Batch]:
-    """Decode pictures and collect groups of them until there are enough to compare."""
+    """Decode pictures, and collect groups of them until there are enough to compare; add rejects to `rejects`."""
     batch = _Batch([], [])
     for item in decode_queries(lake, queries):
         if isinstance(item, Reject):
@@ -203,7 +205,11 @@ def _batches(lake: Tables, queries: Sequence[Query], rejects: list[Reject]) -> I
 
 
 def _match(lake: Tables, rule: _Rule, batch: _Batch, top: int | None, kept: KeptIndexes) -> tuple[pl.DataFrame, int]:
-    """Match pictures under a rule: number, score and the facts of the images; and how many matches there are."""
+    """Match pictures under a rule.
+
+    Returns:
+        Columns number, score and those of `_FACTS`, only the closest `top` of each picture; and the number of all.
+    """
     comparison = _comparison(lake, rule.stored)
     pictures = batch.block(rule.stored)
     frames = [pl.DataFrame(schema=_MATCH)]
@@ -215,17 +221,17 @@ def _match(lake: Tables, rule: _Rule, batch: _Batch, top: int | None, kept: Kept
         pairs = [pl.DataFrame(table) for table in found]
         if comparison is None or comparison.equal_signatures:
             pairs += _equal_keys(pictures, block.block, signed=comparison is not None)
-        frames += [_located(some, block, len(parts)) for some in pairs if len(some)]
+        frames += [_to_matches(some, block, len(parts)) for some in pairs if len(some)]
         parts += block.parts
     matches = pl.concat(frames)
-    if rule.least is not None:
-        matches = matches.filter(pl.col("score") >= pl.lit(rule.least, pl.Float32))
+    if rule.min_score is not None:
+        matches = matches.filter(pl.col("score") >= pl.lit(rule.min_score, pl.Float32))
     count = len(matches)
     if top is not None:
         best = matches.sort("score", "image_id", descending=[True, False])
         matches = best.filter(pl.int_range(pl.len()).over("number") < top)
     files = [parts[number] for number in matches["file"].unique().sort().to_list()]
-    images = images_of(lake.snapshot, files)
+    images = image_files(lake.snapshot, files)
     facts = (
         lake.snapshot.scan_files("images", [part.path for part in images])
         .filter(pl.col("image_id").is_in(matches["image_id"].unique().implode()))
@@ -236,7 +242,7 @@ def _match(lake: Tables, rule: _Rule, batch: _Batch, top: int | None, kept: Kept
 
 
 def _comparison(lake: Tables, rule: str) -> Comparison | None:
-    """Make a rule ready to run; rule photo with the basis of the lake."""
+    """Make the comparison of a rule, of photo with the basis of the lake; None if the rule compares keys only."""
     comparison = parse_rule(rule).comparison
     if not isinstance(comparison, photo.Photo):
         return comparison
@@ -265,7 +271,12 @@ def _pixel_reader(lake: Tables, batch: _Batch, block: IndexBlock) -> Callable[[I
 
 
 def _equal_keys(pictures: Block, block: Block, *, signed: bool) -> list[pl.DataFrame]:
-    """Pair pictures with the images that have an equal key and signature; with `signed`, a signature that is not 0.
+    """Pair pictures with the images that have an equal key and an equal signature.
+
+    Args:
+        pictures: pictures under a rule.
+        block: images under the same rule.
+        signed: only signatures other than 0.
 
     Returns:
         Columns left_id (the image), right_id (the picture) and score, as `match` yields them; no frame without a pair.
@@ -288,8 +299,17 @@ def _keys(entries: Entries) -> pl.DataFrame:
     return pl.DataFrame({"key": entries.key, "signature": entries.signature})
 
 
-def _located(pairs: pl.DataFrame, block: IndexBlock, first: int) -> pl.DataFrame:
-    """Return the matches of pairs: the number of the picture, and the file of the index that has the image."""
+def _to_matches(pairs: pl.DataFrame, block: IndexBlock, first: int) -> pl.DataFrame:
+    """Replace the id of the picture by its number, and add the file that has the image.
+
+    Args:
+        pairs: columns left_id (the image), right_id (the picture) and score.
+        block: the block of the images.
+        first: number of the first file of the block among those of all blocks.
+
+    Returns:
+        The columns of `_MATCH`.
+    """
     images = pairs["left_id"].unique()
     files = pl.DataFrame({"left_id": images, "file": block.files_of(block.find(id_matrix(images))) + first})
     numbers = _halves(id_matrix(pairs["right_id"]))[:, 1].astype(np.int64)
@@ -298,4 +318,5 @@ def _located(pairs: pl.DataFrame, block: IndexBlock, first: int) -> pl.DataFrame
 
 
 def _halves(ids: Ids) -> NDArray[np.uint64]:
+    """Read ids as pairs of numbers: (n, 16) to (n, 2)."""
     return np.ascontiguousarray(ids).view(">u8").astype(np.uint64)

@@ -9,9 +9,11 @@ from pipeline.errors import LakeError
 from pipeline.search.tables import Tables
 from pipeline.sources.source import readable_name
 
-# What an item may be besides a path: the columns with so many hexadecimal digits.
+# By number of hexadecimal digits, the columns in which an item is searched for besides `path`.
 _DIGITS = {32: ("image_id", "content_hash"), 64: ("file_digest",)}
 _FACTS = ["dataset", "split", "path", "label", "height", "width", "channels", "image_id"]
+_ROLE, _ATTRIBUTE = ["split_name", "role", "kept", "dropped_by", "reason"], ["name", "value"]
+# Paths that an error names.
 _EXAMPLES = 3
 
 
@@ -49,7 +51,8 @@ def find_images(
     rows, missing = locate_images(lake, items, dataset=dataset, split=split)
     if missing:
         raise_not_found(lake, missing, dataset, split)
-    rows = _with_attributes(lake, _with_roles(lake, rows))
+    rows = _with_lists(lake, rows, "splits", "roles", _ROLE, ["split_name"])
+    rows = _with_lists(lake, rows, "attributes", "attributes", _ATTRIBUTE, _ATTRIBUTE)
     return FoundImages(lake.release, rows.select("item", *_FACTS, "roles", "attributes"))
 
 
@@ -95,33 +98,19 @@ def locate_images(
     return found.unique("image_id", keep="first", maintain_order=True).select("item", *facts), missing
 
 
-def _with_roles(lake: Tables, rows: pl.DataFrame) -> pl.DataFrame:
-    facts = ["split_name", "role", "kept", "dropped_by", "reason"]
-    roles = (
-        lake.scan("splits")
+def _with_lists(  # noqa: PLR0913, PLR0917 - what to read, and how to order it
+    lake: Tables, rows: pl.DataFrame, table: str, name: str, columns: list[str], order: list[str]
+) -> pl.DataFrame:
+    """Add a column `name`: by image, the list of its rows in a table, of some columns and in order."""
+    lists = (
+        lake.scan(table)
         .filter(pl.col("image_id").is_in(rows["image_id"].implode()))
-        .sort("split_name")
+        .sort(order)
         .group_by("image_id", maintain_order=True)
-        .agg(roles=pl.struct(facts))
+        .agg(pl.struct(columns).alias(name))
         .collect()
     )
-    return rows.join(roles, on="image_id", how="left", maintain_order="left").with_columns(
-        pl.col("roles").fill_null([])
-    )
-
-
-def _with_attributes(lake: Tables, rows: pl.DataFrame) -> pl.DataFrame:
-    attributes = (
-        lake.scan("attributes")
-        .filter(pl.col("image_id").is_in(rows["image_id"].implode()))
-        .sort("name", "value")
-        .group_by("image_id", maintain_order=True)
-        .agg(attributes=pl.struct("name", "value"))
-        .collect()
-    )
-    return rows.join(attributes, on="image_id", how="left", maintain_order="left").with_columns(
-        pl.col("attributes").fill_null([])
-    )
+    return rows.join(lists, on="image_id", how="left", maintain_order="left").with_columns(pl.col(name).fill_null([]))
 
 
 def raise_not_found(lake: Tables, missing: list[str], dataset: str | None, split: str | None) -> NoReturn:

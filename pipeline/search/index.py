@@ -1,4 +1,4 @@
-"""Read the index of a rule in blocks, and keep the blocks of small indexes for the next search."""
+"""Read the index of a rule in blocks, and cache the blocks of small indexes for the next search."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,19 +17,19 @@ from pipeline.pixels import find, gather, id_matrix, locate
 
 # Images in a block at most, and bytes of their vectors.
 _BLOCK_IMAGES, _BLOCK_BYTES = 2**18, 2**26
-# Bytes of indexes that stay in memory: the keys of 8 million images, or the vectors of cosine of 1.6 million.
+# Size of the cache in bytes: the keys of 8 million images, or the vectors of cosine of 1.6 million.
 _KEPT_BYTES = 2**28
 _SHARD = ("dataset", "split", "shard")
 Positions = NDArray[np.int64]
 
 
 class IndexBlock(NamedTuple):
-    """Images of the index under one rule, and the files that they are of.
+    """Images of the index under one rule, and the files that they were read from.
 
     Attributes:
         block: the images.
-        parts: files of the index, or of images.
-        starts: (files,) int64: position of the first image of each file.
+        parts: files of the table index, or of images where the lake has no index of the rule.
+        starts: (files,) int64: position in the block of the first image of each file.
     """
 
     block: Block
@@ -42,7 +42,7 @@ class IndexBlock(NamedTuple):
         return self.block.image_ids.nbytes + sum(column.nbytes for column in self.block.entries)
 
     def find(self, image_ids: Ids) -> Positions:
-        """Find the positions of images of the block, (n,) int64, in the order of their ids, each once."""
+        """Find the positions of images in the block: (n,) int64, in the order of `image_ids`, which are unique."""
         first, wanted = (
             np.ascontiguousarray(ids[:, :8]).view("<u8")[:, 0] for ids in (self.block.image_ids, image_ids)
         )
@@ -50,30 +50,30 @@ class IndexBlock(NamedTuple):
         return near[find(self.block.image_ids[near], image_ids)]
 
     def files_of(self, positions: Positions) -> Positions:
-        """Number the files that images are of, (n,) int64, from 0."""
+        """Return the position in `parts` of the file of each image: (n,) int64."""
         return np.searchsorted(self.starts, positions, side="right") - 1
 
     def read_pixels(self, image_ids: Ids, snapshot: Snapshot) -> NDArray[np.uint8]:
         """Read pixels of images of one shape, in the order of the ids: (n, height, width, channels) uint8."""
         files = [self.parts[number] for number in np.unique(self.files_of(self.find(image_ids))).tolist()]
-        places = [f"{snapshot.place}/images/{part.path}" for part in images_of(snapshot, files)]
+        places = [f"{snapshot.place}/images/{part.path}" for part in image_files(snapshot, files)]
         pixels = gather(locate(places, pl.Series("image_id", to_binary(np.ascontiguousarray(image_ids)))))
         return pixels if pixels.ndim == 4 else pixels[..., None]  # noqa: PLR2004 - gray has no channel axis there
 
 
 class KeptIndexes:
-    """Indexes that stay in memory between searches: at most 256 MiB of those that were used last."""
+    """A cache of indexes for later searches: at most 256 MiB. The least recently used index is removed first."""
 
     def __init__(self) -> None:
         self._blocks: dict[str, list[IndexBlock]] = {}
 
     def blocks(self, snapshot: Snapshot, rule: str, *, from_images: bool) -> Iterator[IndexBlock]:
-        """Read the index of a rule, block by block; from memory if it is kept.
+        """Read the index of a rule, block by block; from the cache if it has the index.
 
         Args:
             snapshot: of the lake; always the same one.
             rule: a rule that the lake stores, or one of `IMAGE_COLUMNS`.
-            from_images: whether the lake has no index of the rule.
+            from_images: read the columns of the table images instead of an index, which the lake does not have.
 
         Raises:
             DamagedLakeError: a file is missing or damaged.
@@ -95,8 +95,8 @@ class KeptIndexes:
                 del self._blocks[next(iter(self._blocks))]
 
 
-def images_of(snapshot: Snapshot, parts: Sequence[Part]) -> list[Part]:
-    """List the files of the images table that hold the images of files of the index."""
+def image_files(snapshot: Snapshot, parts: Sequence[Part]) -> list[Part]:
+    """List the files of the table images that have the images of some files of the index."""
     shards = {tuple(part.partition[key] for key in _SHARD) for part in parts}
     return snapshot.files("images", lambda partition: tuple(partition[key] for key in _SHARD) in shards)
 

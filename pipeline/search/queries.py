@@ -1,4 +1,4 @@
-"""Decode pictures that are not in a lake, as a build of the lake would: queries."""
+"""Decode queries: pictures to search for, or to predict, as a build of the lake would decode them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,11 +23,11 @@ from pipeline.shard import Encoded, Files, Pixels, Reject
 Query: TypeAlias = str | NDArray[np.uint8]
 
 
-class Decoded(NamedTuple):
+class DecodedQueries(NamedTuple):
     """Queries of one shape.
 
     Attributes:
-        numbers: (n,) int64: numbers of the queries, counted from 0 over all files, rejects included.
+        numbers: (n,) int64: positions of the queries among all files, counted from 0, rejects included.
         names: paths on this machine, or SOURCE: PATH.
         images: rows of the images table.
         pixels: (n, height, width, channels) uint8.
@@ -39,7 +39,7 @@ class Decoded(NamedTuple):
     pixels: NDArray[np.uint8]
 
 
-def decode_queries(lake: Tables, queries: Sequence[Query]) -> Iterator[Decoded | Reject]:
+def decode_queries(lake: Tables, queries: Sequence[Query]) -> Iterator[DecodedQueries | Reject]:
     """Decode pictures with the settings of the lake's release.
 
     Streams, as `decode_shard` does.
@@ -61,14 +61,14 @@ def decode_queries(lake: Tables, queries: Sequence[Query]) -> Iterator[Decoded |
                         yield item._replace(path=f"{prefix}{item.path}")
                     elif not isinstance(item, Originals):
                         names = [f"{prefix}{path}" for path in item.images["path"].to_pylist()]
-                        yield Decoded(item.positions + first, names, item.images, item.pixels)
+                        yield DecodedQueries(item.positions + first, names, item.images, item.pixels)
                 first += len(shard.paths)
         except SourceError as error:
             yield Reject(redacted(str(query)), None, "unreadable", redacted_text(str(error)), 0)
 
 
 def read_queries(paths: Sequence[str], spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
-    """Yield encoded images, and what to put before their paths so that they are names on this machine."""
+    """Yield encoded images, each with the prefix that makes their paths names on this machine."""
     for path in paths:
         yield from _shards(path, spec)
 
@@ -88,7 +88,7 @@ def _shards(query: Query, spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
 
 
 def _is_image_file(path: str) -> bool:
-    """Return whether a path is a file of no form that `build` reads, and so can only be an image."""
+    """Return whether a path is a file, but no archive, table or other source that `build` reads: a single image."""
     if not Path(path).is_file():
         return False
     with suppress(SourceError):
@@ -104,10 +104,13 @@ def _recipe_of(path: str, spec: DecodePart) -> Recipe:
 
 
 def _decode_settings(lake: Tables) -> DecodePart:
-    """Read the `[decode]` of the lake's release, but store nothing; a JPEG is decoded as the lake decodes it."""
+    """Read the `[decode]` of the lake's release, with `originals` changed so that no original is returned.
+
+    It becomes "none", not unset: JPEGs are decoded at reduced scale only where the setting is recorded.
+    """
     newest = Snapshot(lake.root)
     for version, metadata in newest.history("releases"):
-        # Other commits than those of a release keep its settings.
+        # The commit of the release, or a rewrite of it, records these versions and has its settings.
         if metadata.inputs == lake.versions:
             newest = newest.with_version("releases", version)
             break

@@ -1,4 +1,4 @@
-"""What a search reads of a lake: `Lake` has it."""
+"""The protocol of a lake that can be searched. `Lake` implements it; this package must not import `Lake`."""
 
 from typing import Protocol
 
@@ -11,8 +11,8 @@ class Tables(Protocol):
     """The tables of a lake at one release.
 
     Attributes:
-        root: the lake's place.
-        release: the release.
+        root: place of the lake.
+        release: number of the release.
         versions: by table, its version in the release.
         snapshot: the tables at these versions.
     """

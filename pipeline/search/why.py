@@ -13,7 +13,7 @@ from pipeline.search.rules import lake_rules, stored_units
 from pipeline.search.tables import Tables
 from pipeline.sources.source import readable_name
 
-# Images of one path or digest that are explained, and pairs of an image or other images of a cluster that are listed.
+# At most this many images of an item are explained; of each image, this many pairs and images of a cluster are listed.
 _EXPLAINED, _LISTED = 100, 10
 _SHARD = ("dataset", "split", "shard")
 _DIGESTS = ("image_id", "content_hash", "file_digest")
@@ -29,7 +29,7 @@ class Why(NamedTuple):
         release: the release.
         images: one dict for each image; see `Lake.why`.
         rejects: one dict for each reject of that path: dataset, split, path, label, reason, detail, file_size.
-        more: number of images that are not explained, because too many share a digest.
+        more: number of images that are not explained, because more than 100 have the path or digest.
     """
 
     release: int
@@ -41,7 +41,7 @@ class Why(NamedTuple):
 def explain(lake: Tables, item: str) -> Why:
     """Explain the images that have a path, an id or a digest, and the rejects of the path.
 
-    Reads no pixels. Of images that share a digest, the first 100 are explained.
+    Reads no pixels. The first 100 images are explained.
 
     Args:
         lake: the lake.
@@ -112,7 +112,7 @@ def _clusters(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]
                     "by": "equal keys" if stored.method == "keys" else "pairs",
                     "representative": cluster_id,
                     "chain": _chain(edges, image_id, cluster_id),
-                    **_nearest(edges, image_id),
+                    **_closest(edges, image_id),
                     "others": others["image_id"].sort().head(_LISTED).to_list(),
                 }
             )
@@ -174,7 +174,7 @@ def _chain(edges: pl.DataFrame, start: bytes, goal: bytes) -> list[dict[str, Any
     return steps[::-1]
 
 
-def _nearest(edges: pl.DataFrame, image_id: bytes) -> dict[str, Any]:
+def _closest(edges: pl.DataFrame, image_id: bytes) -> dict[str, Any]:
     """Return the number of pairs of an image, and the closest of them."""
     own = edges.filter((pl.col("left_id") == image_id) | (pl.col("right_id") == image_id)).drop_nulls()
     other = pl.when(pl.col("left_id") == image_id).then("right_id").otherwise("left_id")
