@@ -37,8 +37,9 @@ class Diff(NamedTuple):
 
     Images of both releases are matched one to one by their digest. Of copies, those at the same place match first, then
     those with the same label, each in the order of their ids. An edited file is another picture: the old one is gone,
-    and the new one is added at the same path. All ids are those of the release after, except where a column ends in
-    `_before`. Rows are in the order of their first columns, and paths in that of dataset, split and path.
+    and the new one is added at the same path. All ids are those of the release after, except in `gone` and where a
+    column ends in `_before`. Rows of images are sorted by split_name, if they have it, then by dataset, split, path
+    and image_id; rows of clusters by rule and id; scores by all columns but the two values.
 
     Attributes:
         before: number of the release that was compared with.
@@ -99,7 +100,7 @@ class _Images(NamedTuple):
     added: pl.DataFrame
 
     def of_before(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Give rows of the release before the ids that their pictures have after; rows of gone images are left out."""
+        """Replace ids of the release before by those that the same images have after; leave out rows of gone images."""
         renamed = self.pairs.lazy().select(image_id="image_id_before", now="image_id")
         return (
             rows.join(self.gone.lazy(), on="image_id", how="anti")
@@ -157,7 +158,7 @@ def _has_digests(side: Side) -> bool:
 def _match_images(before: Side, after: Side, digest: str) -> _Images:
     same = ["digest", "image_id", "label"]
     old, new = (side.scan_changed("images").select(*_FACTS, digest=digest) for side in (before, after))
-    # Most images are in both, and leave first.
+    # Most images are equal in both releases, so they are removed before anything is collected.
     left = old.join(new.select(same), on=same, how="anti", nulls_equal=True).collect(engine="streaming")
     right = new.join(old.select(same), on=same, how="anti", nulls_equal=True).collect(engine="streaming")
     left = left.sort("image_id").rename({name: f"{name}_before" for name in _FACTS})
@@ -204,15 +205,15 @@ def _changed_clusters(before: Side, after: Side, images: _Images) -> tuple[pl.Da
     was = images.of_before(old).rename({"cluster_id": "old"})
     links = was.join(images.of_after(new), on=["rule", "image_id"]).select("rule", "old", new="cluster_id").unique()
     linked = links.collect(engine="streaming")
-    merged = _with_several(linked, "new", "old", new)
-    split = _with_several(linked, "old", "new", old)
+    merged = _linked_to_several(linked, "new", "old", new)
+    split = _linked_to_several(linked, "old", "new", old)
     return (
         merged.rename({"new": "cluster_id", "old": "clusters_before"}),
         split.rename({"old": "cluster_id_before", "new": "clusters", "images": "images_before"}),
     )
 
 
-def _with_several(links: pl.DataFrame, one: str, others: str, clusters: pl.LazyFrame) -> pl.DataFrame:
+def _linked_to_several(links: pl.DataFrame, one: str, others: str, clusters: pl.LazyFrame) -> pl.DataFrame:
     """List the clusters of one release that are linked to several of the other, with their number of images."""
     listed = links.group_by("rule", one).agg(pl.col(others).sort()).filter(pl.col(others).list.len() > 1)
     sizes = clusters.group_by("rule", pl.col("cluster_id").alias(one)).agg(images=pl.len().cast(pl.Int64))

@@ -1,7 +1,6 @@
-"""Check a release against the `[[check]]` of a recipe: a gate for CI.
+"""Check a release against the `[[check]]` of a recipe: a gate for CI. Nothing in the lake changes.
 
-`measure.py` measures what each check is about, and `files.py` writes the results as JUnit XML and Markdown. Nothing in
-the lake changes.
+`measure.py` measures the value that each check limits. `files.py` writes the results as JUnit XML and Markdown.
 """
 
 import time
@@ -19,7 +18,7 @@ from pipeline.recipe import CheckPart, Recipe, parse_recipe
 _TABLES = ("splits", "clusters", "pairs", "attributes", "rejects", "scores")
 # Kinds whose limit is the least value; that of all others is the largest.
 _AT_LEAST = ("min_per_class", "accuracy")
-# Shares are quotients: what is equal to the limit may differ from it in the last digits.
+# Shares are quotients, so a share that is equal to the limit may differ from it in the last digits.
 _ROUNDING = 1e-9
 
 Result = Literal["passed", "failed", "skipped", "error"]
@@ -31,12 +30,12 @@ class CheckResult(NamedTuple):
     Attributes:
         kind: the key that chooses the check: overlap, conflicts, rejects, min_per_class, drift or accuracy.
         check: what was checked, in words.
-        result: passed; failed; skipped, because there is no release before to compare with; or error, because the
-            check could not run.
+        result: passed; failed; skipped, because there is nothing to compare with, such as an earlier release; or error,
+            because the check could not run.
         found: what was measured; None if nothing was.
         limit: value of the key.
         bound: whether `found` must be "at most" or "at least" the limit.
-        detail: where a check failed, with an example; or why it did not run. Empty if it passed.
+        detail: what fails, with an example; or why the check was skipped or could not run. Empty if it passed.
         seconds: how long it took.
     """
 

@@ -16,10 +16,11 @@ from pipeline.storage.atomic import atomic_file
 if TYPE_CHECKING:
     from pipeline.checks import Checked, CheckResult
 
-# The element of a test case that did not pass, by its result.
+# By result, the element of JUnit XML in a test case that did not pass.
 _ELEMENTS = {"failed": "failure", "error": "error", "skipped": "skipped"}
-_SAID = {"passed": "passed", "failed": "failed", "skipped": "skipped", "error": "could not run"}
-# Letters to terminals, but XML cannot hold them.
+# By result, its words in the summary.
+_WORDS = {"passed": "passed", "failed": "failed", "skipped": "skipped", "error": "could not run"}
+# Characters that `plain` leaves as they are, but that XML must not contain.
 _NOT_IN_XML = re.compile("[\ufffe\uffff]")
 # What Markdown reads as markup.
 _MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
@@ -28,7 +29,7 @@ _MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
 def write_junit(checked: "Checked", file: str | Path) -> None:
     r"""Write results as JUnit XML: one test suite, with one test case for each check.
 
-    The file is valid by the common schemas of that format. Characters that XML cannot hold are escaped, as in \x1b.
+    CI servers such as Jenkins and GitLab read the file. Characters that XML must not contain are escaped, as in \x1b.
 
     Raises:
         LakeError: the file cannot be written there.
@@ -104,21 +105,21 @@ def write_markdown(checked: "Checked", file: str | Path) -> None:
 
 
 def describe(one: "CheckResult") -> str:
-    """Say what was checked, with its limit: label conflicts by exact, at most 0."""
+    """Return what was checked, with its limit: "clusters of exact with several labels, at most 0"."""
     return f"{one.check}, {one.bound} {number(one.limit)}"
 
 
 def sentence(one: "CheckResult") -> str:
-    """Say what was found, in one line."""
+    """Return what was found and why that fails, in one line."""
     wanted = f"{one.bound} {number(one.limit)} {'allowed' if one.bound == 'at most' else 'required'}"
     found = "" if one.found is None else f"found {number(one.found)}, {wanted}: "
     return f"{found}{one.detail}"
 
 
 def summary(checked: "Checked") -> str:
-    """Count the results: 4 checks: 3 passed, 1 failed."""
-    counts = [(checked.count(result), said) for result, said in _SAID.items()]
-    listed = ", ".join(f"{count:,} {said}" for count, said in counts if count)
+    """Count the results: "4 checks: 3 passed, 1 failed."."""
+    counts = [(checked.count(result), words) for result, words in _WORDS.items()]
+    listed = ", ".join(f"{count:,} {words}" for count, words in counts if count)
     return f"{plural(len(checked.results), 'check')}: {listed}."
 
 

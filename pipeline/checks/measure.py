@@ -1,4 +1,4 @@
-"""Measure what each check is about, from ids, labels and scores."""
+"""Measure the value that each check limits, from ids, labels and scores."""
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
@@ -25,8 +25,8 @@ class Measured(NamedTuple):
     """What was measured.
 
     Attributes:
-        found: the value; None if there is nothing to compare with.
-        detail: where the value is worst, with an example; or why there is no value.
+        found: the value; None if there is nothing to compare with, so that the check is skipped.
+        detail: the images or the class with this value, with an example; or why there is no value.
     """
 
     found: float | None
@@ -81,7 +81,7 @@ def _min_per_class(lake: Lake, check: ClassesPart) -> Measured:
 def _drift(lake: Lake, check: DriftPart) -> Measured:
     counts = _class_counts(lake, check.split)
     if check.against == "roles":
-        return _largest_difference(counts.with_columns(side=pl.format("in {}", "role"), of=pl.lit("")))
+        return _largest_difference(counts.with_columns(side=pl.format("in {}", "role"), group=pl.lit("")))
     earlier = list_releases(Snapshot(lake.root)).filter(pl.col("release") < lake.release)["release"].to_list()
     if not earlier:
         return Measured(None, "there is no release before")
@@ -90,8 +90,8 @@ def _drift(lake: Lake, check: DriftPart) -> Measured:
         return Measured(None, f"release {before.release} has no split {check.split}")
     old = _class_counts(before, check.split)
     both = [
-        counts.join(old, on="role", how="semi").with_columns(side=pl.lit("now"), of="role"),
-        old.join(counts, on="role", how="semi").with_columns(side=pl.lit("before"), of="role"),
+        counts.join(old, on="role", how="semi").with_columns(side=pl.lit("now"), group="role"),
+        old.join(counts, on="role", how="semi").with_columns(side=pl.lit("before"), group="role"),
     ]
     if both[0].is_empty():
         return Measured(None, f"release {before.release} has no labelled image in these roles")
@@ -129,7 +129,7 @@ MEASURES: Mapping[str, Callable[[Lake, Any], Measured]] = {
 
 
 def _linked(lake: Lake, rule: str) -> pl.LazyFrame:
-    """Scan which images a rule, or the values of an attribute, link: columns cluster_id and image_id.
+    """Scan the clusters of a rule, or the images with equal values of an attribute: columns cluster_id and image_id.
 
     Raises:
         LakeError: the lake has no such rule or attribute.
@@ -182,33 +182,36 @@ def _class_counts(lake: Lake, split: str | None) -> pl.DataFrame:
 
 
 def _largest_difference(counts: pl.DataFrame) -> Measured:
-    """Find the class whose shares differ most.
+    """Find the class whose share differs most between two sides of a group.
 
     Args:
-        counts: columns of (to be compared apart from others), side (one of those that are compared), label, images.
+        counts: columns group (the sides of each group are compared), side (a role, or "now" and "before"), label,
+            images.
     """
-    every = counts.select("of", "side").unique().join(counts.select("of", "label").unique(), on="of")
-    full = every.join(counts.select("of", "side", "label", "images"), on=["of", "side", "label"], how="left")
+    every = counts.select("group", "side").unique().join(counts.select("group", "label").unique(), on="group")
+    full = every.join(counts.select("group", "side", "label", "images"), on=["group", "side", "label"], how="left")
     shares = full.with_columns(pl.col("images").fill_null(0)).with_columns(
-        share=pl.col("images") / pl.col("images").sum().over("of", "side")
+        share=pl.col("images") / pl.col("images").sum().over("group", "side")
     )
     # A role whose images are all dropped has no shares.
     by_class = (
-        shares.filter(pl.col("share").is_not_nan()).sort("share", "side").group_by("of", "label", maintain_order=True)
+        shares.filter(pl.col("share").is_not_nan())
+        .sort("share", "side")
+        .group_by("group", "label", maintain_order=True)
     )
     ends = by_class.agg(
         low="share", high="share", low_side=pl.col("side").first(), high_side=pl.col("side").last()
     ).with_columns(pl.col("low").list.first(), pl.col("high").list.last())
     worst = ends.with_columns(drift=(pl.col("high") - pl.col("low")).round(12)).sort(
-        "drift", "of", "label", descending=[True, False, False]
+        "drift", "group", "label", descending=[True, False, False]
     )
     if worst.is_empty():
         return Measured(None, "no labelled image")
     row = worst.row(0, named=True)
-    of = f" of {row['of']}" if row["of"] else ""
+    of_role = f" of {row['group']}" if row["group"] else ""
     return Measured(
         row["drift"],
-        f"class {row['label']}: {row['low']:.1%}{of} {row['low_side']}, {row['high']:.1%} {row['high_side']}",
+        f"class {row['label']}: {row['low']:.1%}{of_role} {row['low_side']}, {row['high']:.1%} {row['high_side']}",
     )
 
 

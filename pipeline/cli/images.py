@@ -34,9 +34,9 @@ def show_command(lake: str, items: tuple[str, ...], *, json_: bool, **options: A
     """Show single images of LAKE with their label, roles and attributes, and a drawing of their pixels.
 
     An image is named by its path in the source, its image_id or content_hash of 32 hexadecimal digits, or the SHA-256
-    digest of its file. A row of a CSV file or an
-    array is named by its number, from 0. A path that several sources have is shown for each of them; --dataset and
-    --split choose one. Without --png, the first 5 images are drawn in the terminal, at most 32 pixels a side.
+    digest of its file. A row of a CSV file or an array is named by its number, from 0. If several sources have a path,
+    their images are all shown; --dataset and --split choose one. Without --png, the first 5 images are drawn in the
+    terminal, at most 32 pixels a side.
 
     \b
     imagelake show data/demo 931b0c5ab51e8b5ba7b8e3d7a7c5d1f0

@@ -16,13 +16,17 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
 class CheckPart(Part):
-    """What all checks have: the key that chooses the check, and how it is called in results."""
+    """The base of all checks.
+
+    Attributes:
+        kind: the key that chooses the check.
+    """
 
     kind: ClassVar[str]
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
+        """What is checked, in words, without the limit."""
         raise NotImplementedError
 
     @property
@@ -51,7 +55,8 @@ class OverlapPart(CheckPart):
         split: the split whose roles are compared.
         rule: the rule that finds duplicates, or a stricter one than a stored rule. "attr:NAME" compares the values of
             an attribute instead, such as "attr:patient".
-        overlap: most images that may share a cluster, or a value of the attribute, with an image of another role.
+        overlap: the largest number of images that share a cluster, or a value of the attribute, with an image of
+            another role.
         sanitized: only images that sanitizing kept count; false for all images of the roles.
     """
 
@@ -63,7 +68,6 @@ class OverlapPart(CheckPart):
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
         return f"images in several roles of {self.split}{'' if self.sanitized else ' before sanitizing'} by {self.rule}"
 
 
@@ -72,7 +76,7 @@ class ConflictsPart(CheckPart):
 
     Attributes:
         rule: the rule that finds duplicates, or a stricter one than a stored rule.
-        conflicts: most clusters of the rule that may have images of several labels.
+        conflicts: the largest number of clusters of the rule with images of several labels.
         split: only images that this split keeps. By default all images.
     """
 
@@ -83,7 +87,6 @@ class ConflictsPart(CheckPart):
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
         return f"clusters of {self.rule} with several labels{_of(self.split)}"
 
 
@@ -91,7 +94,7 @@ class RejectsPart(CheckPart):
     """Files that could not be decoded.
 
     Attributes:
-        rejects: most rejects that the lake may have.
+        rejects: the largest number of rejects.
         reason: only rejects of this reason, such as "truncated". By default all rejects.
     """
 
@@ -101,7 +104,6 @@ class RejectsPart(CheckPart):
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
         return f"rejects{f' with reason {self.reason}' if self.reason else ''}"
 
 
@@ -109,8 +111,8 @@ class ClassesPart(CheckPart):
     """Enough images of every class.
 
     Attributes:
-        min_per_class: fewest images that every class must have; with a split, that it must have in every role. Only
-            images that sanitizing kept count.
+        min_per_class: the smallest number of images of every class; with a split, in every role, of the images that
+            sanitizing kept.
         split: the split. By default all images of the lake count.
         role: only this role of the split.
     """
@@ -122,7 +124,6 @@ class ClassesPart(CheckPart):
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
         return f"images of a class{_of(self.split)}{f'/{self.role}' if self.role else ''}"
 
     @model_validator(mode="after")
@@ -136,7 +137,7 @@ class DriftPart(CheckPart):
     """Class drift: how far the shares of the classes differ.
 
     Attributes:
-        drift: most that the share of a class may differ, from 0 to 1: 0.05 allows 10 % in train and 15 % in test.
+        drift: the largest difference of the shares of a class, from 0 to 1: 0.05 allows 10 % in train, 15 % in test.
         split: the split. Only images that sanitizing kept count. By default all images of the lake.
         against: "roles" compares the roles of the split with one another, "previous" compares every role with the same
             role in the release before.
@@ -149,7 +150,6 @@ class DriftPart(CheckPart):
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
         if self.against == "roles":
             return f"class drift between the roles of {self.split}"
         return f"class drift{_of(self.split)} since the release before"
@@ -165,7 +165,7 @@ class AccuracyPart(CheckPart):
     """Accuracy of a baseline on the sanitized test role, trained on the largest train size; the mean of all seeds.
 
     Attributes:
-        accuracy: least accuracy, from 0 to 1.
+        accuracy: the lowest accuracy, from 0 to 1.
         split: the split of the `[[baseline]]`.
         model: the model of the `[[baseline]]`. If several have this model and split, every one must reach the accuracy.
     """
@@ -177,7 +177,6 @@ class AccuracyPart(CheckPart):
 
     @property
     def title(self) -> str:
-        """What is checked, without the limit."""
         return f"accuracy of {self.model} on {self.split}"
 
 
