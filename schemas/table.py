@@ -49,7 +49,13 @@ IMAGE_ID = column(
     "image_id", pa.binary(), "identifies the origin of the image: xxh3-128 of (dataset, split, path)", unit="16 bytes"
 )
 PATH = column("path", pa.string(), "path inside the source, '/'-separated, or the row number in an array file")
-LABEL = column("label", pa.string(), "class name as written in the source; null if the image has no label", null=True)
+LABEL = column(
+    "label",
+    pa.string(),
+    "class name from the source, in Unicode form C, without white space at its ends, 7.0 as 7; null if the image has "
+    "no label",
+    null=True,
+)
 FILE_SIZE = column("file_size", pa.int64(), "size of the encoded file, or of the row's pixels", unit="bytes")
 DATASET = column("dataset", pa.string(), "name of the dataset in the recipe")
 SPLIT = column("split", pa.string(), "split of the source in the recipe, such as train")
