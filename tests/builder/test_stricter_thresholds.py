@@ -182,7 +182,7 @@ def test_verify_finds_a_split_that_leaks_by_a_threshold_that_is_not_stored(sourc
         (["hamming:6"], "hamming:4:dhash", "which is not among dedup.rules ['hamming:6']"),
         (["embedding:v:0.9"], "embedding:w:0.95", "which is not among dedup.rules"),
         (["photo:0.6"], "photo:nan", "which is not among dedup.rules"),
-        (["photo:0.6"], "photo:1.5", "rule 'photo:1.5': it takes the least score, above 0 and up to 1"),
+        (["photo:0.6"], "photo:1.5", "rule 'photo:1.5': it takes the minimum score, above 0 and up to 1"),
         (["hamming:6"], "hamming:-1", "rule 'hamming:-1': it takes how many bits may differ"),
     ],
 )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.dedup.photo.descriptor import COMPONENTS, Basis, Projection, describe, fit, projection
+from pipeline.dedup.photo.descriptor import COMPONENTS, Basis, Projection, describe, fit, make_projection
 from pipeline.dedup.photo.outline import UNIT, orient, outline_weights, outlines
 from pipeline.dedup.photo.thumbnails import ORIENTATIONS, SIDE, Planes, pack, thumbnails, turn, undo, unpack
 from pipeline.dedup.photo.verify_pair import shared_structure
@@ -44,7 +44,7 @@ VIEWS = (
     View(size=0.83, degrees=5.0),
     *(View(orientation=way) for way in range(1, 8)),
 )
-PROJECTION, OUTLINE_WEIGHTS = projection(BASIS, VIEWS), outline_weights(VIEWS)
+PROJECTION, OUTLINE_WEIGHTS = make_projection(BASIS, VIEWS), outline_weights(VIEWS)
 
 
 def described(pictures: Planes, made: Projection = PROJECTION) -> Floats:
@@ -167,7 +167,7 @@ def near_constants() -> Pixels:
 )
 def test_low_contrast_gives_no_nan(basis: Basis) -> None:
     pictures = packed(near_constants())
-    made = described(pictures, projection(basis, VIEWS))
+    made = described(pictures, make_projection(basis, VIEWS))
     length = np.linalg.norm(made.astype(np.float64), axis=2)
     assert np.isfinite(made).all()
     assert ((length == 0) | (np.abs(length - 1) < 1e-6)).all()
@@ -189,8 +189,8 @@ def test_a_basis_of_few_pictures_works_and_reads_as_it_was_written(n: int) -> No
     for one, other in zip(basis, again, strict=True):
         assert np.array_equal(one, other)
         assert other.dtype == np.float32
-    made = described(pictures, projection(again, VIEWS))
-    assert np.array_equal(made, described(pictures, projection(basis, VIEWS)))
+    made = described(pictures, make_projection(again, VIEWS))
+    assert np.array_equal(made, described(pictures, make_projection(basis, VIEWS)))
     assert np.isfinite(made).all()
 
 
@@ -321,5 +321,5 @@ def test_turns_are_left_out_of_upright_rules() -> None:
 
 @pytest.mark.parametrize("name", ["photo", "photo:", "photo:0", "photo:-1", "photo:1.01", "photo:nan", "photo:near"])
 def test_an_invalid_least_score_is_an_error(name: str) -> None:
-    with pytest.raises(RecipeError, match="it takes the least score, above 0 and up to 1; write photo:0.5"):
+    with pytest.raises(RecipeError, match="it takes the minimum score, above 0 and up to 1; write photo:0.5"):
         parse_rule(name)

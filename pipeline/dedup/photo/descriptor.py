@@ -71,8 +71,8 @@ class Projection(NamedTuple):
 
     Attributes:
         weights: (384, views * 96) float32 of whole numbers, see `whole_weights`.
-        factors: (views * 96,) float32, what the sums are multiplied by.
-        mean: (views * 96,) float32, what is subtracted then.
+        factors: (views * 96,) float32, by which the weighted sums are multiplied.
+        mean: (views * 96,) float32, subtracted last, after scaling by the contrast.
     """
 
     weights: Floats
@@ -80,14 +80,14 @@ class Projection(NamedTuple):
     mean: Floats
 
 
-def projection(basis: Basis, views: Sequence[View]) -> Projection:
+def make_projection(basis: Basis, views: Sequence[View]) -> Projection:
     """Make the weights of a basis for several views."""
     weights, factors = whole_weights(np.concatenate([_weights(basis, view) for view in views], axis=1))
     mean = basis.mean.astype(np.float64) @ basis.components.astype(np.float64)
     return Projection(weights, factors, np.tile(mean, len(views)).astype(np.float32))
 
 
-def describe(rows: Floats, constant: NDArray[np.bool_], made: Projection) -> Floats:
+def describe(rows: Floats, constant: NDArray[np.bool_], projection: Projection) -> Floats:
     """Compute the descriptors of thumbnails in several views.
 
     Every view is scaled by the contrast of the whole thumbnail before the mean is subtracted.
@@ -95,15 +95,15 @@ def describe(rows: Floats, constant: NDArray[np.bool_], made: Projection) -> Flo
     Args:
         rows: (n, 384), see `values`.
         constant: (n,) which images are constant.
-        made: the weights of the views.
+        projection: made by `make_projection`.
 
     Returns:
         (n, views, 96) float32 of length 1, or 0 if an image is constant.
     """
-    projected = rows @ made.weights
-    projected *= made.factors
+    projected = rows @ projection.weights
+    projected *= projection.factors
     projected /= _length(_channels(rows))[:, None]
-    projected -= made.mean
+    projected -= projection.mean
     described = projected.reshape(len(rows), -1, COMPONENTS)
     length = np.sqrt(np.einsum("nvd,nvd->nv", described, described))
     length[constant[:, None] | (length == 0)] = np.inf

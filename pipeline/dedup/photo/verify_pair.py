@@ -30,7 +30,7 @@ from pipeline.dedup.photo.thumbnails import (
     source_coordinates,
 )
 
-# Minimum share of structure after the rough alignment, and after the one of the left image with the right one.
+# Minimum share of structure after the rough alignment, and after the full alignment in the first direction.
 _MIN_ROUGH_SHARE, _MIN_FORWARD_SHARE = np.float32(0.06), np.float32(0.15)
 # Limits of one step and of all steps together: shifts in pixels, logarithms of the stretch.
 _MAX_STEP = np.array([1.0, 1.0, 0.06, 0.06], np.float32)
@@ -59,9 +59,9 @@ class _Resolution(NamedTuple):
         step: pixels of a thumbnail along one side of a pixel.
         from_centre: (side,) float32, coordinates of the pixels relative to the centre, in pixels of a thumbnail.
         sampled: the 14 pixels along one axis that are compared: every second one of a thumbnail, without the edge.
-        smooth: (side, side) the filter of images that are aligned.
-        fine: (side, side) the filter that ends the band of frequencies; None if no frequency is too high.
-        coarse: (side, side) the filter that starts it.
+        smooth: (side, side) the filter that images are smoothed by before they are aligned.
+        fine: (side, side) the filter at the upper end of the frequency band; None if no frequency is too high.
+        coarse: (side, side) the filter at its lower end.
         window: (14, side) the filter that adds up a window around every sampled pixel.
     """
 

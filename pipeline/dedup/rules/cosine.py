@@ -79,7 +79,7 @@ def rule(parameter: str | None) -> "Cosine":
     """
     threshold = number_or_nan(parameter or "")
     if not _MIN_THRESHOLD <= threshold <= _MAX_THRESHOLD:
-        raise ValueError("it takes the least cosine, 0.80 to 1; write cosine:0.95")
+        raise ValueError("it takes the minimum cosine, 0.80 to 1; write cosine:0.95")
     return Cosine(threshold)
 
 

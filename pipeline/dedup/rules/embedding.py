@@ -37,7 +37,7 @@ def rule(parameter: str | None) -> "Embedding":
     threshold = number_or_nan(least)
     if not name or not 0 < threshold <= 1:
         raise ValueError(
-            "it takes the name of an [[embedding]] and the least cosine, above 0 and up to 1; write embedding:clip:0.9"
+            "it takes the name of an [[embedding]] and a minimum cosine, above 0 and up to 1; write embedding:clip:0.9"
         )
     return Embedding(name, threshold)
 

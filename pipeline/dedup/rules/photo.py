@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedup.joins.inner_product import Product, rounding_error, view_hits
 from pipeline.dedup.joins.streaming import map_in_order, one_blas_thread
-from pipeline.dedup.photo.descriptor import COMPONENTS, Basis, Projection, describe, fit, projection
+from pipeline.dedup.photo.descriptor import COMPONENTS, Basis, Projection, describe, fit, make_projection
 from pipeline.dedup.photo.outline import UNIT, orient, outline_weights, outlines
 from pipeline.dedup.photo.thumbnails import MIRRORED, Floats, pack, thumbnails, tilt, turn, undo, unpack
 from pipeline.dedup.photo.verify_pair import shared_structure
@@ -64,7 +64,7 @@ _CROPPED = (
 )
 # Mirrored; turned by 180 degrees, and by 90 degrees to both sides; see `thumbnails.turn`.
 _ORIENTED = tuple(View(orientation=orientation) for orientation in (MIRRORED, 3, 5, 6))
-# Images of the left side up to which the right side is described only where an outline is close.
+# With at most this many images on the left side, only those of the right side are described whose outline is close.
 _FEW = 64
 # Images that one thread describes and compares at a time, and pairs that it compares and verifies at a time.
 _STRIPE, _COMPARED_PAIRS, _VERIFIED_PAIRS = 1024, 2048, 4096
@@ -85,7 +85,7 @@ def rule(parameter: str | None) -> "Photo":
     number, colon, kind = (parameter or "").partition(":")
     least = number_or_nan(number)
     if not 0 < least <= 1:
-        raise ValueError("it takes the least score, above 0 and up to 1; write photo:0.5")
+        raise ValueError("it takes the minimum score, above 0 and up to 1; write photo:0.5")
     if colon and kind != _UPRIGHT:
         raise ValueError(f"after the score it takes {_UPRIGHT} only; write photo:0.5 or photo:0.5:{_UPRIGHT}")
     return Photo(least, turns=not colon)
@@ -207,11 +207,11 @@ def _join(sides: Iterable[_Side]) -> _Side:
 
 
 class _Plan(NamedTuple):
-    """Views, what is compared in which of them, and their weights.
+    """The views in which images are compared, and the weights that compute them.
 
     Attributes:
-        views: the images as they are, shifted, cropped and oriented.
-        products: which outlines are compared: of the left as `_Side` has them, of the right with oriented ones after.
+        views: images as they are, cropped or tilted, shifted, and oriented; in this order.
+        products: the outlines to compare: positions in `_Side.outlines` of the left, and in `oriented` of the right.
         ways: for each product, in which ways the descriptors of its pairs are compared.
         outlined: the weights of outlines.
         described: the weights of descriptors.
@@ -241,11 +241,11 @@ class _Plan(NamedTuple):
                 products.append(Product(1 + way.left, 1 + way.right, product))
                 ways.append([way])
         for number, view in enumerate(oriented, start=1 + len(outlined)):
-            upright = view.orientation == MIRRORED
-            products.append(Product(1, number, (_MIN_MIRRORED if upright else _MIN_TURNED) * UNIT**2))
-            least, opposite = _MIN_COSINE if upright else _MIN_VIEW_COSINE, View(orientation=undo(view.orientation))
+            mirrored = view.orientation == MIRRORED
+            products.append(Product(1, number, (_MIN_MIRRORED if mirrored else _MIN_TURNED) * UNIT**2))
+            least, opposite = _MIN_COSINE if mirrored else _MIN_VIEW_COSINE, View(orientation=undo(view.orientation))
             ways.append([_Way(views.index(opposite), 0, least), _Way(0, views.index(view), least)])
-        return cls(views, products, ways, outline_weights(outlined), projection(basis, views))
+        return cls(views, products, ways, outline_weights(outlined), make_projection(basis, views))
 
     def side(self, entries: Entries, *, described: bool = True) -> _Side:
         """Compute what is compared of the entries of an index; without `described`, no descriptors."""
@@ -319,7 +319,7 @@ def _compare(left: Floats, right: Floats, i: Positions, j: Positions, ways: Sequ
 
 
 def _score(one: _Side, other: _Side, plan: _Plan, near: _Near) -> tuple[Positions, Positions, Floats]:
-    """Score pairs upright and turned, each in the way with the best cosine, and take the better score."""
+    """Score pairs, as they are and turned, each in the way with the largest cosine, and take the better score."""
     (a, b), (c, d) = ((x[near.left], y[near.right]) for x, y in zip(one[:2], other[:2], strict=True))
     # The two images are ordered by their digests, so that their order here does not matter.
     swap = np.where(a == b, c > d, a > b)
