@@ -111,7 +111,7 @@ class PredictionsForm(NamedTuple):
     kaggle: bool = False
 
     def write(self, folder: Path, selection: Selection, context: ExportContext) -> None:
-        """Write predictions.csv: path, predicted, probability, run, one row an image, in the order of the source.
+        """Write predictions.csv: path, predicted, probability, run, one row per image, in the order of the source.
 
         The order is that of dataset, split and path. Paths that are row numbers are ordered, and written, as numbers.
 

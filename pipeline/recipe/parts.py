@@ -386,7 +386,7 @@ class SplitPart(Part):
         trusted: datasets or dataset/split, the most trusted first.
         order: an attribute, such as "attr:taken_at": train has the smallest values, then come valid and test. Groups
             stay whole: a group is as late as its latest image. Images without a value are in the first role.
-        stratify: an attribute with several values an image, such as "attr:labels": every role gets its part of every
+        stratify: an attribute with several values per image, such as "attr:labels": every role gets its part of every
             value, as closely as whole groups allow, instead of its part of every class.
         train: the train role.
         valid: the validation role.

@@ -13,7 +13,8 @@ from pipeline.recipe import SplitPart
 
 # Columns that identify a picture apart from its path. A digest is null in rows of imagelake 0.5.
 IDENTITY = ("file_digest", "content_hash")
-# What is equal for an image of now and of before, the surest first. The last is a file that was edited in place.
+# Columns by which images of now and of before are matched, the most reliable first. The last finds files
+# that were edited in place.
 _MATCHES = (
     ("image_id", "file_digest"),
     ("file_digest",),

@@ -1,4 +1,4 @@
-"""Several labels an image come as an array of 0 and 1, in arrays and in feeds of any kind."""
+"""Several labels per image come as an array of 0 and 1, in arrays and in feeds of any kind."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Splits in the order of an attribute, and splits stratified over several labels an image."""
+"""Splits in the order of an attribute, and splits stratified over several labels per image."""
 
 from datetime import date, timedelta
 from typing import Any

@@ -56,7 +56,7 @@ def assign_in_order(spec: SplitPart, pool: Pool, values: pl.DataFrame) -> Ordere
     names = list(spec.roles)
     requested = requested_totals(spec, names, len(pool.group))
     sizes = [requested[name] for name in names]
-    # Position 0 is before the first role: what no role requests.
+    # Position 0 is before the first role: images that no role requests.
     ends = np.cumsum([len(pool.group) - sum(sizes), *sizes])
     position = np.searchsorted(ends, middle, side="right")
     numbers = np.array([NO_ROLE, *map(pool.roles.index, names), NO_ROLE], dtype=np.int8)

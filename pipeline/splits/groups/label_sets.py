@@ -1,4 +1,4 @@
-"""Stratify over several labels an image: every role gets its share of every label, as closely as whole groups allow.
+"""Stratify over several labels per image: every role gets its share of every label, as closely as whole groups allow.
 
 References:
     Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-Label Data (iterative stratification).
