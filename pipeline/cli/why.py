@@ -76,19 +76,19 @@ def describe(image: Image) -> Iterator[str]:
         yield f"  original: {original['format']}, {original['height']} x {original['width']} pixels{taken}{where}"
     for attribute in image["attributes"]:
         yield f"  attribute {attribute['name']}: {attribute['value']}"
-    yield from _clusters(image["clusters"])
+    yield from _clusters(image)
     yield from _roles(image["roles"])
     yield from _models(image)
 
 
-def _clusters(clusters: Sequence[Image]) -> Iterator[str]:
-    if not clusters:
+def _clusters(image: Image) -> Iterator[str]:
+    if not image["clusters"]:
         yield "  no duplicates by any rule of the lake"
-    for cluster in clusters:
+    for cluster in image["clusters"]:
         yield f"  {cluster['rule']}: in a cluster of {plural(cluster['images'], 'image')} ({cluster['meaning']})"
         if cluster["chain"]:
             yield f"    chained to its representative {_name(cluster['representative'])}: {_chain(cluster['chain'])}"
-        elif cluster["representative"]["image_id"] == cluster["cluster_id"] and cluster["by"] == "pairs":
+        elif cluster["cluster_id"] == image["image_id"] and cluster["by"] == "pairs":
             yield "    it is the representative of the cluster"
         if cluster["closest"]:
             listed = "; ".join(f"{_score(pair)} {_name(pair['image'])}" for pair in cluster["closest"][:_PRINTED])
