@@ -65,8 +65,8 @@ ORIGINALS = Table(
                 "format of the file: JPEG, PNG, WEBP, ...; PIXELS if the source holds pixels that the lake converts or "
                 "resizes",
             ),
-            column("height", pa.int32(), "rows of pixels of the file, before its orientation", unit="pixels"),
-            column("width", pa.int32(), "columns of pixels of the file, before its orientation", unit="pixels"),
+            column("height", pa.int32(), "rows of pixels of the file, before the EXIF orientation", unit="pixels"),
+            column("width", pa.int32(), "columns of pixels of the file, before the EXIF orientation", unit="pixels"),
             column(
                 "taken_at",
                 pa.string(),

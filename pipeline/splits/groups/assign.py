@@ -14,7 +14,7 @@ from pipeline.splits.groups.pool import UNCOUNTED, Counts, Mask, Pool, requested
 Roles = NDArray[np.int8]
 
 NO_ROLE = -1
-# A group is large if it has more than this part of the images that a role still lacks of a label.
+# A group is large for a role if, of some label, it has more than this fraction of the images that the role still lacks.
 _LARGE = 1 / 20
 
 # By group, its images of each label: (label, number of images).

@@ -82,15 +82,17 @@ def assign_label_sets(spec: SplitPart, pool: Pool, values: pl.DataFrame, previou
     role[kinds.groups.explode().to_numpy()] = np.repeat(np.tile(numbers, len(shares)), shares.ravel())
     assigned = Assigned(role, {}, np.full(len(role), previous is None))
     without = count - members["image"].n_unique()
-    return Stratified(assigned, requested, _account(pool, role, members, requested, count), without)
+    return Stratified(assigned, requested, _requested_and_got(pool, role, members, requested, count), without)
 
 
 def _distribute(kinds: _Kinds, taken: Counts, size: Counts) -> Counts:
     """Distribute the groups of every kind over the parts.
 
-    Each group goes to the part with the smallest load. The load is added up over the labels of the group, and over
-    images in general: how many the part has already, as a fraction of all images with that label, times how many the
-    group has; in the end it is divided by the number of images that the part requests.
+    Each group goes to the part with the smallest load. The load of a part, for a group, is a sum over the labels of the
+    group, and over one more label that all images have, divided by the number of images that the part requests. A label
+    adds
+
+        images with the label in the group * images with the label in the part / all images with the label
 
     The loads of a block of kinds are computed together. A kind that is distributed then adds to the loads of the others
     in its block, by how many labels they have in common.
@@ -179,8 +181,10 @@ def _kinds(pool: Pool, counts: csr_array, waits: NDArray[np.bool_]) -> _Kinds:
     return _Kinds(counts[kinds["group"].list.first().to_numpy()], kinds["group"])
 
 
-def _account(pool: Pool, role: Roles, members: pl.DataFrame, requested: dict[str, int], count: int) -> pl.DataFrame:
-    """Compare what every role requests of every label with what it got."""
+def _requested_and_got(
+    pool: Pool, role: Roles, members: pl.DataFrame, requested: dict[str, int], count: int
+) -> pl.DataFrame:
+    """Count the images with each label that every role requests and got: columns role, label, requested, got."""
     # Products of two counts need 64 bits.
     total = members.group_by("value").agg(all=pl.len().cast(pl.Int64))
     numbers = members.with_columns(number=pl.Series(role[members["group"].to_numpy()], dtype=pl.Int8))
