@@ -3,10 +3,12 @@
 A picture is matched by its digest, so that it stays the same picture under another path or label.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import polars as pl
+
+from pipeline.progress import plural
 
 # How images with equal digests are matched, one to one: first at the same place, then with the same label, then any.
 _MATCHES = (("digest", "image_id"), ("digest", "label"), ("digest",))
@@ -23,11 +25,13 @@ class Side(NamedTuple):
     Attributes:
         release: its number.
         scan: scans a table.
+        recipe: the values of the recipe that it was built from; empty if they are not recorded.
         scan_changed: scans the files of a table that the other release does not have. Files never change, so all other
             rows are in both releases.
     """
 
     release: int
+    recipe: Mapping[str, Any]
     scan: Callable[[str], pl.LazyFrame]
     scan_changed: Callable[[str], pl.LazyFrame]
 
@@ -46,6 +50,9 @@ class Diff(NamedTuple):
         after: number of the release whose changes these are.
         matched_by: the digest: file_digest; or content_hash if a release has images without file_digest, as imagelake
             0.5 made them. Then pictures are the same if their stored pixels are.
+        totals: numbers before and after of images, rejects and classes.
+        settings: keys of the recipe whose values differ, such as "decode.size", sorted.
+        other_pixels: images that have the same file in both releases, but other stored pixels.
         added: columns dataset, split, path, label, image_id: images of which the release before has no picture.
         gone: the same, of images of the release before that have no match.
         relabelled: columns dataset, split, path, label_before, label, dataset_before, split_before, path_before,
@@ -69,6 +76,9 @@ class Diff(NamedTuple):
     before: int
     after: int
     matched_by: str
+    totals: dict[str, tuple[int, int]]
+    settings: list[str]
+    other_pixels: int
     added: pl.DataFrame
     gone: pl.DataFrame
     relabelled: pl.DataFrame
@@ -133,6 +143,9 @@ def compare_releases(before: Side, after: Side) -> Diff:
         before.release,
         after.release,
         digest,
+        {name: (of_before, _totals(after)[name]) for name, of_before in _totals(before).items()},
+        changed_keys(before.recipe, after.recipe),
+        _count_other_pixels(before, after),
         images.added.select(_FACTS).sort(place),
         images.gone.select(_FACTS).sort(place),
         pairs.filter(new_label).select(*_PLACE, "label_before", "label", *old_place, "image_id", "image_id_before"),
@@ -148,6 +161,59 @@ def compare_releases(before: Side, after: Side) -> Diff:
         split,
         _changed_scores(before, after),
     )
+
+
+def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:  # noqa: ANN401 - values of TOML
+    """List the keys of a recipe whose values differ; parts of a list are named by their name, or counted from 0."""
+    if isinstance(before, list) and isinstance(after, list):
+        before, after = _by_name(before), _by_name(after)
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        both = sorted({*before, *after})
+        return [
+            found
+            for name in both
+            for found in changed_keys(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    return [] if before == after else [key]
+
+
+def _by_name(parts: list[Any]) -> Any:  # noqa: ANN401 - values of TOML
+    """Key the parts of a recipe by their name; other lists stay as they are."""
+    if not all(isinstance(part, Mapping) for part in parts):
+        return parts
+    names = [part.get("name") or part.get("dataset") or str(number) for number, part in enumerate(parts)]
+    return dict(zip(names, parts, strict=True)) if len(set(names)) == len(names) else dict(enumerate(parts))
+
+
+def _totals(side: Side) -> dict[str, int]:
+    images, rejects = side.scan("images"), side.scan("rejects")
+    counted = images.select(images=pl.len(), classes=pl.col("label").drop_nulls().n_unique()).collect(
+        engine="streaming"
+    )
+    count, classes = counted.row(0)
+    return {"images": count, "rejects": rejects.select(pl.len()).collect().item(), "classes": classes}
+
+
+def _count_other_pixels(before: Side, after: Side) -> int:
+    """Count the images that have the same place and file in both releases, but other stored pixels."""
+    columns = ["image_id", "file_digest", "content_hash"]
+    old, new = (side.scan_changed("images").select(columns).drop_nulls() for side in (before, after))
+    both = old.join(new, on=["image_id", "file_digest"])
+    differs = both.filter(pl.col("content_hash") != pl.col("content_hash_right"))
+    count: int = differs.select(pl.len()).collect(engine="streaming").item()
+    return count
+
+
+def describe_release(found: Diff) -> Iterator[str]:
+    """Describe what differs between the releases as a whole, in lines."""
+    yield "; ".join(
+        f"{name} {before:,} -> {after:,}" if before != after else f"{after:,} {name}"
+        for name, (before, after) in found.totals.items()
+    )
+    if found.settings:
+        yield f"changed in the recipe: {', '.join(found.settings)}"
+    if found.other_pixels:
+        yield f"{plural(found.other_pixels, 'unchanged file')} with other stored pixels"
 
 
 def _has_digests(side: Side) -> bool:

@@ -21,7 +21,7 @@ from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
 from pipeline.id_index import IdIndex, id_series
 from pipeline.lake.duckdb_views import connect, query
-from pipeline.lake.releases import release_snapshot, release_versions, releases_stamp, stored_decode
+from pipeline.lake.releases import recorded_recipe, release_snapshot, release_versions, releases_stamp, stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.pixels import (
     Conversion,
@@ -114,9 +114,17 @@ class Lake:
             lake.check(table)
         now, before = self._current_snapshot(), other.snapshot
         return compare_releases(
-            Side(other.release, other.scan, lambda table: before.scan_changed(table, now)),
-            Side(self.release, self.scan, lambda table: now.scan_changed(table, before)),
+            Side(other.release, other.recipe, other.scan, lambda table: before.scan_changed(table, now)),
+            Side(self.release, self.recipe, self.scan, lambda table: now.scan_changed(table, before)),
         )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The values of the recipe that this release was built from; empty if they are not recorded."""
+        try:
+            return dict(recorded_recipe(Snapshot(self.root), self.release)["values"])
+        except LakeError:
+            return {}
 
     def scan(self, table: str) -> pl.LazyFrame:
         """Scan a table.
@@ -529,8 +537,8 @@ class Lake:
         Returns:
             An object with matches, a DataFrame: query (name of the picture), number (its position, counted from 0),
             rule, score (float32; 1 under rules that compare keys), image_id, path, label, dataset, split; queries, the
-            names of the pictures that were compared; rejects, the files that a build would reject, with the reason; and
-            skipped, by rule that cannot be answered the reason.
+            names of the pictures that were compared; unmatched, those without a match; rejects, the files that a build
+            would reject, with the reason; and skipped, the rules that pictures cannot be compared by, with the reason.
 
         Raises:
             TypeError: `images` is something else.
@@ -550,12 +558,12 @@ class Lake:
         self._kept = self._kept or KeptIndexes()
         return find_duplicates(self, queries, rule=rule, top=top, kept=self._kept)
 
-    def why(self, item: str) -> "Why":
+    def why(self, item: str | bytes) -> "Why":
         """Explain the images that have a path, an id or a digest. Reads no pixels.
 
         Args:
-            item: a path in the source, such as "A/1.png"; an image_id or content_hash of 32 hexadecimal digits; the
-                SHA-256 of a file, of 64.
+            item: a path in the source, such as "A/1.png"; an image_id or content_hash, as 16 bytes or 32 hexadecimal
+                digits; the SHA-256 of a file, as 32 bytes or 64 digits.
 
         Returns:
             An object with images, a dict for each image (100 at most; more is the number of others), and rejects, a
@@ -574,7 +582,7 @@ class Lake:
         """
         from pipeline.search.why import explain  # noqa: PLC0415 - slow, and rarely used
 
-        return explain(self, arguments.text("item", item))
+        return explain(self, item.hex() if isinstance(item, bytes) else arguments.text("item", item))
 
     def batches(  # noqa: PLR0913 - the arguments of a training loop
         self,

@@ -16,7 +16,7 @@ from making import DATA, as_folder, files_of, recipe
 
 import schemas
 from pipeline.builder.build import build
-from pipeline.diff import Diff, Side, compare_releases
+from pipeline.diff import Diff, Side, changed_keys, compare_releases
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import NoReleaseError
 from pipeline.lake_handle import Lake
@@ -87,6 +87,7 @@ def tables(release: Release) -> dict[str, pl.LazyFrame]:
             {"model": model, "split_name": "main", "metric": "accuracy", "eval_on": "sanitized", "value": value}
             for model, value in release.scores.items()
         ],
+        "rejects": [],
     }
     return {name: pl.LazyFrame(found, schema=pl.Schema(schemas.TABLES[name].schema)) for name, found in rows.items()}
 
@@ -99,8 +100,8 @@ def compare(before: Release, after: Release) -> Diff:
         return one[table].join(other[table], on=one[table].collect_schema().names(), how="anti", nulls_equal=True)
 
     return compare_releases(
-        Side(1, old.__getitem__, lambda table: without(old, new, table)),
-        Side(2, new.__getitem__, lambda table: without(new, old, table)),
+        Side(1, {}, old.__getitem__, lambda table: without(old, new, table)),
+        Side(2, {}, new.__getitem__, lambda table: without(new, old, table)),
     )
 
 
@@ -272,7 +273,7 @@ def test_the_command_prints_counts_rows_and_json(changed: Lake, run: Run, tmp_pa
     assert all(path in listed for path in ("B/other.png", "A/moved.png", "A/new.png", "A/00000.png"))
     file = tmp_path / "diff.html"
     data = json.loads(run("diff", changed.root, 1, "--json", "--html", file).stdout)
-    assert list(data)[3:] == [*changed.diff(1).kinds, "page"]
+    assert list(data)[6:] == [*changed.diff(1).kinds, "page"]
     assert {name: data[name]["count"] for name in PLANNED} == PLANNED
     assert all(data[name]["count"] == len(data[name]["rows"]) for name in PLANNED)
     assert data["relabelled"]["rows"][0]["label_before"] == "A"
@@ -322,3 +323,31 @@ def test_pictures_of_a_lake_of_0_5_are_matched_by_their_pixels(tmp_path: Path, r
     found = lake.diff(lake.release - 1)
     assert (found.matched_by, len(found.added), len(found.gone), len(found.moved)) == ("content_hash", 0, 1, 1)
     assert "matched by content_hash" in run("diff", root, lake.release - 1).stdout
+
+
+def test_totals_settings_and_pixels_are_compared(tmp_path: Path, run: Run) -> None:
+    as_folder(tmp_path / "train", {**files_of(6), "A/empty.png": b""})
+    build(recipe(tmp_path, {"uri": "train"}), engine=LocalEngine(1))
+    (tmp_path / "train/A/empty.png").unlink()
+    as_folder(tmp_path / "train", {"C/new.png": files_of(1, seed=5)["A/00000.png"]})
+    build(recipe(tmp_path, {"uri": "train"}, decode={"size": [10, 10]}), engine=LocalEngine(1))
+    found = Lake(tmp_path / "lake").diff(1)
+    assert found.totals == {"images": (6, 7), "rejects": (1, 0), "classes": (2, 3)}
+    assert found.settings == ["decode.size"]
+    assert found.other_pixels == 6
+    text = run("diff", tmp_path / "lake", 1, "--html", tmp_path / "page.html").stdout
+    assert "images 6 -> 7; rejects 1 -> 0; classes 2 -> 3\n" in text
+    assert "changed in the recipe: decode.size\n6 unchanged files with other stored pixels\n" in text
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "changed in the recipe: decode.size" in page
+
+
+def test_changed_keys_name_parts_by_their_names() -> None:
+    before = {"split": [{"name": "a", "seed": 1}, {"name": "b", "seed": 1}], "decode": {"size": [28, 28]}, "x": 1}
+    after = {"split": [{"name": "b", "seed": 2}, {"name": "a", "seed": 1}], "decode": {"size": [28, 28]}, "y": None}
+    assert changed_keys(before, after) == ["split.b.seed", "x"]
+    assert changed_keys(before, before) == []
+    assert changed_keys({"check": [{"rejects": 0}]}, {"check": [{"rejects": 1}, {"drift": 0.1}]}) == [
+        "check.0.rejects",
+        "check.1",
+    ]

@@ -12,7 +12,7 @@ from pipeline.errors import LakeError, RecipeError
 from pipeline.lake.releases import recorded_recipe
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
-from pipeline.recipe import CheckPart, Recipe, parse_recipe
+from pipeline.recipe import CheckPart, Checks, Recipe, parse_recipe
 
 # Tables that checks read, apart from images, whose files are mostly pixels.
 _TABLES = ("splits", "clusters", "pairs", "attributes", "rejects", "scores")
@@ -72,7 +72,7 @@ class Checked(NamedTuple):
         return sum(one.result == result for one in self.results)
 
 
-def run_checks(lake: Lake, recipe: Recipe | None = None) -> Checked:
+def run_checks(lake: Lake, recipe: Recipe | Checks | None = None) -> Checked:
     """Check a release against every `[[check]]` of a recipe. Reads ids and labels, no pixels.
 
     Args:
@@ -90,7 +90,7 @@ def run_checks(lake: Lake, recipe: Recipe | None = None) -> Checked:
     """
     if not isinstance(lake, Lake):
         raise TypeError(f"lake is of type {type(lake).__name__}; it must be a Lake: use Lake({lake!r:.60})")
-    if recipe is not None and not isinstance(recipe, Recipe):
+    if recipe is not None and not isinstance(recipe, Recipe | Checks):
         raise TypeError(f"recipe is of type {type(recipe).__name__}; it must be a Recipe: use read_recipe(PATH)")
     checks = (recipe or _recipe_of(lake)).check
     if not checks:

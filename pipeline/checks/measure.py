@@ -75,7 +75,9 @@ def _min_per_class(lake: Lake, check: ClassesPart) -> Measured:
         raise LakeError(f"{lake.root} has no labelled image{f' in split {check.split!r}' if check.split else ''}.")
     fewest = counts.sort("images", "role", "label").row(0, named=True)
     role = f" in {fewest['role']}" if check.split else ""
-    return Measured(fewest["images"], f"class {fewest['label']} has {plural(fewest['images'], 'image')}{role}")
+    more = int((counts["images"] < check.limit).sum()) - 1
+    others = f", and {plural(more, 'other class has', 'other classes have')} too few" if more > 0 else ""
+    return Measured(fewest["images"], f"class {fewest['label']} has {plural(fewest['images'], 'image')}{role}{others}")
 
 
 def _drift(lake: Lake, check: DriftPart) -> Measured:
@@ -84,7 +86,8 @@ def _drift(lake: Lake, check: DriftPart) -> Measured:
         return _largest_difference(counts.with_columns(side=pl.format("in {}", "role"), group=pl.lit("")))
     earlier = list_releases(Snapshot(lake.root)).filter(pl.col("release") < lake.release)["release"].to_list()
     if not earlier:
-        return Measured(None, "there is no release before")
+        gone = f"release {lake.release - 1} was deleted by vacuum, and" if lake.release > 1 else ""
+        return Measured(None, f"{gone} there is no release before".strip())
     before = lake.at(earlier[-1])
     if check.split is not None and check.split not in _splits(before):
         return Measured(None, f"release {before.release} has no split {check.split}")

@@ -13,7 +13,7 @@ from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
-from pipeline.recipe import read_recipe
+from pipeline.recipe import read_checks
 
 # Exit codes: a check failed; a check could not run.
 _FAILED, _NOT_RUN = 1, 2
@@ -25,7 +25,7 @@ _FAILED, _NOT_RUN = 1, 2
     "--recipe",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Take the checks from this recipe, instead of from the recipe that the release was built from.",
+    help="Take the checks from this recipe, or file of checks only, instead of from the recipe of the release.",
 )
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Write the results as JUnit XML.")
 @click.option("--markdown", metavar="FILE", type=click.Path(dir_okay=False), help="Write the results as Markdown.")
@@ -45,7 +45,7 @@ def check_command(  # noqa: PLR0913 - one per option
     imagelake check data/demo --recipe checks.toml --junit checks.xml --markdown checks.md
     """  # noqa: D301 - click reads the backspace: it keeps the lines as they are
     try:
-        checked = run_checks(Lake(lake, release), read_recipe(recipe) if recipe else None)
+        checked = run_checks(Lake(lake, release), read_checks(recipe) if recipe else None)
         if junit:
             write_junit(checked, junit)
         if markdown:

@@ -8,7 +8,7 @@ import polars as pl
 from pipeline.cli.options import as_json, the_lake
 from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
-from pipeline.diff import Diff
+from pipeline.diff import Diff, describe_release
 from pipeline.lake_handle import Lake
 from pipeline.review.diff import write_diff
 
@@ -51,10 +51,13 @@ def diff_command(  # noqa: PLR0913 - one per option
     page = write_diff(opened, found, html) if html else None
     if json_:
         kinds = {name: {"count": len(rows), "rows": rows} for name, rows in found.kinds.items()}
-        facts = {"before": found.before, "after": found.after, "matched_by": found.matched_by}
+        names = ("before", "after", "matched_by", "totals", "settings", "other_pixels")
+        facts = {name: getattr(found, name) for name in names}
         show_json({**facts, **kinds, **({"page": page} if page else {})})
         return
     print_line(f"Changes from release {found.before} to release {found.after}:")
+    for line in describe_release(found):
+        print_line(line)
     show_frame(_counts(found))
     if found.matched_by != "file_digest":
         print_line(

@@ -1,6 +1,7 @@
 """`imagelake find`: find the duplicates of a picture in a lake."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +12,9 @@ from pipeline.cli.show import show_frame, show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.progress import plural
+
+# Pictures without a match that are named.
+_PRINTED = 10
 
 
 @click.command("find")
@@ -80,6 +84,8 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
             print_line(f"imagelake: {item.path}: {item.reason}: {item.detail}", err=True)
         for name, reason in found.skipped.items():
             print_line(f"imagelake: rule '{name}' is left out: {reason}", err=True)
+        for line in _unmatched(found.unmatched) if len(shown) else ():
+            print_line(line)
         print_line(_summary(len(found.queries), found.matches["number"].n_unique(), found.matching, len(shown)))
         if found.queries:
             print_line(f"rules: {', '.join(found.rules)}; release {found.release}")
@@ -87,6 +93,12 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
             print_line(str(page))
     if not found.queries:
         sys.exit(1)
+
+
+def _unmatched(names: list[str]) -> Iterator[str]:
+    yield from (f"without a match: {name}" for name in names[:_PRINTED])
+    if len(names) > _PRINTED:
+        yield f"without a match: {plural(len(names) - _PRINTED, 'more picture')}; --json lists all"
 
 
 def _summary(queries: int, matched: int, matching: int, shown: int) -> str:

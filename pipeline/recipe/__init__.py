@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -36,6 +36,8 @@ from pipeline.recipe.parts import (
     SplitPart,
 )
 from pipeline.recipe.rules import rule_with_pairs_of, stricter_rule
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
@@ -137,6 +139,7 @@ __all__ = [
     "AttributesPart",
     "BaselinePart",
     "CheckPart",
+    "Checks",
     "DecodePart",
     "DedupPart",
     "EmbeddingPart",
@@ -148,6 +151,7 @@ __all__ = [
     "SplitPart",
     "parse_baseline",
     "parse_recipe",
+    "read_checks",
     "read_recipe",
 ]
 
@@ -285,6 +289,34 @@ def _why_not_there(target: str, roles: Mapping[str, Mapping[str, RolePart]]) -> 
 _MAX_BYTES = 2**24
 
 
+class Checks(Part):
+    """The checks of a file that has nothing else: no lake is built from it.
+
+    Attributes:
+        check: what a release must satisfy.
+        file: the file, if any. Not a key of it.
+    """
+
+    check: tuple[Check, ...] = Field(min_length=1)
+    file: Path | None = Field(default=None, exclude=True)
+
+
+def read_checks(path: str | Path) -> Recipe | Checks:
+    """Read the `[[check]]` of a recipe, or of a file without a `[[source]]`.
+
+    Args:
+        path: a TOML file.
+
+    Raises:
+        RecipeError: the file is missing, is not TOML, or has faults; the error lists all of them.
+    """
+    file = Path(arguments.place("path", path))
+    values = _read_toml(file)
+    if "source" in values:
+        return parse_recipe(values, base=file.resolve().parent, file=file)
+    return _validate(Checks, {**values, "file": file.resolve()}, file)
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """Read and check a recipe.
 
@@ -298,12 +330,21 @@ def read_recipe(path: str | Path) -> Recipe:
         RecipeError: the file is missing, is not TOML, or has faults; the error lists all of them.
     """
     file = Path(arguments.place("path", path))
+    return parse_recipe(_read_toml(file), base=file.resolve().parent, file=file)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        RecipeError: it is missing, cannot be read, or is not TOML.
+    """
     try:
         storage.check_regular(file)
         if file.stat().st_size > _MAX_BYTES:
             raise RecipeError(f"{file}: larger than {_MAX_BYTES >> 20} MiB, which no recipe is. Check the path.")
         # utf-8-sig: editors on Windows write a byte-order mark.
-        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(f"{file}: no such recipe. Give the path of a TOML file, such as data/demo.toml.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -314,7 +355,6 @@ def read_recipe(path: str | Path) -> Recipe:
         # tomllib names the character that it cannot read, which mostly is the end of a line.
         message = re.sub(r"(Illegal|Found invalid) character '\\n'", "the line ends too early", str(error))
         raise RecipeError(f"{file}: not valid TOML: {message}. Correct the line and run again.") from error
-    return parse_recipe(values, base=file.resolve().parent, file=file)
 
 
 def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = None) -> Recipe:
@@ -330,11 +370,14 @@ def parse_recipe(values: Mapping[str, Any], *, base: Path, file: Path | None = N
     Raises:
         RecipeError: the recipe has faults; the error lists all of them.
     """
-    values = _with_datasets(values, base)
+    return _validate(Recipe, {**_with_datasets(values, base), "base": base, "file": file and file.resolve()}, file)
+
+
+def _validate(model: type[_Model], values: Mapping[str, Any], file: Path | None) -> _Model:
     try:
-        return Recipe.model_validate({**values, "base": base, "file": file and file.resolve()})
+        return model.model_validate(values)
     except ValidationError as error:
-        faults = describe_errors(error, Recipe)
+        faults = describe_errors(error, model)
         raise RecipeError(f"{file or 'recipe'}: {faults}{'' if faults.endswith('?') else '.'}") from None
 
 

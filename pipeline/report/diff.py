@@ -35,7 +35,7 @@ def render_diff(
     """Render the page; see `html.render_page`.
 
     Args:
-        summary: lake, before, after (numbers of releases) and matched_by.
+        summary: lake, before, after (numbers of releases), matched_by, and described: lines about the whole releases.
         kinds: rows of every kind of change, as in `Lake.diff`.
         members: columns kind, rule, cluster_id, image_id: the images of the first `SHOWN` clusters of both kinds.
         before: the images table of the release before.
@@ -96,10 +96,11 @@ def _card(kind: str, row: Mapping[str, Any], clusters: Mapping[Any, list[bytes]]
             clusters[kind, row["rule"], row["cluster_id_before"]],
         )
     text = {
-        "relabelled": "{label_before} to {label}",
+        "relabelled": "{label_before} to {label}, before at {dataset_before}/{split_before} {path_before}",
+        "moved": "before at {dataset_before}/{split_before} {path_before}",
         "changed_role": "{split_name}: {role_before} to {role}",
         "newly_dropped": "{split_name}/{role}, by {dropped_by}",
-        "newly_kept": "{split_name}/{role}",
+        "newly_kept": "{split_name}/{role}, before dropped by {dropped_by_before} ({reason_before})",
     }.get(kind, "{dataset}/{split}")
     names = {"label_before": "no label", "label": "no label", "role_before": "no role", "role": "no role"}
     said = {name: names.get(name, "-") if value is None else value for name, value in row.items()}

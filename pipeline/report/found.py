@@ -11,7 +11,8 @@ def render_found(found: dict[str, Any], rows: dict[bytes, dict[str, Any]]) -> st
     """Render the page; see `html.render_page`.
 
     Args:
-        found: lake, release, headline, and shown: dicts of rule and of what `describe_pairs` takes; the picture is on
+        found: lake, release, headline, unmatched (names), more_unmatched, rejects (dicts of path, reason and detail),
+            and shown: dicts of rule and of what `describe_pairs` takes; the picture is on
             the left.
         rows: by id, height, width, channels and pixels of every picture and image in them.
     """

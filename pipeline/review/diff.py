@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline import storage
-from pipeline.diff import Diff
+from pipeline.diff import Diff, describe_release
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 
@@ -40,5 +40,6 @@ def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
         "before": found.before,
         "after": found.after,
         "matched_by": found.matched_by,
+        "described": list(describe_release(found)),
     }
     return write_page(render_diff(summary, found.kinds, members, before.scan("images"), lake.scan("images")), file)

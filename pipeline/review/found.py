@@ -16,11 +16,11 @@ from pipeline.search.queries import decode_queries
 from pipeline.shard import Reject
 
 # At most this many matches are on the page. Their pixels are in memory together.
-_SHOWN = 500
+_SHOWN = 100
 
 
 def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> Path:
-    """Write the first 500 matches with their pictures as one self-contained HTML page.
+    """Write the first 100 matches with their pictures as one self-contained HTML page.
 
     Args:
         lake: the lake of the release that was searched.
@@ -48,12 +48,18 @@ def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> 
         conflict=pl.lit(value=False),
         cluster_id=pl.lit(None, pl.Binary),
     )
-    count = f"the first {len(shown):,} of " if len(shown) < found.matching else ""
+    first = f", the first {len(shown):,} are shown" if len(shown) < len(found.matches) else ""
+    listed = f", the closest {len(found.matches):,} are listed" if len(found.matches) < found.matching else ""
     summary: dict[str, Any] = {
         "lake": storage.last_name(lake.root),
         "release": found.release,
-        "headline": f"{plural(len(found.queries), 'picture')}: {count}{plural(found.matching, 'match', 'matches')} by "
-        f"{', '.join(found.rules)}.",
+        "headline": f"{plural(len(found.queries), 'picture')}: {plural(found.matching, 'match', 'matches')} by "
+        f"{', '.join(found.rules)}{listed}{first}.",
+        "unmatched": found.unmatched[:_SHOWN],
+        "more_unmatched": max(0, len(found.unmatched) - _SHOWN),
+        "rejects": [
+            {"path": item.path, "reason": item.reason, "detail": item.detail} for item in found.rejects[:_SHOWN]
+        ],
         "shown": pairs.to_dicts(),
     }
     return write_page(render_found(summary, rows), file)

@@ -54,6 +54,7 @@ class Found(NamedTuple):
         matches: columns query (name of the picture), number (its position, counted from 0, rejects included), rule,
             score (float32; 1 under rules that compare keys), image_id, path, label, dataset and split. In the order of
             pictures and rules; highest score first, then by image_id.
+        unmatched: names of the pictures without a match, in their order.
         matching: number of all matches; `matches` has fewer if `top` left some out.
         rejects: files that a build of the lake would reject, or that cannot be read, with the reason.
         skipped: rules of the lake that pictures cannot be compared by, each with the reason.
@@ -63,6 +64,7 @@ class Found(NamedTuple):
     rules: list[str]
     queries: list[str]
     matches: pl.DataFrame
+    unmatched: list[str]
     matching: int
     rejects: list[Reject]
     skipped: dict[str, str]
@@ -146,11 +148,13 @@ def find_duplicates(
         {"number": list(names), "query": list(names.values())}, {"number": pl.Int64, "query": pl.String}
     )
     matches = matches.join(listed, on="number", maintain_order="left")
+    listed = listed.sort("number")
     return Found(
         lake.release,
         [one.name for one in rules],
-        listed.sort("number")["query"].to_list(),
+        listed["query"].to_list(),
         matches.select("query", "number", "rule", "score", *_FACTS),
+        listed.join(matches, on="number", how="anti", maintain_order="left")["query"].to_list(),
         matching,
         rejects,
         skipped,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from glob import has_magic, iglob
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +19,9 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.recipe import DecodePart, Recipe, parse_recipe
 from pipeline.search.tables import Tables
 from pipeline.shard import Encoded, Files, Pixels, Reject
+
+# Image files of a pattern that are decoded together.
+_FILES_PER_SHARD = 256
 
 # A file, what `build` reads, or pixels.
 Query: TypeAlias = str | NDArray[np.uint8]
@@ -81,10 +85,24 @@ def _shards(query: Query, spec: DecodePart) -> Iterator[tuple[str, Encoded]]:
     if _is_image_file(query):
         yield "", Encoded("query", "", (query,), (None,), Files((query,)))
         return
+    if images := _images_of_pattern(query):
+        for start in range(0, len(images), _FILES_PER_SHARD):
+            some = images[start : start + _FILES_PER_SHARD]
+            yield "", Encoded("query", "", some, (None,) * len(some), Files(some))
+        return
     folder = f"{query.rstrip('/')}/" if Path(query).is_dir() else f"{redacted(query)}: "
     for source in sources.resolve(_recipe_of(query, spec)):
         for shard in sources.read(source):
             yield folder, shard
+
+
+def _images_of_pattern(query: str) -> tuple[str, ...]:
+    """List the files of a pattern, sorted, if each is a single image; none if one is an archive, table or the like."""
+    if not has_magic(query) or Path(query).exists() or "://" in query:
+        return ()
+    names = iglob(query, recursive=True)  # noqa: PTH207 - a relative name stays one
+    found = tuple(sorted(name for name in names if Path(name).is_file()))
+    return found if all(map(_is_image_file, found)) else ()
 
 
 def _is_image_file(path: str) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.dedup.stored_rules import StoredRule, cluster_edges, filter_pairs, find_stored_rule
+from pipeline.errors import LakeError
 from pipeline.recipe.rules import rule_meaning
 from pipeline.search.images import locate_images, raise_not_found
 from pipeline.search.rules import lake_rules, stored_units
@@ -17,6 +18,8 @@ from pipeline.sources.source import readable_name
 _EXPLAINED, _LISTED = 100, 10
 _SHARD = ("dataset", "split", "shard")
 _DIGESTS = ("image_id", "content_hash", "file_digest")
+# Lengths of ids and digests in hexadecimal digits.
+_DIGITS = (32, 64)
 _FACTS = (*_SHARD, "path", "label", "height", "width", "channels", "file_size", *_DIGESTS)
 _ORIGINAL = ("format", "height", "width", "taken_at", "camera", "location")
 _EDGES = pl.Schema({"left_id": pl.Binary, "right_id": pl.Binary, "score": pl.Float32})
@@ -53,6 +56,7 @@ def explain(lake: Tables, item: str) -> Why:
     rows, missing = locate_images(lake, [item], facts=_FACTS)
     rejects = lake.scan("rejects").filter(path=readable_name(item)).drop("shard").sort("dataset", "split").collect()
     if missing and rejects.is_empty():
+        _raise_if_earlier(lake, readable_name(item))
         raise_not_found(lake, missing, None, None)
     shown = rows.head(_EXPLAINED)
     ids = shown["image_id"].to_list()
@@ -77,6 +81,26 @@ def explain(lake: Tables, item: str) -> Why:
     ]
     others = _facts(lake, set(_referenced(images)))
     return Why(lake.release, [_with_names(one, others) for one in images], rejects.to_dicts(), len(rows) - len(shown))
+
+
+def _raise_if_earlier(lake: Tables, item: str) -> None:
+    """Raise the error that an earlier release has the item, the newest of those, if one has it."""
+    named = pl.col("path") == item
+    if len(item) in _DIGITS:
+        named |= pl.any_horizontal(pl.col(column).bin.encode("hex") == item.lower() for column in _DIGESTS)
+    earlier = lake.scan("releases").filter(pl.col("release") < lake.release).sort("release", descending=True)
+    seen = {lake.snapshot.version("images")}
+    for release, versions in earlier.select("release", "versions").collect().rows():
+        version = {of["table"]: of["version"] for of in versions}.get("images")
+        if version is None or version in seen:
+            continue
+        seen.add(version)
+        then = lake.snapshot.with_version("images", version)
+        if len(then.scan_changed("images", lake.snapshot).filter(named).head(1).collect()):
+            raise LakeError(
+                f"{lake.root}: release {lake.release} has no image '{item}', but release {release} has it: add "
+                f"--release {release}, or open Lake(root, {release})."
+            )
 
 
 def _by_image(

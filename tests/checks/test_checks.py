@@ -105,7 +105,7 @@ def test_every_planted_violation_is_found(planted: Case) -> None:
     assert details[2].startswith("3 images in 1 value; such as ")
     assert details[3] == "1 cluster; such as A/conflict.png (A) and B/p5_5.png (B)"
     assert details[5] == "1 empty, 1 not_an_image; such as d/train A/empty.png"
-    assert details[8] == "class A has 3 images in test"
+    assert details[8] == "class A has 3 images in test, and 1 other class has too few"
     assert details[10] == "class A: 25.0% in test, 60.8% in train"
     assert details[12] == "class A: 51.2% of train before, 60.8% now"
     assert details[13] == "0.0833 after training on 51 images"
@@ -272,7 +272,7 @@ def test_a_parser_of_junit_reads_the_results(planted: Case, clean: Case, run: Ru
     assert [tag for _, tag, _ in cases] == ["failure"] * len(CHECKS)
     assert cases[3][0] == "clusters of exact with several labels, at most 0"
     assert cases[3][2] == "found 1, at most 0 allowed: 1 cluster; such as A/conflict.png (A) and B/p5_5.png (B)"
-    assert cases[8][2] == "found 3, at least 10 required: class A has 3 images in test"
+    assert cases[8][2] == "found 3, at least 10 required: class A has 3 images in test, and 1 other class has too few"
     made = recipe(tmp_path, {"uri": "train"}, check=[{"rejects": 0}, {"split": "x", "rule": "exact"}, CHECKS[11][0]])
     write_junit(run_checks(clean.lake.at(1), made), file)
     assert [tag for _, tag, _ in read_junit(file)] == ["passed", "error", "skipped"]
@@ -295,3 +295,15 @@ def test_names_from_sources_break_no_file(tmp_path: Path, run: Run) -> None:
     assert [len(re.findall(r"(?<!\\)\|", row)) for row in table] == [5] * 4
     assert "<" not in "".join(table)
     assert "\x1b" not in run("check", lake.root).stdout
+
+
+def test_a_file_of_checks_only_is_enough(planted: Case, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "checks.toml"
+    file.write_text("[[check]]\nrejects = 0\n")
+    done = run("check", planted.lake.root, "--recipe", file)
+    assert done.exit_code == 1
+    assert "2 not_an_image" in done.output or "1 not_an_image" in done.output
+    file.write_text("[[checks]]\nrejects = 0\n")
+    wrong = run("check", planted.lake.root, "--recipe", file)
+    assert wrong.exit_code == 2
+    assert "unknown key checks; did you mean 'check'?" in wrong.output

@@ -243,6 +243,27 @@ def test_the_page_shows_the_pictures_and_escapes_names(base: Path, tmp_path: Pat
     assert "No image of the lake matches." in (tmp_path / "none.html").read_text(encoding="utf-8")
 
 
+def test_a_pattern_of_image_files_is_what_it_matches(base: Path) -> None:
+    lake = Lake(base / "lake")
+    files = sorted(map(str, (base / "new").glob("*.png")))
+    found, one_by_one = lake.find(f"{base}/new/*.png", rule="exact"), lake.find(files, rule="exact")
+    assert found.queries == one_by_one.queries != []
+    assert [item.path for item in found.rejects] == [f"{base}/new/bad.png"]
+    assert found.matches.equals(one_by_one.matches)
+
+
+def test_pictures_without_a_match_are_named(base: Path, tmp_path: Path, run: Run) -> None:
+    done = json.loads(run("find", base / "lake", base / "new", "--rule", "exact", "--json").stdout)
+    matched = {match["query"] for match in done["matches"]}
+    assert matched
+    assert done["unmatched"] == [name for name in done["queries"] if name not in matched] != []
+    text = run("find", base / "lake", base / "new", "--rule", "exact", "--html", tmp_path / "page.html").stdout
+    assert f"without a match: {base}/new/3.png\n" in text
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Pictures without a match" in page
+    assert f"{base}/new/3.png" in page
+
+
 def test_an_older_release_is_searched_with_its_own_settings(tmp_path: Path) -> None:
     files = files_of(6)
     as_folder(tmp_path / "train", files)

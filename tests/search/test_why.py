@@ -235,3 +235,26 @@ def test_why_in_a_bucket_is_why_in_a_folder(base: Path, lake_bucket: Bucket, run
     expected = Lake(base / "other").why("A/00000.png")
     assert Lake(place).why("A/00000.png") == expected
     assert json.loads(run("why", place, "A/00000.png", "--json").stdout)["images"] == expected.images
+
+
+def test_an_image_of_an_earlier_release_is_named_with_that_release(tmp_path: Path) -> None:
+    files = files_of(4)
+    as_folder(tmp_path / "train", files)
+    made = recipe(tmp_path, {"uri": "train"})
+    build(made, engine=LocalEngine(1))
+    gone = min(files)
+    (tmp_path / "train" / gone).unlink()
+    build(made, engine=LocalEngine(1))
+    lake = Lake(tmp_path / "lake")
+    row = lake.at(1).scan("images").filter(path=gone).collect().row(0, named=True)
+    for item in (gone, row["image_id"], row["file_digest"], row["content_hash"].hex()):
+        with pytest.raises(LakeError, match=r"release 2 has no image '.*', but release 1 has it: add --release 1"):
+            lake.why(item)
+    with pytest.raises(LakeError, match="has no image with the path, id or digest 'A/none.png'"):
+        lake.why("A/none.png")
+
+
+def test_ids_are_given_as_bytes_too(base: Path) -> None:
+    lake = Lake(base / "lake")
+    image_id = lake.scan("images").select("image_id").head(1).collect().item()
+    assert lake.why(image_id) == lake.why(image_id.hex())
