@@ -14,6 +14,8 @@ from pipeline.progress import plural
 _MATCHES = (("digest", "image_id"), ("digest", "label"), ("digest",))
 _PLACE = ("dataset", "split", "path")
 _FACTS = [*_PLACE, "label", "image_id"]
+# Columns of the table images that are read.
+IMAGE_COLUMNS = [*_FACTS, "file_digest", "content_hash"]
 # What identifies a run in several releases, where the split may be drawn again, and a value of it.
 _RUN = ["model", "split_name", "settings"]
 _VALUE = ["role", "eval_on", "rule", "metric"]

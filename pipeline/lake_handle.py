@@ -16,11 +16,12 @@ from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.arrays.read_as import DecodeFrom, Fit, RaggedAs, ReadAs
 from pipeline.decode.conversions import decode_originals, resize_stored
-from pipeline.diff import Diff, Side, compare_releases
+from pipeline.diff import IMAGE_COLUMNS, Diff, Side, compare_releases
 from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
 from pipeline.id_index import IdIndex, id_series
 from pipeline.lake.duckdb_views import connect, query
+from pipeline.lake.reads import check_values, explain_failures
 from pipeline.lake.releases import recorded_recipe, release_snapshot, release_versions, releases_stamp, stored_decode
 from pipeline.lake.snapshot import Snapshot
 from pipeline.pixels import (
@@ -95,6 +96,7 @@ class Lake:
         """
         return Lake(self.root, arguments.whole_number("release", release))
 
+    @explain_failures
     def diff(self, since: int) -> Diff:
         """Compare another release with this one. Reads ids, digests and labels; no pixels.
 
@@ -107,12 +109,17 @@ class Lake:
 
         Raises:
             NoReleaseError: there is no such release, or vacuum has deleted one of the two.
-            DamagedLakeError: a file of splits, clusters or scores is missing or damaged.
+            DamagedLakeError: a file is missing or damaged.
         """
         other = self.at(since)
         for lake, table in product((self, other), ("splits", "clusters", "scores")):
             lake.check(table)
         now, before = self._current_snapshot(), other.snapshot
+        there = {part.path for part in now.files("images")}
+        check_values(now, "images", IMAGE_COLUMNS)
+        check_values(
+            before, "images", IMAGE_COLUMNS, [part for part in before.files("images") if part.path not in there]
+        )
         return compare_releases(
             Side(other.release, other.recipe, other.scan, lambda table: before.scan_changed(table, now)),
             Side(self.release, self.recipe, self.scan, lambda table: now.scan_changed(table, before)),
@@ -173,6 +180,7 @@ class Lake:
             self._stamp = now
         return self.snapshot.with_newest("releases", "exports") if self.release else self.snapshot
 
+    @explain_failures
     def class_names(self, split: str) -> list[str]:
         """List the class names of a split. The name at position i belongs to label i."""
         arguments.text("split", split)
@@ -182,6 +190,7 @@ class Lake:
         named = one_of_each.lazy().join(images, on="image_id").sort("label_index").collect()
         return named["label"].to_list()
 
+    @explain_failures
     def target_names(self, attribute: str) -> list[str]:
         """List the values of an attribute in the lake, as text, sorted: the columns of `targets` in `arrays`.
 
@@ -213,6 +222,7 @@ class Lake:
         out[found["row"].to_numpy(), pl.Series(names).search_sorted(found["value"]).to_numpy()] = 1
         return out
 
+    @explain_failures
     def members(self, split: str, role: str, *, sanitized: bool = True, check: bool = True) -> pl.DataFrame:
         """List the images of a role.
 

@@ -4,11 +4,13 @@
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipeline.checks.measure import MEASURES, Measured
+from pipeline.checks.measure import IMAGE_COLUMNS, MEASURES, Measured
 from pipeline.errors import LakeError, RecipeError
+from pipeline.lake.reads import check_values, explain_failures
 from pipeline.lake.releases import recorded_recipe
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
@@ -99,8 +101,14 @@ def run_checks(lake: Lake, recipe: Recipe | Checks | None = None) -> Checked:
             f'{where} has no [[check]]. Add one, such as split = "main", rule = "exact", overlap = 0, and build; or '
             "give a recipe that has one: --recipe FILE."
         )
+    return _check(lake, checks)
+
+
+@explain_failures
+def _check(lake: Lake, checks: Sequence[CheckPart]) -> Checked:
     for table in _TABLES:
         lake.check(table)
+    check_values(lake.snapshot, "images", IMAGE_COLUMNS)
     return Checked(lake.root, lake.release, tuple(_run(lake, check) for check in checks))
 
 

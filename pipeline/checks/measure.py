@@ -9,6 +9,7 @@ import polars as pl
 
 from pipeline.dedup.stored_rules import read_clusters
 from pipeline.errors import LakeError
+from pipeline.lake.reads import check_values
 from pipeline.lake.releases import list_releases
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
@@ -19,6 +20,9 @@ from pipeline.review import ReviewQuery
 from pipeline.review.query import scan_rule, stored_rule
 from pipeline.shard import REASONS
 from pipeline.verify.laws import linked_by
+
+# Columns of the table images that are read.
+IMAGE_COLUMNS = ("image_id", "path", "label")
 
 
 class Measured(NamedTuple):
@@ -89,6 +93,8 @@ def _drift(lake: Lake, check: DriftPart) -> Measured:
         gone = f"release {lake.release - 1} was deleted by vacuum, and" if lake.release > 1 else ""
         return Measured(None, f"{gone} there is no release before".strip())
     before = lake.at(earlier[-1])
+    before.check("splits")
+    check_values(before.snapshot, "images", IMAGE_COLUMNS)
     if check.split is not None and check.split not in _splits(before):
         return Measured(None, f"release {before.release} has no split {check.split}")
     old = _class_counts(before, check.split)
@@ -140,7 +146,10 @@ def _linked(lake: Lake, rule: str) -> pl.LazyFrame:
     attribute = attribute_of(rule)
     if attribute is None:
         stored = stored_rule(lake, ReviewQuery(rule))
+        of_rule = lake.snapshot.files("index", lambda partition: partition["rule"] == stored.rule)
+        check_values(lake.snapshot, "index", ["image_id", "key", "signature"], of_rule)
         return read_clusters(stored, partial(scan_rule, lake)).select("cluster_id", "image_id")
+    check_values(lake.snapshot, "originals", ["image_id", attribute])
     linked = linked_by(lake, rule, {})
     if linked.head(1).collect().is_empty():
         known = lake.scan("attributes").select(pl.col("name").unique()).collect()["name"]

@@ -117,7 +117,7 @@ def _for_template(card: _Card, drawn: Mapping[bytes, dict[str, Any]]) -> dict[st
 def _draw(images: pl.LazyFrame, cards: Sequence[_Card]) -> dict[bytes, dict[str, Any]]:
     """Draw the images of cards: by image_id, image_id, path, label, kept (None) and the result of `picture`."""
     wanted = pl.Series("image_id", [image_id for card in cards for image_id in card.shown], pl.Binary)
-    rows = read_scaled(images, wanted) if len(wanted) else ()
+    rows = read_scaled(images, wanted, check=True) if len(wanted) else ()
     return {
         row["image_id"]: {
             "image_id": row["image_id"].hex(),

@@ -4,11 +4,15 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
 
+from pipeline.errors import DamagedLakeError
+from pipeline.hashing import content_hashes
+from pipeline.pixels import SHAPE
 from pipeline.report.overlap import ClusterChoice
 
 if TYPE_CHECKING:
@@ -18,25 +22,51 @@ if TYPE_CHECKING:
 _ENLARGED_SIDE = 64
 _MAX_SIDE = 96
 _SHEET_GAP = 2
-_COLUMNS = ["image_id", "path", "label", "dataset", "split", "height", "width", "channels", "pixels"]
+# Columns of an image that are read beside its pixels.
+COLUMNS = ["image_id", "path", "label", "dataset", "split", *SHAPE]
 # Pixels in memory at a time while pictures are read and scaled down.
 _BLOCK_BYTES = 2**27
 
 
-def read_pictures(images: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
+def read_pictures(images: pl.LazyFrame, wanted: pl.Series, *, check: bool = False) -> pl.DataFrame:
     """Read some images.
 
     The filter is pushed down into the Parquet reader, which reads the ids first and unpacks the pixels of these rows
     only.
 
+    Args:
+        images: the images table.
+        wanted: ids.
+        check: compare the pixels with the content_hash of their image.
+
     Returns:
         The rows of `wanted` with path, label, size and pixels.
+
+    Raises:
+        DamagedLakeError: pixels are not those of the content_hash of their image.
     """
     ids = wanted.cast(pl.Binary).unique()
-    return images.filter(pl.col("image_id").is_in(ids.implode())).select(_COLUMNS).collect()
+    hashed = ["content_hash"] if check else []
+    rows = images.filter(pl.col("image_id").is_in(ids.implode())).select(*COLUMNS, "pixels", *hashed).collect()
+    if check:
+        _check_pixels(rows)
+    return rows.drop(hashed)
 
 
-def read_scaled(images: pl.LazyFrame, wanted: pl.Series) -> Iterator[dict[str, Any]]:
+def _check_pixels(rows: pl.DataFrame) -> None:
+    for *shape, pixels, content_hash, image_id in rows.select(*SHAPE, "pixels", "content_hash", "image_id").rows():
+        if len(pixels) != prod(shape) or content_hash != _content_hash(pixels, shape):
+            raise DamagedLakeError(
+                f"the pixels of the image {image_id.hex()} are not those that were read from its source. List the "
+                "damage with `imagelake verify LAKE`, repair it with `imagelake build LAKE --repair`."
+            )
+
+
+def _content_hash(pixels: bytes, shape: Sequence[int]) -> bytes:
+    return content_hashes(np.frombuffer(pixels, np.uint8).reshape(1, *shape)).tobytes()
+
+
+def read_scaled(images: pl.LazyFrame, wanted: pl.Series, *, check: bool = False) -> Iterator[dict[str, Any]]:
     """Read some images block by block, and scale large ones down at once, so that few pixels are in memory.
 
     Yields:
@@ -47,7 +77,7 @@ def read_scaled(images: pl.LazyFrame, wanted: pl.Series) -> Iterator[dict[str, A
     found = images.filter(pl.col("image_id").is_in(ids.implode())).select("image_id", size=size).collect()
     block = pl.col("size").cum_sum() // _BLOCK_BYTES
     for _, part in found.sort("image_id").group_by(block.alias("block"), maintain_order=True):
-        for row in read_pictures(images, part["image_id"]).iter_rows(named=True):
+        for row in read_pictures(images, part["image_id"], check=check).iter_rows(named=True):
             image = scale_down(to_pillow(row), _MAX_SIDE)
             del row["pixels"]
             yield {**row, "image": image}

@@ -6,10 +6,12 @@ import polars as pl
 
 from pipeline import storage
 from pipeline.diff import Diff, describe_release
+from pipeline.lake.reads import check_values, explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 
 
+@explain_failures
 def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
     """Write the changes between two releases as one self-contained HTML page.
 
@@ -19,10 +21,16 @@ def write_diff(lake: Lake, found: Diff, file: Path) -> Path:
         lake: the lake of the later release of `found`.
         found: made by `Lake.diff`.
         file: as in `write_page`.
+
+    Raises:
+        DamagedLakeError: a file of the lake is missing or damaged.
     """
     from pipeline.report.diff import SHOWN, render_diff  # noqa: PLC0415 - slow to import
+    from pipeline.report.pictures import COLUMNS  # noqa: PLC0415 - the same
 
     before = lake.at(found.before)
+    for opened in (lake, before):
+        check_values(opened.snapshot, "images", COLUMNS)
     members = pl.concat(
         [
             opened.scan("clusters")

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import storage
+from pipeline.lake.reads import check_values, explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.progress import plural
 from pipeline.review.page import write_page
@@ -19,6 +20,7 @@ from pipeline.shard import Reject
 _SHOWN = 100
 
 
+@explain_failures
 def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> Path:
     """Write the first 100 matches with their pictures as one self-contained HTML page.
 
@@ -27,12 +29,17 @@ def write_found(lake: Lake, images: Sequence[str], found: Found, file: Path) -> 
         images: the pictures that were searched for; they are read again.
         found: made by `find_duplicates`.
         file: as in `write_page`.
+
+    Raises:
+        DamagedLakeError: a file of the lake is missing or damaged.
     """
     from pipeline.report.found import render_found  # noqa: PLC0415 - slow to import
-    from pipeline.report.pictures import read_pictures  # noqa: PLC0415 - slow to import
+    from pipeline.report.pictures import COLUMNS, read_pictures  # noqa: PLC0415 - slow to import
 
+    check_values(lake.snapshot, "images", COLUMNS)
     shown = found.matches.head(_SHOWN)
-    rows = {row["image_id"]: row for row in read_pictures(lake.scan("images"), shown["image_id"]).iter_rows(named=True)}
+    pictures = read_pictures(lake.scan("images"), shown["image_id"], check=True)
+    rows = {row["image_id"]: row for row in pictures.iter_rows(named=True)}
     rows |= _read_queries(lake, images, shown["number"])
     pairs = shown.select(
         "rule",

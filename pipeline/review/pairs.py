@@ -190,7 +190,7 @@ def write_review(lake: Lake, review: PairReview, file: Path) -> Path:
     from pipeline.report.review import render_pairs  # noqa: PLC0415 - slow to import
 
     ids = pl.concat([review.shown["left_id"], review.shown["right_id"]])
-    pictures = read_pictures(lake.scan("images"), ids)
+    pictures = read_pictures(lake.scan("images"), ids, check=True)
     summary: dict[str, Any] = {
         **review._asdict(),
         "lake": storage.last_name(lake.root),

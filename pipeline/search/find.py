@@ -26,6 +26,7 @@ from pipeline.dedup.rules import (
     photo,
 )
 from pipeline.errors import LakeError
+from pipeline.lake.reads import check_tables, check_values, explain_failures
 from pipeline.pixels import find, id_matrix
 from pipeline.search.index import IndexBlock, KeptIndexes, image_files
 from pipeline.search.queries import DecodedQueries, Query, decode_queries
@@ -110,6 +111,7 @@ class _Batch(NamedTuple):
         return out
 
 
+@explain_failures
 def find_duplicates(
     lake: Tables, queries: Sequence[Query], *, rule: str | None = None, top: int | None = None, kept: KeptIndexes
 ) -> Found:
@@ -236,6 +238,7 @@ def _match(lake: Tables, rule: _Rule, batch: _Batch, top: int | None, kept: Kept
         matches = best.filter(pl.int_range(pl.len()).over("number") < top)
     files = [parts[number] for number in matches["file"].unique().sort().to_list()]
     images = image_files(lake.snapshot, files)
+    check_values(lake.snapshot, "images", _FACTS.names(), images)
     facts = (
         lake.snapshot.scan_files("images", [part.path for part in images])
         .filter(pl.col("image_id").is_in(matches["image_id"].unique().implode()))
@@ -250,6 +253,7 @@ def _comparison(lake: Tables, rule: str) -> Comparison | None:
     comparison = parse_rule(rule).comparison
     if not isinstance(comparison, photo.Photo):
         return comparison
+    check_tables(lake.snapshot, "bases")
     bases = lake.scan("bases").filter(family=photo.FAMILY, version=photo.BASIS_VERSION).select("basis").collect()
     # A lake without a basis has no images.
     return comparison.using(bases.item()) if len(bases) else comparison

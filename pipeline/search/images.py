@@ -6,6 +6,7 @@ from typing import NamedTuple, NoReturn
 import polars as pl
 
 from pipeline.errors import LakeError
+from pipeline.lake.reads import check_tables, check_values, explain_failures
 from pipeline.search.tables import Tables
 from pipeline.sources.source import readable_name
 
@@ -32,6 +33,7 @@ class FoundImages(NamedTuple):
     rows: pl.DataFrame
 
 
+@explain_failures
 def find_images(
     lake: Tables, items: Sequence[str], *, dataset: str | None = None, split: str | None = None
 ) -> FoundImages:
@@ -47,7 +49,9 @@ def find_images(
     Raises:
         LakeError: no image has such a path, id or digest. The message says whether the file was rejected, and gives the
             nearest paths.
+        DamagedLakeError: a file of the lake is missing or damaged.
     """
+    check_tables(lake.snapshot, "rejects", "splits", "attributes")
     rows, missing = locate_images(lake, items, dataset=dataset, split=split)
     if missing:
         raise_not_found(lake, missing, dataset, split)
@@ -90,6 +94,7 @@ def locate_images(
             digests = of_length.with_columns(key=pl.col("item").str.to_lowercase().str.decode("hex"))
             searched |= dict.fromkeys(columns, digests)
     keyed = {name: rows.rename({"item": name} if name == "path" else {"key": name}) for name, rows in searched.items()}
+    check_values(lake.snapshot, "images", [*facts, *keyed])
     conditions = [pl.col(name).is_in(rows[name].implode()) for name, rows in keyed.items()]
     rows = images.filter(pl.any_horizontal(conditions)).select({*facts, *keyed}).collect()
     parts = [rows.join(of.select("place", name), on=name).select("place", *facts) for name, of in keyed.items()]

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline import storage
 from pipeline.arrow_columns import to_binary
 from pipeline.dedup.matching import Block, Ids
 from pipeline.dedup.rules import IMAGE_COLUMNS, entries_of, entries_of_images, photo
 from pipeline.lake.parquet_writer import Part
+from pipeline.lake.reads import check_tables, check_values
 from pipeline.lake.snapshot import Snapshot
 from pipeline.pixels import find, gather, id_matrix, locate
 
@@ -112,6 +112,7 @@ def _read_blocks(snapshot: Snapshot, rule: str, *, from_images: bool) -> Iterato
         return
     largest = _BLOCK_IMAGES
     if not from_images:
+        check_tables(snapshot, "index", keep=lambda partition: partition["rule"] == rule)
         first = snapshot.scan_files(table, [parts[0].path]).select(pl.col("vector").bin.size()).head(1).collect()
         of_photo = photo.BYTES_IN_MEMORY if rule.startswith(f"{photo.FAMILY}:") else 0
         largest = min(largest, _BLOCK_BYTES // max(1, (first.item() or 0) + of_photo))
@@ -127,11 +128,10 @@ def _read_blocks(snapshot: Snapshot, rule: str, *, from_images: bool) -> Iterato
 def _read_block(snapshot: Snapshot, rule: str, parts: Sequence[Part], *, from_images: bool) -> IndexBlock:
     paths = [part.path for part in parts]
     if from_images:
+        check_values(snapshot, "images", ["image_id", *IMAGE_COLUMNS[rule]], parts)
         rows = snapshot.scan_files("images", paths).select("image_id", *IMAGE_COLUMNS[rule]).collect()
         entries = entries_of_images(rule, rows.to_arrow())
     else:
-        if not storage.is_bucket(snapshot.place):
-            storage.check_files(f"{snapshot.place}/index/{path}" for path in paths)
         rows = snapshot.scan_files("index", paths).select("image_id", "key", "signature", "vector").collect()
         entries = entries_of(rows.to_arrow())
     counts = np.array([part.rows for part in parts])

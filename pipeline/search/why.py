@@ -8,6 +8,7 @@ import polars as pl
 
 from pipeline.dedup.stored_rules import StoredRule, cluster_edges, filter_pairs, find_stored_rule
 from pipeline.errors import LakeError
+from pipeline.lake.reads import check_tables, check_values, explain_failures
 from pipeline.recipe.rules import rule_meaning
 from pipeline.search.images import locate_images, raise_not_found
 from pipeline.search.rules import lake_rules, stored_units
@@ -22,6 +23,8 @@ _DIGESTS = ("image_id", "content_hash", "file_digest")
 _DIGITS = (32, 64)
 _FACTS = (*_SHARD, "path", "label", "height", "width", "channels", "file_size", *_DIGESTS)
 _ORIGINAL = ("format", "height", "width", "taken_at", "camera", "location")
+# Tables that are read, apart from images, originals, and the index and pairs of some rules.
+_TABLES = ("rejects", "shards", "attributes", "clusters", "splits", "misses", "predictions")
 _EDGES = pl.Schema({"left_id": pl.Binary, "right_id": pl.Binary, "score": pl.Float32})
 
 
@@ -41,6 +44,7 @@ class Why(NamedTuple):
     more: int
 
 
+@explain_failures
 def explain(lake: Tables, item: str) -> Why:
     """Explain the images that have a path, an id or a digest, and the rejects of the path.
 
@@ -52,7 +56,10 @@ def explain(lake: Tables, item: str) -> Why:
 
     Raises:
         LakeError: no image and no reject has it. The message gives the nearest paths.
+        DamagedLakeError: a file of the lake is missing or damaged.
     """
+    check_tables(lake.snapshot, *_TABLES)
+    check_values(lake.snapshot, "originals", ["image_id", *_ORIGINAL])
     rows, missing = locate_images(lake, [item], facts=_FACTS)
     rejects = lake.scan("rejects").filter(path=readable_name(item)).drop("shard").sort("dataset", "split").collect()
     if missing and rejects.is_empty():
@@ -151,6 +158,9 @@ def _edges(lake: Tables, stored: StoredRule, members: pl.Series | None) -> pl.Da
         stored: a rule that compares pairs.
         members: ids of the images between which edges are listed; None for all.
     """
+    check_tables(lake.snapshot, "pairs", keep=lambda partition: partition["rule"] == stored.rule)
+    of_rule = lake.snapshot.files("index", lambda partition: partition["rule"] == stored.rule)
+    check_values(lake.snapshot, "index", ["image_id", "key", "signature"], of_rule)
 
     def scan(table: str) -> pl.LazyFrame:
         rows = lake.scan(table).filter(pl.col("rule") == stored.rule)
@@ -258,6 +268,7 @@ def _present(lake: Tables, version: int | None, rows: pl.DataFrame) -> pl.DataFr
     sources = set(moved.select("dataset", "split").rows())
     files = then.files("images", lambda of: (of["dataset"], of["split"]) in sources)
     keys = ["image_id", "content_hash"]
+    check_values(then, "images", keys, files)
     wanted = pl.col("image_id").is_in(moved["image_id"].implode())
     found = then.scan_files("images", [part.path for part in files]).filter(wanted).select(keys).collect()
     still = moved.join(found, on=keys, how="semi")["image_id"]
