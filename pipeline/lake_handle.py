@@ -725,7 +725,10 @@ class Lake:
 def _query(image: object) -> "str | NDArray[np.uint8]":
     """Return a path as text, or pixels."""
     if not isinstance(image, np.ndarray):
-        return arguments.place("images", image)
+        place = arguments.place("images", image)
+        if not place:
+            raise LakeError("the name of a picture is empty: name an image file, a folder or an archive.")
+        return place
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)) or not image.size:
         raise TypeError(
             f"images must be paths, or pixels of shape (height, width) or (height, width, 3) uint8, not {image.dtype} "

@@ -13,9 +13,11 @@ from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from making import DATA, as_folder, files_of, recipe
+from s3 import Bucket
 
 import schemas
 from pipeline.builder.build import build
+from pipeline.checks import run_checks
 from pipeline.diff import Diff, Side, changed_keys, compare_releases
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import NoReleaseError
@@ -308,6 +310,24 @@ def test_names_from_sources_are_harmless_in_the_terminal_and_the_page(tmp_path: 
     assert "&lt;b&gt;" in page
     rows = json.loads(run("diff", tmp_path / "lake", 1, "--json").stdout)["relabelled"]["rows"]
     assert rows[0]["path"] == f"{evil}/{evil}.png"
+
+
+def test_diff_and_check_in_a_bucket_are_those_of_a_folder(tmp_path: Path, lake_bucket: Bucket, run: Run) -> None:
+    as_folder(tmp_path / "train", {**files_of(8), "A/copy.png": files_of(1)["A/00000.png"]})
+    check = [{"rule": "exact", "conflicts": 0}, {"min_per_class": 4}, {"drift": 0.1, "against": "previous"}]
+    for size in (8, 10):
+        as_folder(tmp_path / "train", files_of(size))
+        for root in ("lake", f"s3://{lake_bucket.name}/lake"):
+            made = recipe(tmp_path, {"uri": "train"}, lake={"root": root}, dedup={"rules": ["exact"]}, check=check)
+            build(made, engine=LocalEngine(1))
+    here, there = Lake(tmp_path / "lake"), Lake(f"s3://{lake_bucket.name}/lake")
+    kinds = there.diff(1).kinds
+    assert all(rows.equals(kinds[name]) for name, rows in here.diff(1).kinds.items())
+    assert len(kinds["added"]) == 2
+    here_found, there_found = ([one[:7] for one in run_checks(lake).results] for lake in (here, there))
+    assert here_found == there_found
+    assert run("check", there.root, "--junit", tmp_path / "checks.xml").exit_code == 0
+    assert run("diff", there.root, 1, "--html", tmp_path / "diff.html").exit_code == 0
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the lake of 0.5.0 (../shared/data) is not here")

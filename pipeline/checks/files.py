@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape as escape_markup
 from xml.sax.saxutils import quoteattr
 
+import numpy as np
+
 from pipeline.addresses import redacted_text
 from pipeline.progress import escape, plain, plural
 from pipeline.storage.atomic import atomic_file
@@ -87,10 +89,7 @@ def write_markdown(checked: "Checked", file: str | Path) -> None:
         LakeError: the file cannot be written there.
         DiskFullError: no space is left.
     """
-    rows = [
-        (one.result, describe(one), "" if one.found is None else number(one.found), one.detail)
-        for one in checked.results
-    ]
+    rows = [(one.result, describe(one), found(one), one.detail) for one in checked.results]
     lines = [
         f"## Checks of {_markdown(checked.lake)}, release {checked.release}",
         "",
@@ -106,14 +105,13 @@ def write_markdown(checked: "Checked", file: str | Path) -> None:
 
 def describe(one: "CheckResult") -> str:
     """Return what was checked, with its limit: "clusters of exact with several labels, at most 0"."""
-    return f"{one.check}, {one.bound} {number(one.limit)}"
+    return f"{one.check}, {one.bound} {_limit(one)}"
 
 
 def sentence(one: "CheckResult") -> str:
     """Return what was found and why that fails, in one line."""
-    wanted = f"{one.bound} {number(one.limit)} {'allowed' if one.bound == 'at most' else 'required'}"
-    found = "" if one.found is None else f"found {number(one.found)}, {wanted}: "
-    return f"{found}{one.detail}"
+    wanted = f"{one.bound} {_limit(one)} {'allowed' if one.bound == 'at most' else 'required'}"
+    return one.detail if one.found is None else f"found {found(one)}, {wanted}: {one.detail}"
 
 
 def summary(checked: "Checked") -> str:
@@ -123,9 +121,23 @@ def summary(checked: "Checked") -> str:
     return f"{plural(len(checked.results), 'check')}: {listed}."
 
 
-def number(value: float) -> str:
-    """Format a count or a share."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def found(one: "CheckResult") -> str:
+    """Format what was measured, a share with four digits; with more if a check failed by less. Empty if nothing was."""
+    if one.found is None:
+        return ""
+    short = _number(one.found, 4)
+    return _number(one.found) if one.result == "failed" and short == _limit(one) else short
+
+
+def _limit(one: "CheckResult") -> str:
+    return _number(one.limit)
+
+
+def _number(value: float, digits: int | None = None) -> str:
+    """Format a count or a share, never with an exponent; None for all digits."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return np.format_float_positional(abs(value), precision=digits, fractional=False, trim="-")
 
 
 def _safe(text: str) -> str:

@@ -7,7 +7,7 @@ import click
 import polars as pl
 
 from pipeline.checks import Checked, run_checks
-from pipeline.checks.files import describe, number, summary, write_junit, write_markdown
+from pipeline.checks.files import describe, found, summary, write_junit, write_markdown
 from pipeline.cli.failures import failure
 from pipeline.cli.options import as_json, of_release, the_lake
 from pipeline.cli.show import show_frame, show_json
@@ -51,9 +51,9 @@ def check_command(  # noqa: PLR0913 - one per option
         if markdown:
             write_markdown(checked, markdown)
     except Exception as error:
-        if (found := failure(error)) is None:
+        if (ended := failure(error)) is None:
             raise
-        print_line(found.line, err=True)
+        print_line(ended.line, err=True)
         sys.exit(_NOT_RUN)
     if json_:
         results = [one._asdict() for one in checked.results]
@@ -70,9 +70,6 @@ def check_command(  # noqa: PLR0913 - one per option
 
 
 def _print(checked: Checked) -> None:
-    rows = [
-        (one.result, describe(one), "" if one.found is None else number(one.found), one.detail)
-        for one in checked.results
-    ]
+    rows = [(one.result, describe(one), found(one), one.detail) for one in checked.results]
     show_frame(pl.DataFrame(rows, schema=["result", "check", "found", "detail"], orient="row"), len(rows))
     print_line(f"release {checked.release}, {summary(checked)}")

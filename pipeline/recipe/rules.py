@@ -128,7 +128,15 @@ class Threshold(NamedTuple):
 
 
 def threshold_of(rule: str) -> Threshold | None:
-    """Parse the threshold in the name of a rule; None if the rule has none or the name is not a rule."""
+    """Parse the threshold in the name of a rule; None if the rule has none or the name is not a rule.
+
+    A score is from -1 to 1. A rule with a threshold above it, such as cosine:95, would never find a pair.
+    """
+    found = _threshold(rule)
+    return found if found and -1 <= found.least <= 1 else None
+
+
+def _threshold(rule: str) -> Threshold | None:
     family, _, parameter = rule.partition(":")
     try:
         if family == "hamming":

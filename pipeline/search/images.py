@@ -1,5 +1,6 @@
 """Find images of a lake by path, id or digest."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -80,12 +81,12 @@ def locate_images(
     Returns:
         The column item and the facts, in the order of the items, and the items that no image has.
     """
-    wanted = pl.DataFrame({"item": [readable_name(item) for item in dict.fromkeys(items)]}).with_row_index("place")
+    wanted = pl.DataFrame({"item": [stored_name(item) for item in dict.fromkeys(items)]}).with_row_index("place")
     images = lake.scan("images")
     if dataset is not None:
-        images = images.filter(pl.col("dataset") == readable_name(dataset))
+        images = images.filter(pl.col("dataset") == stored_name(dataset))
     if split is not None:
-        images = images.filter(pl.col("split") == readable_name(split))
+        images = images.filter(pl.col("split") == stored_name(split))
     # By column, what is searched for in it.
     searched = {"path": wanted}
     for digits, columns in _DIGITS.items():
@@ -101,6 +102,11 @@ def locate_images(
     found = pl.concat(parts).join(wanted, on="place").sort("place", "dataset", "split", "path", "image_id")
     missing = wanted.join(found, on="place", how="anti", maintain_order="left")["item"].to_list()
     return found.unique("image_id", keep="first", maintain_order=True).select("item", *facts), missing
+
+
+def stored_name(item: str) -> str:
+    """Write an item as paths are stored; half of a surrogate pair, which no path has, as an escape."""
+    return readable_name(re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda half: ascii(half[0])[1:-1], item))
 
 
 def _with_lists(  # noqa: PLR0913, PLR0917 - what to read, and how to order it

@@ -10,10 +10,9 @@ from pipeline.dedup.stored_rules import StoredRule, cluster_edges, filter_pairs,
 from pipeline.errors import LakeError
 from pipeline.lake.reads import check_tables, check_values, explain_failures
 from pipeline.recipe.rules import rule_meaning
-from pipeline.search.images import locate_images, raise_not_found
+from pipeline.search.images import locate_images, raise_not_found, stored_name
 from pipeline.search.rules import lake_rules, stored_units
 from pipeline.search.tables import Tables
-from pipeline.sources.source import readable_name
 
 # At most this many images of an item are explained; of each image, this many pairs and images of a cluster are listed.
 _EXPLAINED, _LISTED = 100, 10
@@ -61,7 +60,7 @@ def explain(lake: Tables, item: str) -> Why:
     check_tables(lake.snapshot, *_TABLES)
     check_values(lake.snapshot, "originals", ["image_id", *_ORIGINAL])
     rows, missing = locate_images(lake, [item], facts=_FACTS)
-    rejects = lake.scan("rejects").filter(path=readable_name(item)).drop("shard").sort("dataset", "split").collect()
+    rejects = lake.scan("rejects").filter(path=stored_name(item)).drop("shard").sort("dataset", "split").collect()
     if missing and rejects.is_empty():
         _raise_if_earlier(lake, readable_name(item))
         raise_not_found(lake, missing, None, None)

@@ -12,8 +12,8 @@ from commands import Run
 from making import as_folder, encoded, recipe
 
 from pipeline.builder.build import build
-from pipeline.checks import run_checks
-from pipeline.checks.files import write_junit, write_markdown
+from pipeline.checks import CheckResult, Result, run_checks
+from pipeline.checks.files import sentence, write_junit, write_markdown
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError
 from pipeline.lake.snapshot import Snapshot
@@ -155,10 +155,21 @@ def test_a_first_release_has_nothing_to_drift_from(planted: Case) -> None:
     ]
 
 
+def test_numbers_have_no_exponent_and_tell_a_failure_from_its_limit() -> None:
+    def said(value: float, limit: float, result: Result) -> str:
+        return sentence(CheckResult("drift", "drift", result, value, limit, "at most", "here", 0.0))
+
+    assert said(0.2 / 3, 1e-5, "failed") == "found 0.06667, at most 0.00001 allowed: here"
+    assert said(0.0500001, 0.05, "failed") == "found 0.0500001, at most 0.05 allowed: here"
+    assert said(0.1 + 0.2, 0.3, "passed") == "found 0.3, at most 0.3 allowed: here"
+    assert said(12_345, 10**20, "passed") == "found 12,345, at most 100,000,000,000,000,000,000 allowed: here"
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "has no split 'man'; did you mean 'main'? There are: main.": {"split": "man", "rule": "exact"},
     "has no rule 'exat'; did you mean 'exact'? Rules: ": {"split": "main", "rule": "exat"},
     "has no rule 'cosine:0.9'; did you mean 'cosine:0.95'?": {"rule": "cosine:0.9", "conflicts": 0},
+    "has no rule 'cosine:99'; did you mean 'cosine:0.95'?": {"split": "main", "rule": "cosine:99"},
     "has no attribute 'patent'; did you mean 'patient'?": {"split": "main", "rule": "attr:patent"},
     "has no reason 'truncatd'; did you mean 'truncated'?": {"rejects": 0, "reason": "truncatd"},
     "has no role 'valid'; did you mean 'train'? There are: test, train.": {

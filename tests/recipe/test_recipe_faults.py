@@ -27,6 +27,11 @@ FAULTS: dict[str, dict[str, Any]] = {
     "sanitizes by 'maxpool:4', which is not among dedup.rules": {
         "split": [{"name": "main", "sanitize": "maxpool:4", "train": {"from": "train"}}]
     },
+    "sanitizes by 'cosine:95', which is not among dedup.rules": {
+        "dedup": {"rules": ["cosine:0.95"]},
+        "split": [{"name": "main", "sanitize": "cosine:95", "train": {"from": "train"}}],
+        "baseline": [],
+    },
     "groups by 'attribute:patient', which is no rule. Write 'attr:patient' for the attribute 'patient'": {
         "split": [{"name": "main", "groups": "attribute:patient", "train": {"from": "train", "share": 1.0}}]
     },

@@ -54,6 +54,12 @@ def test_thresholds_are_those_of_the_rules(rule: str) -> None:
         assert comparison.least == mine.least
 
 
+def test_a_threshold_that_no_score_reaches_is_none() -> None:
+    for rule in ("cosine:95", "cosine:1e400", "cosine:nan", "photo:60", "hamming:-1", "embedding:a:2"):
+        assert threshold_of(rule) is None
+        assert rule_with_pairs_of(rule, ["cosine:0.9", "photo:0.5", "hamming:6", "embedding:a:0.9"]) is None
+
+
 def test_every_family_is_registered_and_implemented() -> None:
     listed = (implemented._BY_FILE, implemented._BY_KEYS, implemented._BY_COMPARISON)  # noqa: SLF001 - all must agree
     assert {name for families in listed for name in families} == set(FAMILIES)

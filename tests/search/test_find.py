@@ -148,6 +148,7 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_is_answered(base: Path, ru
     ("rule", "message"),
     [
         ("cosine:0.8", "did you mean 'cosine:0.9'? Only pairs with a score of 0.9 or more are stored"),
+        ("cosine:95", "has no rule 'cosine:95'; did you mean 'cosine:0.9'?"),
         ("phto:0.5", "has no rule 'phto:0.5'; did you mean 'photo:0.5'?"),
         ("sign", "To compare by sign, put it into dedup.rules of the recipe, and build."),
     ],
@@ -182,6 +183,8 @@ def test_pixels_are_searched_as_files_are(base: Path) -> None:
     for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), 7):
         with pytest.raises(TypeError, match="images (must be|is 7)"):
             lake.find([wrong])  # type: ignore[list-item] # what it refuses
+    with pytest.raises(LakeError, match="the name of a picture is empty"):
+        lake.find("")
     with pytest.raises(LakeError, match="top is 0; it must be 1 or more"):
         lake.find(base / "new", top=0)
 

@@ -214,6 +214,8 @@ def test_what_the_lake_does_not_have_is_an_error_that_names_the_nearest(base: Pa
         Lake(base / "lake").why("00004.png")
     with pytest.raises(LakeError, match=f"no image with the path, id or digest '{'0' * 64}'"):
         Lake(base / "lake").why("0" * 64)
+    with pytest.raises(LakeError, match="no image with the path"):
+        Lake(base / "lake").why("\ud800")
     with pytest.raises(TypeError, match="item"):
         Lake(base / "lake").why(7)  # type: ignore[arg-type] # what it refuses
 
