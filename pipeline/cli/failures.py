@@ -73,7 +73,7 @@ def _line(error: BaseException) -> str | None:
 
         # Polars reads a bucket when a query runs, which may be anywhere.
         line = storage_error("s3://...", error)
-    elif line is None and type(error).__module__ == "polars.exceptions" and str(error).startswith("parquet: "):
+    elif line is None and type(error).__module__ == "polars.exceptions" and str(error).startswith("parquet"):
         # Polars reads a file when a query runs, and does not name it.
         line = f"a file of the lake is damaged ({one_line(error)}). List the damage with: imagelake verify LAKE"
     return None if line is None else str(line)

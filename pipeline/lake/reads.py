@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
+from polars.exceptions import PanicException
+
 import schemas
 from pipeline import storage
 from pipeline.errors import DamagedLakeError, LakeError, one_line
@@ -109,7 +111,8 @@ def _raise_cause(snapshot: Snapshot, error: BaseException) -> NoReturn:
         raise found from error
     # The large tables last: where another file is damaged, they are not read.
     check_tables(snapshot, *(name for name in schemas.TABLES if name not in _LARGE), *_LARGE)
-    if str(error).startswith("parquet: "):
+    # Footers of a lake before 0.6 have no checksum.
+    if isinstance(error, PanicException) or str(error).startswith("parquet"):
         raise DamagedLakeError(
             f"{snapshot.place}: a file is damaged ({one_line(error, 200)}). List the damage with `imagelake verify "
             "LAKE`, repair it with `imagelake build LAKE --repair`."

@@ -42,7 +42,8 @@ def list_releases(snapshot: Snapshot) -> pl.DataFrame:
     def read() -> pl.DataFrame:
         if not storage.is_bucket(snapshot.place):
             storage.check_files(set(snapshot.file_places("releases")) - snapshot.left_out)
-        return snapshot.scan("releases").sort("release").collect()
+        with storage.damage_errors(f"{snapshot.place}/releases"):
+            return snapshot.scan("releases").sort("release").collect()
 
     return read() if snapshot.left_out else snapshot.cached("releases", "releases", read)
 
