@@ -428,6 +428,7 @@ class Lake:
         pictures = list(gather_ragged(where).pictures())
         return pictures if way.ragged == "list" else padded(pictures)
 
+    @explain_failures
     def _locate(self, image_ids: pl.Series, way: "ReadAs", *, check: bool) -> Located:
         """Find images, to be read as an argument of the caller says."""
         if way.ragged is not None:
@@ -463,6 +464,7 @@ class Lake:
         )
         return resize_stored(spec) if way.decode == "stored" else decode_originals(spec)
 
+    @explain_failures
     def _mode(self) -> Literal["L", "RGB"]:
         """Return the mode of the images, in a lake whose recipe does not store it."""
         return "L" if self.scan("images").select("channels").head(1).collect().item() == 1 else "RGB"

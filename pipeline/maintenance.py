@@ -12,6 +12,7 @@ from pipeline.builder.build import plan
 from pipeline.builder.state import Todo, versions_of_shards
 from pipeline.dedup.clusters import label_conflicts, overlap_matrix, redundancy
 from pipeline.errors import DamagedLakeError, LakeError, NoReleaseError
+from pipeline.lake.reads import explain_failures
 from pipeline.lake.releases import delete_releases, find_pins, list_releases, newest_release, release_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import transaction
@@ -97,6 +98,7 @@ def status(root: str, recipe: Path | None = None, release: int | None = None) ->
     return Status(lake.release, tables, rejects, str(known.file or "the last build's recipe"), plan(known))
 
 
+@explain_failures
 def overlap(lake: Lake, split: str | None = None) -> Overlap:
     """Count, for each rule, the duplicates between and inside roles, and the clusters with several labels.
 

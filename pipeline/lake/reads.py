@@ -91,9 +91,10 @@ def explain_failures(
         except (TypeError, AttributeError):  # of an argument, or a bug
             raise
         except (LakeError, *LIBRARY_ERRORS) as error:
+            if lake.release:
+                release_versions(Snapshot(lake.root), lake.release)
             if not lake.release or releases_stamp(lake.snapshot, stamp) == stamp:
                 _raise_cause(lake.snapshot, error)
-        release_versions(Snapshot(lake.root), lake.release)
         try:
             return function(lake, *args, **kwargs)
         except LIBRARY_ERRORS as error:

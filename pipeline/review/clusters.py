@@ -8,6 +8,7 @@ import polars as pl
 
 from pipeline import storage
 from pipeline.dedup.stored_rules import filter_pairs, read_clusters
+from pipeline.lake.reads import explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
@@ -48,6 +49,7 @@ class ClusterReview(NamedTuple):
     least: float | None = None
 
 
+@explain_failures
 def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
     """Measure the clusters of a rule and describe the largest.
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from pipeline import storage
 from pipeline.dedup.stored_rules import filter_pairs
+from pipeline.lake.reads import explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, length, scan_rule, stored_rule
@@ -48,6 +49,7 @@ class PairReview(NamedTuple):
     least: float | None = None
 
 
+@explain_failures
 def review_pairs(lake: Lake, query: ReviewQuery) -> PairReview:
     """Find the closest pairs of a rule.
 

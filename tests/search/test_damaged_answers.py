@@ -160,8 +160,9 @@ def test_a_release_that_is_deleted_during_a_search_is_named(base: Path, monkeypa
         return decode(*args)
 
     monkeypatch.setattr(find, "decode_queries", delete_release)
-    with pytest.raises(NoReleaseError, match="release 1 was deleted by vacuum"):
-        lake.find(base / "query")
+    for ask in (lambda: lake.find(base / "query"), lambda: lake.why("A/00000.png"), lambda: lake.diff(2)):
+        with pytest.raises(NoReleaseError, match="release 1 was deleted by vacuum"):
+            ask()
 
 
 def test_an_error_of_a_library_names_the_damaged_file(base: Path) -> None:
