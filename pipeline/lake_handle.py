@@ -112,7 +112,7 @@ class Lake:
             DamagedLakeError: a file is missing or damaged.
         """
         other = self.at(since)
-        for lake, table in product((self, other), ("splits", "clusters", "scores")):
+        for lake, table in product((self, other), ("rejects", "splits", "clusters", "scores")):
             lake.check(table)
         now, before = self._current_snapshot(), other.snapshot
         there = {part.path for part in now.files("images")}
@@ -130,7 +130,9 @@ class Lake:
         """The values of the recipe that this release was built from; empty if they are not recorded."""
         try:
             return dict(recorded_recipe(Snapshot(self.root), self.release)["values"])
-        except LakeError:
+        except LakeError as error:
+            if type(error) is not LakeError:  # damage, or a release that is gone
+                raise
             return {}
 
     def scan(self, table: str) -> pl.LazyFrame:

@@ -62,7 +62,7 @@ def explain(lake: Tables, item: str) -> Why:
     rows, missing = locate_images(lake, [item], facts=_FACTS)
     rejects = lake.scan("rejects").filter(path=stored_name(item)).drop("shard").sort("dataset", "split").collect()
     if missing and rejects.is_empty():
-        _raise_if_earlier(lake, readable_name(item))
+        _raise_if_earlier(lake, stored_name(item))
         raise_not_found(lake, missing, None, None)
     shown = rows.head(_EXPLAINED)
     ids = shown["image_id"].to_list()
@@ -102,6 +102,7 @@ def _raise_if_earlier(lake: Tables, item: str) -> None:
             continue
         seen.add(version)
         then = lake.snapshot.with_version("images", version)
+        check_values(then, "images", ["path", *_DIGESTS])
         if len(then.scan_changed("images", lake.snapshot).filter(named).head(1).collect()):
             raise LakeError(
                 f"{lake.root}: release {lake.release} has no image '{item}', but release {release} has it: add "
