@@ -1,8 +1,8 @@
 """Ways to read shuffled batches from the folder that `feed_data.py` wrote: for `feed.py`.
 
 As a script it measures one way in its own process: `feed_ways.py WAY FOLDER EPOCHS` prints JSON with the seconds to the
-first batch and of the first epoch, both from opening, the seconds of EPOCHS later epochs, and the content of an epoch
-that is not timed.
+first batch and of the first epoch, both from opening, the seconds and processor seconds of EPOCHS later epochs, and the
+content of an epoch that is not timed.
 """
 
 import json
@@ -17,6 +17,7 @@ import feed_others as others
 import numpy as np
 
 from pipeline import Lake, open_npy
+from pipeline.arrays.spill import SPILL_BYTES
 
 BATCH = 256
 QUARTER = 4
@@ -56,10 +57,10 @@ def _lake(folder: Path) -> Epochs:
     return Lake(folder / "lake").feed("main", "train", batch_size=BATCH).epoch
 
 
-def _windows(folder: Path) -> Epochs:
+def _windows(folder: Path, spill_bytes: int = SPILL_BYTES) -> Epochs:
     lake = Lake(folder / "lake")
     quarter = len(lake.members("main", "train")) * 28 * 28 // QUARTER
-    return lake.feed("main", "train", batch_size=BATCH, buffer_bytes=quarter).epoch
+    return lake.feed("main", "train", batch_size=BATCH, buffer_bytes=quarter, spill_bytes=spill_bytes).epoch
 
 
 def _npy(folder: Path) -> Epochs:
@@ -92,11 +93,13 @@ def _both(name: str, make: Callable[..., Epochs | None]) -> list[Way]:
     return [Way(f"{name}, {workers} workers", partial(make, workers=workers), part=True) for workers in (0, 2)]
 
 
+DECODED_AGAIN = "imagelake, lake, a quarter held, no spill file"
 BOUND = Way("np.load memory map, random indices: the bound", _mapped)
 FAST = [
     BOUND,
     Way("imagelake, lake", _lake),
-    Way("imagelake, lake, a quarter held (windows)", _windows),
+    Way("imagelake, lake, a quarter held", _windows),
+    Way(DECODED_AGAIN, partial(_windows, spill_bytes=0)),
     Way("imagelake, npy", _npy),
     Way("imagelake, lake, DataLoader, 0 workers", _torch(_lake_feed, 0)),
     Way("imagelake, npy, DataLoader, 0 workers", _torch(_npy_feed, 0)),
@@ -124,13 +127,21 @@ def measure(way: Way, folder: Path, epochs: int) -> dict[str, Any]:
     first = time.perf_counter() - started
     count += sum(len(labels) for _, labels in batches)
     whole = time.perf_counter() - started
-    later = []
+    later, processor = [], []
     for number in range(1, epochs + 1):
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), time.process_time()
         count += sum(len(labels) for _, labels in opened(number))
         later.append(time.perf_counter() - started)
+        processor.append(time.process_time() - begun)
     told = _looked_at(opened(epochs + 1))
-    return {"first": first, "whole": whole, "later": later, "told": told, "counted": count}
+    return {
+        "first": first,
+        "whole": whole,
+        "later": later,
+        "processor": processor,
+        "told": told,
+        "counted": count,
+    }
 
 
 def _looked_at(batches: Batches) -> dict[str, Any]:

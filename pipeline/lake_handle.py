@@ -15,6 +15,7 @@ from pipeline import arguments, storage
 from pipeline.arrays.epoch import Batches, Plan, State
 from pipeline.arrays.feed import BUFFER_BYTES, Feed, Images
 from pipeline.arrays.read_as import DecodeFrom, Fit, RaggedAs, ReadAs
+from pipeline.arrays.spill import SPILL_BYTES, SpillFile
 from pipeline.decode.conversions import decode_originals, resize_stored
 from pipeline.diff import IMAGE_COLUMNS, Diff, Side, compare_releases
 from pipeline.errors import BaselineError, LakeError, QueryError
@@ -664,6 +665,8 @@ class Lake:
             ragged=ragged,
             targets=targets,
             check=check,
+            # Nothing would be read from it.
+            spill_bytes=0,
         )
         return feed.epoch(epoch, state=state)
 
@@ -685,6 +688,7 @@ class Lake:
         ragged: RaggedAs | None = None,
         targets: str | None = None,
         check: bool = True,
+        spill_bytes: int = SPILL_BYTES,
     ) -> Feed:
         """Prepare a role for training: `feed.epoch(k)` returns an epoch, `feed.torch()` a PyTorch dataset.
 
@@ -706,12 +710,15 @@ class Lake:
                 of the largest height and width in the batch, with zeros to the right and below.
             targets: as in `arrays`.
             check: check each file for damage before its first images are returned; see `check`.
+            spill_bytes: bytes of decoded pixels of a role larger than the buffer that are kept on local disk, so that
+                later epochs do not decode them again: at most this many and at most half of the free space. 0 keeps
+                none. The temporary file is in TMPDIR or else /var/tmp, and is deleted when the process ends.
 
         Raises:
             LakeError: as in `arrays`.
             FeedError: a number is out of range.
         """
-        plan = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size)
+        plan, spill = Plan(batch_size, seed, buffer_bytes, drop_last, rank, world_size), SpillFile(spill_bytes)
         way = ReadAs.checked(size, fit, decode, ragged)
         rows = self.members(split, role, sanitized=sanitized, check=check)
         where = self._locate(rows["image_id"], way, check=check)
@@ -723,7 +730,9 @@ class Lake:
             **way.state,
         }
         labels = self._labels(rows, targets, check=check)
-        return Feed(Images(about, id_matrix(rows["image_id"]), labels, where), plan, pad=way.ragged == "pad")
+        return Feed(
+            Images(about, id_matrix(rows["image_id"]), labels, where), plan, pad=way.ragged == "pad", spill=spill
+        )
 
 
 def _query(image: object) -> "str | NDArray[np.uint8]":

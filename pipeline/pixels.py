@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -195,13 +195,30 @@ def row_groups(files: Sequence[str]) -> tuple[tuple[RowGroup, ...], NDArray[np.i
     return groups, np.array([footers[file].row_group(at).num_rows for file, at in groups], dtype=np.int64)
 
 
-def gather(where: Located) -> NDArray[np.uint8]:
+class DecodedGroups(Protocol):
+    """Pixels of row groups that were decoded before. Called in several threads at a time."""
+
+    def read(self, group: int, rows: NDArray[np.integer[Any]], out: NDArray[np.uint8]) -> bool:
+        """Copy the pixels of rows of a row group, ascending, into `out`, (bytes,); False if they are not there."""
+        ...
+
+    def write(self, group: int, rows: NDArray[np.integer[Any]], pixels: NDArray[np.uint8]) -> None:
+        """Offer the pixels of rows of a row group, ascending, (bytes,) uint8, to be kept."""
+        ...
+
+
+def gather(where: Located, decoded: DecodedGroups | None = None) -> NDArray[np.uint8]:
     """Read the pixels of located images into one array.
 
     Only the row groups that hold wanted images are read, each once, in threads. Besides the result, each thread holds
     at most one row group in memory. Images in file order (`Located.file_order`) are read fastest. With `where.check`,
     the files that hold them are checked first, as `storage.check_files` does; those of a bucket only page by page, as
     they would be downloaded twice.
+
+    Args:
+        where: made by `locate`.
+        decoded: read row groups from here where possible, and offer it those that are decoded. The images are then in
+            file order.
 
     Raises:
         LakeError: the result does not fit into the memory that is available.
@@ -214,33 +231,45 @@ def gather(where: Located) -> NDArray[np.uint8]:
     out = _allocate(len(where), len(where) * prod(where.shape), f" of {' x '.join(map(str, where.shape))}")
     out = out.reshape(len(where), prod(where.shape))
 
-    def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
+    def read(number: int, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
+        if decoded is not None and decoded.read(number, rows, kept := out[targets[0] : targets[-1] + 1].reshape(-1)):
+            return
+        group = where.groups[number]
         if where.conversion is None:
             _read_rows_into(out, group, rows, targets, check=where.check)
         else:
             columns, convert, _ = where.conversion
             out[targets] = convert(_read_columns(group, rows, columns, check=where.check))
+        if decoded is not None:
+            decoded.write(number, rows, kept)
 
     sum(_for_each_group(where, read))
     return shaped(out, where.shape)
 
 
-def gather_ragged(where: Located) -> "RaggedImages":
+def gather_ragged(where: Located, decoded: DecodedGroups | None = None) -> "RaggedImages":
     """Read the pixels of located images of several shapes, as `gather` does.
 
     Args:
         where: made by `locate` with `ragged`.
+        decoded: as in `gather`.
     """
     if where.shapes is None:
         raise ValueError("locate these images with ragged = True")
-    starts = np.cumsum(where.sizes) - where.sizes
-    out = _allocate(len(where), int(where.sizes.sum()))
+    sizes = where.sizes
+    starts = np.cumsum(sizes) - sizes
+    out = _allocate(len(where), int(sizes.sum()))
 
-    def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
-        column = _read_columns(group, rows, ["pixels"], check=where.check)["pixels"]
+    def read(number: int, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
+        kept = out[starts[targets[0]] : starts[targets[-1]] + sizes[targets[-1]]]
+        if decoded is not None and decoded.read(number, rows, kept):
+            return
+        column = _read_columns(where.groups[number], rows, ["pixels"], check=where.check)["pixels"]
         for value, start in zip(column, starts[targets].tolist(), strict=True):
             picture = np.frombuffer(value.as_buffer(), np.uint8)
             out[start : start + len(picture)] = picture
+        if decoded is not None:
+            decoded.write(number, rows, kept)
 
     sum(_for_each_group(where, read))
     return RaggedImages(where.shapes, out)
@@ -266,9 +295,9 @@ def _allocate(images: int, size: int, shape: str = "") -> NDArray[np.uint8]:
 
 
 def _for_each_group(
-    where: "Located | Scattered", read: Callable[[RowGroup, NDArray[np.integer[Any]], NDArray[np.int64]], None]
+    where: "Located | Scattered", read: Callable[[int, NDArray[np.integer[Any]], NDArray[np.int64]], None]
 ) -> Iterator[int]:
-    """Call a function in threads for every row group with wanted images: its rows, ascending, and their positions.
+    """Call a function in threads for every row group with wanted images: number, ascending rows, and their positions.
 
     Yields:
         The number of wanted images of every row group that is done. An error of the function is raised here.
@@ -284,7 +313,7 @@ def _for_each_group(
     def one(group: int) -> int:
         targets = order[edges[group] : edges[group + 1]]
         with storage.damage_errors(where.groups[group].file):
-            read(where.groups[group], where.row[targets], targets)
+            read(group, where.row[targets], targets)
         return len(targets)
 
     pool = ThreadPoolExecutor(min(len(wanted), available_cores()))
@@ -449,8 +478,8 @@ def for_each_value(
         The number of images that are done since the last one. An error of the function is raised here.
     """
 
-    def read(group: RowGroup, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
-        values = _read_columns(group, rows, [column], check=where.check).column(0)
+    def read(number: int, rows: NDArray[np.integer[Any]], targets: NDArray[np.int64]) -> None:
+        values = _read_columns(where.groups[number], rows, [column], check=where.check).column(0)
         function(targets, [value.as_buffer() for value in values])
 
     yield from _for_each_group(where, read)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import arguments
 from pipeline.errors import FeedError
 from pipeline.hashing import order_keys
-from pipeline.pixels import Located, RaggedImages, gather, gather_ragged
+from pipeline.pixels import DecodedGroups, Located, RaggedImages, gather, gather_ragged
 
 # Pixels, (batch, height, width[, 3]) uint8, or a list of such arrays if they have several shapes; and labels: (batch,)
 # int64, or (batch, labels) uint8 of images with several labels.
@@ -139,43 +139,47 @@ class GroupSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class RoleByGroup:
-    """The images of a role, sorted by row group; made by `sort_by_group`.
+    """The images of a role in file order, so that those of a row group are consecutive; made by `sort_by_group`.
 
     Attributes:
         where: row group and row of every image.
-        image_ids: (n, 16) uint8, in the order of `where`.
+        image_ids: (n, 16) uint8.
         labels: (n,) int64, or (n, labels) uint8.
-        images: (n,) positions in `where`, in file order.
-        edges: (groups + 1,) positions in `images` where each row group starts. Row groups without images of the role
-            are left out.
+        edges: (groups + 1,) positions where each row group starts. Row groups without images of the role are left out.
     """
 
     where: Located
     image_ids: NDArray[np.uint8]
     labels: NDArray[Any]
-    images: NDArray[np.int64]
     edges: NDArray[np.int64]
 
     def rows(self) -> NDArray[np.int64]:
         """Count all rows of each row group, wanted or not: the cost of reading it."""
-        return self.where.rows[self.where.group[self.images[self.edges[:-1]]]]
+        return self.where.rows[self.where.group[self.edges[:-1]]]
 
     def sizes(self) -> NDArray[np.int64]:
         """Mean bytes of the wanted images of each row group, rounded up."""
-        wanted = np.diff(self.edges)
-        means: NDArray[np.int64] = -(-np.add.reduceat(self.where.sizes[self.images], self.edges[:-1]) // wanted)
+        means: NDArray[np.int64] = -(-np.add.reduceat(self.where.sizes, self.edges[:-1]) // np.diff(self.edges))
         return means
 
 
 def sort_by_group(where: Located, image_ids: NDArray[np.uint8], labels: NDArray[Any]) -> RoleByGroup:
-    """Sort images by row group."""
+    """Sort images by row group and row."""
     images = where.file_order()
-    edges = np.flatnonzero(np.diff(where.group[images], prepend=-1, append=-1))
-    return RoleByGroup(where, image_ids, labels, images, edges)
+    where = where.take(images)
+    edges = np.flatnonzero(np.diff(where.group, prepend=-1, append=-1))
+    return RoleByGroup(where, image_ids[images], labels[images], edges)
 
 
 def read_windows(  # noqa: PLR0913 - which images, in which order, how much of it
-    role: RoleByGroup, seed: int, epoch: int, positions: range, *, buffer_bytes: int, skip: int
+    role: RoleByGroup,
+    seed: int,
+    epoch: int,
+    positions: range,
+    *,
+    buffer_bytes: int,
+    skip: int,
+    decoded: DecodedGroups | None = None,
 ) -> Iterator[Window]:
     """Read an epoch, or a part of it, window by window. A thread reads the next window while this one is in use.
 
@@ -191,24 +195,27 @@ def read_windows(  # noqa: PLR0913 - which images, in which order, how much of i
         buffer_bytes: bytes of pixels in the two windows that are in memory. A window has at least one row group.
             While a window is read, each thread holds one more row group.
         skip: how many of the positions to leave out at the start. Windows that lie before them are not read.
+        decoded: where row groups that are decoded are kept for later epochs.
 
     Yields:
         Windows. The `order` of the first has no images to skip. Keeping a window holds more memory than the buffer.
     """
-    visits = epoch_order(role.image_ids[role.images[role.edges[:-1]]], seed, epoch, " groups")
+    visits = epoch_order(role.image_ids[role.edges[:-1]], seed, epoch, " groups")
     planned = plan_windows(
         np.diff(role.edges)[visits], role.rows()[visits], positions, buffer_bytes // 2, role.sizes()[visits]
     )
     while planned and skip >= (size := sum(part.stop - part.start for part in planned[0])):
         skip -= size
         del planned[0]
+
+    def read(parts: Sequence[GroupSlice]) -> Window:
+        return _read_window(role, visits, parts, seed, epoch, decoded=decoded)
+
     with ThreadPoolExecutor(1, "imagelake-window") as reader:
-        pending = [reader.submit(_read_window, role, visits, parts, seed, epoch) for parts in planned[:1]]
+        pending = [reader.submit(read, parts) for parts in planned[:1]]
         for at in range(len(planned)):
             window = pending.pop().result()
-            pending += [
-                reader.submit(_read_window, role, visits, parts, seed, epoch) for parts in planned[at + 1 : at + 2]
-            ]
+            pending += [reader.submit(read, parts) for parts in planned[at + 1 : at + 2]]
             yield window._replace(order=window.order[skip:])
             skip = 0
 
@@ -254,20 +261,27 @@ def plan_windows(
     return planned
 
 
-def _read_window(
-    role: RoleByGroup, visits: NDArray[np.int64], parts: Sequence[GroupSlice], seed: int, epoch: int
+def _read_window(  # noqa: PLR0913 - which images, in which order, and where they may be already
+    role: RoleByGroup,
+    visits: NDArray[np.int64],
+    parts: Sequence[GroupSlice],
+    seed: int,
+    epoch: int,
+    *,
+    decoded: DecodedGroups | None,
 ) -> Window:
     by_group = sorted((int(visits[part.group]), part) for part in parts)
     # In file order, so that reading fills the array from front to back.
     images = np.concatenate([_images_of_slice(role, group, part, seed, epoch) for group, part in by_group])
     order = epoch_order(role.image_ids[images], seed, epoch)
     where = role.where.take(images)
-    return Window(gather(where) if where.shapes is None else gather_ragged(where), role.labels[images], order)
+    read = gather if where.shapes is None else gather_ragged
+    return Window(read(where, decoded), role.labels[images], order)
 
 
 def _images_of_slice(role: RoleByGroup, group: int, part: GroupSlice, seed: int, epoch: int) -> NDArray[np.int64]:
     """List the images of a slice in file order. They are a random choice: files are often sorted by class."""
-    members = role.images[role.edges[group] : role.edges[group + 1]]
+    members = np.arange(role.edges[group], role.edges[group + 1])
     if part.stop - part.start == len(members):
         return members
     return members[np.sort(epoch_order(role.image_ids[members], seed, epoch, " parts")[part.start : part.stop])]

@@ -22,6 +22,7 @@ from pipeline.arrays.epoch import (
     read_windows,
     sort_by_group,
 )
+from pipeline.arrays.spill import SpilledGroups, SpillFile
 from pipeline.errors import MissingExtraError
 from pipeline.pixels import Located, RaggedImages, gather, gather_ragged, padded
 
@@ -67,8 +68,9 @@ class Feed:
     - A role that fits into the buffer is read with the first batch and stays in memory for all epochs. A .npy file is
       memory-mapped. In both cases every epoch is a full shuffle, the same for a lake and its export. Ranks have
       consecutive parts of it, and the workers of a rank take its batches in turn.
-    - A larger role is read again in every epoch, in windows of half the buffer; see `epoch.read_windows`. The order
-      then also depends on `buffer_bytes` and on the number of ranks and workers, never on threads or time.
+    - A larger role is read in windows of half the buffer; see `epoch.read_windows`. The order then also depends on
+      `buffer_bytes` and on the number of ranks and workers, never on threads or time. Its pixels are decoded once, into
+      a temporary file that later epochs read; what does not fit there is decoded again in every epoch.
 
     A feed can be pickled. The copy has no pixels and reads its own.
 
@@ -77,17 +79,18 @@ class Feed:
         plan: how to shuffle, cut and share them.
         pad: whether a batch of images of several shapes is one array of the largest height and width in it, with zeros
             to the right and below; else it is a list.
+        spill: file for the decoded pixels of a role that is larger than the buffer.
     """
 
-    def __init__(self, images: Images, plan: Plan, *, pad: bool = False) -> None:
-        self.images, self.plan, self.pad = images, plan, pad
+    def __init__(self, images: Images, plan: Plan, *, pad: bool = False, spill: SpillFile | None = None) -> None:
+        self.images, self.plan, self.pad, self.spill = images, plan, pad, spill
 
     def __len__(self) -> int:
         """Count the images of this rank, without those that `drop_last` leaves out."""
         return len(self.plan.rank_positions(len(self.images)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"images": self.images, "plan": self.plan, "pad": self.pad}
+        return {"images": self.images, "plan": self.plan, "pad": self.pad, "spill": self.spill}
 
     @property
     def batches_per_epoch(self) -> int:
@@ -143,12 +146,18 @@ class Feed:
                 "torch is not installed, and a dataset for its DataLoader needs it. Run: pip install torch. "
                 "Feed.epoch works without torch."
             ) from error
-        ranked = type(self)(self.images, plan_of_rank(self.plan, rank, world_size), pad=self.pad)
+        if self.spill is not None:
+            # Opened before workers start: they share it then.
+            self.spill.open()
+        ranked = self._with_plan(plan_of_rank(self.plan, rank, world_size))
         return TorchFeed(ranked, normalised=normalised)
 
     def part(self, worker: int, workers: int) -> Self:
         """Make the feed of one of several worker processes. They share the batches of this rank, and its buffer."""
-        return type(self)(self.images, replace(self.plan, worker=worker, workers=workers), pad=self.pad)
+        return self._with_plan(replace(self.plan, worker=worker, workers=workers))
+
+    def _with_plan(self, plan: Plan) -> Self:
+        return type(self)(self.images, plan, pad=self.pad, spill=self.spill)
 
     @property
     def _buffer_bytes(self) -> int:
@@ -177,6 +186,12 @@ class Feed:
             raise TypeError("a mapped file has no row groups")
         return sort_by_group(self.images.where, self.images.image_ids, self.images.labels)
 
+    @cached_property
+    def _spilled(self) -> SpilledGroups | None:
+        if self.spill is None or self.spill.open() is None:
+            return None
+        return SpilledGroups(self.spill, self._by_group.where)
+
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         if not len(self):
             return iter(())
@@ -198,5 +213,11 @@ class Feed:
         batches = self.plan.consecutive_batches(len(self.images))
         positions = self.plan.rank_positions(len(self.images))[batches.start * size : batches.stop * size]
         return read_windows(
-            self._by_group, self.plan.seed, epoch, positions, buffer_bytes=self._buffer_bytes, skip=skip * size
+            self._by_group,
+            self.plan.seed,
+            epoch,
+            positions,
+            buffer_bytes=self._buffer_bytes,
+            skip=skip * size,
+            decoded=self._spilled,
         )

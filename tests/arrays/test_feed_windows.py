@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.arrays import epoch as epochs
 from pipeline.lake_handle import Lake
-from pipeline.pixels import Located, gather
+from pipeline.pixels import DecodedGroups, Located, gather
 
 LARGEST_GROUP = 90
 
@@ -26,12 +26,12 @@ class Spy:
         self.read, self.held, self.most = 0, 0, 0
         self._lock = threading.Lock()
 
-    def __call__(self, where: Located) -> NDArray[np.uint8]:
+    def __call__(self, where: Located, decoded: DecodedGroups | None) -> NDArray[np.uint8]:
         with self._lock:
             self.read += len(where)
             self.held += len(where)
             self.most = max(self.most, self.held)
-        pixels = gather(where)
+        pixels = gather(where, decoded)
         # The array that owns the memory: it goes when the last view of it does.
         assert pixels.base is not None
         weakref.finalize(pixels.base, self._gone, len(where))
