@@ -26,6 +26,7 @@ from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.limits import available_memory
 
 SHAPE = ["height", "width", "channels"]
+_INT32 = 2**31
 
 
 class RowGroup(NamedTuple):
@@ -143,8 +144,8 @@ def id_matrix(image_ids: pl.Series) -> NDArray[np.uint8]:
 def find(ids: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Find the positions of ids in a larger set of ids.
 
-    Ids are random, so their first 8 bytes nearly always differ. Sorting these takes a third of the time of a hash join
-    of whole ids; ids that share them are joined.
+    Ids are random, so some of their bits say where to put them into a table. Of ids that have the same bits, the last
+    one is in the table; the others are looked up by other bits. This takes half the time of sorting and searching.
 
     Args:
         ids: (m, 16) uint8, unique.
@@ -153,18 +154,28 @@ def find(ids: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]
     Returns:
         (n,) int64 positions in `ids`, -1 for an id that is not there.
     """
-    halves, wanted_halves = (np.ascontiguousarray(matrix).view("<u8") for matrix in (ids, wanted))
-    # Both sides are sorted: searching in ascending order stays in the cache.
-    first, wanted_first = (np.ascontiguousarray(half[:, 0]) for half in (halves, wanted_halves))
-    order, wanted_order = np.argsort(first), np.argsort(wanted_first)
-    found = np.searchsorted(first[order], wanted_first[wanted_order])
-    at = np.empty(len(wanted), dtype=np.int64)
-    at[wanted_order] = order[np.minimum(found, len(order) - 1)]
-    unmatched = np.flatnonzero((halves[at] != wanted_halves).any(axis=1))
-    if len(unmatched):
-        left, right = (pl.DataFrame({"id": map(bytes, wanted[unmatched])}), pl.DataFrame({"id": map(bytes, ids)}))
-        joined = left.join(right.with_row_index("at"), on="id", how="left", maintain_order="left")["at"]
-        at[unmatched] = joined.cast(pl.Int64).fill_null(-1).to_numpy()
+    at = np.full(len(wanted), -1, dtype=np.int64)
+    positions, missing = np.arange(len(ids)), np.arange(len(wanted))
+    ours, theirs = (np.ascontiguousarray(matrix).view("<u8") for matrix in (ids, wanted))
+    for half, shift in ((0, 0), (1, 0), (0, 32), (1, 32)):
+        if not len(ours) or not len(theirs):
+            return at
+        mask = np.uint64((1 << len(ours).bit_length() + 1) - 1)
+        slots, searched = ((halves[:, half] >> np.uint64(shift) & mask).astype(np.int64) for halves in (ours, theirs))
+        table = np.zeros(int(mask) + 1, np.int32 if len(ours) < _INT32 else np.int64)
+        table[slots] = np.arange(len(ours), dtype=table.dtype)
+        found = table[searched]
+        same = (ours[found, 0] == theirs[:, 0]) & (ours[found, 1] == theirs[:, 1])
+        at[missing[same]] = positions[found[same]]
+        lost = np.flatnonzero(table[slots] != np.arange(len(ours)))
+        positions, missing, ours, theirs = positions[lost], missing[~same], ours[lost], theirs[~same]
+    left, right = (
+        pl.DataFrame({"id": pl.Series(map(bytes, matrix), dtype=pl.Binary)})
+        for matrix in (wanted[missing], ids[positions])
+    )
+    right = right.with_columns(at=pl.Series(positions))
+    joined = left.join(right, on="id", how="left", maintain_order="left")["at"]
+    at[missing] = joined.fill_null(-1).to_numpy()
     return at
 
 
@@ -175,6 +186,8 @@ def one_shape(all_shapes: pl.DataFrame, at: NDArray[np.int64]) -> tuple[int, int
         LakeError: they have several.
     """
     # Most lakes have one shape, and selecting rows takes longer than comparing all of them.
+    if all_shapes.select(pl.min_horizontal(pl.all().min() == pl.all().max())).item():
+        return all_shapes.row(0)
     shapes = all_shapes.unique()
     if len(shapes) > 1:
         shapes = all_shapes.select(pl.all().gather(at)).unique()
@@ -307,11 +320,11 @@ def _for_each_group(
     wanted = np.flatnonzero(np.diff(edges))
     if not len(wanted):
         return
-    if where.check:
-        _check({where.groups[group].file for group in wanted.tolist()})
 
     def one(group: int) -> int:
         targets = order[edges[group] : edges[group + 1]]
+        if where.check:
+            _check([where.groups[group].file])
         with storage.damage_errors(where.groups[group].file):
             read(group, where.row[targets], targets)
         return len(targets)
