@@ -94,7 +94,7 @@ def merge_predictions(parts: list[tuple[NDArray[np.int64], Predictions]]) -> Pre
 
 
 Pixels = NDArray[np.uint8]
-_BLOCK_BYTES = 2**25
+_BLOCK_BYTES = 2**23
 
 
 class Nearest(NamedTuple):
@@ -120,8 +120,7 @@ def find_nearest(queries: Pixels, training: Pixels) -> Nearest:
         training: (n, features) uint8, n at least 1.
     """
     count, features = queries.shape
-    wanted = queries.astype(np.float64)
-    best, place = np.full(count, np.inf), np.zeros(count, np.int64)
+    squared, best, place = np.empty(count), np.full(count, np.inf), np.zeros(count, np.int64)
     step = max(1, _BLOCK_BYTES // (8 * max(1, features)))
     rows = max(1, _BLOCK_BYTES // (8 * step))
     for start in range(0, len(training), step):
@@ -129,12 +128,15 @@ def find_nearest(queries: Pixels, training: Pixels) -> Nearest:
         squares = np.einsum("ij,ij->i", block, block)
         for low in range(0, count, rows):
             part = slice(low, low + rows)
+            wanted = queries[part].astype(np.float64)
+            squared[part] = np.einsum("ij,ij->i", wanted, wanted)
             # The square of the query is left out: it is the same for all training images.
-            found = squares - 2 * (wanted[part] @ block.T)
+            found = wanted @ block.T
+            found *= -2
+            found += squares
             at = found.argmin(axis=1)
             least = found[np.arange(len(at)), at]
             nearer = least < best[part]
             best[part] = np.where(nearer, least, best[part])
             place[part] = np.where(nearer, start + at, place[part])
-    squared = best + np.einsum("ij,ij->i", wanted, wanted)
-    return Nearest(place, np.sqrt(squared / max(1, features)))
+    return Nearest(place, np.sqrt((best + squared) / max(1, features)))
