@@ -63,6 +63,10 @@ def test_a_lake_in_a_bucket_equals_one_in_a_folder(base: Path, lake_bucket: Buck
     for role in ("train", "test"):
         (x, y), (others, names) = here.arrays("main", role), there.arrays("main", role)
         assert np.array_equal(x, others)
+        feeds = [lake.feed("main", role, batch_size=7, buffer_bytes=2**12) for lake in (here, there)]
+        for epoch in range(2):
+            for (pixels, _), (same, _) in zip(*(feed.epoch(epoch) for feed in feeds), strict=True):
+                assert np.array_equal(pixels, same)
         assert np.array_equal(y, names)
     text = "select label, count(*) from images join splits using (image_id) group by all order by all"
     assert here.sql(text).fetchall() == there.sql(text).fetchall()
