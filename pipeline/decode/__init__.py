@@ -1,15 +1,16 @@
 """Decode shards to rows of the tables `images`, `originals` and `rejects`, in the order of the source.
 
-Images are decoded one by one: with a fast decoder if possible, else with Pillow.
+Small PNGs are decoded many at a time, other images one by one: with a fast decoder if possible, else with Pillow.
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from io import FileIO
-from itertools import pairwise
-from typing import NamedTuple, TypeAlias, TypeVar
+from itertools import chain, pairwise
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pipeline.decode.facts import Facts, facts_of
 from pipeline.decode.fast_decoders import FastDecoder, fast_decoder
 from pipeline.decode.large_pictures import in_turn
 from pipeline.decode.picture import Rejected, convert, decode, strict_pillow
+from pipeline.decode.small_pngs import decode_small_pngs, shape_of, small_png_header
 from pipeline.hashing import (
     content_hashes,
     digest_of,
@@ -59,18 +61,44 @@ class StoredImage(NamedTuple):
     original: StoredOriginal | None
 
 
-# Position in the shard, size of the file in bytes, (height, width, channels) uint8, whether colour or gray was
-# converted, the digest of the file, and the file itself, or the pixels as they came where they were converted, or its
-# stored original. A plain tuple, because creating millions of named tuples is slow.
-DecodedImage: TypeAlias = tuple[int, int, NDArray[np.uint8], bool, bytes, bytes | NDArray[np.uint8] | StoredOriginal]
+class Run(NamedTuple):
+    """Decoded images of one shape that follow one another in the shard, but for rejects. Most runs are of one image.
+
+    Attributes:
+        positions: of the images in the shard, ascending.
+        file_sizes: bytes of each file.
+        pixels: (n, height, width, channels) uint8.
+        digests: of each file.
+        files: each file, or the pixels as they came where they were converted, or its stored original.
+        converted: how many were converted between colour and gray.
+    """
+
+    positions: Sequence[int]
+    file_sizes: Sequence[int]
+    pixels: NDArray[np.uint8]
+    digests: Sequence[bytes]
+    files: Sequence[bytes | NDArray[np.uint8] | StoredOriginal]
+    converted: int = 0
+
+    def split(self, count: int) -> tuple["Run", "Run"]:
+        """Split off the first images of a run of several, none of which was converted."""
+        positions, file_sizes, pixels, digests, files, _ = self
+        first, others = (
+            Run(positions[part], file_sizes[part], pixels[part], digests[part], files[part])
+            for part in (slice(count), slice(count, None))
+        )
+        return first, others
+
+
 # By position in a shard, its image if the lake has it; None if the file must be decoded.
 FindStored: TypeAlias = Callable[[int], StoredImage | None]
+_Loaded: TypeAlias = bytes | StoredImage | Reject
+# Files that are read before they are decoded: their number, and their bytes.
+_BLOCK_FILES, _BLOCK_BYTES = 8192, 2**22
 
 
-def decode_images(
-    shard: Encoded, spec: DecodePart, stored: FindStored | None = None
-) -> Iterator[DecodedImage | Reject]:
-    """Decode the files of a shard, in order. Consume the iterator inside `strict_pillow()`.
+def decode_images(shard: Encoded, spec: DecodePart, stored: FindStored | None = None) -> Iterator[Run | Reject]:
+    """Decode the files of a shard. Consume the iterator inside `strict_pillow()`.
 
     Args:
         shard: whose contents are not `Deferred`.
@@ -78,7 +106,7 @@ def decode_images(
         stored: returns images that need not be decoded.
 
     Yields:
-        For every file the image, in the recipe's size and mode, or the reject.
+        Images in the recipe's size and mode, in the order of the shard, and a reject for every other file.
     """
     contents = shard.contents
     if isinstance(contents, Deferred):
@@ -88,21 +116,77 @@ def decode_images(
         return
     load = contents.data.__getitem__ if isinstance(contents, Blobs) else partial(_read_file, contents, spec)
     decode_fast = fast_decoder(spec)
+    start = 0
+    for block in _load_blocks(shard, load, stored):
+        small = _decode_small(start, block, spec)
+        others = sorted(set(range(start, start + len(block))).difference(small.positions))
+        for position in others:
+            found = _decode_one(shard, position, block[position - start], spec, decode_fast)
+            if isinstance(found, Run):
+                before, small = small.split(bisect_left(small.positions, position))
+                yield from filter(_has_images, (before, found))
+            else:
+                yield found
+        yield from filter(_has_images, [small])
+        start += len(block)
+
+
+def _has_images(run: Run) -> bool:
+    return bool(run.positions)
+
+
+def _load_blocks(shard: Encoded, load: Callable[[int], bytes], stored: FindStored | None) -> Iterator[list[_Loaded]]:
+    """Read the files of a shard, or find their stored images. At least one is held, and at most the limits above."""
+    block: list[_Loaded] = []
+    held = 0
     for position in range(len(shard.paths)):
-        size = 0
-        if stored is not None and (found := stored(position)) is not None:
-            yield position, found.file_size, found.pixels, False, found.digest, found.original or b""
-            continue
-        try:
-            data = load(position)
-            size = len(data)
-            pixels, converted = decode_file(data, spec, decode_fast)
-            yield position, size, pixels, converted, file_digest(data), data
-        except Rejected as rejected:
-            yield _reject(shard, position, size, rejected)
-        except OSError as error:
-            raise_limit(error)
-            yield _reject(shard, position, 0, Rejected("unreadable", f"{error.strerror or error}"))
+        found: _Loaded | None = stored(position) if stored else None
+        if found is None:
+            try:
+                found = load(position)
+            except OSError as error:
+                found = _unreadable(shard, position, error)
+        block.append(found)
+        held += found.pixels.nbytes if isinstance(found, StoredImage) else len(found)
+        if len(block) >= _BLOCK_FILES or held >= _BLOCK_BYTES:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def _decode_small(start: int, block: Sequence[_Loaded], spec: DecodePart) -> Run:
+    """Decode the small PNGs of a block that have the size and mode of the first that needs no conversion."""
+    found = [
+        (position, data)
+        for position, data in enumerate(block, start)
+        if isinstance(data, bytes) and len(data) <= spec.max_bytes
+    ]
+    files = [data for _, data in found]
+    headers = filter(None, map(small_png_header, files))
+    header = next((header for header in headers if needs_no_conversion(shape_of(header), spec)), b"")
+    which, pixels = decode_small_pngs(files, header) if header else ((), np.empty((0, 0, 0, 0), np.uint8))
+    files = [files[index] for index in which]
+    positions = [found[index][0] for index in which]
+    return Run(positions, list(map(len, files)), pixels, list(map(file_digest, files)), files)
+
+
+def _decode_one(
+    shard: Encoded, position: int, found: _Loaded, spec: DecodePart, decode_fast: FastDecoder
+) -> Run | Reject:
+    if isinstance(found, Reject):
+        return found
+    if isinstance(found, StoredImage):
+        original = found.original or b""
+        return Run((position,), (found.file_size,), found.pixels[None], (found.digest,), (original,))
+    size = len(found)
+    try:
+        pixels, converted = decode_file(found, spec, decode_fast)
+    except Rejected as rejected:
+        return _reject(shard, position, size, rejected)
+    except OSError as error:
+        return _unreadable(shard, position, error)
+    return Run((position,), (size,), pixels[None], (file_digest(found),), (found,), converted)
 
 
 def decode_file(data: bytes, spec: DecodePart, decode_fast: FastDecoder) -> tuple[NDArray[np.uint8], bool]:
@@ -128,10 +212,12 @@ def needs_no_conversion(shape: tuple[int, ...], spec: DecodePart) -> bool:
     return right_size and height * width <= spec.max_pixels and channels == spec.channels
 
 
-def _convert_pixels(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[DecodedImage | Reject]:
+def _convert_pixels(shard: Encoded, array: NDArray[np.uint8], spec: DecodePart) -> Iterator[Run | Reject]:
     for position, pixels in enumerate(array):
         try:
-            yield position, pixels.nbytes, *convert(pixels, spec), *pixel_digests(pixels[None]), pixels
+            made, converted = convert(pixels, spec)
+            digests = pixel_digests(pixels[None])
+            yield Run((position,), (pixels.nbytes,), made[None], digests, (pixels,), converted)
         except Rejected as rejected:
             yield _reject(shard, position, pixels.nbytes, rejected)
 
@@ -146,6 +232,11 @@ def _reject(shard: Encoded, position: int, size: int, rejected: Rejected) -> Rej
     return Reject(shard.paths[position], shard.labels[position], rejected.reason, rejected.detail, size)
 
 
+def _unreadable(shard: Encoded, position: int, error: OSError) -> Reject:
+    raise_limit(error)
+    return _reject(shard, position, 0, Rejected("unreadable", f"{error.strerror or error}"))
+
+
 # Content of a row group of images or originals, in bytes: pixels, or encoded files. Polars and DuckDB decode whole row
 # groups, and a worker holds one of each. Rows wait until they have a third more, so that none is left for a small row
 # group at the end: all are of 8 to 32 MB, but for files of the lake that have less, and larger images.
@@ -154,7 +245,6 @@ _GROUP_BYTES = 24_000_000
 _VERSION = "pillow-2"
 
 _Pixels = NDArray[np.uint8]
-_Item = TypeVar("_Item")
 
 
 class Decoded(NamedTuple):
@@ -256,42 +346,34 @@ def rejects_table(rejects: Sequence[Reject], shard: str, dataset: str, split: st
     return to_table(rows, schemas.TABLES["rejects"].schema)
 
 
-def _groups_of_images(
-    found: Iterator[DecodedImage | Reject], spec: DecodePart
-) -> Iterator[_Group | list[_Original] | Reject]:
-    images: list[DecodedImage] = []
+def _groups_of_images(found: Iterator[Run | Reject], spec: DecodePart) -> Iterator[_Group | list[_Original] | Reject]:
+    images: list[Run] = []
     originals: list[_Original] = []
     more = True
     while more:
         rejects: list[Reject] = []
         more = _decode_some(found, spec, images, originals, rejects)
         yield from rejects
-        for group in _full_groups(images, _pixel_bytes, last=not more):
-            by_shape: dict[tuple[int, ...], list[DecodedImage]] = {}
-            for image in group:
-                by_shape.setdefault(image[2].shape, []).append(image)
+        for group in _full_groups(images, last=not more):
+            by_shape: dict[tuple[int, ...], list[Run]] = {}
+            for run in group:
+                by_shape.setdefault(run.pixels.shape[1:], []).append(run)
             *others, last = map(_stack, by_shape.values())
             yield from (other._replace(ends_group=False) for other in others)
             yield last
-        yield from _full_groups(originals, _original_bytes, last=not more)
+        while count := _next_rows([len(original.data) for original in originals], last=not more):
+            yield originals[:count]
+            del originals[:count]
 
 
 def _waiting_bytes() -> int:
     return _GROUP_BYTES * 4 // 3
 
 
-def _pixel_bytes(image: DecodedImage) -> int:
-    return image[2].nbytes
-
-
-def _original_bytes(original: _Original) -> int:
-    return len(original.data)
-
-
 def _decode_some(
-    found: Iterator[DecodedImage | Reject],
+    found: Iterator[Run | Reject],
     spec: DecodePart,
-    images: list[DecodedImage],
+    images: list[Run],
     originals: list[_Original],
     rejects: list[Reject],
 ) -> bool:
@@ -299,21 +381,21 @@ def _decode_some(
 
     Between two calls Pillow has the caller's settings.
     """
-    pixels_left = _waiting_bytes() - sum(map(_pixel_bytes, images))
-    bytes_left = _waiting_bytes() - sum(map(_original_bytes, originals))
+    pixels_left = _waiting_bytes() - sum(run.pixels.nbytes for run in images)
+    bytes_left = _waiting_bytes() - sum(len(original.data) for original in originals)
+    make_original = partial(_original, keep=spec.originals == "keep")
     with strict_pillow():
-        for image in found:
-            if isinstance(image, Reject):
-                rejects.append(image)
+        for run in found:
+            if isinstance(run, Reject):
+                rejects.append(run)
                 continue
-            position, _, pixels, _, digest, data = image
             if spec.stores_originals:
-                original = _original(position, digest, data, keep=spec.originals == "keep")
-                originals.append(original)
-                bytes_left -= len(original.data)
-            # The encoded file is not held with the pixels.
-            images.append((*image[:5], b""))
-            pixels_left -= pixels.nbytes
+                new = list(map(make_original, run.positions, run.digests, run.files))
+                originals += new
+                bytes_left -= sum(len(original.data) for original in new)
+            # The encoded files are not held with the pixels.
+            images.append(run._replace(files=()))
+            pixels_left -= run.pixels.nbytes
             if pixels_left <= 0 or bytes_left <= 0:
                 return True
     return False
@@ -329,25 +411,39 @@ def _original(position: int, digest: bytes, data: bytes | _Pixels | StoredOrigin
     return _Original(position, digest, Facts(PIXELS, height, width), as_bytes)
 
 
-def _full_groups(waiting: list[_Item], size: Callable[[_Item], int], *, last: bool) -> Iterator[list[_Item]]:
-    """Take the rows of row groups from the beginning of a list, and leave fewer than would make two; none at the last.
-
-    A row group has `_GROUP_BYTES` or less, but at least one row.
-    """
-    while waiting:
-        ends = np.cumsum([size(item) for item in waiting])
-        if ends[-1] < _waiting_bytes() and not last:
+def _full_groups(waiting: list[Run], *, last: bool) -> Iterator[list[Run]]:
+    """Take the images of row groups from the beginning of a list."""
+    while counts := [len(run.positions) for run in waiting]:
+        count = _next_rows(np.repeat([run.pixels[0].nbytes for run in waiting], counts), last=last)
+        if not count:
             return
-        stop = len(waiting) if ends[-1] < _waiting_bytes() else max(1, int(ends.searchsorted(_GROUP_BYTES, "right")))
-        yield waiting[:stop]
-        del waiting[:stop]
+        ends = np.cumsum(counts)
+        whole = int(ends.searchsorted(count, "right"))
+        group = waiting[:whole]
+        del waiting[:whole]
+        if left := count - sum(len(run.positions) for run in group):
+            part, waiting[0] = waiting[0].split(left)
+            group.append(part)
+        yield group
 
 
-def _stack(images: list[DecodedImage]) -> _Group:
-    positions, file_sizes, pixels, converted, digests, _ = zip(*images, strict=True)
-    # Like np.stack, but without Python work for every image.
-    stacked = np.concatenate(pixels).reshape(len(images), *pixels[0].shape)
-    return _Group(positions, file_sizes, stacked, digests, sum(converted))
+def _next_rows(sizes: Sequence[int] | NDArray[np.int64], *, last: bool) -> int:
+    """Return how many of the waiting rows, of some bytes each, are the next row group; 0 if more must come first.
+
+    A row group has `_GROUP_BYTES` or less, but at least one row. Fewer rows than would make two wait, unless at the
+    last.
+    """
+    ends = np.cumsum(sizes)
+    if not len(ends) or ends[-1] < _waiting_bytes():
+        return len(ends) if last else 0
+    return max(1, int(ends.searchsorted(_GROUP_BYTES, "right")))
+
+
+def _stack(runs: list[Run]) -> _Group:
+    positions, file_sizes, pixels, digests, _, converted = zip(*runs, strict=True)
+    stacked = np.concatenate(pixels) if len(runs) > 1 else runs[0].pixels
+    join = chain.from_iterable
+    return _Group(list(join(positions)), list(join(file_sizes)), stacked, list(join(digests)), sum(converted))
 
 
 def _groups_of_pixels(array: _Pixels) -> Iterator[_Group]:

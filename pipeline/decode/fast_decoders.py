@@ -28,15 +28,15 @@ FastDecoder = Callable[[bytes], Decoded | None]
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 logging.getLogger("imagecodecs").propagate = False
 
-_PNG = PNG_SIGNATURE + b"\0\0\0\rIHDR"
-_PNG_HEADER_BYTES = 33  # signature and IHDR
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_HEAD = PNG_SIGNATURE + b"\0\0\0\rIHDR"
+PNG_HEADER_BYTES = 33  # signature and IHDR
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_OVERHEAD = 57  # bytes of a PNG with one IDAT chunk besides its data: signature, IHDR, IDAT header, IEND
 # Channels by bit depth, colour type, compression, filter and interlace: gray, RGB.
-_PNG_CHANNELS = {b"\x08\x00\0\0\0": 1, b"\x08\x02\0\0\0": 3}
+PNG_CHANNELS = {b"\x08\x00\0\0\0": 1, b"\x08\x02\0\0\0": 3}
 # Chunks that do not change 8-bit pixels, and their lengths. Pillow may fail on other lengths.
 _PNG_NEUTRAL_CHUNKS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
-_SIDES = struct.Struct(">II").unpack_from
+PNG_SIDES = struct.Struct(">II").unpack_from
 _JPEG = b"\xff\xd8\xff"
 _JPEG_COLOUR_SPACES = {"Gray": ("GRAY", 1), "YCbCr": ("RGB", 3)}
 # Segments that Pillow parses, and their minimum length. Pillow fails on shorter ones.
@@ -62,7 +62,7 @@ def fast_decoder(spec: DecodePart) -> FastDecoder:
 
     def decode(data: bytes) -> Decoded | None:
         try:
-            if len(data) <= max_bytes and data.startswith(_PNG):
+            if len(data) <= max_bytes and data.startswith(PNG_HEAD):
                 pixels = _decode_png(max_pixels, data)
                 return None if pixels is None else (pixels, None)
             if len(data) <= max_bytes and data.startswith(_JPEG):
@@ -82,27 +82,27 @@ def fast_decoder(spec: DecodePart) -> FastDecoder:
 
 
 def _decode_png(max_pixels: int, data: bytes) -> Pixels | None:
-    channels = _PNG_CHANNELS.get(data[24:29])
+    channels = PNG_CHANNELS.get(data[24:29])
     if channels is None:
         return None
-    width, height = _SIDES(data, 16)
-    if width * height > max_pixels or not (_is_minimal(data) or _has_only_neutral_chunks(data)):
+    width, height = PNG_SIDES(data, 16)
+    if width * height > max_pixels or not (is_minimal_png(data) or _has_only_neutral_chunks(data)):
         return None
     # Wrong checksums and missing pixels raise.
     pixels: Pixels = imagecodecs.png_decode(data)
     return pixels.reshape(height, width, 1) if channels == 1 else pixels
 
 
-def _is_minimal(data: bytes) -> bool:
+def is_minimal_png(data: bytes) -> bool:
     """Return whether a PNG has only its header, one chunk of pixels and its end, as most small ones do."""
     return (
-        data.endswith(_PNG_END) and data[37:41] == b"IDAT" and int.from_bytes(data[33:37]) == len(data) - _PNG_OVERHEAD
+        data.endswith(PNG_END) and data[37:41] == b"IDAT" and int.from_bytes(data[33:37]) == len(data) - _PNG_OVERHEAD
     )
 
 
 def _has_only_neutral_chunks(data: bytes) -> bool:
     """Return whether the other chunks of a PNG are complete and do not change its pixels."""
-    for chunk in png_chunks(data, _PNG_HEADER_BYTES):
+    for chunk in png_chunks(data, PNG_HEADER_BYTES):
         if chunk.kind == b"IEND":
             return True
         if chunk.kind != b"IDAT" and (_PNG_NEUTRAL_CHUNKS.get(chunk.kind) != chunk.length or not chunk.is_intact(data)):

@@ -47,7 +47,7 @@ def by_pillow(data: bytes, spec: DecodePart) -> Pixels:
 def decoded(data: bytes, spec: DecodePart) -> Pixels | str:
     with strict_pillow():
         (item,) = decode_images(Encoded("s", "f", ("a.jpg",), (None,), Blobs((data,))), spec)
-    return item.reason if isinstance(item, Reject) else item[2]
+    return item.reason if isinstance(item, Reject) else item.pixels[0]
 
 
 SPECS = st.one_of(
