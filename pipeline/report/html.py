@@ -63,9 +63,11 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
 def _environment() -> "jinja2.Environment":
     """Make the environment of all templates: strict, escaping, with filters that format numbers and names.
 
-    It is made once per process, because compiling the templates takes longer than rendering a small report.
+    It is made once per process, because loading the templates takes longer than rendering a small report.
     """
     import jinja2  # noqa: PLC0415 - importing the package must not load jinja2
+
+    from pipeline.report.compiled_templates import CompiledTemplates  # noqa: PLC0415 - as above
 
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -74,6 +76,7 @@ def _environment() -> "jinja2.Environment":
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=CompiledTemplates([Path(__file__), Path(formatting.__file__)]),
     )
     env.filters |= {**_FILTERS, "meaning": rule_meaning}
     env.globals |= {"ends": formatting.ends, "twin": TWIN, "reasons": _REASONS}
