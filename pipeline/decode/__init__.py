@@ -94,7 +94,7 @@ class Run(NamedTuple):
 FindStored: TypeAlias = Callable[[int], StoredImage | None]
 _Loaded: TypeAlias = bytes | StoredImage | Reject
 # Files that are read before they are decoded: their number, and their bytes.
-_BLOCK_FILES, _BLOCK_BYTES = 8192, 2**22
+_BLOCK_FILES, _BLOCK_BYTES = 4096, 2**22
 
 
 def decode_images(shard: Encoded, spec: DecodePart, stored: FindStored | None = None) -> Iterator[Run | Reject]:
@@ -103,7 +103,7 @@ def decode_images(shard: Encoded, spec: DecodePart, stored: FindStored | None = 
     Args:
         shard: whose contents are not `Deferred`.
         spec: the recipe's `[decode]`.
-        stored: returns images that need not be decoded.
+        stored: returns images of files on disk that need not be decoded.
 
     Yields:
         Images in the recipe's size and mode, in the order of the shard, and a reject for every other file.
@@ -114,10 +114,9 @@ def decode_images(shard: Encoded, spec: DecodePart, stored: FindStored | None = 
     if isinstance(contents, Pixels):
         yield from _convert_pixels(shard, contents.array, spec)
         return
-    load = contents.data.__getitem__ if isinstance(contents, Blobs) else partial(_read_file, contents, spec)
     decode_fast = fast_decoder(spec)
     start = 0
-    for block in _load_blocks(shard, load, stored):
+    for block in _load_blocks(shard, contents, spec, stored):
         small = _decode_small(start, block, spec)
         others = sorted(set(range(start, start + len(block))).difference(small.positions))
         for position in others:
@@ -135,15 +134,20 @@ def _has_images(run: Run) -> bool:
     return bool(run.positions)
 
 
-def _load_blocks(shard: Encoded, load: Callable[[int], bytes], stored: FindStored | None) -> Iterator[list[_Loaded]]:
+def _load_blocks(
+    shard: Encoded, contents: Blobs | Files, spec: DecodePart, stored: FindStored | None
+) -> Iterator[Sequence[_Loaded]]:
     """Read the files of a shard, or find their stored images. At least one is held, and at most the limits above."""
+    if isinstance(contents, Blobs):
+        yield from (contents.data[start : start + _BLOCK_FILES] for start in range(0, len(shard.paths), _BLOCK_FILES))
+        return
     block: list[_Loaded] = []
     held = 0
     for position in range(len(shard.paths)):
         found: _Loaded | None = stored(position) if stored else None
         if found is None:
             try:
-                found = load(position)
+                found = _read_file(contents, spec, position)
             except OSError as error:
                 found = _unreadable(shard, position, error)
         block.append(found)
@@ -157,17 +161,12 @@ def _load_blocks(shard: Encoded, load: Callable[[int], bytes], stored: FindStore
 
 def _decode_small(start: int, block: Sequence[_Loaded], spec: DecodePart) -> Run:
     """Decode the small PNGs of a block that have the size and mode of the first that needs no conversion."""
-    found = [
-        (position, data)
-        for position, data in enumerate(block, start)
-        if isinstance(data, bytes) and len(data) <= spec.max_bytes
-    ]
-    files = [data for _, data in found]
+    files = [data if isinstance(data, bytes) and len(data) <= spec.max_bytes else b"" for data in block]
     headers = filter(None, map(small_png_header, files))
     header = next((header for header in headers if needs_no_conversion(shape_of(header), spec)), b"")
-    which, pixels = decode_small_pngs(files, header) if header else ((), np.empty((0, 0, 0, 0), np.uint8))
+    which, pixels = decode_small_pngs(files, header) if header else ([], np.empty((0, 0, 0, 0), np.uint8))
     files = [files[index] for index in which]
-    positions = [found[index][0] for index in which]
+    positions = [start + index for index in which]
     return Run(positions, list(map(len, files)), pixels, list(map(file_digest, files)), files)
 
 

@@ -31,7 +31,7 @@ logging.getLogger("imagecodecs").propagate = False
 PNG_HEAD = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 PNG_HEADER_BYTES = 33  # signature and IHDR
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_PNG_OVERHEAD = 57  # bytes of a PNG with one IDAT chunk besides its data: signature, IHDR, IDAT header, IEND
+PNG_OVERHEAD = 57  # bytes of a PNG with one IDAT chunk besides its data: signature, IHDR, IDAT header, IEND
 # Channels by bit depth, colour type, compression, filter and interlace: gray, RGB.
 PNG_CHANNELS = {b"\x08\x00\0\0\0": 1, b"\x08\x02\0\0\0": 3}
 # Chunks that do not change 8-bit pixels, and their lengths. Pillow may fail on other lengths.
@@ -86,18 +86,16 @@ def _decode_png(max_pixels: int, data: bytes) -> Pixels | None:
     if channels is None:
         return None
     width, height = PNG_SIDES(data, 16)
-    if width * height > max_pixels or not (is_minimal_png(data) or _has_only_neutral_chunks(data)):
+    if width * height > max_pixels or not (_is_minimal(data) or _has_only_neutral_chunks(data)):
         return None
     # Wrong checksums and missing pixels raise.
     pixels: Pixels = imagecodecs.png_decode(data)
     return pixels.reshape(height, width, 1) if channels == 1 else pixels
 
 
-def is_minimal_png(data: bytes) -> bool:
+def _is_minimal(data: bytes) -> bool:
     """Return whether a PNG has only its header, one chunk of pixels and its end, as most small ones do."""
-    return (
-        data.endswith(PNG_END) and data[37:41] == b"IDAT" and int.from_bytes(data[33:37]) == len(data) - _PNG_OVERHEAD
-    )
+    return data.endswith(PNG_END) and data[37:41] == b"IDAT" and int.from_bytes(data[33:37]) == len(data) - PNG_OVERHEAD
 
 
 def _has_only_neutral_chunks(data: bytes) -> bool:

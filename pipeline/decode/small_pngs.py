@@ -9,8 +9,9 @@ References:
     PNG (Portable Network Graphics) Specification, section 9, "Filtering".
 """
 
-import struct
+import math
 from collections.abc import Sequence
+from itertools import compress, repeat
 
 import numpy as np
 from isal import isal_zlib
@@ -21,19 +22,21 @@ from pipeline.decode.fast_decoders import (
     PNG_END,
     PNG_HEAD,
     PNG_HEADER_BYTES,
+    PNG_OVERHEAD,
     PNG_SIDES,
-    is_minimal_png,
 )
 
 # The largest picture that is decoded here, in bytes of pixels. For larger ones libpng is as fast.
-_LARGEST = 4096
+_LARGEST = 3072
 # Fewest files of one size that are decoded here: each step of numpy costs as much as many pictures.
 FEWEST = 64
-# Bytes before and after the content of the chunk of pixels. The checksum of a chunk is of its type and content.
-_DATA, _TAIL = PNG_HEADER_BYTES + 8, 4 + len(PNG_END)
+# Bytes of the shortest file, and before and after the content of the chunk of pixels.
+_SHORTEST, _DATA, _TAIL = PNG_OVERHEAD + 1, PNG_HEADER_BYTES + 8, 4 + len(PNG_END)
+# The checksum of a chunk is of its type and content.
 _TYPE_CHECKSUM = isal_zlib.crc32(b"IDAT")
+# The first byte of the content holds the size of a window, which is at most 7 << 4.
+_WINDOWS = 0x80
 _ISAL_ERROR: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment] # its stub calls the class an instance
-_CHECKSUM = struct.Struct(">I").unpack_from
 
 Bytes = NDArray[np.uint8]
 
@@ -47,7 +50,7 @@ def small_png_header(data: bytes) -> bytes:
     head = data[:PNG_HEADER_BYTES]
     if not head.startswith(PNG_HEAD) or head[24:29] not in PNG_CHANNELS or len(head) < PNG_HEADER_BYTES:
         return b""
-    intact = isal_zlib.crc32(head[12:29]) == _CHECKSUM(head, 29)[0]
+    intact = isal_zlib.crc32(head[12:29]) == int.from_bytes(head[29:])
     return head if intact and 0 < np.prod(shape_of(head), dtype=object) <= _LARGEST else b""
 
 
@@ -67,37 +70,62 @@ def decode_small_pngs(files: Sequence[bytes], header: bytes) -> tuple[list[int],
     Returns:
         Positions of the decoded files in `files`, ascending, and their pixels: (n, height, width, channels) uint8.
     """
-    height, width, channels = shape_of(header)
+    shape = height, width, channels = shape_of(header)
     line = 1 + width * channels
-    found = [
-        (position, raw)
-        for position, data in enumerate(files)
-        if data.startswith(header) and is_minimal_png(data) and (raw := _inflate(data, height * line))
-    ]
-    if len(found) < FEWEST:
-        return [], np.empty((0, height, width, channels), np.uint8)
-    lines = np.frombuffer(b"".join(raw for _, raw in found), np.uint8).reshape(-1, height, line)
+    alike = [at for at, data in enumerate(files) if data.startswith(header) and len(data) >= _SHORTEST]
+    if len(alike) < FEWEST:
+        return [], np.empty((0, *shape), np.uint8)
+    which = np.array(alike)
+    which = which[_are_minimal([files[at] for at in alike], height * line)]
+    packed = [files[at][_DATA:-_TAIL] for at in which.tolist()]
+    raws = _inflate(packed)
+    complete = np.array([len(raw) == height * line for raw in raws], bool)
+    lines = np.frombuffer(b"".join(compress(raws, complete)), np.uint8).reshape(-1, height, line)
     known = (lines[:, :, 0] <= max(_FILTERS)).all(axis=1)
-    positions = np.array([position for position, _ in found])[known]
     if not known.all():
         lines = lines[known]
-    filtered = np.ascontiguousarray(lines[:, :, 1:]).reshape(-1, height, width, channels)
-    return positions.tolist(), _undo_filters(lines[:, :, 0], filtered)
+    filtered = np.ascontiguousarray(lines[:, :, 1:]).reshape(-1, *shape)
+    return which[complete][known].tolist(), _undo_filters(lines[:, :, 0], filtered)
 
 
-def _inflate(data: bytes, length: int) -> bytes | None:
-    """Return the filtered lines of a file; None if its pixels are damaged, or not as many as the header says."""
-    packed = data[_DATA:-_TAIL]
-    # Pixels that do not shrink take a little more space. More could be a bomb. The first byte has the size of a window.
-    if len(packed) > 2 * length + _LARGEST or packed[:1] >= b"\x80":
-        return None
-    if isal_zlib.crc32(packed, _TYPE_CHECKSUM) != _CHECKSUM(data, len(data) - _TAIL)[0]:
-        return None
+def _are_minimal(files: Sequence[bytes], length: int) -> NDArray[np.bool_]:
+    """Return which files are a header, one intact chunk of pixels and an end, without a sign of a bomb.
+
+    Args:
+        files: PNGs of at least `_SHORTEST` bytes.
+        length: bytes of the filtered lines.
+    """
+    sizes = np.fromiter(map(len, files), np.int64, len(files))
+    ends = sizes.cumsum()
+    joined = np.frombuffer(b"".join(files), np.uint8)
+
+    def fields(starts: NDArray[np.int64], count: int) -> Bytes:
+        found: Bytes = joined[starts[:, None] + np.arange(count)]
+        return found
+
+    def numbers(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return fields(starts, 4).view(">u4")[:, 0].astype(np.int64)
+
+    chunks, packed = ends - sizes + PNG_HEADER_BYTES, sizes - PNG_OVERHEAD
+    minimal = (fields(chunks + 4, 4) == np.frombuffer(b"IDAT", np.uint8)).all(axis=1)
+    minimal &= (fields(ends - len(PNG_END), len(PNG_END)) == np.frombuffer(PNG_END, np.uint8)).all(axis=1)
+    # Pixels that do not shrink take a little more space than before.
+    minimal &= (numbers(chunks) == packed) & (packed <= 2 * length + _LARGEST) & (joined[chunks + 8] < _WINDOWS)
+    contents = [data[_DATA:-_TAIL] for data in files]
+    checksums = np.fromiter(map(isal_zlib.crc32, contents, repeat(_TYPE_CHECKSUM)), np.int64, len(files))
+    found: NDArray[np.bool_] = minimal & (numbers(ends - _TAIL) == checksums)
+    return found
+
+
+def _inflate(packed: Sequence[bytes]) -> list[bytes]:
+    """Decompress the pixels of files; nothing for those that are damaged, although their checksums are right."""
     try:
-        raw: bytes = isal_zlib.decompress(packed)
+        return list(map(isal_zlib.decompress, packed))
     except _ISAL_ERROR:
-        return None
-    return raw if len(raw) == length else None
+        if len(packed) == 1:
+            return [b""]
+        half = len(packed) // 2
+        return _inflate(packed[:half]) + _inflate(packed[half:])
 
 
 def _undo_filters(kinds: Bytes, pixels: Bytes) -> Bytes:
@@ -109,8 +137,8 @@ def _undo_filters(kinds: Bytes, pixels: Bytes) -> Bytes:
     """
     count, height, *rest = pixels.shape
     # A line as one value: numpy copies values faster than rows of an array.
-    whole = np.dtype(f"V{np.prod(rest)}")
-    lines = pixels.reshape(count, height, -1).view(whole)[..., 0]
+    whole = np.dtype((np.void, math.prod(rest)))
+    lines = pixels.reshape(count, height, whole.itemsize).view(whole)[..., 0]
     before = np.zeros(count, whole)
     for kind, line in zip(np.ascontiguousarray(kinds.T), lines.T, strict=True):
         for filtered, undo in _FILTERS.items():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.decode import Decoded, Originals, decode_shard, small_pngs
 from pipeline.decode.fast_decoders import PNG_END
 from pipeline.decode.picture import Rejected, decode, strict_pillow
-from pipeline.decode.small_pngs import decode_small_pngs, shape_of, small_png_header
+from pipeline.decode.small_pngs import FEWEST, decode_small_pngs, shape_of, small_png_header
 from pipeline.recipe import DecodePart
 from pipeline.shard import Blobs, Encoded, Reject
 
@@ -104,7 +104,7 @@ def test_every_filter_is_undone(shape: tuple[int, int, int]) -> None:
 
 
 def test_other_files_have_no_header_here() -> None:
-    small, large = (encoded(pictures(1, size=size)[0]) for size in ((28, 28), (65, 64)))
+    small, large = (encoded(pictures(1, size=size)[0]) for size in ((28, 28), (56, 56)))
     assert small_png_header(small)
     damaged = small[:20] + b"\1" + small[21:]
     for data in (large, small[:32], damaged, encoded(pictures(1)[0], "JPEG"), b""):
@@ -112,9 +112,18 @@ def test_other_files_have_no_header_here() -> None:
 
 
 def test_few_files_are_left_to_the_other_decoders() -> None:
-    files = [encoded(picture) for picture in pictures(small_pngs.FEWEST)]
+    files = [encoded(picture) for picture in pictures(FEWEST)]
     assert len(decode_small_pngs(files, small_png_header(files[0]))[0]) == len(files)
     assert decode_small_pngs(files[1:], small_png_header(files[0]))[0] == []
+
+
+def test_files_of_which_none_is_whole() -> None:
+    whole = encoded(pictures(1)[0])
+    header = small_png_header(whole)
+    damaged = with_right_checksum(whole, b"x\x9c" + bytes(40))
+    for bad in (damaged, whole[:-1], whole[:100], header):
+        assert decode_small_pngs([bad] * FEWEST, header)[0] == []
+        assert decode_small_pngs([bad] * FEWEST + [whole], header)[0] in ([], [FEWEST])
 
 
 def tables(shard: Encoded, spec: DecodePart) -> tuple[list[pa.Table], list[pa.Table], list[Reject]]:
