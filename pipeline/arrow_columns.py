@@ -19,6 +19,11 @@ def to_numbers(values: NDArray[np.number]) -> pa.Array:
     return pl.Series(values).to_arrow()
 
 
+def from_numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Convert a column of numbers without nulls to a vector; without pandas, as `to_numbers`."""
+    return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+
+
 def to_strings(values: Sequence[str | None]) -> pa.StringArray:
     """Convert strings to a column of the type string; without pandas, as `to_numbers`."""
     return pl.Series(values, dtype=pl.String).to_arrow().cast(pa.string())

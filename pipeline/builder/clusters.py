@@ -146,10 +146,12 @@ def _cluster_by_keys(snapshot: Snapshot, rule: str, engine: Engine) -> pl.DataFr
 
 def _link_pairs(snapshot: Snapshot, rule: str, spec: Sequence[str], metadata: Metadata) -> pl.DataFrame:
     """Return sorted rows of the clusters table for a rule with pairs."""
-    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
-
     pairs = _pairs_to_link(snapshot, rule, spec, metadata)
     edges = cluster_edges(rule, lambda table: _scan_rule(snapshot, table, rule), pairs)
+    if edges.is_empty():
+        return pl.Schema(schemas.TABLES["clusters"].schema).to_frame()
+    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where there are pairs
+
     method: Literal["components", "stars"] = "stars" if spec[2] == "stars" else "components"
     images = _scan_rule(snapshot, "index", rule).select("image_id", "label", "dataset", "split", "rule")
     return (

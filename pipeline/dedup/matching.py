@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_columns import from_binary, to_binary, to_numbers
+from pipeline.arrow_columns import from_binary, from_numbers, to_binary, to_numbers
 from pipeline.dedup.joins.streaming import combine_small
 from pipeline.dedup.rules import Comparison, Entries, Verified
 
@@ -68,7 +68,7 @@ def order_pairs(pairs: pa.Table) -> pa.Table:
     """Order rows of the pairs table by score, highest first, then by ids."""
     # Ids are sorted as numbers, in a quarter of the time that they take as bytes.
     left, right = (from_binary(_one_chunk(pairs[name]), 16).view(">u8").astype(np.uint64) for name in _ID_COLUMNS)
-    columns = [-_one_chunk(pairs["score"]).to_numpy(), left[:, 0], left[:, 1], right[:, 0], right[:, 1]]
+    columns = [-from_numbers(pairs["score"]), left[:, 0], left[:, 1], right[:, 0], right[:, 1]]
     keys = pl.DataFrame({str(number): column for number, column in enumerate(columns)})
     return pairs.take(keys.select(pl.arg_sort_by(keys.columns)).to_series().to_arrow())
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_columns import from_binary, to_binary, to_numbers
+from pipeline.arrow_columns import from_binary, from_numbers, to_binary, to_numbers
 from pipeline.dedup.rules import cosine, embedding, exact, file, hamming, maxpool, photo, sign
 from pipeline.dedup.rules.comparison import Candidates, Comparison, Entries, FromPixels, Verified
 from pipeline.errors import RecipeError
@@ -199,7 +199,7 @@ def table_of(entries: Entries, image_ids: pa.Array, labels: pa.Array) -> pa.Tabl
 
 def entries_of(rows: pa.Table) -> Entries:
     """Read entries from rows of the index table, in the order of the rows. All vectors must have the same width."""
-    key, signature = (rows[name].to_numpy() for name in ("key", "signature"))
+    key, signature = (from_numbers(rows[name]) for name in ("key", "signature"))
     vector = pa.concat_arrays(rows["vector"].chunks) if rows.num_rows else pa.nulls(0, pa.binary())
     width = 0 if vector.null_count == len(vector) else len(vector[0].as_py())
     return Entries(key, signature, from_binary(vector, width) if width else np.empty((len(key), 0), np.uint8))
