@@ -1,7 +1,6 @@
 """Shards of encoded images, which sources yield and the decoder reads."""
 
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -112,20 +111,70 @@ class Encoded:
         return len(self.paths) + len(self.rejects)
 
 
+# Positions of files in a listing: (n,) int64, ascending.
+Positions: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that a source lists, ordered by path. They may be put into shards in any way.
+
+    Attributes:
+        paths: path of each file inside the source.
+        digests: (n, 2) uint64: for each file, a digest that changes when its shard must be read again.
+        cut: cuts files into shards that are not too large: by key of the shard, the positions of its files.
+        read: yields shards, given the positions of their files by key.
+        older_fingerprint: returns the fingerprint of a shard with these files in lakes before 0.6.
+    """
+
+    paths: tuple[str, ...]
+    digests: NDArray[np.uint64]
+    cut: Callable[[Positions], dict[str, Positions]]
+    read: Callable[[Mapping[str, Positions]], Iterator[Encoded]]
+    older_fingerprint: Callable[[Positions], str]
+
+
 @dataclass(frozen=True)
 class Survey:
     """The fingerprints of a source, found without opening an image.
 
     Attributes:
         fingerprint: digest of the whole source.
-        shards: fingerprints by shard key; None if the shards are only known after reading the source (an archive): then
-            all shards have the fingerprint of the source.
+        shards: fingerprints by shard key, as the source is cut for a new lake; None if the shards are only known after
+            reading the source (an archive): then all shards have the fingerprint of the source.
         images: number of files; None if it is only known after reading the source.
-        read: yields the shards with these keys, None for all, of the files as they were listed; None if the source does
-            not list files.
+        files: its files; None if the source does not list files.
     """
 
     fingerprint: str
     shards: Mapping[str, str] | None = field(default=None)
     images: int | None = None
-    read: Callable[[AbstractSet[str] | None], Iterator[Encoded]] | None = field(default=None, repr=False, compare=False)
+    files: Listing | None = field(default=None, repr=False, compare=False)
+
+
+# The fingerprint of a shard of listed files is the sum of the digests of its files, after this word. So the sum of the
+# fingerprints of all shards of a source does not depend on how its files are put into shards.
+_SUM = "files:"
+
+
+def fingerprint_of_files(digests: NDArray[np.uint64]) -> str:
+    """Return the fingerprint of a shard of listed files.
+
+    Args:
+        digests: (n, 2) uint64: those of the files, in any order.
+    """
+    return _SUM + "".join(f"{half:016x}" for half in digests.sum(axis=0, dtype=np.uint64).tolist())
+
+
+def is_sum(fingerprint: str) -> bool:
+    """Return whether a fingerprint is made by `fingerprint_of_files`; in lakes before 0.6 none is."""
+    return fingerprint.startswith(_SUM)
+
+
+def sum_of_fingerprints(fingerprints: Iterable[str]) -> str | None:
+    """Return the fingerprint of the files of several shards together; None if one is no such sum."""
+    marks = list(fingerprints)
+    if not all(map(is_sum, marks)):
+        return None
+    halves = [[int(mark[len(_SUM) :][at : at + 16], 16) for at in (0, 16)] for mark in marks]
+    return fingerprint_of_files(np.array(halves, np.uint64).reshape(-1, 2))

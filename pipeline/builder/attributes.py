@@ -15,7 +15,7 @@ import xxhash
 import schemas
 from pipeline.builder.attribute_notes import EXAMPLES, Faults, find_faults
 from pipeline.builder.attribute_values import ATTRIBUTES
-from pipeline.builder.state import Todo, find_outdated, input_versions, shards_digest, unit_digest
+from pipeline.builder.state import Todo, find_outdated, input_versions, inputs_digest, unit_digest
 from pipeline.errors import SourceError
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
@@ -56,7 +56,7 @@ def attribute_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[
         else:
             continue
         from_source = [part.uri in sources for part in parts] if parts else stored[dataset]["from_source"]
-        inputs = [list(map(_file_state, files)), shards_digest(shards.filter(dataset=dataset))]
+        inputs = [list(map(_file_state, files)), inputs_digest(shards.filter(dataset=dataset))]
         fingerprint = unit_digest(ATTRIBUTES, [spec, from_source], inputs)
         units[dataset] = {"spec": spec, "files": files, "from_source": from_source, "fingerprint": fingerprint}
     return units

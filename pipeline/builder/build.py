@@ -55,7 +55,7 @@ from pipeline.builder.worker import Job
 from pipeline.decode import decoder_name
 from pipeline.dedup.rules import parse_rule
 from pipeline.engines import Engine
-from pipeline.engines.local import LocalEngine
+from pipeline.engines.local import HERE, LocalEngine
 from pipeline.engines.ray import RayEngine
 from pipeline.lake.parquet_writer import Writer
 from pipeline.lake.releases import list_releases, publish, require_tables, stored_decode
@@ -159,7 +159,6 @@ def build(
         is_new = not stored_decode(snapshot)
         mode_decided, undecided = is_new and recipe.decode.mode is None, is_new and recipe.decode.originals is None
         recipe = with_decided_settings(snapshot, recipe, found, prune=prune)
-        found = [replace(source, weighs_files=recipe.decode.originals is not None) for source in found]
         built = update_lake(writer, recipe, found, engine or local_engine(), progress, prune=prune, replaced=replaced)
     keeps = undecided and recipe.decode.originals == "keep"
     return replace(built, seconds=time.monotonic() - started, mode_decided=mode_decided, originals_decided=keeps)
@@ -265,7 +264,9 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
         progress.stage("decode", rejects=True)
         embeddings = find_embeddings(snapshot, recipe, rules)
         pixel_rules = tuple(rule for rule in rules if rule not in embeddings)
-        decoded = decode_sources(Job(writer, recipe.decode, pixel_rules), planned, engine, progress, snapshot)
+        # No worker is started for a single shard.
+        where = HERE if planned.is_small and engine.shares_disk else engine
+        decoded = decode_sources(Job(writer, recipe.decode, pixel_rules), planned, where, progress, snapshot)
 
     # All other steps read the whole lake, so they run with the lock held.
     with transaction(writer, progress.waiting) as lake:

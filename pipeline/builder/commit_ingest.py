@@ -7,6 +7,7 @@ drops what another build committed too, and refuses the rest.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 import schemas
 from pipeline import storage
 from pipeline.arrow_columns import to_binary
+from pipeline.builder.shard_files import ShardFiles
 from pipeline.builder.state import SHARD_KEY, Todo, is_in_use, key_frame, shards_digest, stored_shards
 from pipeline.builder.worker import Ingested
 from pipeline.decode.picture import has_heic_decoder
@@ -25,7 +27,7 @@ from pipeline.hashing import image_ids
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
-from pipeline.shard import Survey
+from pipeline.shard import Listing
 from pipeline.sources import Source
 
 if TYPE_CHECKING:
@@ -50,9 +52,10 @@ class SourcePlan(NamedTuple):
         source: the source.
         reason: why it is read; empty where it is up to date.
         wanted: keys of the shards to read; None for all.
-        gone: shards in the lake that the source no longer has.
+        gone: shards in the lake that are replaced, or that the source no longer has.
         images: how many files the source has, where its survey counts them.
-        survey: the survey, if the source is to be read.
+        files: the files of the source, if it lists them and is to be read.
+        shards: by key of a shard to read, its files, if the source lists them.
     """
 
     source: Source
@@ -60,7 +63,8 @@ class SourcePlan(NamedTuple):
     wanted: frozenset[str] | None
     gone: frozenset[str]
     images: int | None = None
-    survey: Survey | None = None
+    files: Listing | None = None
+    shards: Mapping[str, ShardFiles] = MappingProxyType({})
 
 
 class IngestPlan(NamedTuple):
@@ -75,6 +79,12 @@ class IngestPlan(NamedTuple):
     sources: Sequence[SourcePlan]
     shards: pl.DataFrame
     dropped: pl.DataFrame
+
+    @property
+    def is_small(self) -> bool:
+        """Whether at most one shard is read, as far as this is known before reading."""
+        read = [item for item in self.sources if item.reason]
+        return all(item.files is not None for item in read) and sum(len(item.shards) for item in read) <= 1
 
     @property
     def todo(self) -> list[Todo]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from socket import gethostname
 
+import numpy as np
 import polars as pl
 
 from pipeline import sources
@@ -25,6 +26,7 @@ from pipeline.builder.commit_ingest import (
     fingerprint_now,
     reconcile,
 )
+from pipeline.builder.shard_files import ShardFiles, assign_files, find_files
 from pipeline.builder.state import SHARD_KEY, Todo, key_frame, stored_shards
 from pipeline.builder.stored_images import StoredShard
 from pipeline.builder.summary import ReadingNotes, check_any_image
@@ -37,7 +39,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe, SourcePart
-from pipeline.shard import Deferred, Encoded, Files, Survey
+from pipeline.shard import Deferred, Encoded, Files, Listing, Survey, sum_of_fingerprints
 from pipeline.sources import Source
 from pipeline.sources.remote import cache_folder
 from pipeline.sources.source import readable_name
@@ -78,7 +80,7 @@ def plan_ingest(
     lacking = [part for part in recipe.source if sources.lacks_secrets(part)]
     for part in lacking:
         _check_unchanged(part, shards, decoder)
-    plans = [_plan_source(source, _shards_of(shards, source), decoder) for source in found]
+    plans = [_plan_source(snapshot, source, _shards_of(shards, source), decoder) for source in found]
     in_recipe = pl.DataFrame(
         [(source.dataset, source.split, source.uri) for source in found],
         schema=dict.fromkeys(_SOURCE_KEY, pl.String),
@@ -281,21 +283,48 @@ def check_classes(snapshot: Snapshot, plan: IngestPlan, decoded: Sequence[Ingest
         sources.check_classes(members[0], counts)
 
 
-def _plan_source(source: Source, stored: pl.DataFrame, decoder: str) -> SourcePlan:
+def _plan_source(snapshot: Snapshot, source: Source, stored: pl.DataFrame, decoder: str) -> SourcePlan:
     survey = sources.survey(source)
     keys = frozenset(stored["shard"])
     # The rest of a folder, beside its splits, may have no shard at all.
-    if stored.is_empty() and survey.shards == {}:
+    if stored.is_empty() and survey.images == 0:
         return SourcePlan(source, "", frozenset(), frozenset(), 0)
     if stored.is_empty():
-        return SourcePlan(source, "new", None, keys, survey.images, survey)
+        return _plan_all(source, survey, "new", keys)
     if (stored["fingerprint"] == LOST).any():
         # Their images may have been made with any settings, so none is taken.
-        return SourcePlan(source, "its fingerprints were lost", None, keys, survey.images, survey)
+        return _plan_all(source, survey, "its fingerprints were lost", keys)
     if (stored["decoder"] != decoder).any():
-        return SourcePlan(source, "the decode settings changed", None, keys, survey.images, survey)
+        return _plan_all(source, survey, "the decode settings changed", keys)
     fingerprints = {key: fingerprint_now(mark) for key, mark in stored.select("shard", "fingerprint").rows()}
+    if survey.files is not None:
+        return _plan_files(snapshot, source, survey, survey.files, fingerprints)
     return _compare_shards(source, survey, fingerprints)
+
+
+def _plan_all(source: Source, survey: Survey, reason: str, stored: frozenset[str]) -> SourcePlan:
+    """Plan to read a whole source; nothing of the lake is used."""
+    if survey.files is None:
+        return SourcePlan(source, reason, None, stored, survey.images)
+    cut = survey.files.cut(np.arange(len(survey.files.paths)))
+    shards = {key: ShardFiles(positions) for key, positions in cut.items()}
+    return SourcePlan(source, reason, frozenset(shards), stored, survey.images, survey.files, shards)
+
+
+def _plan_files(
+    snapshot: Snapshot, source: Source, survey: Survey, files: Listing, stored: Mapping[str, str]
+) -> SourcePlan:
+    """Compare the files of a source with those of its shards, whose fingerprints are given by their keys."""
+    if sum_of_fingerprints(stored.values()) == survey.fingerprint:
+        return SourcePlan(source, "", frozenset(), frozenset())
+    found = find_files(snapshot, source, files, stored)
+    shards, gone = assign_files(files, found, stored)
+    if not (shards or gone):
+        return SourcePlan(source, "", frozenset(), frozenset())
+    count = len(stored.keys() - gone | shards.keys())
+    are = "is" if len(shards) == 1 else "are"
+    reason = f"{len(shards)} of {count} shards {are} new or changed, {len(gone)} gone"
+    return SourcePlan(source, reason, frozenset(shards), gone, None, files, shards)
 
 
 def _compare_shards(source: Source, survey: Survey, stored: Mapping[str, str]) -> SourcePlan:
@@ -306,7 +335,7 @@ def _compare_shards(source: Source, survey: Survey, stored: Mapping[str, str]) -
     wanted = frozenset(key for key, digest in survey.shards.items() if stored.get(key) != digest)
     gone = frozenset(stored) - frozenset(survey.shards)
     reason = f"{len(wanted)} of {len(survey.shards)} shards changed, {len(gone)} gone" if wanted or gone else ""
-    return SourcePlan(source, reason, wanted, gone, survey=survey if reason else None)
+    return SourcePlan(source, reason, wanted, gone)
 
 
 def _shards_of(shards: pl.DataFrame, source: Source) -> pl.DataFrame:
@@ -335,6 +364,8 @@ def _expected_files(item: SourcePlan, shards: pl.DataFrame) -> int | None:
     stored: dict[str, int] = dict(
         _shards_of(shards, item.source).select("shard", pl.col("rows") + pl.col("rejects")).rows()
     )
+    if item.shards:
+        return sum(len(files.positions) for files in item.shards.values())
     if item.wanted is None:
         return item.images or sum(stored.values()) or None
     mean = sum(stored.values()) / len(stored)
@@ -353,8 +384,7 @@ def _read_shards(
         if item.reason:
             source = item.source
             stored = _stored_shards(known, item) if known else {}
-            before = _shards_before(stored, item)
-            for shard in sources.read(source, item.wanted, item.survey):
+            for shard in _shards_to_read(item):
                 notes.add(source, shard)
                 shares.append(shard.done)
                 content = shard if engine.shares_disk else with_cached_content(source, shard)
@@ -364,15 +394,13 @@ def _read_shards(
                     source.uri,
                     content,
                     _place(source, shard),
-                    tuple(stored[key] for key in sorted({before.get(shard.shard, ""), *item.gone} & stored.keys())),
+                    tuple(stored[key] for key in _keys_before(item, shard.shard) if key in stored),
                 )
 
 
 def _stored_shards(snapshot: Snapshot, item: SourcePlan) -> dict[str, StoredShard]:
-    """Return, by key, the shards of a source that are replaced and were made with the same settings."""
-    if item.wanted is None:
-        return {}
-    replaced = item.wanted | item.gone
+    """Return, by key, the shards of the lake whose images may be taken for a source."""
+    replaced = {key for files in item.shards.values() for key in files.stored}
 
     def is_replaced(partition: Mapping[str, str]) -> bool:
         same = (partition["dataset"], partition["split"]) == (item.source.dataset, item.source.split)
@@ -389,15 +417,15 @@ def _stored_shards(snapshot: Snapshot, item: SourcePlan) -> dict[str, StoredShar
     return {key: StoredShard(file, originals.get(key, "")) for key, file in images.items()}
 
 
-def _shards_before(stored: Mapping[str, StoredShard], item: SourcePlan) -> dict[str, str]:
-    """Return, by key of a shard of the source, the last replaced shard of the lake that starts at it or before.
+def _shards_to_read(item: SourcePlan) -> Iterator[Encoded]:
+    if item.files is None:
+        return sources.read(item.source, item.wanted)
+    return sources.read_listed(item.source, item.files, {key: of.positions for key, of in item.shards.items()})
 
-    Only that one, and shards that are gone, can have images of it: a shard is named after the place where it starts.
-    """
-    keys = list((item.survey.shards or {}) if item.survey else {})
-    starts = pl.Series([key if key in stored else None for key in keys], dtype=pl.String)
-    before = starts.fill_null(strategy="forward").to_list()
-    return {key: start for key, start in zip(keys, before, strict=True) if start is not None}
+
+def _keys_before(item: SourcePlan, key: str) -> tuple[str, ...]:
+    """Return the keys of the shards of the lake that may have images of a shard to read."""
+    return item.shards[key].stored if key in item.shards else ()
 
 
 def _place(source: Source, shard: Encoded) -> str:

@@ -18,7 +18,7 @@ from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.builder.attribute_values import attribute_digests, read_values, value_groups
 from pipeline.builder.clusters import active_rules
-from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_digest, unit_digest
+from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, inputs_digest, unit_digest
 from pipeline.dedup.stored_rules import StoredRule, filter_pairs, find_stored_rule, read_clusters
 from pipeline.errors import DamagedLakeError, NoReleaseError, SplitError
 from pipeline.lake.delta_log import Metadata
@@ -329,7 +329,7 @@ def _attributes_of(spec: Mapping[str, Any]) -> list[str]:
 
 def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
     """Return the digest of the shards that a split may draw from, so that other shards do not change it."""
-    return shards_digest(shards.filter(in_pool(SplitPart.model_validate(spec))))
+    return inputs_digest(shards.filter(in_pool(SplitPart.model_validate(spec))))
 
 
 def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: NumberedImages) -> DrawnSplit:

@@ -16,6 +16,7 @@ from pipeline.hashing import digest_of
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import MISSING, Snapshot
 from pipeline.lake.transaction import Transaction
+from pipeline.shard import sum_of_fingerprints
 
 # The columns that identify a shard.
 SHARD_KEY = ["dataset", "split", "shard"]
@@ -38,10 +39,31 @@ class Todo(NamedTuple):
     reason: str
 
 
+_DIGESTED = ("dataset", "split", "shard", "fingerprint", "decoder", "rows", "rejects")
+
+
 def shards_digest(shards: pl.DataFrame) -> str:
-    """Return the digest of rows of the shards table: everything that their images were made from."""
-    columns = ("dataset", "split", "shard", "fingerprint", "decoder", "rows", "rejects")
-    return digest_of(shards.select(columns).sort("dataset", "split", "shard").rows())
+    """Return the digest of rows of the shards table: everything that their images were made from, shard by shard."""
+    return digest_of(shards.select(_DIGESTED).sort(SHARD_KEY).rows())
+
+
+def inputs_digest(shards: pl.DataFrame) -> str:
+    """Return the digest of rows of the shards table, whatever shards the files of a source are in.
+
+    It is equal for a lake that grew and one that was built from nothing. Rows of lakes before 0.6 count shard by shard.
+    """
+    rows = []
+    # The key of a shard is that of its source, then "-" and a name.
+    of_source = pl.col("shard").str.replace("-[^-]*$", "")
+    for (_, _, source, _), group in shards.group_by("dataset", "split", of_source, "decoder"):
+        together = sum_of_fingerprints(group["fingerprint"])
+        if together is not None:
+            columns = {"shard": pl.lit(source), "fingerprint": pl.lit(together)}
+            group = group.head(1).with_columns(  # noqa: PLW2901 - a sum in place of its terms
+                **columns, rows=pl.lit(group["rows"].sum()), rejects=pl.lit(group["rejects"].sum())
+            )
+        rows += group.select(_DIGESTED).rows()
+    return digest_of(sorted(rows))
 
 
 def stored_shards(snapshot: Snapshot) -> pl.DataFrame:
@@ -51,8 +73,8 @@ def stored_shards(snapshot: Snapshot) -> pl.DataFrame:
 
 
 def shards_state(snapshot: Snapshot) -> str:
-    """Return the digest of the whole shards table of a lake."""
-    return shards_digest(snapshot.scan("shards").collect())
+    """Return the digest of everything that the images of a lake were made from; see `inputs_digest`."""
+    return inputs_digest(snapshot.scan("shards").collect())
 
 
 def key_frame(keys: Iterable[Sequence[str]]) -> pl.DataFrame:

@@ -63,6 +63,7 @@ class Repaired:
         missing_sources: by uri of a source that cannot be found, the reason.
         kept_attributes: by dataset whose attributes are kept as they are, the missing file of its `[[attributes]]`.
         changed: damaged shards whose source has changed; the following build reads them.
+        listed: those of them whose source lists its files: the build puts these into other shards.
     """
 
     damage: Damage | None = None
@@ -72,6 +73,7 @@ class Repaired:
     missing_sources: dict[str, str] = field(default_factory=dict)
     kept_attributes: dict[str, str] = field(default_factory=dict)
     changed: set[ShardKey] = field(default_factory=set)
+    listed: set[ShardKey] = field(default_factory=set)
 
     @property
     def faults(self) -> int:
@@ -105,7 +107,7 @@ class Repaired:
         lines += [
             f"{_title(key)}: its source has changed and no longer has it; its {self.damage.shards[key]:,} images are "
             "no longer in the lake"
-            for key in sorted(self.changed - existing)
+            for key in sorted(self.changed - self.listed - existing)
         ]
         remaining = {table: len(self.damage.remaining(snapshot, table)) for table in schemas.TABLES}
         unnamed = {
@@ -250,14 +252,14 @@ def _commit(lake: Transaction, recipe: Recipe, damage: Damage, reread: Reread, r
 
 
 def _add_outcome(damage: Damage, reread: Reread, repaired: Repaired) -> None:
-    for item in reread.shards_read:
-        key = (item.dataset, item.split, item.shard)
-        why = f"{_what(damage, key)} were damaged"
-        repaired.done.append(Todo("repair", _title(key), f"read again from {item.uri}: {why}"))
+    for *columns, uri in reread.table.select(*SHARD_KEY, "uri").rows():
+        if (key := tuple(columns)) in reread.replaced:
+            why = f"{_what(damage, key)} were damaged"
+            repaired.done.append(Todo("repair", _title(key), f"read again from {uri}: {why}"))
     for lost, why in sorted(reread.lost.items()):
         repaired.still_damaged.append(f"{_title(lost)}: {_what_stays(damage, lost)} damaged, because {why}")
     if repaired.reads_sources:
-        repaired.changed = reread.changed
+        repaired.changed, repaired.listed = reread.changed, reread.listed
         return
     repaired.still_damaged += [
         f"{_title(key)}: {_what_stays(damage, key)} damaged, because its source has changed; it is read again when all "

@@ -12,7 +12,7 @@ import polars as pl
 
 import schemas
 from pipeline import storage
-from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, is_behind_shards, shards_digest, shards_state
+from pipeline.builder.state import COMMITTED_BEFORE_SHARDS, Todo, is_behind_shards, shards_digest
 from pipeline.errors import LakeError, NewerLakeError, SourceError, StorageError
 from pipeline.lake.delta_log import DeltaLog, Metadata
 from pipeline.lake.delta_tables import create_table, open_table, set_log_aside
@@ -99,7 +99,7 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
     if reread:
         _forget_sources(lake)
     elif "index" in lost:
-        digest = {"shards": {"fingerprint": shards_state(lake.snapshot)}}
+        digest = {"shards": {"fingerprint": shards_digest(lake.snapshot.scan("shards").collect())}}
         lake.commit(Commit("index", (), Metadata("repair", digest), all_files))
     # Pairs by photo depend on the basis; misses and models are made with the scores of their run.
     for table, others in (

@@ -14,6 +14,7 @@ import polars as pl
 import schemas
 from pipeline import sources
 from pipeline.builder.commit_ingest import LOST
+from pipeline.builder.shard_files import find_files
 from pipeline.builder.splits import splits_with_attributes
 from pipeline.builder.state import DAMAGED, SHARD_KEY, Todo, shards_digest
 from pipeline.decode import decoder_name
@@ -25,6 +26,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.recipe import Recipe, parse_recipe
 from pipeline.repair.damage import Damage, ShardKey
+from pipeline.shard import Survey, fingerprint_of_files
 from pipeline.sources import Source
 from pipeline.sources.source import shard_key
 from pipeline.verify.faults import DamagedError, Fault, damage_errors
@@ -194,7 +196,8 @@ def restore_shards(lake: Transaction, damage: Damage, recipe: Recipe, found: Seq
     if not damage.remaining(lake.snapshot, "shards"):
         return []
     counts = _counts(lake.snapshot, damage)
-    older, current = _older_origins(lake.snapshot, damage), _current_origins(recipe, found, counts)
+    older = _older_origins(lake.snapshot, damage)
+    current = _current_origins(lake.snapshot.without(damage.places()), recipe, found, counts)
     digest = lake.snapshot.metadata("shards").units.get("shards", {}).get("fingerprint")
     for origins in (older, current, {**current, **older}, {**older, **current}):
         rows = _shard_rows(counts, origins)
@@ -298,20 +301,30 @@ def _older_origins(snapshot: Snapshot, damage: Damage) -> ShardOrigins:
     return {}
 
 
-def _current_origins(recipe: Recipe, found: Iterable[Source], keys: Iterable[ShardKey]) -> ShardOrigins:
-    """Return the origins according to the present sources."""
-    origins = {}
+def _current_origins(
+    snapshot: Snapshot, recipe: Recipe, found: Iterable[Source], keys: Iterable[ShardKey]
+) -> ShardOrigins:
+    """Return the origins according to the present sources. The snapshot leaves out damaged files."""
+    origins: dict[ShardKey, tuple[str, str, str]] = {}
     decoder = decoder_name(recipe.decode)
     for source in found:
         try:
             survey = sources.survey(source)
         except SourceError:
             continue
-        for key in keys:
-            mark = survey.fingerprint if survey.shards is None else survey.shards.get(key[2])
-            if mark and key[:2] == (source.dataset, source.split) and key[2].startswith(shard_key(source, "")):
-                origins[key] = (source.uri, mark, decoder)
+        own = [key for key in keys if key[:2] == (source.dataset, source.split)]
+        own = [key for key in own if key[2].startswith(shard_key(source, ""))]
+        marks = _fingerprints(snapshot, source, survey, {key[2] for key in own})
+        origins |= {key: (source.uri, marks[key[2]], decoder) for key in own if key[2] in marks}
     return origins
+
+
+def _fingerprints(snapshot: Snapshot, source: Source, survey: Survey, shards: set[str]) -> Mapping[str, str]:
+    """Return, by shard, the fingerprint that it has according to its source."""
+    if survey.files is not None:
+        held = find_files(snapshot, source, survey.files, shards).shards
+        return {key: fingerprint_of_files(survey.files.digests[positions]) for key, positions in held.items()}
+    return dict.fromkeys(shards, survey.fingerprint) if survey.shards is None else survey.shards
 
 
 def _recipe_uris(snapshot: Snapshot, recipe: Recipe, keys: Iterable[ShardKey]) -> dict[ShardKey, str]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from pipeline.errors import CheckError
 from pipeline.hashing import digest_of
-from pipeline.shard import Encoded, Survey
+from pipeline.shard import Encoded, Listing, Positions, Survey
 from pipeline.sources.detect import detect, is_fetched, resolve
 from pipeline.sources.forms import FORMS, module_of
 from pipeline.sources.labels import with_normal_labels
@@ -32,6 +32,7 @@ __all__ = [
     "lacking_error",
     "lacks_secrets",
     "read",
+    "read_listed",
     "resolve",
     "survey",
 ]
@@ -47,22 +48,35 @@ def survey(source: Source) -> Survey:
     return replace(found, fingerprint=_versioned(found.fingerprint, version), shards=shards)
 
 
-def read(source: Source, wanted: AbstractSet[str] | None = None, surveyed: Survey | None = None) -> Iterator[Encoded]:
+def read(source: Source, wanted: AbstractSet[str] | None = None) -> Iterator[Encoded]:
     """Yield the shards of a source in order, with the source's prefix on paths and normalised labels.
 
     Args:
         source: a resolved source.
         wanted: keys of the shards to yield; None for all.
-        surveyed: its survey, so that its files are not listed again.
 
     Raises:
         SourceError: the source is damaged or empty, or has another form.
     """
     version = FORMS[source.format].version
-    listed = surveyed.read if surveyed else None
-    for shard in listed(wanted) if listed else module_of(source.format).read(source, wanted):
+    for shard in module_of(source.format).read(source, wanted):
         mark = shard.fingerprint if version == 1 else _versioned(shard.fingerprint, version)
-        yield with_normal_labels(_with_prefix(replace(shard, fingerprint=mark), source.prefix))
+        yield _completed(source, replace(shard, fingerprint=mark))
+
+
+def read_listed(source: Source, files: Listing, shards: Mapping[str, Positions]) -> Iterator[Encoded]:
+    """Yield shards of listed files, as `read` does.
+
+    Args:
+        source: a resolved source that lists files.
+        files: its files.
+        shards: by key of the shard, the positions of its files.
+    """
+    return (_completed(source, shard) for shard in files.read(shards))
+
+
+def _completed(source: Source, shard: Encoded) -> Encoded:
+    return with_normal_labels(_with_prefix(shard, source.prefix))
 
 
 def _versioned(fingerprint: str, version: int) -> str:

@@ -93,10 +93,12 @@ def detect(path: Path) -> str:
         SourceError: the form is unknown, or the file cannot be read.
     """
     _check_regular(path)
-    head = b"" if path.is_dir() else _head(path)
-    for form in FORMS:
-        if module_of(form).recognises(path, head):
-            return form
+    is_dir = path.is_dir()
+    head = b"" if is_dir else _head(path)
+    for name, form in FORMS.items():
+        # The libraries of the others are not imported for a folder.
+        if (form.may_be_folder or not is_dir) and module_of(name).recognises(path, head):
+            return name
     raise SourceError(
         f"{path}: its format is not recognised. Known formats: {', '.join(FORMS)}. "
         'If it has one of these formats, set format = "..." in the recipe. If it was downloaded, check that '
@@ -284,8 +286,7 @@ def _of_splits(  # noqa: PLR0913, PLR0917 - what a source is made of
 
 def _source(recipe: Recipe, part: SourcePart, path: Path, split: str, form: str, **more: Any) -> Source:  # noqa: ANN401 - fields of a source
     decode = recipe.decode
-    weighs = decode.originals is not None
-    return Source(part, path, split, form, decode.size, decode.max_bytes, weighs_files=weighs, **more)
+    return Source(part, path, split, form, decode.size, decode.max_bytes, **more)
 
 
 def _splits_of_files(part: SourcePart, names: Sequence[str]) -> list[str]:

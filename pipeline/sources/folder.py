@@ -1,8 +1,7 @@
 """Folders of class folders: files are listed and fingerprinted here, and opened by workers.
 
-Shards are cut by the hashes of paths (content-defined chunking): adding or removing a file changes at most two shards,
-and the order of the listing does not matter. This holds for any bound that a part of a run meets if the run does: here
-the number of files and their bytes.
+Files are cut into shards in the order of their paths. A build cuts only files that are in no shard of the lake yet, so
+a new file changes no other shard.
 
 A link to a folder is followed, also out of the source: `cats -> /data/animals/cat` is a class. A link to a folder that
 contains it would never end, and is a reject.
@@ -10,23 +9,22 @@ contains it would never end, and is a reject.
 In an export of imagelake, `labels.json` names the class of every folder (see `exported`).
 """
 
+import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
 from pipeline.hashing import digest_of
-from pipeline.shard import Encoded, Files, Reject, Survey
+from pipeline.shard import Encoded, Files, Listing, Positions, Reject, Survey, fingerprint_of_files
 from pipeline.sources.archives.archive import rejection
 from pipeline.sources.exported import class_folders, export_files
 from pipeline.sources.labels import normal_label
@@ -40,7 +38,7 @@ from pipeline.sources.source import (
     system_folder,
 )
 
-# Most files of a shard. One more file changes at most two shards: no more than 1 % of half a million files.
+# Most files of a shard. A file that changes copies at most so many rows: no more than 0.5 % of half a million files.
 _LARGEST = 2_500
 # Most bytes of a shard, encoded and, if their size is known, decoded: so that large files are work for every core.
 _LARGEST_BYTES = 96 * 2**20
@@ -83,6 +81,16 @@ class Entry(NamedTuple):
         folder = self.path.rpartition("/")[0].rpartition("/")[2]
         return seen if label == (folder if folder not in ("", "..") else None) else (*seen, label)
 
+    def digest(self, salt: str) -> bytes:
+        """Digest the values that change the fingerprint of the shard: 16 bytes.
+
+        Args:
+            salt: settings of the source that change it too.
+        """
+        path, size, time, *label = self.fingerprint_parts
+        text = f"{salt}\0{path}\0{size}\0{time}"
+        return xxhash.xxh3_128_digest((f"{text}\0{json.dumps(label)}" if label else text).encode())
+
     @property
     def state(self) -> bytes:
         """Digest of the values that change when the content of the file changes; see `Files.states`."""
@@ -111,8 +119,10 @@ def survey_files(source: Source, entries: Sequence[Entry]) -> Survey:
         source: the source, with its options.
         entries: its files, ordered by path.
     """
-    shards = {key: digest for key, digest, _ in _shards(source, entries)}
-    return Survey(digest_of(shards), shards, len(entries), partial(read_files, source, entries))
+    files = _listing(source, entries)
+    cut = files.cut(np.arange(len(entries)))
+    shards = {key: fingerprint_of_files(files.digests[part]) for key, part in cut.items()}
+    return Survey(fingerprint_of_files(files.digests), shards, len(entries), files)
 
 
 def read_files(source: Source, entries: Sequence[Entry], wanted: AbstractSet[str] | None) -> Iterator[Encoded]:
@@ -123,18 +133,66 @@ def read_files(source: Source, entries: Sequence[Entry], wanted: AbstractSet[str
         entries: its files, ordered by path.
         wanted: keys of the shards to yield; None for all.
     """
-    for key, digest, part in _shards(source, entries):
-        if wanted is None or key in wanted:
-            rejects = [_reject_of(source, entry) for entry in part]
-            good = [entry for entry, reject in zip(part, rejects, strict=True) if reject is None]
-            yield Encoded(
-                shard=key,
-                fingerprint=digest,
-                paths=tuple(entry.path for entry in good),
-                labels=tuple(entry.label for entry in good),
-                contents=Files(tuple(entry.name for entry in good), b"".join(entry.state for entry in good)),
-                rejects=tuple(reject for reject in rejects if reject is not None),
-            )
+    files = _listing(source, entries)
+    cut = files.cut(np.arange(len(entries)))
+    return files.read({key: part for key, part in cut.items() if wanted is None or key in wanted})
+
+
+def _listing(source: Source, entries: Sequence[Entry]) -> Listing:
+    salt = f"{source.size} {source.max_bytes}"
+    digests = b"".join(entry.digest(salt) for entry in entries)
+    return Listing(
+        paths=tuple(entry.path for entry in entries),
+        digests=np.frombuffer(digests, "<u8").reshape(-1, 2),
+        cut=partial(_cut, source, entries),
+        read=partial(_read, source, entries, salt),
+        older_fingerprint=partial(_older_fingerprint, source, entries),
+    )
+
+
+def _cut(source: Source, entries: Sequence[Entry], positions: Positions) -> dict[str, Positions]:
+    """Cut files into runs of at most `_LARGEST` files, and of at most `_LARGEST_BYTES` where they are several."""
+    if not len(positions):
+        return {}
+    height, width = source.size or (0, 0)
+    # With the bytes of the pixels where the recipe has a size.
+    weights = np.array([entries[at].size for at in positions.tolist()], np.int64) + 3 * height * width
+    ends, stops = np.cumsum(weights), [0]
+    while (start := stops[-1]) < len(positions):
+        fitting = int(np.searchsorted(ends, ends[start] - weights[start] + _LARGEST_BYTES, "right"))
+        stops.append(max(start + 1, min(start + _LARGEST, fitting)))
+    runs = np.split(positions, stops[1:-1])
+    return {_key(source, entries, run): run for run in runs}
+
+
+def _key(source: Source, entries: Sequence[Entry], run: Positions) -> str:
+    """Name a shard after the paths of its files, which no other shard ever has.
+
+    A shard may lose files later, but gets none. So a shard of the lake with the same key has none of these files left.
+    """
+    paths = "\0".join([entries[at].path for at in run.tolist()])
+    return shard_key(source, xxhash.xxh3_64_hexdigest(paths.encode()))
+
+
+def _read(source: Source, entries: Sequence[Entry], salt: str, shards: Mapping[str, Positions]) -> Iterator[Encoded]:
+    for key, positions in shards.items():
+        part = [entries[at] for at in positions.tolist()]
+        rejects = [_reject_of(source, entry) for entry in part]
+        good = [entry for entry, reject in zip(part, rejects, strict=True) if reject is None]
+        digests = np.frombuffer(b"".join(entry.digest(salt) for entry in part), "<u8").reshape(-1, 2)
+        yield Encoded(
+            shard=key,
+            fingerprint=fingerprint_of_files(digests),
+            paths=tuple(entry.path for entry in good),
+            labels=tuple(entry.label for entry in good),
+            contents=Files(tuple(entry.name for entry in good), b"".join(entry.state for entry in good)),
+            rejects=tuple(reject for reject in rejects if reject is not None),
+        )
+
+
+def _older_fingerprint(source: Source, entries: Sequence[Entry], positions: Positions) -> str:
+    salt = [source.size, source.max_bytes]
+    return digest_of([salt, [entries[at].fingerprint_parts for at in positions.tolist()]])
 
 
 def _list_files(source: Source) -> list[Entry]:
@@ -172,46 +230,6 @@ def _with_export_labels(source: Source, entries: list[Entry]) -> list[Entry]:
         return entries
     kept = [entry for entry in entries if entry.path not in own]
     return [entry._replace(label=named[entry.label]) if entry.label in named else entry for entry in kept]
-
-
-def _shards(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[str, str, Sequence[Entry]]]:
-    if not entries:
-        return
-    salt = [source.size, source.max_bytes]
-    hashes = np.array([xxhash.xxh3_64_intdigest(entry.path.encode()) for entry in entries], dtype=np.uint64)
-    weights = _weights(source, entries) if source.weighs_files else None
-    for start, stop in pairwise([0, *_cuts(hashes, _LARGEST, weights)]):
-        part = entries[start:stop]
-        # Named after the last file of the shard before: a change inside a shard never renames it.
-        name = f"{hashes[start - 1]:016x}" if start else "start"
-        yield shard_key(source, name), digest_of([salt, [entry.fingerprint_parts for entry in part]]), part
-
-
-def _weights(source: Source, entries: Sequence[Entry]) -> NDArray[np.int64]:
-    """Return the bytes of files, with those of their pixels where the recipe has a size."""
-    height, width = source.size or (0, 0)
-    return np.array([entry.size for entry in entries], dtype=np.int64) + 3 * height * width
-
-
-def _cuts(hashes: NDArray[np.uint64], largest: int, weights: NDArray[np.int64] | None = None) -> list[int]:
-    """Return the ends of runs: a run that is too large is cut after its smallest hash, and so are its parts.
-
-    A run is too large if it has more than `largest` files, or several files of more than `_LARGEST_BYTES` together.
-
-    The cuts are the upper nodes of a treap with the hashes as priorities. One more key only changes the path to it, so
-    the runs that change have as many files and bytes as two full ones at most, without it. Cuts at a fixed density of
-    hashes would leave runs that are too long.
-    """
-    cuts = [len(hashes)]
-    runs = [(0, len(hashes))]
-    before = np.append(0, np.cumsum(np.zeros(len(hashes), np.int64) if weights is None else weights))
-    while runs:
-        start, stop = runs.pop()
-        if stop - start > largest or (stop - start > 1 and before[stop] - before[start] > _LARGEST_BYTES):
-            cut = start + int(hashes[start : stop - 1].argmin()) + 1
-            cuts.append(cut)
-            runs += [(start, cut), (cut, stop)]
-    return sorted(cuts)
 
 
 class _Folder(NamedTuple):

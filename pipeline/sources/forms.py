@@ -18,11 +18,13 @@ class Form(NamedTuple):
         keys: keys of `[[source]]` that only some forms have, and this one has.
         version: raised when the same files are read with other paths, labels or rejects than before: all sources of
             the form are then read again, once.
+        may_be_folder: whether a folder may be of this form.
     """
 
     module: str
     keys: tuple[str, ...] = ()
     version: int = 1
+    may_be_folder: bool = False
 
 
 class FormModule(Protocol):
@@ -50,13 +52,13 @@ class FormModule(Protocol):
 # The names are those of `pipeline.recipe.Format`.
 FORMS: Mapping[str, Form] = {
     # Recognised by file names; the files may begin with anything.
-    "cifar": Form("arrays.cifar", version=2),
-    "idx": Form("arrays.idx", ("labels", "transposed"), version=2),
+    "cifar": Form("arrays.cifar", version=2, may_be_folder=True),
+    "idx": Form("arrays.idx", ("labels", "transposed"), version=2, may_be_folder=True),
     "npz": Form("arrays.npz", ("images", "labels"), version=2),
     "mat": Form("arrays.mat", ("images", "labels"), version=2),
     "parquet": Form("tables.parquet", ("images", "labels"), version=2),
     # Fingerprints of folders and lists contain path, size, time and label of every file: no version is needed.
-    "folder": Form("folder", ("splits",)),
+    "folder": Form("folder", ("splits",), may_be_folder=True),
     # A WebDataset is also a tar.
     "webdataset": Form("archives.webdataset", ("images", "labels", "splits", "truncated"), version=2),
     "tar": Form("archives.tar", ("splits", "truncated"), version=2),

@@ -61,8 +61,6 @@ class Source:
         is_remainder: whether the source reads the files that no other source of its uri reads. There may be none.
         rejects_outside: whether files neither in `folders` nor in `excluded` are rejects of this source.
         note: a remark for the summary of a build; empty for none.
-        weighs_files: whether shards of files are cut by their bytes too, and not only by their number: in lakes that
-            record `decode.originals`. Shards of older lakes keep their names.
     """
 
     part: SourcePart
@@ -79,7 +77,6 @@ class Source:
     is_remainder: bool = False
     rejects_outside: bool = False
     note: str = ""
-    weighs_files: bool = False
 
     @property
     def is_part(self) -> bool:

@@ -94,7 +94,7 @@ def test_different_sources_into_a_lake_that_is_there(base: Path, monkeypatch: py
     change(base)
     as_folder(base / "b", {"A/more.png": files_of(1, seed=8)["A/00000.png"]})
     first, second = in_turn(monkeypatch, building(of(base, A)), building(of(base, B)))
-    assert [item.reason for item in first.done if item.stage == "ingest"] == ["1 of 1 shards changed, 0 gone"]
+    assert [item.reason for item in first.done if item.stage == "ingest"] == ["1 of 2 shards is new or changed, 0 gone"]
     assert (first.release, second.release) == (2, 3)
     assert as_one(base, A, B, split=[SPLIT])
 

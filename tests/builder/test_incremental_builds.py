@@ -70,7 +70,7 @@ def done(built: Built) -> list[tuple[str, str, str]]:
 def test_a_changed_file_runs_everything_behind_it_and_says_why(made: Path) -> None:
     as_folder(made / "train", {"A/new.png": files_of(1, seed=7)["A/00000.png"]})
     assert done(make(made)) == [
-        ("ingest", "d/train (train)", "1 of 1 shards changed, 0 gone"),
+        ("ingest", "d/train (train)", "1 of 2 shards is new or changed, 0 gone"),
         ("dedup", "exact", "its input changed; clusters: no change"),
         ("splits", "main", "its input changed; 1 image joined the split"),
         ("baselines", RUN, "its input changed"),
@@ -187,7 +187,7 @@ def test_status_tells_what_the_next_build_would_do_and_the_build_does_it(base: P
     as_folder(base / "test", {"B/new.png": b""})
     told = status(first.root).todo
     assert [item.reason for item in told] == [
-        "1 of 1 shards changed, 0 gone",
+        "1 of 2 shards is new or changed, 0 gone",
         "the images change",
         "the images change",
         "only if its split changes",

@@ -1,5 +1,6 @@
 """Law: a file that is as it was is not decoded again, and the lake is as if it had been."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from damaged_lakes import flip
 from examples import few, slow_but
 from hypothesis import given
 from hypothesis import strategies as st
+from lakes import rows_by_content
 from making import as_folder, encoded, files_of, recipe
 
 from pipeline.builder import worker
@@ -20,14 +22,19 @@ from pipeline.errors import DamagedLakeError
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
+from pipeline.repair import repair
 from pipeline.sources import folder
 from pipeline.verify import verify
 
+TABLES = ("images", "originals", "index", "rejects", "shards", "pairs", "clusters", "splits")
 RULES = ["exact", "sign", "hamming:6", "cosine:0.95"]
+SPLIT: dict[str, Any] = {
+    "split": [{"name": "main", "sanitize": "sign", "train": {"from": "train"}}],
+}
 
 
 def lake_of(base: Path, root: str = "lake", **decode: Any) -> Recipe:
-    return recipe(base, {"uri": "set"}, lake={"root": root}, dedup={"rules": RULES}, decode=decode)
+    return recipe(base, {"uri": "set"}, lake={"root": root}, dedup={"rules": RULES}, decode=decode, **SPLIT)
 
 
 def built(made: Recipe, workers: int = 1) -> Built:
@@ -47,13 +54,11 @@ def photographs(count: int, seed: int = 0) -> dict[str, bytes]:
 
 
 def tables(root: str) -> dict[str, pl.DataFrame]:
-    lake = Lake(root)
-    found = {name: lake.scan(name).collect() for name in ("images", "originals", "index", "rejects", "clusters")}
-    return {**found, "pairs": lake.scan("pairs").sort("rule", "left_id", "right_id").collect()}
+    return {name: rows_by_content(root, name) for name in TABLES}
 
 
 def check(made: Recipe) -> None:
-    """Compare a grown lake with one from nothing, row for row and in order."""
+    """Compare a grown lake with one from nothing, row for row."""
     assert [fault for one in verify(made.root) for fault in one.faults] == []
     fresh = made.model_copy(update={"lake": made.lake.model_copy(update={"root": "fresh"})})
     built(fresh)
@@ -122,7 +127,18 @@ def test_rows_of_a_damaged_file_are_not_taken(tmp_path: Path, table: str) -> Non
     (file,) = Snapshot(made.root).file_places(table)
     flip(Path(file), Path(file).stat().st_size // 3)
     as_folder(tmp_path / "set", photographs(1, seed=1))
+    os.utime(tmp_path / "set" / "A" / "000-0.x", ns=(1, 1))
     assert built(made).read == 15
+    check(made)
+
+
+def test_files_of_a_lost_shard_are_read_again(tmp_path: Path) -> None:
+    as_folder(tmp_path / "set", files_of(10))
+    made = lake_of(tmp_path)
+    built(made)
+    Path(Snapshot(made.root).file_places("images")[0]).unlink()
+    as_folder(tmp_path / "set", {"A/new.png": files_of(1, seed=1)["A/00000.png"]})
+    assert built(made).read == 11
     check(made)
 
 
@@ -149,6 +165,74 @@ def test_a_lake_without_states_decodes_everything_once(tmp_path: Path, monkeypat
     as_folder(tmp_path / "set", {"A/newer.png": files_of(1, seed=11)["A/00000.png"]})
     assert built(made).read == 1
     check(made)
+
+
+def shards(made: Recipe) -> set[str]:
+    return set(Lake(made.root).scan("shards").select("shard").collect().to_series())
+
+
+def test_new_files_change_no_other_shard_and_small_shards_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_LARGEST", 20)
+    data = list(files_of(60).items())
+    as_folder(tmp_path / "set", dict(data[:40]))
+    made = lake_of(tmp_path)
+    built(made)
+    first = shards(made)
+    assert len(first) == 2
+    for at in range(40, 60):
+        as_folder(tmp_path / "set", dict(data[at : at + 1]))
+        assert built(made).read == 1
+        assert first < shards(made)
+        # As many as the files have bits.
+        assert len(shards(made)) == 2 + (at - 39).bit_count()
+    assert built(made).done == ()
+    check(made)
+
+
+@pytest.mark.parametrize(
+    ("table", "damaged", "changes"),
+    slow_but(
+        [("images", 2, False), ("originals", 1, True)],
+        itertools.product(["images", "originals", "index"], [1, 2, 4], [False, True]),
+    ),
+)
+def test_shards_of_a_lake_that_grew_are_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, table: str, damaged: int, changes: bool
+) -> None:
+    monkeypatch.setattr(folder, "_LARGEST", 8)
+    data = photographs(20)
+    data = {name: data[name] for name in sorted(data)}
+    made = lake_of(tmp_path, mode="RGB", longest=16, originals="keep")
+    for start, stop in ((0, 12), (12, 16), (16, 18), (18, 22)):
+        as_folder(tmp_path / "set", dict(list(data.items())[start:stop]))
+        built(made)
+    files = Snapshot(made.root).file_places(table, lambda p: p.get("rule", "sign") == "sign")
+    for file in files[:damaged]:
+        flip(Path(file), Path(file).stat().st_size // 3)
+    if changes:
+        as_folder(tmp_path / "set", photographs(1, seed=1))
+    done = repair(made, engine=LocalEngine(1))
+    assert (done.still_damaged, bool(done.damaged)) == ((), True)
+    assert built(made).done == ()
+    check(made)
+
+
+def test_units_of_a_lake_that_grew_have_the_fingerprints_of_one_from_nothing(tmp_path: Path) -> None:
+    data = list(files_of(20).items())
+    as_folder(tmp_path / "set", dict(data[:15]))
+    made = lake_of(tmp_path)
+    built(made)
+    as_folder(tmp_path / "set", dict(data[15:]))
+    built(made)
+    fresh = lake_of(tmp_path, "fresh")
+    built(fresh)
+    for table in ("pairs", "clusters", "splits"):
+        grown, new = (Snapshot(one.root).metadata(table).units for one in (made, fresh))
+        assert {name: unit["fingerprint"] for name, unit in grown.items()} == {
+            name: unit["fingerprint"] for name, unit in new.items()
+        }
 
 
 @pytest.mark.slow

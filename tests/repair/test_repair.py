@@ -217,8 +217,16 @@ def test_a_source_that_changed_unnoticed_makes_everything_again(case: Case) -> N
 def test_a_shards_table_that_cannot_be_restored_makes_the_build_read_all_sources(case: Case) -> None:
     case.file("shards").unlink()
     (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
+    (case.base / "test" / "B" / "bad.png").write_bytes(b"no image, changed")
     built = case.repair()
     assert (built.still_damaged, built.images, built.read) == ((), 67, 71)
+
+
+def test_a_shards_table_is_restored_though_its_source_has_a_new_file(case: Case) -> None:
+    case.file("shards").unlink()
+    (case.base / "test" / "A" / "new.png").write_bytes(files_of(3, seed=9)["A/00000.png"])
+    built = case.repair()
+    assert (built.still_damaged, built.images, built.read) == ((), 67, 1)
 
 
 def test_images_of_unknown_settings_are_not_taken(case: Case) -> None:

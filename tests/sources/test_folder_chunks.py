@@ -1,4 +1,4 @@
-"""Content-defined shards: a file more, less or changed re-decodes little, whatever the names are."""
+"""Shards of listed files: every file is in one shard, no shard is too large, and files may be put into any shards."""
 
 import os
 from collections.abc import Iterable
@@ -7,76 +7,95 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from making import source_of
 
-from pipeline.sources import read, survey
-from pipeline.sources.folder import _LARGEST, _cuts  # the bound and the cuts that the laws are about
+from pipeline.shard import Listing, Survey, fingerprint_of_files, sum_of_fingerprints
+from pipeline.sources import folder, read, survey
+from pipeline.sources.folder import Entry
 
 
-def runs_of(digests: list[int], largest: int) -> list[tuple[int, ...]]:
-    """Cut a list of digests as the folder does."""
-    cuts = _cuts(np.array(digests, dtype=np.uint64), largest)
-    return [tuple(digests[start:stop]) for start, stop in pairwise([0, *cuts])]
+def listing(source_place: Path, sizes: Iterable[int]) -> Listing:
+    entries = [Entry(f"{at:04}.png", f"{at:04}.png", size, 0, "", None) for at, size in enumerate(sizes)]
+    files = folder.survey_files(source_of(source_place), entries).files
+    assert files is not None
+    return files
 
 
-@given(st.permutations(range(60)), st.integers(1, 20))
-def test_every_file_is_in_one_run_and_no_run_is_too_long(digests: list[int], largest: int) -> None:
-    runs = runs_of(digests, largest)
-    assert [digest for run in runs for digest in run] == digests
-    assert all(0 < len(run) <= largest for run in runs)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("empty") / "set"
+    made.mkdir()
+    return made
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=300, unique=True), st.data(), st.integers(1, 40))
-def test_a_file_more_makes_two_runs_new_at_most(digests: list[int], data: st.DataObject, largest: int) -> None:
-    at = data.draw(st.integers(0, len(digests) - 1))
-    more, less = set(runs_of(digests, largest)), set(runs_of(digests[:at] + digests[at + 1 :], largest))
-    assert len(more - less) <= 2
-    # The other way round, a file less takes two runs away at most, and what it leaves of them is cut anew.
-    assert sum(map(len, less - more)) < 2 * largest
+@few(50, thorough=500)
+@given(st.lists(st.integers(0, 60), max_size=80), st.integers(1, 30), st.data())
+def test_every_file_is_in_one_shard_and_no_shard_is_too_large(
+    place: Path, sizes: list[int], largest: int, data: st.DataObject
+) -> None:
+    files = listing(place, sizes)
+    chosen = sorted(data.draw(st.sets(st.sampled_from(range(len(sizes))))) if sizes else ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "_LARGEST", largest)
+        patch.setattr(folder, "_LARGEST_BYTES", 200)
+        runs = [run.tolist() for run in files.cut(np.array(chosen, np.int64)).values()]
+    assert [at for run in runs for at in run] == chosen
+    assert all(len(run) == 1 or (len(run) <= largest and sum(sizes[at] for at in run) <= 200) for run in runs)
+    # No two neighbours fit into one shard.
+    for one, other in pairwise(runs):
+        assert len(one) == largest or sum(sizes[at] for at in [*one, other[0]]) > 200
 
 
-def test_equal_digests_are_cut_too() -> None:
-    assert all(len(run) <= 3 for run in runs_of([5] * 50, 3))
+@few(50, thorough=500)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_the_sum_of_fingerprints_is_that_of_all_files(place: Path, shards: list[int]) -> None:
+    files = listing(place, range(len(shards)))
+    parts = [fingerprint_of_files(files.digests[np.array(shards) == shard]) for shard in range(4)]
+    assert sum_of_fingerprints(parts) == fingerprint_of_files(files.digests)
+    assert sum_of_fingerprints([*parts, "0" * 32]) is None
 
 
-def test_one_percent_of_half_a_million_is_the_most_that_one_file_costs() -> None:
-    assert 2 * _LARGEST <= 500_000 // 100
-    digests = np.random.default_rng(0).integers(0, 2**63, 500_000, dtype=np.uint64).tolist()
-    runs = runs_of(digests, _LARGEST)
-    assert max(map(len, runs)) <= _LARGEST
-    assert len(runs) < 3 * 500_000 / _LARGEST
+def test_large_pictures_make_small_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(40):
+        (tmp_path / "set" / f"{number}.jpg").write_bytes(bytes(1_000))
+    monkeypatch.setattr(folder, "_LARGEST_BYTES", 10_000)
+    assert len(survey(source_of(tmp_path / "set")).shards or ()) == 4
+    # With the bytes of the pixels.
+    assert len(survey(source_of(tmp_path / "set", decode={"size": [50, 50]})).shards or ()) > 8
 
 
-def listed(place: Path, names: Iterable[int]) -> dict[str, str]:
-    """Fill a folder with files of these names and survey it: fingerprint by shard key."""
+def listed(place: Path, names: Iterable[int]) -> Survey:
+    """Fill a folder with files of these names and survey it."""
     for file in place.iterdir():
         file.unlink()
     for name in names:
         (place / f"{name}.png").touch()
         os.utime(place / f"{name}.png", ns=(0, 0))
-    return dict(survey(source_of(place)).shards or {})
+    return survey(source_of(place))
 
 
-def test_shards_that_are_untouched_keep_key_and_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.folder._LARGEST", 20)
+def test_a_key_names_the_files_of_its_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard of new files never gets the key of a shard that still has files."""
+    monkeypatch.setattr(folder, "_LARGEST", 20)
     place = tmp_path / "set"
     place.mkdir()
-    names = set(range(200))
-    before = listed(place, names)
-    assert len(before) > 9
-    for gone in (0, 17, 199):
-        assert len(before.items() - listed(place, names - {gone}).items()) <= 2
-    for new in (1000, 1001):
-        assert len(listed(place, names | {new}).items() - before.items()) <= 2
+    before = dict(listed(place, range(200)).shards or {})
+    assert len(before) == 10
+    # The last path of all.
+    assert len(set(listed(place, set(range(200)) - {99}).shards or ()) - set(before)) == 1
+    # Every run after a file that is gone starts later.
+    assert not set(listed(place, set(range(200)) - {0}).shards or ()) & set(before)
 
 
 def test_a_changed_file_changes_its_shard_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.folder._LARGEST", 20)
+    monkeypatch.setattr(folder, "_LARGEST", 20)
     place = tmp_path / "set"
     place.mkdir()
-    before = listed(place, range(200))
+    before = dict(listed(place, range(200)).shards or {})
     (place / "150.png").write_bytes(b"changed")
     after = dict(survey(source_of(place)).shards or {})
     assert after.keys() == before.keys()

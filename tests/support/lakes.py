@@ -19,6 +19,7 @@ from pipeline.lake.duckdb_views import connect
 from pipeline.lake.parquet_writer import WRITER_LETTERS, Part, PartWriter, Writer
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, transaction
+from pipeline.lake_handle import Lake
 
 
 @contextmanager
@@ -130,3 +131,13 @@ def newest(root: str) -> int:
 
 def find_pins(root: str, kept: Collection[int]) -> dict[int, list[str]]:
     return releases.find_pins(Snapshot(root), kept)
+
+
+def rows_by_content(root: str, table: str) -> pl.DataFrame:
+    """Read a table of the newest release in a fixed order, without what depends on how the lake grew: its shards."""
+    rows = Lake(root).scan(table).collect()
+    if table == "shards":
+        # Without the fingerprints, as the sum of those of several shards is none of them.
+        return rows.group_by("dataset", "split", "uri", "decoder").agg(pl.sum("rows", "rejects")).sort(pl.all())
+    rows = rows.drop("shard", strict=False)
+    return rows.sort(rows.columns)
