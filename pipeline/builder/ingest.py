@@ -41,7 +41,7 @@ from pipeline.progress import Expected, Forecast, Progress
 from pipeline.recipe import Recipe, SourcePart
 from pipeline.shard import Deferred, Encoded, Files, Listing, Survey, sum_of_fingerprints
 from pipeline.sources import Source
-from pipeline.sources.remote import cache_folder
+from pipeline.sources.remote import cache_folder, is_url
 from pipeline.sources.source import readable_name
 
 _SOURCE_KEY = ["dataset", "split", "uri"]
@@ -200,7 +200,7 @@ def with_cached_content(source: Source, shard: Encoded) -> Encoded:
     Raises:
         SourceError: the source is damaged.
     """
-    if isinstance(shard.contents, Deferred) and source.path.is_relative_to(cache_folder()):
+    if isinstance(shard.contents, Deferred) and _is_downloaded(source):
         return replace(shard, contents=shard.contents.make())
     return shard
 
@@ -428,9 +428,14 @@ def _keys_before(item: SourcePlan, key: str) -> tuple[str, ...]:
     return item.shards[key].stored if key in item.shards else ()
 
 
+def _is_downloaded(source: Source) -> bool:
+    # Of other sources the cache is not looked up: that imports libraries for downloads.
+    return is_url(source.uri) and source.path.is_relative_to(cache_folder())
+
+
 def _place(source: Source, shard: Encoded) -> str:
     """Return where a source is, for originals; empty if its files have locations of their own on this machine."""
-    if source.path.is_relative_to(cache_folder()):
+    if _is_downloaded(source):
         return source.uri
     return "" if isinstance(shard.contents, Files) else readable_name(str(source.path))
 

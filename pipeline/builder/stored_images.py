@@ -79,7 +79,10 @@ class _Rows:
         self._rows = len(rows)
         self._start = int(self._ends[group]) - self._rows
         self._lists = [rows[name].to_pylist() for name in self._columns]
-        values = rows[self._values].cast(pa.large_binary()).combine_chunks().fill_null(b"")
+        values = rows[self._values].cast(pa.large_binary()).combine_chunks()
+        if values.null_count:
+            # Imports pandas where that is installed.
+            values = values.fill_null(b"")
         if isinstance(values, pa.ChunkedArray):
             values = pa.concat_arrays(values.chunks)
         offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset :][: self._rows + 1]

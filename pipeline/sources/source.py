@@ -181,7 +181,7 @@ def _stat(source: Source, file: Path) -> tuple[int, int]:
 
 def readable_name(name: str) -> str:
     r"""Make a file name fit for a table: bytes that are not UTF-8 are written as \xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
