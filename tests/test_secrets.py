@@ -190,7 +190,8 @@ def test_a_lake_of_0_5_loses_the_secrets_in_notes_recipes_and_shards(tmp_path: P
         log.write_text(log.read_text().replace(r"\"uri\": \"", rf"\"uri\": \"{secret}\", \"was\": \""))
     assert "letmein" in (lake / "releases" / "_delta_log" / f"{1:020}.json").read_text()
     old = tables_of(lake)
-    again = run_command("build", tmp_path / "v0.5.0" / "recipe.toml", "--workers", 1)
+    # No source of the recipe has that address.
+    again = run_command("build", tmp_path / "v0.5.0" / "recipe.toml", "--workers", 1, "--prune")
     assert "secrets of addresses were stored" in again.output
     current = {Path(name) for table in schemas.TABLES for name in file_names(str(lake), table)}
     logs = set(lake.glob("*/_delta_log/*"))

@@ -133,9 +133,9 @@ def find_pins(root: str, kept: Collection[int]) -> dict[int, list[str]]:
     return releases.find_pins(Snapshot(root), kept)
 
 
-def rows_by_content(root: str, table: str) -> pl.DataFrame:
-    """Read a table of the newest release in a fixed order, without what depends on how the lake grew: its shards."""
-    rows = Lake(root).scan(table).collect()
+def rows_by_content(root: str, table: str, release: int | None = None) -> pl.DataFrame:
+    """Read a table in a fixed order, without what depends on how the lake grew: its shards."""
+    rows = Lake(root, release).scan(table).collect()
     if table == "shards":
         # Without the fingerprints, as the sum of those of several shards is none of them.
         return rows.group_by("dataset", "split", "uri", "decoder").agg(pl.sum("rows", "rejects")).sort(pl.all())
