@@ -144,7 +144,7 @@ def cluster(nodes: Cluster) -> Cluster:
 
 @pytest.fixture(scope="module")
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of 12,000 train images, which are read in six shards, and of some test images."""
+    """Class folders of 12,000 train images, which are read in five shards, and of some test images."""
     folder = tmp_path_factory.mktemp("glyphs")
     synth(folder, rows=12_000, seed=1, form="folder", workers=2)
     return folder
