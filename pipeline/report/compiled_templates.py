@@ -1,6 +1,5 @@
 """Keep compiled templates beside their sources, as Python keeps modules: compiling takes longer than a small report."""
 
-import marshal
 import os
 import sys
 from collections.abc import Iterable
@@ -10,6 +9,9 @@ from pathlib import Path
 
 import jinja2
 from jinja2.bccache import Bucket
+from xxhash import xxh3_128_digest
+
+_DIGEST_BYTES = 16
 
 
 class CompiledTemplates(jinja2.BytecodeCache):
@@ -27,12 +29,12 @@ class CompiledTemplates(jinja2.BytecodeCache):
         return super().get_source_checksum(source + self._made_by)
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Load a compiled template, unless it was made from something else."""
-        with suppress(OSError, EOFError, ValueError, TypeError):
-            data = self._file(bucket).read_bytes()
-            mark = bucket.checksum.encode()
-            if data.startswith(mark):
-                bucket.code = marshal.loads(data[len(mark) :])  # noqa: S302 - trusted as much as the modules beside it
+        """Load a compiled template, unless it was made from something else or is damaged."""
+        with suppress(OSError):
+            stored = self._file(bucket).read_bytes()
+            # jinja2 reads it as Python reads the modules beside it, and compares the checksum of the template.
+            if stored[:_DIGEST_BYTES] == xxh3_128_digest(stored[_DIGEST_BYTES:]):
+                bucket.bytecode_from_string(stored[_DIGEST_BYTES:])
 
     def dump_bytecode(self, bucket: Bucket) -> None:
         """Keep a compiled template, if Python may write here."""
@@ -40,9 +42,10 @@ class CompiledTemplates(jinja2.BytecodeCache):
             return
         file = self._file(bucket)
         draft = file.with_suffix(f".{os.getpid()}")
+        compiled = bucket.bytecode_to_string()
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(bucket.checksum.encode() + marshal.dumps(bucket.code))
+            draft.write_bytes(xxh3_128_digest(compiled) + compiled)
             draft.replace(file)
 
     def _file(self, bucket: Bucket) -> Path:

@@ -1,6 +1,7 @@
 """Nodes of a cluster that do not see all that the driver sees; here, what they should see is taken away."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_what_only_the_cache_holds_travels(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("IMAGELAKE_CACHE", str(tmp_path / "cache"))
     files = files_of(20)
     (tmp_path / "cache").mkdir()
-    cached, shared = (source_of(as_tar(place / "in.tar", files, "w")) for place in (tmp_path / "cache", tmp_path))
+    local, shared = (source_of(as_tar(place / "in.tar", files, "w")) for place in (tmp_path / "cache", tmp_path))
+    cached = replace(local, part=local.part.model_copy(update={"uri": "https://localhost/in.tar"}))
     (shard,) = read(cached)
     assert isinstance(shard.contents, Deferred)
     assert with_cached_content(cached, shard).contents == Blobs(tuple(files.values()))
