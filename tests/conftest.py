@@ -1,6 +1,7 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -38,8 +39,17 @@ ODD_LABELS = ("A", "a", "CON", "ä b%", "_unlabelled", "..x", "x" * 120)
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the servers that they need, `ray` or `bucket`; one process runs all tests of the Ray cluster."""
+    """Mark tests by the servers that they need, `ray` or `bucket`; one process runs all tests of the Ray cluster.
+
+    Of a test with `quick_cases(N)`, all cases but the first N are marked as slow.
+    """
+    cases: Counter[str] = Counter()
     for item in items:
+        if (quick := item.get_closest_marker("quick_cases")) is not None:
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > quick.args[0]:
+                item.add_marker("slow")
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         for marker, servers in SERVERS.items():

@@ -87,6 +87,7 @@ def test_recipes_have_the_settings_of_their_notebooks() -> None:
     assert (held_out.share, splits["digit_recognizer"].groups) == (0.1, ())
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_sample_recipe_finds_what_was_counted_independently(tmp_path: Path) -> None:
     values = load("notmnist_sample")

@@ -21,6 +21,7 @@ def by_rank(lake: Lake, role: str, *, sanitized: bool) -> pl.DataFrame:
     return rows.join(lake.scan("images"), on="image_id").sort("rank").collect()
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("sanitized", [True, False])
 @pytest.mark.parametrize("role", ["train", "test"])
 def test_arrays_are_the_pixels_and_labels_in_the_order_of_ranks(

@@ -65,6 +65,7 @@ def test_workers_show_every_image_once(pictures: Pictures, start: str, buffer: i
             assert found == labels(feed.epoch(epoch))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_lake_is_read_in_workers(small_lake: Lake, start: str) -> None:
     dataset = small_lake.feed("main", "train", batch_size=25).torch()

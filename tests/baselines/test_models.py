@@ -51,6 +51,7 @@ def test_a_model_takes_its_own_part_of_the_recipe(name: str) -> None:
     assert first is PARTS[name]
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("shape", [toys.SHAPE, (12, 15, 3)], ids=["gray", "RGB"])
 @pytest.mark.parametrize("name", LEARN)
 def test_every_model_learns_what_can_be_told_apart(name: str, shape: tuple[int, int, int]) -> None:
@@ -113,6 +114,7 @@ def test_one_image_of_a_class_will_do(name: str) -> None:
     assert fit(asked, small).scores(task.train.pixels).shape == (90, task.classes)
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_stored_model_predicts_what_the_fitted_one_predicts(name: str, classes: int) -> None:

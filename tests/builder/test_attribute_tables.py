@@ -275,6 +275,7 @@ def test_dates_of_one_dataset_and_times_of_another_are_times(base: Path) -> None
     assert [value.isoformat() for (value,) in rows] == ["2024-03-05T00:00:00", "2024-03-06T10:30:00"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("originals", slow_but(["keep"], ["keep", "none"]))
 @pytest.mark.parametrize("source", ["a", "files"])
 def test_the_manifest_of_an_export_joins_to_the_exported_files_and_to_their_source(

@@ -97,6 +97,7 @@ def test_a_bad_build_is_one_line_and_commits_nothing(case: str, base: Path) -> N
     assert not [path for path in (base / "lake").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("kind", "said", "parts"),
     [
@@ -156,6 +157,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "kilobytes", [4, 120, 280, *(pytest.param(size, marks=pytest.mark.stress) for size in (40, 200))]
 )

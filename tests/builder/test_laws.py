@@ -212,6 +212,7 @@ def test_law_3_a_killed_build_whose_source_is_put_back(
     assert_equal(first.rows, tables(recipe_.root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
     [1, *(pytest.param(step, marks=pytest.mark.stress) for step in (2, 3)), pytest.param(4, marks=pytest.mark.slow)],

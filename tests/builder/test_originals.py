@@ -62,6 +62,7 @@ def faults(root: str) -> list[str]:
     return [str(fault).partition(": ")[2] for check in verify(root) for fault in check.faults]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("make", [as_folder, as_tar, as_zip])
 def test_files_are_kept_byte_by_byte(tmp_path: Path, make: Any) -> None:
     files = photographs()

@@ -123,6 +123,7 @@ def test_cosine_finds_what_brute_force_finds(images: Callable[[], Pixels], count
     assert len(found) == pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hamming:6", "hamming:3:dhash"])
 def test_hamming_finds_what_brute_force_finds(name: str) -> None:
     pixels, rule = notmnist(), parse_rule(name)

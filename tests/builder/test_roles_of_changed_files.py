@@ -145,6 +145,7 @@ def test_images_whose_file_is_lost_are_found_by_their_names(base: Path) -> None:
     assert previous_roles(images, found).equals(previous_roles(images, before))
 
 
+@pytest.mark.slow
 def test_a_table_of_images_that_is_made_again_keeps_the_roles_of_its_names(base: Path) -> None:
     built = make(base, GROUPS)
     before = Lake(built.root).scan("splits").collect()

@@ -93,6 +93,7 @@ def test_only_new_and_changed_files_are_decoded(tmp_path: Path, decode: dict[str
     check(made)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_shards")
 def test_a_moved_label_takes_the_stored_pixels(tmp_path: Path) -> None:
     as_folder(tmp_path / "set", files_of(20))
@@ -171,6 +172,7 @@ def shards(made: Recipe) -> set[str]:
     return set(Lake(made.root).scan("shards").select("shard").collect().to_series())
 
 
+@pytest.mark.slow
 def test_new_files_change_no_other_shard_and_small_shards_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +193,7 @@ def test_new_files_change_no_other_shard_and_small_shards_are_joined(
     check(made)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("table", "damaged", "changes"),
     [

@@ -43,6 +43,7 @@ def lake(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "lake"))
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_ends_with_a_line_of_what_was_written(lake: Path, run: Run, tmp_path: Path, form: str) -> None:
     done = run("export", lake, "main", tmp_path / "out", "--to", form, "--workers", 1)

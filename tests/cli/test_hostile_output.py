@@ -67,6 +67,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.quick_cases(9)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_names_harmlessly(
     name: str, made: tuple[Path, Path], printed: Printed, tmp_path: Path

@@ -83,6 +83,7 @@ def lake(small_lake: Lake) -> Iterator[Path]:
         yield root
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize(
     ("where", "change", "text"),
     [

@@ -118,6 +118,7 @@ def check_predictions(
         assert [row[:2] for row in found[1:]] == [[str(number), said] for number, said in enumerate(expected, first)]
 
 
+@pytest.mark.slow
 def test_a_tenth_is_held_out_at_random(lake: Lake, train: Role, held_out: Role) -> None:
     counts = dict(lake.scan("images").group_by("split").len().collect().rows())
     assert counts == {"train": LABELLED, "test": UNLABELLED}

@@ -37,6 +37,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     return {name: (hostile, harmless) for name, (hostile, harmless) in made.items()}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", ["report", "pairs", "clusters"])
 def test_names_make_no_element_attribute_or_value_of_their_own(pages: Pages, name: str) -> None:
     hostile, harmless = (Page(text) for text in pages[name])

@@ -123,6 +123,7 @@ def matches(known: Mapping[bytes, Row], *, between: bool, conflicts: bool) -> Ca
     )
 
 
+@pytest.mark.quick_cases(8)
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 def test_pairs_are_those_of_brute_force(root: str, query: dict[str, Any]) -> None:
     best = query.get("best")

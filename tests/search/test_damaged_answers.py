@@ -95,6 +95,7 @@ def base(whole: Path, tmp_path: Path) -> Path:
 PLACES = {"images": (0.9, -300, -6), "clusters": (0.2,), "attributes": (0.3,)}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("table", PLACES)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_answer_is_of_damaged_bytes(base: Path, table: str) -> None:

@@ -75,6 +75,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_file_that_expands_without_end_is_an_error(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch

@@ -125,12 +125,14 @@ def check(lake: Lake, folder: Path, form: str, split: str) -> None:
         assert again == expected
 
 
+@pytest.mark.quick_cases(7)
 @pytest.mark.parametrize("lake", ["gray", "colour"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 def test_pixels_labels_and_roles_come_back(lake: Lake, tmp_path: Path, form: str) -> None:
     check(lake, tmp_path / "out", form, "main")
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("form", FORMS)
 def test_pictures_without_labels_come_back_without(gray: Lake, tmp_path: Path, form: str) -> None:
     check(gray, tmp_path / "out", form, "bare")

@@ -80,6 +80,7 @@ def of_idx(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[tuple[Any
     return found
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("write", "pixels"),
     [
@@ -102,6 +103,7 @@ def test_every_form_makes_the_lake_that_idx_makes(
     assert lake_of(tmp_path / "lake", rgb=pixels.ndim > 3, uri=uri) == of_idx[pixels.ndim]
 
 
+@pytest.mark.slow
 def test_digits_make_the_lake_that_idx_makes(tmp_path: Path) -> None:
     found = lake_of(tmp_path / "one", uri="digits", format="digits")
     images = Lake(tmp_path / "one" / "lake").scan("images").select("path", "label", "pixels").collect().rows()
@@ -112,6 +114,7 @@ def test_digits_make_the_lake_that_idx_makes(tmp_path: Path) -> None:
     assert lake_of(tmp_path / "two", uri=str(file)) == found
 
 
+@pytest.mark.slow
 @needs_data
 def test_mnist_makes_the_lake_that_its_arrays_make(tmp_path: Path) -> None:
     file = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"

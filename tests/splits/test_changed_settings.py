@@ -109,6 +109,7 @@ def kept(rows: pl.DataFrame) -> dict[bytes, str]:
     return dict(rows.filter("kept").select("image_id", "role").rows())
 
 
+@pytest.mark.quick_cases(19)
 @pytest.mark.parametrize(("keys", "change"), CHANGES.values(), ids=CHANGES)
 def test_a_changed_setting_takes_effect(keys: dict[str, Any], change: dict[str, Any]) -> None:
     old, new = spec_of(keys), spec_of({**keys, **change})

@@ -77,6 +77,7 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
 }
 
 
+@pytest.mark.quick_cases(7)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_by_its_check(lake: Lake, fault: str) -> None:
     table, change, check = FAULTS[fault]

@@ -93,6 +93,7 @@ def test_load_dataset_gives_images_and_class_labels(small_lake: Lake, rgb_lake: 
     assert read["rgb"]["fit"]["shapes"] == [[6, 5, 3]] * 24
 
 
+@pytest.mark.slow
 def test_several_shapes_and_files(mixed_lake: Lake, base: Path, read: Read) -> None:
     files = sorted(path.name for path in (base / "mixed" / "data").iterdir())
     assert len(files) > 1

@@ -13,6 +13,7 @@ from pipeline.export import export_engine
 from pipeline.lake_handle import Lake
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_release_gives_the_same_bytes_whatever_the_workers(
     small_lake: Lake, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch

@@ -393,6 +393,7 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path: Path, monkeypatch: pyte
     assert (survey(source_of(file)), list(read(source_of(file)))) == expected
 
 
+@pytest.mark.slow
 def test_a_build_makes_the_same_images_as_of_a_folder_and_then_nothing(tmp_path: Path) -> None:
     files = {**files_of(40, "ABC"), "A/zz.png": b"no image"}
     as_folder(tmp_path / "set", files)

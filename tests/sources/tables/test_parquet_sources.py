@@ -239,6 +239,7 @@ def test_the_survey_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert survey(source) != first
 
 
+@pytest.mark.slow
 def test_a_build_makes_the_same_images_as_of_a_folder(tmp_path: Path) -> None:
     files = files_of(40, "ABC")
     labels = [path.split("/")[0] for path in files]
