@@ -35,7 +35,7 @@ from pipeline.recipe.parts import (
     SourcePart,
     SplitPart,
 )
-from pipeline.recipe.rules import rule_with_pairs_of, stricter_rule
+from pipeline.recipe.rules import is_unreachable, rule_with_pairs_of, stricter_rule
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -415,6 +415,8 @@ def _why_not_stored(rule: str, stored: tuple[str, ...]) -> str:
         kind, _, name = rule.partition(":")
         if name and kind in {"attribute", "attributes", "attrs"}:
             return f"which is no rule. Write 'attr:{name}' for the attribute '{name}'"
+        if is_unreachable(rule):
+            return "whose threshold no score can reach. Write one like those of dedup.rules"
         return f"which is not among dedup.rules {list(stored)}"
     return (
         f"which is looser than '{stricter}' of dedup.rules: pairs below its threshold are not stored. Use '{stricter}' "

@@ -136,6 +136,11 @@ def threshold_of(rule: str) -> Threshold | None:
     return found if found and -1 <= found.least <= 1 else None
 
 
+def is_unreachable(rule: str) -> bool:
+    """Return whether the name of a rule has a threshold that no score can reach, such as cosine:95."""
+    return _threshold(rule) is not None and threshold_of(rule) is None
+
+
 def _threshold(rule: str) -> Threshold | None:
     family, _, parameter = rule.partition(":")
     try:

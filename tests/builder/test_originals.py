@@ -55,7 +55,7 @@ def built(made: Recipe, **options: Any) -> Built:
 def originals(root: str) -> pl.DataFrame:
     lake = Lake(root)
     paths = lake.scan("images").select("image_id", "path", images_digest="file_digest")
-    return lake.scan("originals").join(paths, on="image_id").sort("path").collect()
+    return lake.scan("originals").join(paths, on="image_id").sort("path", "image_id").collect()
 
 
 def faults(root: str) -> list[str]:

@@ -181,9 +181,9 @@ def test_verify_finds_a_split_that_leaks_by_a_threshold_that_is_not_stored(sourc
         (["embedding:v:0.9"], "embedding:v:0.8", "looser than 'embedding:v:0.9'"),
         (["hamming:6"], "hamming:4:dhash", "which is not among dedup.rules ['hamming:6']"),
         (["embedding:v:0.9"], "embedding:w:0.95", "which is not among dedup.rules"),
-        (["photo:0.6"], "photo:nan", "which is not among dedup.rules"),
-        (["photo:0.6"], "photo:1.5", "rule 'photo:1.5': it takes the minimum score, above 0 and up to 1"),
-        (["hamming:6"], "hamming:-1", "rule 'hamming:-1': it takes how many bits may differ"),
+        (["photo:0.6"], "photo:nan", "whose threshold no score can reach"),
+        (["photo:0.6"], "photo:1.5", "'photo:1.5', whose threshold no score can reach"),
+        (["hamming:6"], "hamming:-1", "'hamming:-1', whose threshold no score can reach"),
     ],
 )
 def test_a_threshold_that_no_stored_pairs_answer_is_refused_before_anything_is_read(

@@ -27,7 +27,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "sanitizes by 'maxpool:4', which is not among dedup.rules": {
         "split": [{"name": "main", "sanitize": "maxpool:4", "train": {"from": "train"}}]
     },
-    "sanitizes by 'cosine:95', which is not among dedup.rules": {
+    "sanitizes by 'cosine:95', whose threshold no score can reach": {
         "dedup": {"rules": ["cosine:0.95"]},
         "split": [{"name": "main", "sanitize": "cosine:95", "train": {"from": "train"}}],
         "baseline": [],
