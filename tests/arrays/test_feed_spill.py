@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import pixels
+from pipeline.arrays import spill
 from pipeline.arrays.epoch import Plan
 from pipeline.arrays.feed import Feed
 from pipeline.arrays.spill import SpillFile
@@ -23,11 +24,14 @@ COUNT, BUFFER = 400, 180 * BYTES
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put spill files into a folder of the test."""
+    """Put spill files into a folder of the test.
+
+    Not by TMPDIR: workers of torch make sockets there, and the path of a socket has at most 107 bytes. With a longer
+    path they lose their results, and the DataLoader waits forever.
+    """
     folder = tmp_path / "spill"
     folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(spill, "_folder", lambda: str(folder))
     return folder
 
 
@@ -115,7 +119,7 @@ def test_a_full_disk_changes_nothing(pictures: Pictures, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_cannot_be_written_changes_nothing(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", "/proc/no-such-folder")
+    monkeypatch.setattr(spill, "_folder", lambda: "/proc/no-such-folder")
     feed = spilling(pictures)
     assert sorted(shown(feed.epoch(0), pictures)) == list(range(COUNT))
     assert feed.spill is not None
@@ -167,6 +171,14 @@ def test_workers_share_the_file(pictures: Pictures, start: str) -> None:
         data = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=start)
         assert sorted(sum((y.tolist() for _, y in data), [])) == list(range(COUNT))  # noqa: RUF017 - sixty
     assert size_of(feed) > COUNT * BYTES // 2
+
+
+def test_the_file_lies_where_temporary_files_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    file = SpillFile(2**20)
+    assert Path(f"/proc/self/fd/{file.open()}").readlink().is_relative_to(tmp_path)
 
 
 def test_a_negative_size_is_refused(small_lake: Lake) -> None:
