@@ -82,15 +82,16 @@ def _lap(way: Way, folder: str, options: argparse.Namespace) -> list[dict[str, A
     ran = run([*_python(way.name, options), str(_SCRIPT), way.name, folder, str(EPOCHS)], memory=False)
     found = json.loads(ran.output.splitlines()[-1])
     if found:
-        sys.stderr.write(f"bench: {way.name}: {found['told']['images'] / min(found['later']):,.0f} images/s at best\n")
+        best = found["summary"]["images"] / min(found["later"])
+        sys.stderr.write(f"bench: {way.name}: {best:,.0f} images/s at best\n")
     return [found] if found else []
 
 
 def _wrong(way: Way, lap: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     wanted = facts["part" if way.part else "whole"]
     lines = []
-    if lap["told"] != wanted:
-        lines.append(f"{way.name}: handed out {lap['told']}, not {wanted}")
+    if lap["summary"] != wanted:
+        lines.append(f"{way.name}: handed out {lap['summary']}, not {wanted}")
     if lap["counted"] != (EPOCHS + 1) * wanted["images"]:
         lines.append(f"{way.name}: {lap['counted']} images in {EPOCHS + 1} epochs of {wanted['images']}")
     return lines

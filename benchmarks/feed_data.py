@@ -47,14 +47,14 @@ def write_all(folder: Path, drawn: Glyphs, size: int, part: int) -> dict[str, An
     run([str(IMAGELAKE), "export", str(folder / "lake"), "main", str(folder / "npy"), "--to", "npy"], memory=False)
     pixels, labels = Lake(folder / "lake").arrays("main", "train")
     few = (pixels[:part], labels[:part])
-    facts = {"whole": told(pixels, labels), "part": told(*few)}
+    facts = {"whole": summarize(pixels, labels), "part": summarize(*few)}
     for write in (_png, _webdataset, _arrow):
         write(folder, few)
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     return facts
 
 
-def told(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+def summarize(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
     """Return the number of images, the sum of their pixels, and the number of images of each label."""
     counts = np.bincount(labels, minlength=10).tolist()
     return {"images": len(labels), "sum": int(pixels.sum(dtype=np.int64)), "labels": counts}

@@ -133,18 +133,18 @@ def measure(way: Way, folder: Path, epochs: int) -> dict[str, Any]:
         count += sum(len(labels) for _, labels in opened(number))
         later.append(time.perf_counter() - started)
         processor.append(time.process_time() - begun)
-    told = _looked_at(opened(epochs + 1))
+    summary = _summarize(opened(epochs + 1))
     return {
         "first": first,
         "whole": whole,
         "later": later,
         "processor": processor,
-        "told": told,
+        "summary": summary,
         "counted": count,
     }
 
 
-def _looked_at(batches: Batches) -> dict[str, Any]:
+def _summarize(batches: Batches) -> dict[str, Any]:
     images, total, counts = 0, 0, np.zeros(10, np.int64)
     for pixels, labels in batches:
         images += len(labels)

@@ -141,11 +141,12 @@ def compare_releases(before: Side, after: Side) -> Diff:
     roles = _changed_roles(before, after, images)
     dropped = pl.col("kept_before") & ~pl.col("kept")
     merged, split = _changed_clusters(before, after, images)
+    totals = _totals(before), _totals(after)
     return Diff(
         before.release,
         after.release,
         digest,
-        {name: (of_before, _totals(after)[name]) for name, of_before in _totals(before).items()},
+        {name: (totals[0][name], totals[1][name]) for name in totals[0]},
         changed_keys(before.recipe, after.recipe),
         _count_other_pixels(before, after),
         images.added.select(_FACTS).sort(place),
