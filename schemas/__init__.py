@@ -10,6 +10,7 @@ from schemas.images import IMAGES, ORIGINALS, REJECTS, SHARDS
 from schemas.releases import EXPORTS, RELEASES
 from schemas.splits import SPLITS
 from schemas.table import Table, column
+from schemas.verdicts import VERDICTS
 
 VERSION = 5
 
@@ -30,6 +31,7 @@ TABLES: dict[str, Table] = {
         MISSES,
         MODELS,
         PREDICTIONS,
+        VERDICTS,
         RELEASES,
         EXPORTS,
     )

@@ -51,6 +51,7 @@ from pipeline.builder.summary import (
     counts_as_json,
     stored_counts,
 )
+from pipeline.builder.verdicts import commit_verdicts, plan_verdicts
 from pipeline.builder.worker import Job
 from pipeline.decode import decoder_name
 from pipeline.dedup.rules import parse_rule
@@ -185,6 +186,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]
     ingest += plan_ingest(snapshot, recipe, sources.resolve(local), prune=prune and not missing).todo
     images_change = bool(ingest)
+    verdicts = plan_verdicts(snapshot)
     rules = active_rules(snapshot, recipe, prune=prune)
     settings = cluster_settings(recipe, pairwise_rules(rules, find_embeddings(snapshot, recipe, rules)))
     attributes = plan_attributes(snapshot, attribute_units(snapshot, recipe, prune=prune), images_change=images_change)
@@ -199,7 +201,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         prune=prune,
         changed=redrawn | {item.unit for item in runs},
     )
-    return [*ingest, *attributes, *clusters, *splits, *runs, *predictions]
+    return [*verdicts, *ingest, *attributes, *clusters, *splits, *runs, *predictions]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -326,6 +328,9 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     undo_half_commits(lake)
     new_recipe = _is_new_recipe(lake.snapshot, recipe)
 
+    # journal -> verdicts
+    decided = commit_verdicts(lake)
+
     # decoded files -> images, rejects, index, shards
     ingested = hide_secrets(lake, in_shards=decoded is None)
     if decoded:
@@ -372,7 +377,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     predicted, commits = predict_splits(lake.snapshot, writer, wanted, progress)
     _commit(lake, commits)
 
-    done = [*ingested, *joined, *clustered, *drawn, *scored, *predicted]
+    done = [*decided, *ingested, *joined, *clustered, *drawn, *scored, *predicted]
     if new_recipe and not done:
         done.append(Todo("release", "recipe", "the recipe changed, but no result depends on the change"))
     return done

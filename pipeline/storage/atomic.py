@@ -133,6 +133,56 @@ def atomic_file(file: str | Path, description: str, *, outside_lakes: bool = Fal
         raise LakeError(f"{file}: {description} cannot be written there ({reason}). Name another file.") from error
 
 
+def write_durably(name: str, content: bytes, place: str) -> None:
+    """Write a new file or object. When this returns, it survives a crash of the machine; it never appears in part.
+
+    Args:
+        name: in a folder that is created if it is missing, or a place in a bucket.
+        content: all of it.
+        place: the lake's place, for the message where the disk is full.
+
+    Raises:
+        LakeError: the file cannot be written there.
+        DiskFullError: no space is left.
+        StorageError: the bucket does not answer, or refuses.
+    """
+    if objects.is_bucket(name):
+        objects.write(name, content)
+        return
+    path = Path(name)
+    # A killed process leaves a draft, which nobody reads.
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with disk_full_errors(place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("xb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                draft.rename(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+            _sync_folder(path.parent)
+    except (DiskFullError, LimitError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LakeError(f"{name}: cannot be written ({reason}). Check the permissions of the folder.") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk. Windows cannot, and does so itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def disk_full_errors(place: str) -> Iterator[None]:
     """Raise DiskFullError for every error that a full disk causes, in whatever library.

@@ -63,6 +63,12 @@ def test_ids_and_hashes_are_the_columns_that_the_schemas_say() -> None:
         ("misses", "image_id"),
         ("misses", "nearest_id"),
         ("predictions", "image_id"),
+        ("verdicts", "verdict_id"),
+        ("verdicts", "file_digest"),
+        ("verdicts", "content_hash"),
+        ("verdicts", "other_file_digest"),
+        ("verdicts", "other_content_hash"),
+        ("verdicts", "withdraws"),
     }
 
 

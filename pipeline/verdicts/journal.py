@@ -1,0 +1,284 @@
+"""The journal: verdicts that no build has put into the table `verdicts` yet.
+
+Every call of `record` writes one file `.verdicts/ID.jsonl` of the lake, or one object of a bucket, with a line for each
+verdict. It is on the disk before the call returns, and it appears whole or not at all. No lock is needed, also while a
+build runs. A build that has committed entries deletes them; one that is killed in between leaves them, and as every
+verdict has an id of its own, the next build commits none of them twice.
+"""
+
+import getpass
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import polars as pl
+
+import schemas
+from pipeline import storage
+from pipeline.errors import DamagedLakeError, LakeError
+from pipeline.lake.snapshot import Snapshot
+from pipeline.storage.atomic import write_durably
+from schemas.verdicts import NOT_SURE, PAIR_VERDICTS, PICTURE_VERDICTS, WITHDRAWN
+
+TABLE = "verdicts"
+FOLDER = ".verdicts"
+_ENTRY = re.compile(r"[0-9a-f]{32}\.jsonl")
+SCHEMA = pl.Schema(schemas.TABLES[TABLE].schema)
+# Verdicts are read in this order; of several about one picture or pair, the last counts.
+ORDER = ("created_at", "who", "file_digest", "verdict_id")
+_BINARY = [name for name, dtype in SCHEMA.items() if dtype == pl.Binary]
+_TEXT = pl.Schema({name: pl.String if name != "score" else pl.Float32 for name in SCHEMA})
+
+_clock_lock = threading.Lock()
+_last_time = 0
+
+
+class Picture(NamedTuple):
+    """What identifies a picture apart from its path.
+
+    Attributes:
+        content_hash: `images.content_hash`, 16 bytes.
+        file_digest: `images.file_digest`, 32 bytes; None in lakes of imagelake 0.5 that were not read again.
+    """
+
+    content_hash: bytes
+    file_digest: bytes | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The digest of the file or, where it is unknown, of the pixels."""
+        return self.file_digest or self.content_hash
+
+
+class Verdict(NamedTuple):
+    """A decision about a picture or a pair of pictures.
+
+    Attributes:
+        verdict: same, different, keep, drop, label, wrong_label or not_sure.
+        picture: the picture, or one of the pair.
+        other: the other picture of a pair; None for a verdict about one picture.
+        label: the right label, of the verdict label.
+        rule: the rule under which the pair was shown.
+        score: the score of the pair at that time.
+        note: a remark.
+    """
+
+    verdict: str
+    picture: Picture
+    other: Picture | None = None
+    label: str | None = None
+    rule: str | None = None
+    score: float | None = None
+    note: str | None = None
+
+
+def record(place: str, verdicts: Sequence[Verdict], who: str | None = None) -> list[bytes]:
+    """Record verdicts together: when this returns, they are on the disk or in the bucket.
+
+    Args:
+        place: the lake's place.
+        verdicts: the decisions, in the order in which they were made.
+        who: who decided; None for the name of the user.
+
+    Returns:
+        The verdict_id of each.
+
+    Raises:
+        LakeError: a verdict is not possible; none is recorded. The message says which and why.
+        DiskFullError: no space is left; none is recorded.
+        StorageError: the bucket does not answer.
+    """
+    return append(place, [_row(verdict, who or user_name()) for verdict in verdicts])
+
+
+def withdraw(place: str, verdict_ids: Iterable[bytes], who: str | None = None) -> list[bytes]:
+    """Take verdicts back. What was decided before about the same picture or pair counts again.
+
+    Args:
+        place: the lake's place.
+        verdict_ids: the verdicts.
+        who: who takes them back; None for the name of the user.
+
+    Returns:
+        The verdict_id of each of the new rows.
+
+    Raises:
+        LakeError: there is no such verdict, or it is itself a withdrawal; nothing is recorded.
+    """
+    wanted = list(verdict_ids)
+    known = read_verdicts(place)
+    can_be = set(known.filter(pl.col("verdict") != WITHDRAWN)["verdict_id"])
+    for verdict_id in wanted:
+        if verdict_id not in can_be:
+            raise LakeError(
+                f"{place}: there is no verdict {verdict_id.hex()} to take back. List them with: imagelake verdicts "
+                f"list {place}"
+            )
+    about = {row["verdict_id"]: row for row in known.filter(pl.col("verdict_id").is_in(wanted)).iter_rows(named=True)}
+    name = who or user_name()
+    subjects = ("file_digest", "content_hash", "other_file_digest", "other_content_hash")
+    return append(
+        place,
+        [
+            {
+                **_new_row(name, WITHDRAWN),
+                **{column: about[verdict_id][column] for column in subjects},
+                "withdraws": verdict_id,
+            }
+            for verdict_id in wanted
+        ],
+    )
+
+
+def append(place: str, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """Write rows of the verdicts table as one entry of the journal; see `record`."""
+    if not rows:
+        return []
+    lines = [json.dumps({name: _as_text(row.get(name)) for name in SCHEMA}, ensure_ascii=False) for row in rows]
+    name = f"{place}/{FOLDER}/{uuid.uuid4().hex}.jsonl"
+    write_durably(name, "".join(f"{line}\n" for line in lines).encode(), place)
+    return [row["verdict_id"] for row in rows]
+
+
+def read_verdicts(place: str, snapshot: Snapshot | None = None) -> pl.DataFrame:
+    """Read every verdict, also those that no build has committed yet.
+
+    Args:
+        place: the lake's place.
+        snapshot: where to read the table; None for its newest version.
+
+    Returns:
+        Rows of the verdicts table, ordered by created_at, who, file_digest and verdict_id; each verdict once.
+
+    Raises:
+        DamagedLakeError: an entry of the journal or a file of the table is damaged.
+    """
+    # First the journal: what a build moves meanwhile is found in the table.
+    waiting = [rows for _, rows in read_journal(place)]
+    table = (snapshot or Snapshot(place)).scan(TABLE).collect()
+    return in_order(pl.concat([table, *waiting]))
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sort rows of the verdicts table as `read_verdicts` does, each verdict once."""
+    return rows.unique("verdict_id", keep="first").sort(*ORDER)
+
+
+def read_journal(place: str) -> list[tuple[str, pl.DataFrame]]:
+    """Read the entries of the journal.
+
+    Returns:
+        For every entry, its file or object, and rows of the verdicts table. An entry that another process deletes
+        meanwhile is left out: its rows are in the table.
+
+    Raises:
+        DamagedLakeError: an entry cannot be read.
+    """
+    found = []
+    for name in storage.list_files(f"{place}/{FOLDER}", deep=False):
+        if _ENTRY.fullmatch(name):
+            file = f"{place}/{FOLDER}/{name}"
+            try:
+                found.append((file, _parse(storage.read(file))))
+            except FileNotFoundError:
+                continue
+            except (ValueError, pl.exceptions.PolarsError) as error:
+                raise DamagedLakeError(
+                    f"{file}: this entry of the journal of verdicts is damaged. Each of its lines is a verdict in "
+                    "JSON: correct it, or move the file away."
+                ) from error
+    return found
+
+
+def user_name() -> str:
+    """Return the name of the user, as the operating system knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _row(verdict: Verdict, who: str) -> dict[str, Any]:
+    picture, other = verdict.picture, verdict.other
+    if other is not None and other.key < picture.key:
+        picture, other = other, picture
+    row = {
+        **_new_row(who, verdict.verdict),
+        "file_digest": picture.file_digest,
+        "content_hash": picture.content_hash,
+        "other_file_digest": other and other.file_digest,
+        "other_content_hash": other and other.content_hash,
+        "label": verdict.label,
+        "rule": verdict.rule,
+        "score": verdict.score,
+        "note": verdict.note,
+    }
+    if fault := fault_of(row):
+        raise LakeError(f"a verdict cannot be recorded: {fault}")
+    return row
+
+
+def fault_of(row: Mapping[str, Any]) -> str:
+    """Say why a row cannot be a verdict; empty if it can."""
+    verdict, is_pair = row["verdict"], row["other_content_hash"] is not None
+    allowed = (*PAIR_VERDICTS, NOT_SURE) if is_pair else (*PICTURE_VERDICTS, NOT_SURE)
+    if verdict not in allowed:
+        what = "a pair" if is_pair else "one picture"
+        return f"{verdict!r} is no verdict about {what}; those are {', '.join(allowed)}."
+    if (verdict == "label") != (row["label"] is not None):
+        return "the verdict label needs the right label, and no other verdict has one."
+    if verdict == "label" and not row["label"].strip():
+        return "the right label is empty."
+    if row["content_hash"] is None:
+        return "it names no picture: content_hash is missing."
+    if is_pair and (row["file_digest"] or row["content_hash"]) == (
+        row["other_file_digest"] or row["other_content_hash"]
+    ):
+        return "both pictures have the same file digest, so they are the same picture."
+    return ""
+
+
+def _new_row(who: str, verdict: str) -> dict[str, Any]:
+    return {"verdict_id": uuid.uuid4().bytes, "created_at": _now(), "who": who, "verdict": verdict}
+
+
+def _now() -> datetime:
+    """Return the time; later than at the call before, so that verdicts stay in the order in which they were made."""
+    global _last_time  # noqa: PLW0603 - one clock for the process
+    with _clock_lock:
+        _last_time = max(time.time_ns() // 1000, _last_time + 1)
+        return datetime.fromtimestamp(_last_time // 1_000_000, UTC).replace(microsecond=_last_time % 1_000_000)
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _parse(content: bytes) -> pl.DataFrame:
+    if not content.endswith(b"\n"):
+        raise ValueError("the last line is cut off")
+    return from_text(pl.read_ndjson(content, schema=_TEXT))
+
+
+def from_text(rows: pl.DataFrame) -> pl.DataFrame:
+    """Turn rows with hexadecimal digests and times as text into rows of the verdicts table.
+
+    Raises:
+        PolarsError: a value cannot be read.
+        ValueError: a value is missing.
+    """
+    time_of = pl.col("created_at").str.to_datetime(time_unit="us", time_zone="UTC")
+    found = rows.select(
+        time_of if name == "created_at" else pl.col(name).str.decode("hex") if name in _BINARY else pl.col(name)
+        for name in SCHEMA
+    ).cast(SCHEMA)
+    if found.select(pl.any_horizontal(pl.col("verdict_id", "created_at", "who", "verdict").is_null().any())).item():
+        raise ValueError("a value is missing")
+    return found
