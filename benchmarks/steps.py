@@ -30,6 +30,7 @@ from pipeline.lake.writers.heartbeats import registered
 from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, read_recipe
+from pipeline.verdicts.standing import EMPTY
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def _run(recipe: Recipe, lake: Transaction) -> dict[str, Any]:
         with watch(f"overlap, {rule}"):
             commit(cluster_images(lake.snapshot, writer, recipe.dedup.rules[:position])[1])
     with watch("splits"):
-        splits = split_units(lake.snapshot, recipe, prune=False)
+        splits = split_units(lake.snapshot, recipe, EMPTY, prune=False)
         commit(make_splits(lake.snapshot, writer, recipe, splits)[1])
     with watch("arrays"):
         for role in ("train", "valid", "test"):

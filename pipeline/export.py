@@ -21,6 +21,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import DamagedLakeError, DiskFullError, ImagelakeError, LakeError, one_line
 from pipeline.hashing import digest_of
+from pipeline.labels import CORRECTED, label_in_split
 from pipeline.lake.releases import register_export, release_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import transaction
@@ -206,8 +207,12 @@ def _select(  # noqa: PLR0913 - what to export
     )
     rows = (
         drawn.filter(pl.col("role").is_in(list(roles or ROLES)))
-        .select("role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept", "reason")
+        .select(
+            "role", "rank", "image_id", pl.col("label_index").cast(pl.Int64).fill_null(-1), "kept", "reason", *CORRECTED
+        )
         .join(lake.scan("images").select(columns), on="image_id", how="left")
+        .with_columns(label_in_split())
+        .drop(CORRECTED)
         .sort("role", "rank")
         .collect()
     )

@@ -21,6 +21,7 @@ from pipeline.diff import IMAGE_COLUMNS, Diff, Side, compare_releases
 from pipeline.errors import BaselineError, LakeError, QueryError
 from pipeline.hashing import flat
 from pipeline.id_index import IdIndex, id_series
+from pipeline.labels import CORRECTED, label_in_split
 from pipeline.lake.duckdb_views import connect, query
 from pipeline.lake.reads import check_values, explain_failures
 from pipeline.lake.releases import recorded_recipe, release_snapshot, release_versions, releases_stamp, stored_decode
@@ -188,9 +189,9 @@ class Lake:
         """List the class names of a split. The name at position i belongs to label i."""
         arguments.text("split", split)
         rows = self.scan("splits").filter(split_name=split).drop_nulls("label_index")
-        one_of_each = rows.group_by("label_index").agg(pl.col("image_id").first()).collect()
+        one_of_each = rows.group_by("label_index").agg(pl.col("image_id", *CORRECTED).first()).collect()
         images = self.scan("images").select("image_id", "label")
-        named = one_of_each.lazy().join(images, on="image_id").sort("label_index").collect()
+        named = one_of_each.lazy().join(images, on="image_id").sort("label_index").select(label_in_split()).collect()
         return named["label"].to_list()
 
     @explain_failures

@@ -4,6 +4,9 @@ import pyarrow as pa
 
 from schemas.table import IMAGE_ID, Table, column
 
+# As `dropped_by`, `reason` and `label_reason`: a person decided it.
+VERDICT = "verdict"
+
 SPLITS = Table(
     name="splits",
     doc="one row per image in a named split",
@@ -24,12 +27,28 @@ SPLITS = Table(
                 "position of the label among the split's class names; null if the image has no label",
                 null=True,
             ),
+            column(
+                "corrected_label",
+                pa.string(),
+                "label that a person gave the image, which counts instead of images.label; null if none did, or if the "
+                "label is wrong and the right one is unknown",
+                null=True,
+            ),
+            column(
+                "label_reason",
+                pa.string(),
+                "verdict if corrected_label counts instead of images.label; else null",
+                null=True,
+            ),
             column("kept", pa.bool_(), "true if the row is in the sanitized split; all rows are in the original split"),
-            column("dropped_by", pa.string(), "rule that caused the row to be dropped; null if kept", null=True),
+            column(
+                "dropped_by", pa.string(), "rule that caused the row to be dropped, or verdict; null if kept", null=True
+            ),
             column(
                 "dropped_for",
                 pa.binary(),
-                "image_id of the kept or conflicting image because of which the row was dropped; null if kept",
+                "image_id of the kept or conflicting image because of which the row was dropped; null if kept, or if "
+                "the reason is verdict",
                 unit="16 bytes",
                 null=True,
             ),
@@ -37,7 +56,8 @@ SPLITS = Table(
                 "reason",
                 pa.string(),
                 "why the row was dropped: overlap (another role keeps an image of its cluster), repeat (its role has "
-                "another image of its cluster), conflict (its cluster has several labels); null if kept",
+                "another image of its cluster), conflict (its cluster has several labels), verdict (a person decided "
+                "to drop it); null if kept",
                 null=True,
             ),
             column("split_name", pa.string(), "name of the split in the recipe"),

@@ -67,6 +67,8 @@ from pipeline.lake_handle import Lake
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.sources import Source
+from pipeline.verdicts.journal import read_verdicts
+from pipeline.verdicts.standing import resolve
 
 # Characters of a release's note.
 _NOTE_LENGTH = 1000
@@ -186,12 +188,13 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     ingest = [Todo("ingest", part.uri, "not downloaded yet") for part in missing]
     ingest += plan_ingest(snapshot, recipe, sources.resolve(local), prune=prune and not missing).todo
     images_change = bool(ingest)
-    verdicts = plan_verdicts(snapshot)
+    journal = plan_verdicts(snapshot)
+    verdicts = resolve(snapshot, read_verdicts(recipe.root, snapshot))
     rules = active_rules(snapshot, recipe, prune=prune)
     settings = cluster_settings(recipe, pairwise_rules(rules, find_embeddings(snapshot, recipe, rules)))
     attributes = plan_attributes(snapshot, attribute_units(snapshot, recipe, prune=prune), images_change=images_change)
-    clusters = plan_clusters(snapshot, rules, settings, images_change=images_change)
-    splits = plan_splits(snapshot, split_units(snapshot, recipe, prune=prune), images_change=images_change)
+    clusters = plan_clusters(snapshot, rules, settings, verdicts, images_change=images_change)
+    splits = plan_splits(snapshot, split_units(snapshot, recipe, verdicts, prune=prune), images_change=images_change)
     redrawn = {item.unit for item in splits}
     runs = plan_runs(snapshot, recipe, prune=prune, redrawn=redrawn)
     predictions = plan_predictions(
@@ -201,7 +204,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         prune=prune,
         changed=redrawn | {item.unit for item in runs},
     )
-    return [*verdicts, *ingest, *attributes, *clusters, *splits, *runs, *predictions]
+    return [*journal, *ingest, *attributes, *clusters, *splits, *runs, *predictions]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -356,15 +359,16 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     _commit(lake, index_images(lake.snapshot, writer, rules, engine, progress, embeddings))
     _commit(lake, compare_images(lake.snapshot, writer, pairwise, recipe.dedup, progress, engine))
     settings = cluster_settings(recipe, pairwise)
-    clustered, commits = cluster_images(lake.snapshot, writer, rules, settings, progress, engine)
+    verdicts = resolve(lake.snapshot)
+    clustered, commits = cluster_images(lake.snapshot, writer, rules, settings, progress, engine, verdicts)
     _commit(lake, commits)
 
     # images, clusters, attributes -> splits
-    splits = split_units(lake.snapshot, recipe, prune=prune)
+    splits = split_units(lake.snapshot, recipe, verdicts, prune=prune)
     if kept_attributes:
         stored = lake.snapshot.metadata("splits")
         splits = keep_stored(splits, stored, splits_with_attributes(stored))
-    drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, progress)
+    drawn, commits = make_splits(lake.snapshot, writer, recipe, splits, verdicts, progress)
     _commit(lake, commits)
 
     # splits -> arrays -> scores, misses, models

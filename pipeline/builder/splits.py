@@ -18,7 +18,9 @@ from pipeline import storage
 from pipeline.arrow_columns import from_binary
 from pipeline.builder.attribute_values import attribute_digests, read_values, value_groups
 from pipeline.builder.clusters import active_rules
+from pipeline.builder.corrections import with_corrections, with_labels
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, inputs_digest, unit_digest
+from pipeline.dedup.decided import Decided, without_different
 from pipeline.dedup.stored_rules import StoredRule, filter_pairs, find_stored_rule, read_clusters
 from pipeline.errors import DamagedLakeError, NoReleaseError, SplitError
 from pipeline.lake.delta_log import Metadata
@@ -35,6 +37,7 @@ from pipeline.splits.groups import Drawn, draw_groups
 from pipeline.splits.numbered import NumberedImages
 from pipeline.splits.previous import IDENTITY, PreviousSplit, count_moves
 from pipeline.splits.sanitize import sanitize, straddling
+from pipeline.verdicts.standing import EMPTY, Resolved
 
 # What Polars raises for a file that is missing or damaged. The last is not an Exception.
 _UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, DamagedLakeError)
@@ -70,7 +73,7 @@ class DrawnSplit(NamedTuple):
     metadata: dict[str, Any]
 
 
-def split_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
+def split_units(snapshot: Snapshot, recipe: Recipe, verdicts: Resolved, *, prune: bool) -> dict[str, dict[str, Any]]:
     """Return, by split, its settings and its fingerprint.
 
     The previous rows of a split with groups are no part of its fingerprint. If they were, every build would make the
@@ -79,6 +82,7 @@ def split_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str,
     Args:
         snapshot: the lake.
         recipe: what to build.
+        verdicts: what people decided.
         prune: leave out splits of the lake that are not in the recipe.
     """
     stored = {} if prune else {name: unit["spec"] for name, unit in snapshot.metadata("splits").units.items()}
@@ -100,6 +104,8 @@ def split_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str,
                     [clusters.get(rule) for rule in _rules_of(spec, rules)],
                     # Nothing for a split without attributes, so that splits of older lakes stay up to date.
                     *(attribute_digests(snapshot, attribute) for attribute in _attributes_of(spec)),
+                    # As above, for splits without verdicts.
+                    *([decided] if (decided := verdicts.pictures_digest) else []),
                 ],
             ),
         }
@@ -124,11 +130,12 @@ def plan_splits(snapshot: Snapshot, units: Mapping[str, Mapping[str, Any]], *, i
     return find_outdated("splits", units, snapshot.metadata("splits"), changed=changed)
 
 
-def make_splits(
+def make_splits(  # noqa: PLR0913, PLR0917 - arguments of one step
     snapshot: Snapshot,
     writer: Writer,
     recipe: Recipe,
     units: Mapping[str, Mapping[str, Any]],
+    verdicts: Resolved = EMPTY,
     progress: Progress = SILENT,
 ) -> tuple[list[Todo], list[Commit]]:
     """Draw and sanitize every split that is out of date.
@@ -146,13 +153,14 @@ def make_splits(
         return [], []
     in_recipe = {part.name for part in recipe.split}
     few_values = pl.col("label", "dataset", "split").cast(pl.Categorical)
-    images = NumberedImages(snapshot.scan("images").select("image_id", few_values).collect())
+    labelled = with_labels(snapshot.scan("images").select("image_id", "label", "dataset", "split"), verdicts)
+    images = NumberedImages(labelled.select("image_id", few_values).collect())
     replaced = {item.unit for item in todo}
     drawn: dict[str, DrawnSplit] = {}
     for name in (name for name in units if name in replaced):
         progress.step(f"draw split {name}")
         try:
-            drawn[name] = _draw_split(snapshot, units[name]["spec"], images)
+            drawn[name] = _draw_split(snapshot, units[name]["spec"], images, verdicts)
         except SplitError as error:
             if name in in_recipe:
                 raise
@@ -161,7 +169,9 @@ def make_splits(
     written = [
         part
         for name, split in drawn.items()
-        for part in writer.write("splits", split.rows.to_arrow().cast(schema), {"split_name": name})
+        for part in writer.write(
+            "splits", split.rows.select(schema.names).to_arrow().cast(schema), {"split_name": name}
+        )
     ]
     pixels = _read_binary(snapshot, "content_hash")[images.order]
     new_units = {
@@ -195,6 +205,7 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
             - `text_order`, for `order` by an attribute of text: its name.
             - `labels`, for `stratify`: the largest deviations, as lists of role, label, images requested and got.
             - `without`, for a split with attributes in groups: by attribute, the images without a value.
+            - `verdicts`: images that people `dropped`, `labels` that they corrected, and images that they `kept`.
             - `straddling`, for a split with protected datasets: a list of rule, datasets, clusters and rows.
             - `restored`, if its files were damaged: the release that had them, and the release that the draw continued
               from, or None. Then `same`: whether the new rows are equal to the damaged ones.
@@ -232,6 +243,10 @@ def describe_unit(unit: Mapping[str, Any]) -> list[str]:
         "links it"
         for name, count in unit.get("without", {}).items()
     ]
+    said = {"dropped": "dropped", "labels": "with a corrected label", "kept": "kept in any case but overlaps"}
+    counts = unit.get("verdicts", {})
+    listed = [f"{plural(counts[kind], 'image')} {text}" for kind, text in said.items() if counts.get(kind)]
+    phrases += [f"verdicts: {', '.join(listed)}"] if listed else []
     if "restored" in unit:
         lost, found = unit["restored"]
         phrases.append(f"continued from release {found}" if found else "drawn again, as no release has undamaged rows")
@@ -332,32 +347,33 @@ def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
     return inputs_digest(shards.filter(in_pool(SplitPart.model_validate(spec))))
 
 
-def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: NumberedImages) -> DrawnSplit:
+def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: NumberedImages, verdicts: Resolved) -> DrawnSplit:
     part = SplitPart.model_validate(spec)
     units = snapshot.metadata("clusters").units
     stored = {rule: find_stored_rule(rule, units) for rule in (*part.sanitize, *part.rule_groups)}
     previous = find_previous_split(snapshot, part.name)
     by = _drawn_by(part, snapshot, previous.unit)
     if part.groups or part.assigned_by:
-        return _draw_whole_groups(snapshot, part, stored, previous, by, images)
+        return _draw_whole_groups(snapshot, part, stored, previous, by, images, verdicts)
     pictures = snapshot.scan("images").select(pl.col(by).bin.slice(0, 16)).collect()
     rows = draw_roles(part, images.rows.with_columns(pictures[by].gather(images.order)), by)
     del pictures
     metadata = _plain_metadata(snapshot, part, images.with_ids(rows.select("image_id", "role"), ["image_id"]), previous)
     clusters = {
         rule: images.with_numbers(found, ["image_id"])
-        for rule, found in _read_clusters(snapshot, part.dropping_rules, stored).items()
+        for rule, found in _read_clusters(snapshot, part.dropping_rules, stored, verdicts.decided).items()
     }
     pairs = {
         rule: images.with_numbers(found, ["left_id", "right_id"])
-        for rule, found in _read_star_pairs(snapshot, part, stored).items()
+        for rule, found in _read_star_pairs(snapshot, part, stored, verdicts.decided).items()
     }
-    sanitized = sanitize(part, rows, clusters, pairs)
+    sanitized = sanitize(part, rows, clusters, pairs, images.with_numbers(verdicts.pictures, ["image_id"]))
     if part.protected:
         metadata["straddling"] = straddling(part, rows, sanitized, clusters).to_dicts()
     del rows
     numbers = sanitized["image_id"]
-    return DrawnSplit(images.with_ids(sanitized, ["image_id", "dropped_for"]), numbers, {"drawn_by": by, **metadata})
+    named, counts = with_corrections(images.with_ids(sanitized, ["image_id", "dropped_for"]), verdicts)
+    return DrawnSplit(named, numbers, {"drawn_by": by, **metadata, **counts})
 
 
 def _draw_whole_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
@@ -367,11 +383,13 @@ def _draw_whole_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
     previous: PreviousDraw,
     by: DrawnBy,
     numbered: NumberedImages,
+    verdicts: Resolved,
 ) -> DrawnSplit:
-    images = snapshot.scan("images").select("image_id", "label", "dataset", "split", *IDENTITY).collect()
-    clusters = _read_clusters(snapshot, part.dropping_rules, stored)
+    columns = ("image_id", "label", "dataset", "split", *IDENTITY)
+    images = with_labels(snapshot.scan("images").select(columns), verdicts).collect()
+    clusters = _read_clusters(snapshot, part.dropping_rules, stored, verdicts.decided)
     # Groups are components: pairs may connect two stars, but every star lies within one component.
-    groups = _read_clusters(snapshot, part.rule_groups, stored, "components")
+    groups = _read_clusters(snapshot, part.rule_groups, stored, verdicts.decided, "components")
     values = {name: read_values(snapshot, name, needed_by=f"split '{part.name}'") for name in part.attributes}
     groups |= {f"attr:{name}": value_groups(values[name]) for name in part.attribute_groups}
     attribute = values[part.assigned_by] if part.assigned_by else None
@@ -380,11 +398,13 @@ def _draw_whole_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
     metadata |= {**_without_values(part, images, values), **_assigned_metadata(part, drawn)}
     if part.order and attribute is not None and attribute["value"].dtype == pl.String:
         metadata["text_order"] = part.assigned_by
-    sanitized = sanitize(part, drawn.rows, clusters, _read_star_pairs(snapshot, part, stored))
+    pairs = _read_star_pairs(snapshot, part, stored, verdicts.decided)
+    sanitized = sanitize(part, drawn.rows, clusters, pairs, verdicts.pictures)
     if part.protected:
         metadata["straddling"] = straddling(part, drawn.rows, sanitized, {**clusters, **groups}).to_dicts()
     numbers = numbered.with_numbers(sanitized.select("image_id"), ["image_id"])["image_id"]
-    return DrawnSplit(sanitized, numbers, metadata)
+    corrected, counts = with_corrections(sanitized, verdicts)
+    return DrawnSplit(corrected, numbers, {**metadata, **counts})
 
 
 def _without_values(
@@ -433,19 +453,23 @@ def _read_clusters(
     snapshot: Snapshot,
     rules: Iterable[str],
     stored: Mapping[str, StoredRule],
+    decided: Decided,
     method: Literal["components"] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Read the clusters of some rules; see `read_clusters`. Columns cluster_id and image_id, by rule."""
     scan = partial(_scan_rule, snapshot)
     return {
-        rule: read_clusters(stored[rule], scan, method).select("cluster_id", "image_id").collect() for rule in rules
+        rule: read_clusters(stored[rule], scan, decided, method).select("cluster_id", "image_id").collect()
+        for rule in rules
     }
 
 
-def _read_star_pairs(snapshot: Snapshot, spec: SplitPart, stored: Mapping[str, StoredRule]) -> dict[str, pl.DataFrame]:
+def _read_star_pairs(
+    snapshot: Snapshot, spec: SplitPart, stored: Mapping[str, StoredRule], decided: Decided
+) -> dict[str, pl.DataFrame]:
     """Read the pairs that may link two clusters: columns left_id and right_id, by rule whose clusters are stars."""
     stars = [rule for rule in spec.dropping_rules if stored[rule].method == "stars"]
-    return {rule: _read_pairs(snapshot, stored[rule]) for rule in stars}
+    return {rule: without_different(_read_pairs(snapshot, stored[rule]), decided) for rule in stars}
 
 
 def _read_pairs(snapshot: Snapshot, stored: StoredRule) -> pl.DataFrame:

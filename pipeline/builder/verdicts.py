@@ -10,7 +10,7 @@ from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.progress import plural
-from pipeline.verdicts.journal import TABLE, in_order, read_journal
+from pipeline.verdicts.journal import SCHEMA, TABLE, committed_verdicts, in_order, read_journal
 
 
 def plan_verdicts(snapshot: Snapshot) -> list[Todo]:
@@ -31,7 +31,7 @@ def commit_verdicts(lake: Transaction) -> list[Todo]:
     entries = read_journal(lake.place)
     new = _new_rows(lake.snapshot, [rows for _, rows in entries])
     if not new.is_empty():
-        rows = in_order(pl.concat([lake.snapshot.scan(TABLE).collect(), new]))
+        rows = in_order(pl.concat([committed_verdicts(lake.snapshot), new]))
         ids = digest_of(rows["verdict_id"].bin.encode("hex").to_list())
         written = lake.writer.write(TABLE, rows.to_arrow().cast(schemas.TABLES[TABLE].schema))
         metadata = Metadata(TABLE, {TABLE: {"fingerprint": ids, "rows": len(rows)}})
@@ -42,10 +42,9 @@ def commit_verdicts(lake: Transaction) -> list[Todo]:
 
 def _new_rows(snapshot: Snapshot, waiting: list[pl.DataFrame]) -> pl.DataFrame:
     """Leave out what a build has committed that was killed before it could delete the entries."""
-    known = snapshot.scan(TABLE).select("verdict_id").collect()
-    return pl.concat([pl.Schema(schemas.TABLES[TABLE].schema).to_frame(), *waiting]).join(
-        known, on="verdict_id", how="anti"
-    )
+    if not waiting:
+        return SCHEMA.to_frame()
+    return pl.concat(waiting).join(committed_verdicts(snapshot), on="verdict_id", how="anti")
 
 
 def _todo(new: pl.DataFrame) -> list[Todo]:

@@ -9,6 +9,7 @@ import polars as pl
 
 from pipeline.dedup.stored_rules import read_clusters
 from pipeline.errors import LakeError
+from pipeline.labels import CORRECTED, label_in_split
 from pipeline.lake.reads import check_values
 from pipeline.lake.releases import list_releases
 from pipeline.lake.snapshot import Snapshot
@@ -19,6 +20,7 @@ from pipeline.recipe.rules import attribute_of
 from pipeline.review import ReviewQuery
 from pipeline.review.query import scan_rule, stored_rule
 from pipeline.shard import REASONS
+from pipeline.verdicts.standing import resolve
 from pipeline.verify.laws import linked_by
 
 # Columns of the table images that are read.
@@ -52,7 +54,7 @@ def _conflicts(lake: Lake, check: ConflictsPart) -> Measured:
     linked = _linked(lake, check.rule)
     if check.split is not None:
         linked = linked.join(_members(lake, check.split), on="image_id", how="semi")
-    labels = lake.scan("images").select("image_id", "label").drop_nulls()
+    labels = _labels(lake, check.split)
     several = linked.join(labels, on="image_id").filter(pl.col("label").n_unique().over("cluster_id") > 1)
     rows = several.select("cluster_id", "image_id", "label").collect()
     clusters = rows["cluster_id"].n_unique()
@@ -148,7 +150,9 @@ def _linked(lake: Lake, rule: str) -> pl.LazyFrame:
         stored = stored_rule(lake, ReviewQuery(rule))
         of_rule = lake.snapshot.files("index", lambda partition: partition["rule"] == stored.rule)
         check_values(lake.snapshot, "index", ["image_id", "key", "signature"], of_rule)
-        return read_clusters(stored, partial(scan_rule, lake)).select("cluster_id", "image_id")
+        return read_clusters(stored, partial(scan_rule, lake), resolve(lake.snapshot).decided).select(
+            "cluster_id", "image_id"
+        )
     check_values(lake.snapshot, "originals", ["image_id", attribute])
     linked = linked_by(lake, rule, {})
     if linked.head(1).collect().is_empty():
@@ -168,6 +172,15 @@ def _members(lake: Lake, split: str, *, sanitized: bool = True) -> pl.LazyFrame:
     return rows.filter("kept" if sanitized else pl.lit(value=True)).select("image_id", "role")
 
 
+def _labels(lake: Lake, split: str | None) -> pl.LazyFrame:
+    """Scan the labels of images, or those that they have in a split: columns image_id and label, without null."""
+    labels = lake.scan("images").select("image_id", "label")
+    if split is not None:
+        corrected = lake.scan("splits").filter(split_name=split).select("image_id", *CORRECTED)
+        labels = labels.join(corrected, on="image_id").select("image_id", label_in_split())
+    return labels.drop_nulls()
+
+
 def _class_counts(lake: Lake, split: str | None) -> pl.DataFrame:
     """Count the images of every class: columns role, label, images, one row for every role and class, also for none.
 
@@ -176,7 +189,7 @@ def _class_counts(lake: Lake, split: str | None) -> pl.DataFrame:
         split: count the images that this split keeps, by role, of all classes that it has before sanitizing; None for
             all images of the lake, with an empty role.
     """
-    labels = lake.scan("images").select("image_id", "label").drop_nulls()
+    labels = _labels(lake, split)
     if split is None:
         counts = (
             labels.group_by("label")

@@ -107,6 +107,24 @@ def apply_decisions(clusters: pl.DataFrame, decided: Decided, links: Links) -> t
     return pl.concat([untouched, changed]).sort("cluster_id", "image_id"), outcome
 
 
+def without_different(pairs: pl.DataFrame, decided: Decided) -> pl.DataFrame:
+    """Leave out pairs of images that people found different.
+
+    Args:
+        pairs: columns left_id and right_id.
+        decided: the decisions.
+    """
+    if decided.different.is_empty():
+        return pairs
+    ends = pairs
+    for side in ("left", "right"):
+        pictures = decided.images.select(pl.col("image_id").alias(f"{side}_id"), pl.col("picture").alias(side))
+        ends = ends.join(pictures, on=f"{side}_id", how="left", maintain_order="left")
+    ordered = ends.with_columns(left=pl.min_horizontal("left", "right"), right=pl.max_horizontal("left", "right"))
+    kept = ordered.join(decided.different, on=["left", "right"], how="anti", maintain_order="left")
+    return kept.select(pairs.columns)
+
+
 def key_links(index: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
     """List the links of a rule with keys between some images, as few as lead to the same clusters as all of them.
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
+from pipeline.dedup.decided import Decided, Outcome, apply_decisions, key_links
 from pipeline.dedup.rules import parse_rule
 from pipeline.recipe.rules import rule_with_pairs_of, threshold_of
 
@@ -63,12 +64,15 @@ def filter_pairs(min_score: float | None, pairs: pl.LazyFrame) -> pl.LazyFrame:
     return pairs if min_score is None else pairs.filter(pl.col("score") >= pl.lit(min_score, pl.Float32))
 
 
-def read_clusters(stored: StoredRule, scan: ScanTable, method: Literal["components"] | None = None) -> pl.LazyFrame:
+def read_clusters(
+    stored: StoredRule, scan: ScanTable, decided: Decided, method: Literal["components"] | None = None
+) -> pl.LazyFrame:
     """Read the clusters of a rule, or link them from the pairs of a looser rule.
 
     Args:
         stored: made by `find_stored_rule`.
         scan: scans clusters, pairs or index, only rows of one rule.
+        decided: what people decided about pairs. Stored clusters were changed by it when they were made.
         method: how pairs make clusters; None for the method of the stored rule.
 
     Returns:
@@ -78,9 +82,43 @@ def read_clusters(stored: StoredRule, scan: ScanTable, method: Literal["componen
         return scan("clusters", stored.rule)
     from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
 
-    pairs = filter_pairs(stored.min_score, scan("pairs", stored.rule))
-    edges = cluster_edges(stored.rule, lambda table: scan(table, stored.rule), pairs)
-    return link(edges, method or stored.method).lazy()
+    def scan_rule(table: str) -> pl.LazyFrame:
+        rows = scan(table, stored.rule)
+        return filter_pairs(stored.min_score, rows) if table == "pairs" else rows
+
+    clusters = link(cluster_edges(stored.rule, scan_rule), method or stored.method)
+    return decide_clusters(stored.rule, clusters, decided, scan_rule)[0].lazy()
+
+
+def decide_clusters(
+    rule: str, clusters: pl.DataFrame, decided: Decided, scan: ScanRule
+) -> tuple[pl.DataFrame, Outcome]:
+    """Change the clusters of a rule by what people decided; see `apply_decisions`.
+
+    Args:
+        rule: the rule.
+        clusters: columns cluster_id and image_id.
+        decided: what people decided about pairs.
+        scan: scans index or pairs, only rows of this rule.
+    """
+    by_keys = parse_rule(rule).comparison is None
+    return apply_decisions(clusters, decided, lambda images: _links_among(rule, images, scan, by_keys=by_keys))
+
+
+def _links_among(rule: str, images: pl.DataFrame, scan: ScanRule, *, by_keys: bool) -> pl.DataFrame:
+    """List the links of a rule among some images: columns left_id, right_id and score; null if they have equal keys."""
+    inside = images.lazy().select("image_id")
+
+    def among(table: str) -> pl.LazyFrame:
+        rows = scan(table)
+        for column in ["image_id"] if table == "index" else ["left_id", "right_id"]:
+            rows = rows.join(inside, left_on=column, right_on="image_id", how="semi")
+        return rows
+
+    if by_keys:
+        return key_links(among("index").select("key", "signature", "image_id").collect(), images)
+    pairs = among("pairs").select("left_id", "right_id", "score").collect()
+    return pl.concat([pairs, cluster_edges(rule, among, among("pairs").clear())], how="diagonal")
 
 
 def cluster_edges(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None = None) -> pl.DataFrame:

@@ -45,6 +45,7 @@ from pipeline.repair.rebuild import (
     restore_shards,
 )
 from pipeline.repair.reread import Reread, commit_reread, reread_shards, resolve_existing
+from pipeline.repair.verdicts import restore_verdicts
 from pipeline.sources import Source
 from pipeline.verify.logs import check_logs
 
@@ -217,6 +218,9 @@ def restore(writer: Writer, recipe: Recipe, engine: Engine, progress: Progress) 
     with transaction(writer, progress.waiting) as lake:
         repaired.done += restore_release_rows(lake, damage)
         repaired.lost += drop_unreadable_exports(lake, damage)
+        restored, lost = restore_verdicts(lake, damage)
+        repaired.done += restored
+        repaired.lost += lost
         repaired.done += restore_shards(lake, damage, recipe, found)
         repaired.kept_attributes = missing_files(attribute_units(lake.snapshot, recipe, prune=False))
     reread = reread_shards(writer, recipe, damage, found, repaired.missing_sources, engine, progress)

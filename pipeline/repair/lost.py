@@ -22,6 +22,8 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.recipe import Recipe
 from pipeline.repair.reread import resolve_existing
+from pipeline.repair.verdicts import write_readable_verdicts
+from pipeline.verdicts.journal import TABLE
 
 # Tables whose rows come from sources. All are read again if one of them is lost, except the index alone.
 _INGESTED = (*COMMITTED_BEFORE_SHARDS, "shards")
@@ -101,6 +103,8 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
     elif "index" in lost:
         digest = {"shards": {"fingerprint": shards_digest(lake.snapshot.scan("shards").collect())}}
         lake.commit(Commit("index", (), Metadata("repair", digest), all_files))
+    if TABLE in lost:
+        write_readable_verdicts(lake)
     # Pairs by photo depend on the basis; misses and models are made with the scores of their run.
     for table, others in (
         ("bases", ("pairs", "clusters")),

@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.labels import CORRECTED, label_in_split
 from pipeline.report.pictures import Pictures
 from pipeline.report.sources import mean_of, std_of
 
@@ -58,8 +59,9 @@ def sum_roles(images: pl.LazyFrame, splits: pl.LazyFrame, names: list[str]) -> p
     by = ["role", "label", "label_index", "kept", "dropped_by", "reason"]
     sums = [
         splits.filter(pl.col("split_name") == name)
-        .select(_key(), "role", "label_index", "kept", "dropped_by", "reason")
+        .select(_key(), "role", "label_index", "kept", "dropped_by", "reason", *CORRECTED)
         .join(facts, on="key", how="left")
+        .with_columns(label_in_split())
         .group_by(by)
         .agg(images=pl.len().cast(pl.Int64), **{name: pl.col(name).sum() for name in _SUMS[1:]})
         .select(pl.lit(name).alias("split_name"), *by, *_SUMS)

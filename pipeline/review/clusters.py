@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline import storage
-from pipeline.dedup.stored_rules import filter_pairs, read_clusters
+from pipeline.dedup.stored_rules import StoredRule, filter_pairs, read_clusters
 from pipeline.lake.reads import explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
+from pipeline.verdicts.standing import resolve
 
 # Paths listed for each cluster.
 _PATHS = 3
@@ -67,7 +68,7 @@ def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
     from pipeline.dedup.components import cluster_shapes  # noqa: PLC0415 - scipy is slow to import
 
     stored = stored_rule(lake, query)
-    clusters = read_clusters(stored, partial(scan_rule, lake)).select("cluster_id", "image_id")
+    clusters = _clusters(lake, stored)
     members = clusters.join(image_facts(lake, query).select("image_id", "path", "label", "role"), on="image_id")
     pairs = filter_pairs(stored.min_score, scan_rule(lake, "pairs", stored.rule))
     shapes = cluster_shapes(clusters.collect(), pairs.collect())
@@ -107,7 +108,7 @@ def write_clusters(lake: Lake, query: ReviewQuery, review: ClusterReview, file: 
     """
     from pipeline.report.clusters import render_clusters  # noqa: PLC0415 - slow to import
 
-    clusters = read_clusters(stored_rule(lake, query), partial(scan_rule, lake)).select("cluster_id", "image_id")
+    clusters = _clusters(lake, stored_rule(lake, query))
     shown = pl.col("cluster_id").is_in(review.shown["cluster_id"].implode())
     facts = image_facts(lake, query).select("image_id", "label", side="role")
     members = clusters.filter(shown).join(facts, on="image_id")
@@ -120,6 +121,13 @@ def write_clusters(lake: Lake, query: ReviewQuery, review: ClusterReview, file: 
         "shown": review.shown.to_dicts(),
     }
     return write_page(render_clusters(summary, members, lake.scan("images"), lake.scan("splits")), file)
+
+
+def _clusters(lake: Lake, stored: StoredRule) -> pl.LazyFrame:
+    """Read the clusters of a rule: columns cluster_id and image_id."""
+    return read_clusters(stored, partial(scan_rule, lake), resolve(lake.snapshot).decided).select(
+        "cluster_id", "image_id"
+    )
 
 
 def _headline(query: ReviewQuery, review: ClusterReview) -> str:

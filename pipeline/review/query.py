@@ -6,6 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from pipeline.dedup.stored_rules import StoredRule
+from pipeline.labels import CORRECTED, label_in_split
 from pipeline.lake_handle import Lake
 from pipeline.search import rules
 
@@ -51,10 +52,11 @@ def image_facts(lake: Lake, query: ReviewQuery) -> pl.LazyFrame:
     if query.split is None:
         facts = images.select("image_id", "path", "label", role=pl.format("{}/{}", "dataset", "split"))
     else:
-        splits = lake.scan("splits").select("split_name", "role", "image_id")
+        splits = lake.scan("splits").select("split_name", "role", "image_id", *CORRECTED)
         _check_name(lake, "split", query.split, _values(splits, "split_name"))
         roles = splits.filter(pl.col("split_name") == query.split).drop("split_name")
         facts = images.select("image_id", "path", "label").join(roles, on="image_id", how="left")
+        facts = facts.with_columns(label_in_split()).drop(CORRECTED)
     if query.best is not None:
         _check_name(lake, "role", query.best, _values(facts, "role"))
     return facts

@@ -1,8 +1,9 @@
 """Drop rows of a split until no cluster has rows in two roles; every dropped row names its rule and the other image.
 
-Rules are applied in the order of the recipe, each to the rows that the rules before have kept. Under each rule, rows
-with conflicting labels are dropped first, then rows that overlap between roles or repeat in one role. Stars may be
-linked by pairs, so rules whose clusters are stars also drop rows that a pair links to another role.
+Rows that people decided to drop go first. Then rules are applied in the order of the recipe, each to the rows that the
+rules before have kept. Under each rule, rows with conflicting labels are dropped first, then rows that overlap between
+roles or repeat in one role. Stars may be linked by pairs, so rules whose clusters are stars also drop rows that a pair
+links to another role.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,11 +12,14 @@ from types import MappingProxyType
 import polars as pl
 
 from pipeline.recipe import SplitPart
+from schemas.splits import VERDICT
 
 # The weight of a label that a protected row has: above any number of rows and any position in `trusted`.
 _PROTECTED_WEIGHT = 2**31
 
 _OUTCOME = ("kept", "dropped_by", "dropped_for", "reason")
+# No conflict drops these rows.
+_STAYS = pl.col("protected") | pl.col("chosen")
 
 
 def sanitize(
@@ -23,6 +27,7 @@ def sanitize(
     rows: pl.DataFrame,
     clusters: Mapping[str, pl.DataFrame],
     pairs: Mapping[str, pl.DataFrame] = MappingProxyType({}),
+    verdicts: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Mark which rows of a split are kept.
 
@@ -38,10 +43,13 @@ def sanitize(
             of images may be numbers, here as in `rows` and `pairs`.
         pairs: rows of the pairs table (left_id and right_id are read), for each rule whose pairs may link two clusters.
             After such a rule, no pair links kept rows of two roles either, except protected ones.
+        verdicts: columns image_id and verdict (keep or drop) of images that people decided to keep or to drop; None for
+            none. Kept ones are dropped for an overlap only, and are the first of their role in a cluster.
 
     Returns:
         Rows of the splits table without its partition column, in the order of `rows`. If the recipe names no rule, all
-        rows are kept. The reason is overlap, repeat or conflict; `dropped_for` is another image of the same cluster.
+        rows are kept that no person dropped. The reason is overlap, repeat or conflict, and `dropped_for` another image
+        of the same cluster; or the reason is verdict, and `dropped_for` null.
     """
     priority = pl.DataFrame({"role": list(spec.keep), "priority": range(len(spec.keep))})
     nothing_dropped = {
@@ -54,6 +62,7 @@ def sanitize(
     state = rows.join(priority, on="role", how="left", maintain_order="left").with_columns(
         protected=is_protected(spec), trust=_trust(spec), **unset
     )
+    state = _apply_verdicts(state, verdicts)
     for rule in spec.dropping_rules:
         if spec.conflicts != "keep":
             state = _mark_dropped(state, rule, conflict_drops(spec, _kept_members(state, clusters[rule])))
@@ -100,13 +109,14 @@ def conflict_drops(spec: SplitPart, members: pl.DataFrame) -> pl.DataFrame:
     - `majority`: the most frequent label wins, counted in rows. If several are equally frequent, none wins.
     - `trusted`: the label of the cluster's source that comes first in `trusted` wins. If that source has two labels, or
       if no source of the cluster is in `trusted`, none wins.
-    - Protected rows are never dropped, so under the latter two policies their label wins. If they have two, none wins.
+    - Protected rows, and those that a person decided to keep, are never dropped, so under the latter two policies their
+      label wins. If they have two, none wins.
     - Rows without a label have no vote, cause no conflict and are kept.
 
     Args:
         spec: the recipe's `[[split]]`; its `conflicts` is not "keep".
-        members: kept rows in clusters: image_id, cluster_id, label, protected, trust; protected rows first, then by
-            `keep` and rank.
+        members: kept rows in clusters: image_id, cluster_id, label, protected, chosen, trust; protected rows first,
+            then by `keep`, chosen rows and rank.
 
     Returns:
         Columns image_id, keeper (the image for which the row is dropped) and why (always conflict).
@@ -122,7 +132,7 @@ def conflict_drops(spec: SplitPart, members: pl.DataFrame) -> pl.DataFrame:
             first=pl.col("image_id").first().over("cluster_id"),
             first_of_other=_first_image(differs_from_first),
         )
-        .filter(~pl.col("protected") & pl.col("label").ne_missing(winner))
+        .filter(~_STAYS & pl.col("label").ne_missing(winner))
         .select(
             "image_id",
             keeper=pl.coalesce(
@@ -139,7 +149,7 @@ def _winning_labels(spec: SplitPart, labelled: pl.DataFrame) -> pl.DataFrame:
     if spec.conflicts not in weights:
         return labelled.select("cluster_id", winner="label").clear()
     protected_weight = pl.lit(_PROTECTED_WEIGHT, pl.Int64)
-    weight = pl.when(pl.col("protected").any()).then(protected_weight).otherwise(weights[spec.conflicts])
+    weight = pl.when(_STAYS.any()).then(protected_weight).otherwise(weights[spec.conflicts])
     return (
         labelled.group_by("cluster_id", "label")
         .agg(weight=weight)
@@ -163,11 +173,12 @@ def overlap_drops(spec: SplitPart, members: pl.DataFrame) -> pl.DataFrame:
       second, the others for the first (repeat). Rows of other roles are dropped for the first, as always. A single row
       in the role that keeps the cluster is kept, also if other roles lose their rows for it.
     - If the role has protected rows, both policies drop its unprotected rows for the first protected one.
+    - Both keep a row that a person decided to keep, and drop the others of its role for it.
 
     Args:
         spec: the recipe's `[[split]]`.
-        members: kept rows in clusters: image_id, cluster_id, role, protected; protected rows first, then by `keep` and
-            rank.
+        members: kept rows in clusters: image_id, cluster_id, role, protected, chosen; protected rows first, then by
+            `keep`, chosen rows and rank.
 
     Returns:
         Columns image_id, keeper (the image for which the row is dropped) and why (overlap or repeat).
@@ -177,10 +188,11 @@ def overlap_drops(spec: SplitPart, members: pl.DataFrame) -> pl.DataFrame:
     no_rival = pl.col("rival").is_null()
     repeats = ~in_other_role & no_rival
     is_first = pl.col("image_id") == pl.col("first")
+    unchosen = ~pl.col("chosen")
     too_often = {
         "all": pl.lit(value=False),
-        "first": repeats & ~is_first,
-        "none": repeats & pl.col("second").is_not_null(),
+        "first": repeats & ~is_first & unchosen,
+        "none": repeats & pl.col("second").is_not_null() & unchosen,
     }[spec.within]
     candidates = (
         members.with_columns(
@@ -258,10 +270,27 @@ def _kept_members(state: pl.DataFrame, clusters: pl.DataFrame) -> pl.DataFrame:
     """Join kept rows with their clusters of two kept rows or more: protected ones first, then by `keep`, then rank."""
     return (
         state.filter("kept")
-        .select("image_id", "label", "role", "priority", "rank", "protected", "trust")
+        .select("image_id", "label", "role", "priority", "rank", "protected", "chosen", "trust")
         .join(clusters.select("image_id", "cluster_id"), on="image_id")
         .filter(pl.len().over("cluster_id") > 1)
-        .sort(~pl.col("protected"), "priority", "rank")
+        .sort(~pl.col("protected"), "priority", ~pl.col("chosen"), "rank")
+    )
+
+
+def _apply_verdicts(state: pl.DataFrame, verdicts: pl.DataFrame | None) -> pl.DataFrame:
+    """Drop what people decided to drop, and add the column chosen: whether they decided to keep the image."""
+    if verdicts is None:
+        return state.with_columns(chosen=pl.lit(value=False))
+    dropped, chosen = (
+        pl.col("image_id").is_in(verdicts.filter(verdict=verdict)["image_id"].implode()) for verdict in ("drop", "keep")
+    )
+    now = pl.col("kept") & dropped
+    by_verdict = pl.when(now).then(pl.lit(VERDICT))
+    return state.with_columns(
+        kept=pl.col("kept") & ~dropped,
+        dropped_by=by_verdict.otherwise("dropped_by"),
+        reason=by_verdict.otherwise("reason"),
+        chosen=chosen,
     )
 
 

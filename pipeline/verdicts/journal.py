@@ -160,8 +160,17 @@ def read_verdicts(place: str, snapshot: Snapshot | None = None) -> pl.DataFrame:
     """
     # First the journal: what a build moves meanwhile is found in the table.
     waiting = [rows for _, rows in read_journal(place)]
-    table = (snapshot or Snapshot(place)).scan(TABLE).collect()
-    return in_order(pl.concat([table, *waiting]))
+    return in_order(pl.concat([committed_verdicts(snapshot or Snapshot(place)), *waiting]))
+
+
+def committed_verdicts(snapshot: Snapshot) -> pl.DataFrame:
+    """Read the rows of the verdicts table, after a check of its files.
+
+    Raises:
+        DamagedLakeError: a file is missing or damaged.
+    """
+    storage.check_files(snapshot.file_places(TABLE))
+    return snapshot.scan(TABLE).collect()
 
 
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:

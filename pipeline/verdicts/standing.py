@@ -7,7 +7,7 @@ import polars as pl
 from pipeline.dedup.decided import NOTHING, Decided
 from pipeline.hashing import digest_of
 from pipeline.lake.snapshot import Snapshot
-from pipeline.verdicts.journal import SCHEMA, TABLE, in_order
+from pipeline.verdicts.journal import SCHEMA, committed_verdicts, in_order
 from schemas.verdicts import NOT_SURE, PAIR_VERDICTS, PICTURE_VERDICTS, WITHDRAWN
 
 _SUBJECT = ["file_digest", "content_hash"]
@@ -99,7 +99,7 @@ def resolve(snapshot: Snapshot, rows: pl.DataFrame | None = None) -> Resolved:
         snapshot: the lake.
         rows: rows of the verdicts table; None for those of the snapshot.
     """
-    rows = snapshot.scan(TABLE).collect() if rows is None else rows
+    rows = committed_verdicts(snapshot) if rows is None else rows
     counting = standing(rows)
     if counting.is_empty():
         return EMPTY

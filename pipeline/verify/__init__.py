@@ -23,6 +23,7 @@ from pipeline.verify.laws import (
     predictions_follow_splits,
     roles_are_in_order,
     splits_name_images,
+    verdicts_are_honoured,
 )
 from pipeline.verify.logs import check_logs
 from pipeline.verify.references import merge_faults
@@ -46,7 +47,9 @@ _LAWS = (
     _Law("every file is one image or one reject", every_file_is_counted, ("shards", "images", "rejects")),
     _Law("image ids are unique", ids_are_unique, ("images",)),
     _Law("attributes are of images of their dataset", attributes_are_of_images, ("attributes", "images")),
-    _Law("clusters follow from index and pairs", clusters_follow_from_index, ("clusters", "index", "pairs")),
+    _Law(
+        "clusters follow from index and pairs", clusters_follow_from_index, ("clusters", "index", "pairs", "verdicts")
+    ),
     _Law("pairs are of two images of the lake, each once", pairs_are_of_images, ("pairs", "images")),
     _Law("splits name images of the lake", splits_name_images, ("splits", "images")),
     _Law(
@@ -61,6 +64,7 @@ _LAWS = (
         ("splits", "predictions", "models"),
     ),
     _Law("every dropped row names its rule, its image and its reason", drops_have_reasons, ("splits",)),
+    _Law("verdicts are possible, and splits follow them", verdicts_are_honoured, ("verdicts", "splits", "images")),
 )
 
 

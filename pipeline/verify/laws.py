@@ -1,21 +1,26 @@
 """Check the laws of the tables from ids and labels alone; no pixel is read."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.components import link
-from pipeline.dedup.stored_rules import cluster_edges, find_stored_rule, read_clusters
+from pipeline.dedup.stored_rules import cluster_edges, decide_clusters, find_stored_rule, read_clusters
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import ROLES
 from pipeline.recipe.rules import attribute_of
 from pipeline.sources.attribute_types import EXIF, TYPES, common_type, from_text
+from pipeline.verdicts.journal import committed_verdicts, fault_of
+from pipeline.verdicts.standing import resolve
 from pipeline.verify.faults import Check, Fault
 from pipeline.verify.parquet_file import TableFile, read_row_groups
+from schemas.splits import VERDICT
+from schemas.verdicts import WITHDRAWN
 
 RELEASES_CHECK = "releases match what their commits record"
 # By the method of a rule, the table that its clusters are made from; "pairs" for all others.
@@ -62,15 +67,14 @@ def ids_are_unique(lake: Lake) -> LawResult:
 def clusters_follow_from_index(lake: Lake) -> LawResult:
     """Make all clusters again from index and pairs, and compare them with the stored ones."""
     clusters = lake.scan("clusters").collect()
+    decided = resolve(lake.snapshot).decided
     faults = []
     for rule, unit in sorted(lake.snapshot.metadata("clusters").units.items()):
         method = unit.get("spec", ["", "", "keys"])[2]
-        found = clusters.filter(rule=rule)
-        if method == "keys":
-            same = cluster_by_keys(lake.scan("index").filter(rule=rule)).collect().equals(found)
-        else:
-            links = cluster_edges(rule, lambda table: lake.scan(table).filter(rule=rule))  # noqa: B023 - called in this iteration
-            same = link(links, method).equals(found.select("cluster_id", "image_id"))
+        found = clusters.filter(rule=rule).select("cluster_id", "image_id")
+        scan = partial(_scan_rule, lake, rule)
+        made = cluster_by_keys(scan("index")).collect() if method == "keys" else link(cluster_edges(rule, scan), method)
+        same = decide_clusters(rule, made, decided, scan)[0].equals(found)
         text = f"clusters of rule {rule} differ from those of its {_MADE_FROM.get(method, 'pairs')}"
         faults += [] if same else [Fault("law", text, "clusters", "", {"rule": rule})]
     return LawResult(len(clusters), faults)
@@ -219,8 +223,32 @@ def linked_by(lake: Lake, rule: str, units: Mapping[str, Mapping[str, Any]]) -> 
         kinds = sorted(set(rows.select("type").collect()["type"])) or ["text"]
         return rows.select("image_id", cluster_id=from_text(pl.col("value"), common_type(kinds))).drop_nulls()
     stored = find_stored_rule(rule, units)
-    clusters = read_clusters(stored, lambda table, of: lake.scan(table).filter(pl.col("rule") == of))
+    scan = partial(_scan_rule, lake)
+    clusters = read_clusters(stored, lambda table, of: scan(of, table), resolve(lake.snapshot).decided)
     return clusters.select("cluster_id", "image_id")
+
+
+def _scan_rule(lake: Lake, rule: str, table: str) -> pl.LazyFrame:
+    return lake.scan(table).filter(rule=rule)
+
+
+def verdicts_are_honoured(lake: Lake) -> LawResult:
+    """Check that every verdict is possible, and that splits drop and label what people decided."""
+    rows = committed_verdicts(lake.snapshot)
+    wrong = sum(bool(fault_of(row)) for row in rows.filter(pl.col("verdict") != WITHDRAWN).iter_rows(named=True))
+    faults = [_law("rows are no possible verdicts", "verdicts", {}, wrong)] if wrong else []
+    pictures = resolve(lake.snapshot).pictures
+    if len(pictures):
+        splits = lake.scan("splits").join(pictures.lazy(), on="image_id")
+        labelled = pl.col("verdict").is_in(["label", "wrong_label"])
+        kept = (pl.col("verdict") == "drop") & pl.col("kept")
+        other_label = labelled & (
+            pl.col("label").ne_missing(pl.col("corrected_label")) | pl.col("label_reason").is_null()
+        )
+        disobeyed = splits.filter(kept | other_label).group_by("split_name").len().sort("split_name").collect()
+        text = "rows are kept or labelled against a verdict"
+        faults += [_law(text, "splits", {"split_name": name}, count) for name, count in disobeyed.rows()]
+    return LawResult(len(rows), faults)
 
 
 def predictions_follow_splits(lake: Lake) -> LawResult:
@@ -244,7 +272,8 @@ def predictions_follow_splits(lake: Lake) -> LawResult:
 def drops_have_reasons(lake: Lake) -> LawResult:
     """Law 8: every dropped row names the rule, the image it was dropped for, and why."""
     dropped = lake.scan("splits").filter(~pl.col("kept"))
-    incomplete = dropped.filter(pl.any_horizontal(pl.col("dropped_by", "dropped_for", "reason").is_null()))
+    no_image = pl.col("dropped_for").is_null() & (pl.col("reason") != VERDICT)
+    incomplete = dropped.filter(pl.any_horizontal(pl.col("dropped_by", "reason").is_null(), no_image))
     faults = [
         _law("dropped rows do not name their rule, their image or their reason", "splits", {"split_name": name}, count)
         for name, count in incomplete.group_by("split_name").len().sort("split_name").collect().rows()
