@@ -52,7 +52,7 @@ class Diff(NamedTuple):
         after: number of the release whose changes these are.
         matched_by: the digest: file_digest; or content_hash if a release has images without file_digest, as imagelake
             0.5 made them. Then pictures are the same if their stored pixels are.
-        totals: numbers before and after of images, rejects and classes.
+        totals: numbers before and after of images, rejects, classes and verdicts.
         settings: keys of the recipe whose values differ, such as "decode.size", sorted.
         other_pixels: images that have the same file in both releases, but other stored pixels.
         added: columns dataset, split, path, label, image_id: images of which the release before has no picture.
@@ -194,7 +194,8 @@ def _totals(side: Side) -> dict[str, int]:
         engine="streaming"
     )
     count, classes = counted.row(0)
-    return {"images": count, "rejects": rejects.select(pl.len()).collect().item(), "classes": classes}
+    rejected, verdicts = (rows.select(pl.len()).collect().item() for rows in (rejects, side.scan("verdicts")))
+    return {"images": count, "rejects": rejected, "classes": classes, "verdicts": verdicts}
 
 
 def _count_other_pixels(before: Side, after: Side) -> int:
@@ -212,6 +213,7 @@ def describe_release(found: Diff) -> Iterator[str]:
     yield "; ".join(
         f"{name} {before:,} -> {after:,}" if before != after else f"{after:,} {name}"
         for name, (before, after) in found.totals.items()
+        if name != "verdicts" or before or after
     )
     if found.settings:
         yield f"changed in the recipe: {', '.join(found.settings)}"

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pipeline.baselines.stored import LoadedModel
     from pipeline.search.find import Found
     from pipeline.search.index import KeptIndexes
+    from pipeline.search.verdicts import Verdicts
     from pipeline.search.why import Why
 
 
@@ -142,7 +143,7 @@ class Lake:
 
         Args:
             table: images, originals, rejects, shards, attributes, index, pairs, bases, clusters, splits, scores,
-                misses, models, predictions, releases or exports.
+                misses, models, predictions, verdicts, releases or exports.
                 The last two are not part of a release: the scan returns the releases up to this one, and all exports.
 
         Returns:
@@ -588,9 +589,11 @@ class Lake:
             since, the release from which on it is in the lake, and or_earlier, whether older releases were deleted;
             attributes, original, misses and predictions, the rows of these tables; and
 
-            - clusters: by rule, representative, images (how many), by (pairs or equal keys), chain (the shortest path
-              of pairs to the representative: image and score of each step, None for equal constant images), pairs (how
-              many it has), closest (10 of them) and others (10 images of the cluster);
+            - verdicts: what people decided about it, also since the release: verdict, label, other_file_digest, who,
+              created_at, note, rule, score, and counts (whether it is the newest about its picture or pair);
+            - clusters: by rule, representative, images (how many), by (pairs, equal keys or verdicts), chain (the
+              shortest path of pairs to the representative: image and score of each step, None for equal constant
+              images), pairs (how many it has), closest (10 of them) and others (10 images of the cluster);
             - roles: by split, the columns of the table splits, and chain, the path to the image it was dropped for.
 
         Raises:
@@ -599,6 +602,60 @@ class Lake:
         from pipeline.search.why import explain  # noqa: PLC0415 - slow, and rarely used
 
         return explain(self, item.hex() if isinstance(item, bytes) else arguments.text("item", item))
+
+    def decide(  # noqa: PLR0913 - a verdict
+        self,
+        verdict: str,
+        item: str | bytes,
+        other: str | bytes | None = None,
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        who: str | None = None,
+    ) -> bytes:
+        """Record a verdict of a person about a picture or a pair; the next build honours it.
+
+        It is about the file, not the path: copies and moved files have the same verdict. It is written at once, also
+        while a build runs. The newest verdict about a picture or pair counts.
+
+        Args:
+            verdict: of a picture "keep", "drop", "label" or "wrong_label"; of a pair "same" or "different"; of either
+                "not_sure".
+            item: a path, image_id or digest, as in `why`.
+            other: the other picture of a pair.
+            label: the right label, of the verdict "label".
+            note: a remark.
+            who: who decides; None for the name of the user.
+
+        Returns:
+            The verdict_id, 16 bytes.
+
+        Raises:
+            LakeError: the verdict is not possible, or no image, or more than one picture, has this path.
+            DiskFullError: no space is left.
+        """
+        from pipeline.search.verdicts import decide  # noqa: PLC0415 - rarely used
+
+        items = [
+            name.hex() if isinstance(name, bytes) else arguments.text("item", name)
+            for name in (item, other)
+            if name is not None
+        ]
+        return decide(self, verdict, items[0], items[1] if other is not None else None, label, note, who)
+
+    def verdicts(self) -> "Verdicts":
+        """List what people decided, also since this release.
+
+        Returns:
+            An object with standing and conflicts, frames with the columns of the table verdicts, path and other_path;
+            and the numbers gone, waiting and made.
+
+        Raises:
+            DamagedLakeError: a file of the lake is missing or damaged.
+        """
+        from pipeline.search.verdicts import list_verdicts  # noqa: PLC0415 - rarely used
+
+        return list_verdicts(self)
 
     def batches(  # noqa: PLR0913 - the arguments of a training loop
         self,

@@ -90,6 +90,7 @@ def tables(release: Release) -> dict[str, pl.LazyFrame]:
             for model, value in release.scores.items()
         ],
         "rejects": [],
+        "verdicts": [],
     }
     return {name: pl.LazyFrame(found, schema=pl.Schema(schemas.TABLES[name].schema)) for name, found in rows.items()}
 
@@ -352,7 +353,7 @@ def test_totals_settings_and_pixels_are_compared(tmp_path: Path, run: Run) -> No
     as_folder(tmp_path / "train", {"C/new.png": files_of(1, seed=5)["A/00000.png"]})
     build(recipe(tmp_path, {"uri": "train"}, decode={"size": [10, 10]}), engine=LocalEngine(1))
     found = Lake(tmp_path / "lake").diff(1)
-    assert found.totals == {"images": (6, 7), "rejects": (1, 0), "classes": (2, 3)}
+    assert found.totals == {"images": (6, 7), "rejects": (1, 0), "classes": (2, 3), "verdicts": (0, 0)}
     assert found.settings == ["decode.size"]
     assert found.other_pixels == 6
     text = run("diff", tmp_path / "lake", 1, "--html", tmp_path / "page.html").stdout

@@ -15,12 +15,21 @@ from pipeline.lake.releases import list_releases
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.progress import plural
-from pipeline.recipe.checks import AccuracyPart, ClassesPart, ConflictsPart, DriftPart, OverlapPart, RejectsPart
+from pipeline.recipe.checks import (
+    AccuracyPart,
+    ClassesPart,
+    ConflictsPart,
+    DisagreementsPart,
+    DriftPart,
+    OverlapPart,
+    RejectsPart,
+)
 from pipeline.recipe.rules import attribute_of
 from pipeline.review import ReviewQuery
 from pipeline.review.query import scan_rule, stored_rule
 from pipeline.shard import REASONS
-from pipeline.verdicts.standing import resolve
+from pipeline.verdicts.journal import committed_verdicts
+from pipeline.verdicts.standing import conflicts, resolve
 from pipeline.verify.laws import linked_by
 
 # Columns of the table images that are read.
@@ -128,6 +137,17 @@ def _accuracy(lake: Lake, check: AccuracyPart) -> Measured:
     return Measured(value, f"{value:.4f} after training on {plural(size, 'image')}")
 
 
+def _disagreements(lake: Lake, _: DisagreementsPart) -> Measured:
+    rows = conflicts(committed_verdicts(lake.snapshot))
+    subject = [pl.coalesce("file_digest", "content_hash"), pl.coalesce("other_file_digest", "other_content_hash")]
+    count = rows.select(pl.struct(subject).n_unique()).item() if len(rows) else 0
+    first = [
+        f"; such as {row['who']}: {row['verdict']} of {(row['file_digest'] or row['content_hash']).hex()}"
+        for row in rows.head(1).to_dicts()
+    ]
+    return Measured(count, f"{plural(count, 'picture or pair', 'pictures or pairs')}{''.join(first)}")
+
+
 # By the key that chooses a check, the function that measures it.
 MEASURES: Mapping[str, Callable[[Lake, Any], Measured]] = {
     "overlap": _overlap,
@@ -136,6 +156,7 @@ MEASURES: Mapping[str, Callable[[Lake, Any], Measured]] = {
     "min_per_class": _min_per_class,
     "drift": _drift,
     "accuracy": _accuracy,
+    "disagreements": _disagreements,
 }
 
 

@@ -16,6 +16,7 @@ _REASONS = {
     "overlap": "another role keeps a duplicate",
     "repeat": "its role has a duplicate",
     "conflict": "a duplicate has another label",
+    "verdict": "a person decided so",
 }
 # Pairs and other images that are printed; --json gives up to 10.
 _PRINTED = 3
@@ -79,6 +80,7 @@ def describe(image: Image) -> Iterator[str]:
     yield from _clusters(image)
     yield from _roles(image["roles"])
     yield from _models(image)
+    yield from _verdicts(image["verdicts"])
 
 
 def _clusters(image: Image) -> Iterator[str]:
@@ -95,7 +97,8 @@ def _clusters(image: Image) -> Iterator[str]:
             yield f"    {plural(cluster['pairs'], 'pair')}, the closest: {listed}"
         else:
             more = "; ..." if cluster["images"] - 1 > _PRINTED else ""
-            equal = "equal keys" if cluster["by"] == "equal keys" else "equal constant images"
+            words = {"equal keys": "equal keys", "verdicts": "equal keys, or the same by a verdict"}
+            equal = words.get(cluster["by"], "equal constant images, or the same by a verdict")
             yield f"    {equal}: {'; '.join(map(_name, cluster['others'][:_PRINTED]))}{more}"
 
 
@@ -103,14 +106,31 @@ def _roles(roles: Sequence[Image]) -> Iterator[str]:
     if not roles:
         yield "  in no split"
     for role in roles:
+        corrected = ""
+        if role["label_reason"]:
+            corrected = (
+                f", label corrected to {role['corrected_label']}"
+                if role["corrected_label"]
+                else ", without its label, which is wrong"
+            )
         if role["kept"]:
-            yield f"  split {role['split_name']}: {role['role']}, kept"
+            yield f"  split {role['split_name']}: {role['role']}, kept{corrected}"
             continue
         why = _REASONS.get(role["reason"], role["reason"])
-        yield f"  split {role['split_name']}: {role['role']}, dropped by {role['dropped_by']} ({role['reason']}: {why})"
+        by = f"by {role['dropped_by']} ({role['reason']}: {why})" if role["reason"] != "verdict" else f"as {why}"
+        yield f"  split {role['split_name']}: {role['role']}, dropped {by}{corrected}"
         chain = f", by the chain {_chain(role['chain'])}" if role["chain"] else ", which has an equal key"
         if role["dropped_for"]:
             yield f"    for {_name(role['dropped_for'])}{chain}"
+
+
+def _verdicts(verdicts: Sequence[Image]) -> Iterator[str]:
+    for one in verdicts:
+        said = one["verdict"] if one["label"] is None else f"label {one['label']}"
+        other = f" as the picture {one['other_file_digest']}" if one["other_file_digest"] else ""
+        note = f" ({one['note']})" if one["note"] else ""
+        counts = "" if one["counts"] else "; no longer counts"
+        yield f"  verdict of {one['who']} at {one['created_at'][:16]}: {said}{other}{note}{counts}"
 
 
 def _models(image: Image) -> Iterator[str]:

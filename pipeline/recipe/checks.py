@@ -180,6 +180,22 @@ class AccuracyPart(CheckPart):
         return f"accuracy of {self.model} on {self.split}"
 
 
+class DisagreementsPart(CheckPart):
+    """Pictures and pairs about which people disagree.
+
+    Attributes:
+        disagreements: the largest number of pictures and pairs with different newest verdicts of two people. Those who
+            are not sure do not count.
+    """
+
+    kind = "disagreements"
+    disagreements: Limit
+
+    @property
+    def title(self) -> str:
+        return "pictures and pairs about which people disagree"
+
+
 def _of(split: str | None) -> str:
     return f" in {split}" if split else ""
 
@@ -203,11 +219,13 @@ Check = Annotated[
     | Annotated[RejectsPart, Tag("rejects")]
     | Annotated[ClassesPart, Tag("min_per_class")]
     | Annotated[DriftPart, Tag("drift")]
-    | Annotated[AccuracyPart, Tag("accuracy")],
+    | Annotated[AccuracyPart, Tag("accuracy")]
+    | Annotated[DisagreementsPart, Tag("disagreements")],
     Discriminator(
         _chosen,
         custom_error_type="nothing_to_check",
-        custom_error_message="nothing to check: give overlap, conflicts, rejects, min_per_class, drift or accuracy",
+        custom_error_message="nothing to check: give overlap, conflicts, rejects, min_per_class, drift, accuracy or "
+        "disagreements",
     ),
 ]
 

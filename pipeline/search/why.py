@@ -13,6 +13,8 @@ from pipeline.recipe.rules import rule_meaning
 from pipeline.search.images import locate_images, raise_not_found, stored_name
 from pipeline.search.rules import lake_rules, stored_units
 from pipeline.search.tables import Tables
+from pipeline.verdicts.journal import read_verdicts
+from pipeline.verdicts.standing import about, standing
 
 # At most this many images of an item are explained; of each image, this many pairs and images of a cluster are listed.
 _EXPLAINED, _LISTED = 100, 10
@@ -73,6 +75,7 @@ def explain(lake: Tables, item: str) -> Why:
         "misses": _by_image(lake, "misses", ids, ("model", "split_name")),
         "predictions": _by_image(lake, "predictions", ids, ("model", "split_name", "role")),
         "clusters": _clusters(lake, ids),
+        "verdicts": _verdicts(lake, shown),
     }
     shown = shown.join(lake.scan("shards").select(*_SHARD, source="uri").collect(), on=_SHARD, how="left")
     since = _since(lake, shown)
@@ -132,6 +135,7 @@ def _clusters(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]
         members = rows.join(mine.lazy().select("cluster_id").unique(), on="cluster_id", how="semi").collect()
         stored = find_stored_rule(rule, units)
         edges = _edges(lake, stored, members["image_id"]) if stored.method != "keys" else _EDGES.to_frame()
+        keys = _keys(lake, rule, members) if stored.method == "keys" else {}
         for cluster_id, image_id in mine.sort("image_id").rows():
             others = members.filter((pl.col("cluster_id") == cluster_id) & (pl.col("image_id") != image_id))
             described.setdefault(image_id, []).append(
@@ -140,7 +144,7 @@ def _clusters(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]
                     "meaning": rule_meaning(rule),
                     "cluster_id": cluster_id.hex(),
                     "images": len(others) + 1,
-                    "by": "equal keys" if stored.method == "keys" else "pairs",
+                    "by": "pairs" if stored.method != "keys" else "equal keys" if keys[cluster_id] == 1 else "verdicts",
                     "representative": cluster_id,
                     "chain": _chain(edges, image_id, cluster_id),
                     **_closest(edges, image_id),
@@ -148,6 +152,13 @@ def _clusters(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]
                 }
             )
     return described
+
+
+def _keys(lake: Tables, rule: str, members: pl.DataFrame) -> dict[bytes, int]:
+    """Count the different keys in each cluster of a rule with keys: more than one where verdicts link images."""
+    index = lake.scan("index").filter(pl.col("rule") == rule).select("image_id", "key", "signature")
+    joined = members.lazy().join(index, on="image_id", how="left")
+    return dict(joined.group_by("cluster_id").agg(pl.struct("key", "signature").n_unique()).collect().rows())
 
 
 def _edges(lake: Tables, stored: StoredRule, members: pl.Series | None) -> pl.DataFrame:
@@ -175,6 +186,31 @@ def _edges(lake: Tables, stored: StoredRule, members: pl.Series | None) -> pl.Da
     pairs = filter_pairs(stored.min_score, scan("pairs")).select(_EDGES.names()).collect()
     equal = cluster_edges(stored.rule, scan, scan("pairs").head(0))
     return pl.concat([pairs, equal], how="diagonal").select(_EDGES.names())
+
+
+def _verdicts(lake: Tables, rows: pl.DataFrame) -> dict[bytes, list[dict[str, Any]]]:
+    """List every verdict about images, also since the release, in order: by id, dicts."""
+    made = read_verdicts(lake.root)
+    counts = set(standing(made)["verdict_id"])
+    found: dict[bytes, list[dict[str, Any]]] = {}
+    for image in rows.select("image_id", "file_digest", "content_hash").iter_rows(named=True):
+        for side, other in (("", "other_"), ("other_", "")):
+            verdicts = made.filter(about(image["file_digest"], image["content_hash"], side))
+            found.setdefault(image["image_id"], []).extend(
+                {
+                    "verdict": row["verdict"],
+                    "label": row["label"],
+                    "other_file_digest": row[f"{other}file_digest"] and row[f"{other}file_digest"].hex(),
+                    "who": row["who"],
+                    "created_at": row["created_at"].isoformat(),
+                    "note": row["note"],
+                    "rule": row["rule"],
+                    "score": row["score"],
+                    "counts": row["verdict_id"] in counts,
+                }
+                for row in verdicts.iter_rows(named=True)
+            )
+    return found
 
 
 def _chain(edges: pl.DataFrame, start: bytes, goal: bytes) -> list[dict[str, Any]]:

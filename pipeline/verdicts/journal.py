@@ -1,9 +1,9 @@
 """The journal: verdicts that no build has put into the table `verdicts` yet.
 
-Every call of `record` writes one file `.verdicts/ID.jsonl` of the lake, or one object of a bucket, with a line for each
-verdict. It is on the disk before the call returns, and it appears whole or not at all. No lock is needed, also while a
-build runs. A build that has committed entries deletes them; one that is killed in between leaves them, and as every
-verdict has an id of its own, the next build commits none of them twice.
+Every call of `record` writes one file of `.verdicts` in the lake, or one object of a bucket, with a line for each
+verdict. Its name is an id and the digest of its bytes. It is on the disk before the call returns, and it appears whole
+or not at all. No lock is needed, also while a build runs. A build that has committed entries deletes them; one that is
+killed in between leaves them, and as every verdict has an id of its own, the next build commits none of them twice.
 """
 
 import getpass
@@ -17,22 +17,28 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import polars as pl
+import xxhash
 
 import schemas
 from pipeline import storage
 from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.lake.snapshot import Snapshot
+from pipeline.sources.labels import normal_label
 from pipeline.storage.atomic import write_durably
 from schemas.verdicts import NOT_SURE, PAIR_VERDICTS, PICTURE_VERDICTS, WITHDRAWN
 
 TABLE = "verdicts"
 FOLDER = ".verdicts"
-_ENTRY = re.compile(r"[0-9a-f]{32}\.jsonl")
+_ENTRY = re.compile(r"[0-9a-f]{32}([0-9a-f]{32})\.jsonl")
 SCHEMA = pl.Schema(schemas.TABLES[TABLE].schema)
 # Verdicts are read in this order; of several about one picture or pair, the last counts.
 ORDER = ("created_at", "who", "file_digest", "verdict_id")
-_BINARY = [name for name, dtype in SCHEMA.items() if dtype == pl.Binary]
-_TEXT = pl.Schema({name: pl.String if name != "score" else pl.Float32 for name in SCHEMA})
+BINARY = [name for name, dtype in SCHEMA.items() if dtype == pl.Binary]
+# The columns as text, as in an entry.
+TEXT = pl.Schema({name: pl.String if name != "score" else pl.Float32 for name in SCHEMA})
+
+# Bytes of the digests that identify pictures.
+_LENGTHS = {"file_digest": 32, "content_hash": 16, "other_file_digest": 32, "other_content_hash": 16}
 
 _clock_lock = threading.Lock()
 _last_time = 0
@@ -140,8 +146,9 @@ def append(place: str, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
     if not rows:
         return []
     lines = [json.dumps({name: _as_text(row.get(name)) for name in SCHEMA}, ensure_ascii=False) for row in rows]
-    name = f"{place}/{FOLDER}/{uuid.uuid4().hex}.jsonl"
-    write_durably(name, "".join(f"{line}\n" for line in lines).encode(), place)
+    content = "".join(f"{line}\n" for line in lines).encode()
+    name = f"{uuid.uuid4().hex}{xxhash.xxh3_128_hexdigest(content)}.jsonl"
+    write_durably(f"{place}/{FOLDER}/{name}", content, place)
     return [row["verdict_id"] for row in rows]
 
 
@@ -190,17 +197,18 @@ def read_journal(place: str) -> list[tuple[str, pl.DataFrame]]:
     """
     found = []
     for name in storage.list_files(f"{place}/{FOLDER}", deep=False):
-        if _ENTRY.fullmatch(name):
+        if entry := _ENTRY.fullmatch(name):
             file = f"{place}/{FOLDER}/{name}"
             try:
-                found.append((file, _parse(storage.read(file))))
+                content = storage.read(file)
             except FileNotFoundError:
                 continue
-            except (ValueError, pl.exceptions.PolarsError) as error:
+            if xxhash.xxh3_128_hexdigest(content) != entry[1]:
                 raise DamagedLakeError(
-                    f"{file}: this entry of the journal of verdicts is damaged. Each of its lines is a verdict in "
-                    "JSON: correct it, or move the file away."
-                ) from error
+                    f"{file}: this entry of the journal of verdicts is damaged. Put the file back from a copy, or move "
+                    "it away: its verdicts are then lost."
+                )
+            found.append((file, from_text(pl.read_ndjson(content, schema=TEXT))))
     return found
 
 
@@ -214,8 +222,6 @@ def user_name() -> str:
 
 def _row(verdict: Verdict, who: str) -> dict[str, Any]:
     picture, other = verdict.picture, verdict.other
-    if other is not None and other.key < picture.key:
-        picture, other = other, picture
     row = {
         **_new_row(who, verdict.verdict),
         "file_digest": picture.file_digest,
@@ -229,12 +235,29 @@ def _row(verdict: Verdict, who: str) -> dict[str, Any]:
     }
     if fault := fault_of(row):
         raise LakeError(f"a verdict cannot be recorded: {fault}")
-    return row
+    return normal_row(row)
 
 
-def fault_of(row: Mapping[str, Any]) -> str:
+def normal_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the smaller digest of a pair first, and a label as sources have it."""
+    found = dict(row)
+    if (other := _key(row, "other_")) is not None and other < (_key(row) or b""):
+        for name in ("file_digest", "content_hash"):
+            found[name], found[f"other_{name}"] = row[f"other_{name}"], row[name]
+    if row["label"] is not None:
+        found["label"] = normal_label(row["label"])
+    return found
+
+
+def fault_of(row: Mapping[str, Any]) -> str:  # noqa: PLR0911 - a sentence for each fault
     """Say why a row cannot be a verdict; empty if it can."""
-    verdict, is_pair = row["verdict"], row["other_content_hash"] is not None
+    verdict, is_pair = row["verdict"], _key(row, "other_") is not None
+    if verdict == WITHDRAWN:
+        return "" if row.get("withdraws") else "withdrawn needs the verdict_id that it takes back, in withdraws."
+    wrong = [(name, of) for name, of in _LENGTHS.items() if row[name] is not None and len(row[name]) != of]
+    if wrong:
+        name, length = wrong[0]
+        return f"{name} has {len(row[name])} bytes; it must have {length}."
     allowed = (*PAIR_VERDICTS, NOT_SURE) if is_pair else (*PICTURE_VERDICTS, NOT_SURE)
     if verdict not in allowed:
         what = "a pair" if is_pair else "one picture"
@@ -243,13 +266,17 @@ def fault_of(row: Mapping[str, Any]) -> str:
         return "the verdict label needs the right label, and no other verdict has one."
     if verdict == "label" and not row["label"].strip():
         return "the right label is empty."
-    if row["content_hash"] is None:
-        return "it names no picture: content_hash is missing."
-    if is_pair and (row["file_digest"] or row["content_hash"]) == (
-        row["other_file_digest"] or row["other_content_hash"]
-    ):
+    if _key(row) is None:
+        return "it names no picture: file_digest and content_hash are missing."
+    if is_pair and _key(row) == _key(row, "other_"):
         return "both pictures have the same file digest, so they are the same picture."
     return ""
+
+
+def _key(row: Mapping[str, Any], side: str = "") -> bytes | None:
+    """Return the digest of a picture; None if there is none."""
+    found: bytes | None = row[f"{side}file_digest"] or row[f"{side}content_hash"]
+    return found
 
 
 def _new_row(who: str, verdict: str) -> dict[str, Any]:
@@ -270,12 +297,6 @@ def _as_text(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _parse(content: bytes) -> pl.DataFrame:
-    if not content.endswith(b"\n"):
-        raise ValueError("the last line is cut off")
-    return from_text(pl.read_ndjson(content, schema=_TEXT))
-
-
 def from_text(rows: pl.DataFrame) -> pl.DataFrame:
     """Turn rows with hexadecimal digests and times as text into rows of the verdicts table.
 
@@ -285,7 +306,7 @@ def from_text(rows: pl.DataFrame) -> pl.DataFrame:
     """
     time_of = pl.col("created_at").str.to_datetime(time_unit="us", time_zone="UTC")
     found = rows.select(
-        time_of if name == "created_at" else pl.col(name).str.decode("hex") if name in _BINARY else pl.col(name)
+        time_of if name == "created_at" else pl.col(name).str.decode("hex") if name in BINARY else pl.col(name)
         for name in SCHEMA
     ).cast(SCHEMA)
     if found.select(pl.any_horizontal(pl.col("verdict_id", "created_at", "who", "verdict").is_null().any())).item():

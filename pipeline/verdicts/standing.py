@@ -90,6 +90,19 @@ def conflicts(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def about(file_digest: bytes | None, content_hash: bytes, side: str = "") -> pl.Expr:
+    """Select the rows about a picture: by its file digest, or those without one by its pixels.
+
+    Args:
+        file_digest: of the picture; None if it is unknown.
+        content_hash: of the picture.
+        side: "other_" for the second picture of pairs.
+    """
+    digest, pixels = pl.col(f"{side}file_digest"), pl.col(f"{side}content_hash")
+    by_pixels = digest.is_null() & (pixels == pl.lit(content_hash))
+    return by_pixels if file_digest is None else by_pixels | (digest == pl.lit(file_digest))
+
+
 def resolve(snapshot: Snapshot, rows: pl.DataFrame | None = None) -> Resolved:
     """Find the images that the verdicts of a lake are about.
 
@@ -104,7 +117,7 @@ def resolve(snapshot: Snapshot, rows: pl.DataFrame | None = None) -> Resolved:
     if counting.is_empty():
         return EMPTY
     other = counting.select(pl.col(old).alias(new) for old, new in _OTHER.items())
-    subjects = pl.concat([counting.select(_SUBJECT), other]).drop_nulls("content_hash").unique()
+    subjects = pl.concat([counting.select(_SUBJECT), other]).filter(_KEY.is_not_null()).unique()
     any_of = pl.any_horizontal(
         pl.col(name).is_in(subjects[name].drop_nulls().implode()).fill_null(value=False) for name in _SUBJECT
     )
@@ -128,9 +141,9 @@ def _images_of(subjects: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pictures(counting: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    about_one = counting.filter(
-        pl.col("other_content_hash").is_null(), pl.col("verdict").is_in(list(PICTURE_VERDICTS))
-    ).with_row_index("order")
+    about_one = counting.filter(_OTHER_KEY.is_null(), pl.col("verdict").is_in(list(PICTURE_VERDICTS))).with_row_index(
+        "order"
+    )
     return (
         about_one.join(found, on=_SUBJECT, nulls_equal=True)
         .sort("image_id", "by_digest", "order")
@@ -140,7 +153,7 @@ def _pictures(counting: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 
 
 def _decided(counting: pl.DataFrame, found: pl.DataFrame, images: pl.DataFrame) -> Decided:
-    pairs = counting.filter(pl.col("other_content_hash").is_not_null(), pl.col("verdict").is_in(list(PAIR_VERDICTS)))
+    pairs = counting.filter(_OTHER_KEY.is_not_null(), pl.col("verdict").is_in(list(PAIR_VERDICTS)))
     if pairs.is_empty():
         return NOTHING
     keys = images.select("image_id", key=_KEY).sort("key")
@@ -168,6 +181,6 @@ def _decided(counting: pl.DataFrame, found: pl.DataFrame, images: pl.DataFrame) 
 def _gone(counting: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     known = found.select(_SUBJECT).unique()
     first = counting.join(known, on=_SUBJECT, how="anti", nulls_equal=True)
-    pairs = counting.filter(pl.col("other_content_hash").is_not_null())
+    pairs = counting.filter(_OTHER_KEY.is_not_null())
     second = pairs.join(known, left_on=list(_OTHER), right_on=_SUBJECT, how="anti", nulls_equal=True)
     return in_order(pl.concat([first, second]))

@@ -66,7 +66,9 @@ def test_one_name_takes_one_kind_of_value_in_every_command() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_json(name: str) -> None:
-    assert any(option.name == "json_" for option in command(name).params)
+    found = command(name)
+    for one in found.commands.values() if isinstance(found, click.Group) else [found]:
+        assert any(option.name == "json_" for option in one.params)
 
 
 @pytest.mark.parametrize(("name", "before"), [(name, word) for name, words in BEFORE.items() for word in words])

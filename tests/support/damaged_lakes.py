@@ -1,23 +1,28 @@
 """A small lake with rows in every table, and functions that damage its files."""
 
+import io
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from lakes import files
 from making import as_folder, as_tar, files_of, recipe
+from PIL import Image
 
 import schemas
 from pipeline.builder.build import Built, build
 from pipeline.engines.local import LocalEngine
 from pipeline.export import export
+from pipeline.hashing import content_hashes
 from pipeline.lake.delta_log import (
     DIGEST_KEY,
     FILES_KEY,
@@ -34,6 +39,7 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import Recipe
 from pipeline.repair import repair
 from pipeline.storage.digests import file_digest
+from pipeline.verdicts.journal import Picture, Verdict, record, withdraw
 from pipeline.verify import Fault, verify
 
 PARTS: dict[str, Any] = {
@@ -110,9 +116,23 @@ def make_lake(base: Path) -> Case:
     facts = [f"{name},{'ab'[number % 2]},2026-01-{number % 28 + 1:02d}" for number, name in enumerate(sorted(train))]
     (base / "facts.csv").write_text("\n".join(["path,camera,taken", *facts]))
     made = recipe(base, *SOURCES, **PARTS)
+    _decide(made.root, train)
     build(made, engine=LocalEngine(1))
     export(made.root, "main", base / "exported", "npz")
     return Case(base, tables_of(made.root))
+
+
+def _decide(root: str, train: Mapping[str, bytes]) -> None:
+    """Record a verdict of every kind before the first build, one of them taken back."""
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in train.values()])[..., None]
+    pictures = [
+        Picture(content.tobytes(), sha256(data).digest())
+        for content, data in zip(content_hashes(pixels), train.values(), strict=True)
+    ]
+    pairs = [Verdict("different", pictures[0], pictures[1], note="planted"), Verdict("same", pictures[1], pictures[3])]
+    singles = [Verdict(name, pictures[number]) for number, name in enumerate(("keep", "drop", "wrong_label"), 20)]
+    record(root, [*pairs, *singles, Verdict("label", pictures[31], label="A")], "ann")
+    withdraw(root, record(root, [Verdict("drop", pictures[33])]))
 
 
 def copy_of(case: Case, base: Path) -> Case:
