@@ -61,7 +61,7 @@ def commands() -> str:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if command is not None:
-            parts.append(_command(command, click.Context(command, parent=context, info_name=name)))
+            parts += _command(command, click.Context(command, parent=context, info_name=name))
     return _page(parts)
 
 
@@ -70,13 +70,17 @@ def command_group() -> click.Group:
     return next(value for value in vars(cli).values() if isinstance(value, click.Group))
 
 
-def _command(command: click.Command, context: click.Context) -> str:
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Describe a command, then the commands below it."""
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     # Arguments without a help text are in the usage line and in the text above.
     records = [record for param in command.params if (record := param.get_help_record(context))]
     rows = [record for record in records if record[1]]
     table = _table(("option", "meaning"), [(f"`{names}`", _escaped(text)) for names, text in rows])
-    return f"({context.info_name}-command)=\n## {context.command_path}\n\n    {usage}\n\n{_help(command)}\n\n{table}"
+    label = context.command_path.removeprefix("imagelake ").replace(" ", "-")
+    yield f"({label}-command)=\n## {context.command_path}\n\n    {usage}\n\n{_help(command)}\n\n{table}"
+    for name, below in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from _command(below, click.Context(below, parent=context, info_name=name))
 
 
 def _help(command: click.Command) -> str:

@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,36 @@ def sections(page: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_and_option_is_in_the_reference(name: str) -> None:
-    text = sections("reference/commands.md")[f"imagelake {name}"]
-    command = GROUP.get_command(click.Context(GROUP), name)
+def with_groups(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """List the words of every command; a command with commands below it is replaced by these."""
+    for name in names:
+        command = found(name)
+        if isinstance(command, click.Group):
+            yield from ((name, below) for below in command.commands)
+        else:
+            yield (name,)
+
+
+def found(*words: str) -> click.Command | None:
+    """Find a command by its words, as far as they name commands; None if the first is none."""
+    command: click.Command | None = GROUP
+    for word in words:
+        below = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if below is None:
+            return command if command is not GROUP else None
+        command = below
+    return command
+
+
+@pytest.mark.parametrize("words", list(with_groups(COMMANDS)), ids=" ".join)
+def test_every_command_and_option_is_in_the_reference(words: tuple[str, ...]) -> None:
+    text = sections("reference/commands.md")[f"imagelake {' '.join(words)}"]
+    command = found(*words)
     assert command is not None
     for option in command.params:
         if isinstance(option, click.Option):
             assert re.search(rf"`[^`\n]*{re.escape(option.opts[0])}\b[^`\n]*` \| \S", text), option.opts[0]
-    shown = CliRunner().invoke(GROUP, [name, "--help"]).output
+    shown = CliRunner().invoke(GROUP, [*words, "--help"]).output
     listed = set(re.findall(r"(?m)^ {2}(?:-\w, )?(--[a-z-]+)", shown)) - {"--help"}
     assert listed
     assert [option for option in listed if option not in text] == []
@@ -151,7 +172,7 @@ def test_a_missing_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     page = GENERATED["reference/commands.md"]
     monkeypatch.setitem(GENERATED, "reference/commands.md", page.replace("--prune", "--plume"))
     with pytest.raises(AssertionError):
-        test_every_command_and_option_is_in_the_reference("build")
+        test_every_command_and_option_is_in_the_reference(("build",))
 
 
 def test_every_page_is_in_the_navigation_and_every_entry_exists() -> None:
@@ -211,7 +232,7 @@ def test_every_command_line_has_a_known_command_and_known_options() -> None:
     wrong = []
     for name, line in LINES:
         words = shlex.split(re.sub(r"(\s{2,}\S.*| > \S+)$", "", line))
-        command = GROUP.get_command(click.Context(GROUP), words[1])
+        command = found(*words[1:])
         if command is None:
             wrong.append(f"{name}: {line}: no command {words[1]}")
             continue
