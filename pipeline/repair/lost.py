@@ -103,8 +103,8 @@ def make_lost_tables(lake: Transaction, recipe: Recipe, lost: Mapping[str, str])
     elif "index" in lost:
         digest = {"shards": {"fingerprint": shards_digest(lake.snapshot.scan("shards").collect())}}
         lake.commit(Commit("index", (), Metadata("repair", digest), all_files))
-    if TABLE in lost:
-        write_readable_verdicts(lake)
+    if TABLE in lost and not write_readable_verdicts(lake):
+        lines.append("verdicts: the table is lost. Import them from a copy: imagelake verdicts import")
     # Pairs by photo depend on the basis; misses and models are made with the scores of their run.
     for table, others in (
         ("bases", ("pairs", "clusters")),
