@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Numbers = NDArray[np.int64]
 # Given images (columns image_id and picture, null if nothing was decided about it), returns the links of a rule between
@@ -240,6 +238,9 @@ def _codes(pairs: Numbers, count: int) -> Numbers:
 
 def _components(sets: Numbers, edges: Numbers) -> Numbers:
     """Unite sets that are linked: (n,) the set of each node, numbered from 0."""
+    from scipy.sparse import coo_array  # noqa: PLC0415 - slow to import, and only needed where people decided
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - as above
+
     names, dense = np.unique(sets, return_inverse=True)
     ends = dense[edges]
     graph = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))

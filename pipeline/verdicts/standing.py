@@ -14,7 +14,8 @@ _SUBJECT = ["file_digest", "content_hash"]
 _OTHER = {"other_file_digest": "file_digest", "other_content_hash": "content_hash"}
 _KEY = pl.coalesce(_SUBJECT)
 _OTHER_KEY = pl.coalesce(*_OTHER)
-_OF_IMAGES = {"image_id": pl.Binary, "verdict_id": pl.Binary, "verdict": pl.String, "label": pl.String}
+_TEXTS = dict.fromkeys(("verdict", "label", "dataset", "split"), pl.String)
+_OF_IMAGES = {"image_id": pl.Binary, "verdict_id": pl.Binary, **_TEXTS}
 
 
 class Resolved(NamedTuple):
@@ -22,7 +23,8 @@ class Resolved(NamedTuple):
 
     Attributes:
         pictures: verdicts about pictures, for each of their images: columns image_id, verdict_id, verdict (keep, drop,
-            label or wrong_label) and label, ordered by image_id; an image has one row at most.
+            label or wrong_label), label (the right one), and dataset and split of the image; ordered by image_id. An
+            image has one row at most.
         decided: verdicts about pairs, that they are the same or different.
         gone: rows of the verdicts table that count, about pictures of which the lake has no image.
     """
@@ -39,10 +41,13 @@ class Resolved(NamedTuple):
         images = self.decided.images.with_columns(pl.col("image_id").bin.encode("hex"))
         return digest_of([images.rows(), self.decided.same.rows(), self.decided.different.rows()])
 
-    @property
-    def pictures_digest(self) -> str:
-        """Digest of the verdicts about pictures; empty if there are none."""
-        rows = self.pictures.select(pl.col("image_id").bin.encode("hex"), "verdict", "label").rows()
+    def pictures_digest(self, chosen: pl.Expr) -> str:
+        """Digest of the verdicts about pictures; empty if there are none.
+
+        Args:
+            chosen: selects images by dataset and split.
+        """
+        rows = self.pictures.filter(chosen).select(pl.col("image_id").bin.encode("hex"), "verdict", "label").rows()
         return digest_of(rows) if rows else ""
 
 
@@ -121,9 +126,9 @@ def resolve(snapshot: Snapshot, rows: pl.DataFrame | None = None) -> Resolved:
     any_of = pl.any_horizontal(
         pl.col(name).is_in(subjects[name].drop_nulls().implode()).fill_null(value=False) for name in _SUBJECT
     )
-    images = snapshot.scan("images").select("image_id", *_SUBJECT).filter(any_of).collect()
+    images = snapshot.scan("images").select("image_id", *_SUBJECT, "dataset", "split").filter(any_of).collect()
     found = _images_of(subjects, images)
-    return Resolved(_pictures(counting, found), _decided(counting, found, images), _gone(counting, found))
+    return Resolved(_pictures(counting, found, images), _decided(counting, found, images), _gone(counting, found))
 
 
 def _images_of(subjects: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
@@ -140,7 +145,7 @@ def _images_of(subjects: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _pictures(counting: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+def _pictures(counting: pl.DataFrame, found: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
     about_one = counting.filter(_OTHER_KEY.is_null(), pl.col("verdict").is_in(list(PICTURE_VERDICTS))).with_row_index(
         "order"
     )
@@ -148,6 +153,7 @@ def _pictures(counting: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
         about_one.join(found, on=_SUBJECT, nulls_equal=True)
         .sort("image_id", "by_digest", "order")
         .unique("image_id", keep="last", maintain_order=True)
+        .join(images.select("image_id", "dataset", "split"), on="image_id", maintain_order="left")
         .select(*_OF_IMAGES)
     )
 
