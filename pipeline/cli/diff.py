@@ -68,7 +68,7 @@ def diff_command(  # noqa: PLR0913 - one per option
         if len(rows):
             print_line("")
             print_line(f"{_words(name)}: {len(rows):,}")
-            show_frame(_short(rows), rest="--json gives all")
+            show_frame(_short(_with_keepers(opened, rows)), rest="--json gives all")
     if page:
         print_line(page)
 
@@ -81,6 +81,18 @@ def _counts(found: Diff) -> pl.DataFrame:
         several = rows.group_by(by, maintain_order=True).len().rows() if by and len(rows) else [("", len(rows))]
         counts += [(_words(name), str(value or ""), count) for value, count in several]
     return pl.DataFrame(counts, schema={"change": pl.String, "of": pl.String, "count": pl.Int64}, orient="row")
+
+
+def _with_keepers(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
+    """Name the images for which others were dropped by their paths; one that is gone keeps its id."""
+    if "dropped_for" not in rows.columns:
+        return rows
+    ids = rows["dropped_for"].drop_nulls().unique()
+    named = lake.scan("images").filter(pl.col("image_id").is_in(ids.implode())).select("image_id", "path").collect()
+    found = rows.join(
+        named.rename({"path": "keeper"}), left_on="dropped_for", right_on="image_id", how="left", maintain_order="left"
+    )
+    return found.with_columns(dropped_for=pl.coalesce("keeper", pl.col("dropped_for").bin.encode("hex"))).drop("keeper")
 
 
 def _short(rows: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import click
 import polars as pl
 
 from pipeline.cli.options import as_json, of_release, the_lake
-from pipeline.cli.show import show_frame, show_json
+from pipeline.cli.show import show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.progress import plural
@@ -69,17 +69,9 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
         rejects = [item._asdict() for item in found.rejects]
         show_json({**found._asdict(), "rejects": rejects})
     else:
-        shown = found.matches.select(
-            "query",
-            "rule",
-            "score",
-            "path",
-            "label",
-            pl.format("{}/{}", "dataset", "split").alias("source"),
-            "image_id",
-        )
-        if len(shown):
-            show_frame(shown)
+        shown = found.matches
+        for line in _matches(shown):
+            print_line(line)
         for item in found.rejects:
             print_line(f"imagelake: {item.path}: {item.reason}: {item.detail}", err=True)
         for name, reason in found.skipped.items():
@@ -93,6 +85,18 @@ def find_command(  # noqa: PLR0913, PLR0917 - one per option
             print_line(str(page))
     if not found.queries:
         sys.exit(1)
+
+
+def _matches(matches: pl.DataFrame) -> Iterator[str]:
+    """Name every picture, and below it list its matches, one a line."""
+    before, widest = None, max(map(len, matches["rule"].unique()), default=0)
+    for row in matches.iter_rows(named=True):
+        if row["number"] != before:
+            yield row["query"]
+            before = row["number"]
+        label = "no label" if row["label"] is None else f"label {row['label']}"
+        image = f"{row['path']} of {row['dataset']}/{row['split']}, {label}"
+        yield f"  {row['score']:.4f}  {row['rule']:{widest}}  {row['image_id'].hex()}  {image}"
 
 
 def _unmatched(names: list[str]) -> Iterator[str]:
