@@ -34,8 +34,9 @@ _FAILED, _NOT_RUN = 1, 2
 def check_command(  # noqa: PLR0913 - one per option
     lake: str, recipe: Path | None, junit: str | None, markdown: str | None, release: int | None, *, json_: bool
 ) -> None:
-    """Check LAKE against every [[check]] of its recipe: overlap, label conflicts, rejects, classes, drift,
-    accuracy, disagreements of people.
+    """Check LAKE against every [[check]] of its recipe.
+
+    Checks are of overlap, label conflicts, rejects, classes, drift, accuracy, and people who disagree.
 
     Nothing in the lake changes, and a build publishes a release whatever its checks say. The exit code is 0 if every
     check passed, 1 if one failed, and 2 if one could not run: it names a split or rule that the lake does not have, for
