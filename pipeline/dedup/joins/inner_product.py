@@ -30,16 +30,18 @@ Positions = NDArray[np.int64]
 
 # A block of products is one megabyte of float32: it is computed and searched without leaving the cache.
 _BLOCK_ROWS, _BLOCK_COLUMNS = 256, 1024
-# Marks that are searched together.
-_WORD = 8
+# Marks that are searched together, and its logarithm: shifts are much faster than divisions.
+_WORD, _WORD_BITS = 8, 3
+# Pairs whose bound reaches the threshold that are computed in full together.
+_WAITING = 2**15
 # Rows of the left side that one thread processes at a time.
 _STRIPE = 1024
 _SAMPLE = 512
 # Vectors of one side up to which all products are computed in full: projecting the other side would take longer.
 _FEW = 64
-_PREFIXES = (4, 8, 12, 16, 24, 32, 48, 64, 96)
+_PREFIXES = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96)
 # Relative cost in nanoseconds: one dimension of a bound, one bound, one inner product in full.
-_DIMENSION_COST, _BOUND_COST, _FULL_COST = 0.016, 0.12, 250.0
+_DIMENSION_COST, _BOUND_COST, _FULL_COST = 0.020, 0.25, 150.0
 _UNIT_ROUNDOFF = 2.0**-24
 
 
@@ -118,11 +120,7 @@ def view_hits(
             b = right[other][column : column + _BLOCK_COLUMNS].T
             for row in range(0, count, _BLOCK_ROWS):
                 a = left[one][row : row + _BLOCK_ROWS]
-                size, shape = len(a) * b.shape[1], (len(a), b.shape[1])
-                block = np.matmul(a, b, out=space[:size].reshape(shape))
-                np.greater_equal(block, np.float32(threshold), out=reached[:size].reshape(shape))
-                reached[size:] = False
-                i, j = np.divmod(_where(reached), b.shape[1])
+                i, j = _hits(a, b, threshold, space, reached)
                 i, j = i + row, j + column
                 later = slice(None) if first is None else i + first < j
                 found.append((i[later], j[later], np.full(len(i[later]), number)))
@@ -135,7 +133,8 @@ def _where(marks: NDArray[np.bool_]) -> Positions:
     words = marks.view(np.uint64)
     some = np.flatnonzero(words != 0)
     place = np.flatnonzero(words[some].view(bool))
-    return some[place // _WORD] * _WORD + place % _WORD
+    found: Positions = (some[place >> _WORD_BITS] << _WORD_BITS) + (place & (_WORD - 1))
+    return found
 
 
 def rounding_error(dimensions: int) -> float:
@@ -208,27 +207,45 @@ def _join_stripe(one: _Side, two: _Side, start: int, cutoff: float, *, self_join
     """Find the pairs of one stripe of the left side; in a self-join only with later vectors."""
     stop = min(start + _STRIPE, len(one.short))
     found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    waiting: list[tuple[Positions, Positions]] = []
     bounds = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=np.float32)
-    reached = np.empty(_BLOCK_ROWS * _BLOCK_COLUMNS, dtype=bool)
+    reached = np.empty(-(-len(bounds) // _WORD) * _WORD, dtype=bool)
     for column in range(start if self_join else 0, len(two.short), _BLOCK_COLUMNS):
         b = two.short[column : column + _BLOCK_COLUMNS].T
         for row in range(start, stop, _BLOCK_ROWS):
             a = one.short[row : min(row + _BLOCK_ROWS, stop)]
-            size, shape = len(a) * b.shape[1], (len(a), b.shape[1])
-            block = np.matmul(a, b, out=bounds[:size].reshape(shape))
-            hits = np.flatnonzero(np.greater_equal(block, np.float32(cutoff), out=reached[:size].reshape(shape)))
-            if len(hits):
-                i, j = np.divmod(hits, b.shape[1])
-                i, j = i + row, j + column
-                later = i < j if self_join else slice(None)
-                found.append(_verify(one.full, two.full, i[later], j[later], cutoff))
+            i, j = _hits(a, b, cutoff, bounds, reached)
+            i, j = i + row, j + column
+            later = i < j if self_join else slice(None)
+            waiting.append((i[later], j[later]))
+        if sum(len(i) for i, _ in waiting) >= _WAITING:
+            found.append(_verify(one.full, two.full, waiting, cutoff))
+            waiting = []
+    if waiting:
+        found.append(_verify(one.full, two.full, waiting, cutoff))
     return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
 
 
-def _verify(left: Vectors, right: Vectors, i: Positions, j: Positions, cutoff: float) -> tuple[Positions, Positions]:
+def _hits(
+    a: Vectors, b: Vectors, cutoff: float, space: Vectors, reached: NDArray[np.bool_]
+) -> tuple[Positions, Positions]:
+    """Find the products of a (n, d) and b (d, m) that reach a threshold, in a block of memory that is used again."""
+    size, shape = len(a) * b.shape[1], (len(a), b.shape[1])
+    block = np.matmul(a, b, out=space[:size].reshape(shape))
+    np.greater_equal(block, np.float32(cutoff), out=reached[:size].reshape(shape))
+    reached[size:] = False
+    i, j = np.divmod(_where(reached), b.shape[1])
+    return i, j
+
+
+def _verify(
+    left: Vectors, right: Vectors, pairs: Sequence[tuple[Positions, Positions]], cutoff: float
+) -> tuple[Positions, Positions]:
     """Keep the pairs whose full inner product reaches the threshold."""
+    i, j = (np.concatenate(side) for side in zip(*pairs, strict=True))
     keep = np.empty(len(i), dtype=bool)
     for start in range(0, len(i), _STRIPE):
         part = slice(start, start + _STRIPE)
-        keep[part] = np.einsum("ij,ij->i", left[i[part]], right[j[part]]) >= np.float32(cutoff)
+        products = np.vecdot(left.take(i[part], axis=0), right.take(j[part], axis=0))
+        keep[part] = products >= np.float32(cutoff)
     return i[keep], j[keep]

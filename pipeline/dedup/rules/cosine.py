@@ -43,7 +43,7 @@ Doubles = NDArray[np.float64]
 Halves = NDArray[np.float16]
 
 # Numbers in a short vector: coordinates and the length of the rest.
-WIDTH = 64
+WIDTH = 128
 
 _MIN_THRESHOLD, _MAX_THRESHOLD = 0.80, 1.0
 
@@ -199,7 +199,9 @@ def _moments(pixels: Pixels) -> _Moments:
 
 def _correlations(pixels: Pixels, moments: _Moments, i: Positions, j: Positions) -> Doubles:
     rows = flat(pixels)
-    covariance = _covariance(rows.shape[1], _inner_products(rows[i], rows[j]), moments.sums[i], moments.sums[j])
+    covariance = _covariance(
+        rows.shape[1], _inner_products(rows.take(i, axis=0), rows.take(j, axis=0)), moments.sums[i], moments.sums[j]
+    )
     constant = moments.constant[i] | moments.constant[j]
     length = np.sqrt(np.where(constant, 1.0, moments.variances[i]) * np.where(constant, 1.0, moments.variances[j]))
     scores: Doubles = np.where(constant, 0.0, covariance / length)
@@ -235,11 +237,14 @@ def _vectors(rows: Pixels) -> NDArray[np.float32]:
 def _describe_block(pixels: Pixels) -> Halves:
     shape = pixels.shape[1:]
     n = prod(shape)
-    values = flat(pixels).astype(np.float64)
-    varied = values.max(axis=1) != values.min(axis=1)
+    rows = flat(pixels)
+    varied = rows.max(axis=1) != rows.min(axis=1)
+    totals = rows.sum(axis=1, dtype=np.uint32 if n <= _MAX_EXACT_VALUES else np.uint64).astype(np.float64)
     # Subtract the rounded mean first and its fraction later, so that the sums in between are exact.
-    values -= np.rint(values.sum(axis=1) / n)[:, None]
-    sums, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)
+    means = np.rint(totals / n)
+    values = rows.astype(np.float64)
+    values -= means[:, None]
+    sums, squares = totals - n * means, np.vecdot(values, values)
     length = np.sqrt(np.where(varied, squares - sums * sums / n, 1.0))
     coordinates = _coordinates(values.reshape(pixels.shape)) - (sums / n)[:, None] * _coordinates_of_ones(shape)
     rounded = (coordinates / length[:, None]).astype(np.float16)
