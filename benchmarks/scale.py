@@ -73,7 +73,14 @@ def measure(data: Path, rows: int) -> Scaled:
     with tempfile.TemporaryDirectory(dir=data) as folder:
         recipe = write_recipe(Path(folder), [drawn.train, drawn.test], RULES, _MORE)
         os.sync()
-        noted, seen = _watched([sys.executable, str(Path(__file__).with_name("scale_stages.py")), str(recipe)])
+        stages, noted = stages_of(recipe)
+    size = sum(file.stat().st_size for file in (drawn.train, drawn.test))
+    return Scaled(noted["images"], stages, noted["tables"], size)
+
+
+def stages_of(recipe: Path) -> tuple[list[Stage], dict[str, Any]]:
+    """Build a recipe in a process of its own: its stages, and what `scale_stages.py` prints."""
+    noted, seen = _watched([sys.executable, str(Path(__file__).with_name("scale_stages.py")), str(recipe)])
     stages = [
         Stage(
             name,
@@ -83,8 +90,7 @@ def measure(data: Path, rows: int) -> Scaled:
         )
         for (name, begin), (_, end) in pairwise(noted["stages"])
     ]
-    size = sum(file.stat().st_size for file in (drawn.train, drawn.test))
-    return Scaled(noted["images"], _merged(stages), noted["tables"], size)
+    return _merged(stages), noted
 
 
 def _merged(stages: Sequence[Stage]) -> list[Stage]:

@@ -141,6 +141,17 @@ def id_matrix(image_ids: pl.Series) -> NDArray[np.uint8]:
     return from_binary(image_ids.to_arrow(compat_level=pl.CompatLevel.oldest()), 16)
 
 
+def order_of_ids(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the order of ids, (n, 16) uint8, as bytes: (n,) int64 positions, of the smallest id first."""
+    first = ids.view(">u8")[:, 0].astype(np.uint64)
+    order = np.argsort(first)
+    ordered = first[order]
+    # Ids are random: the first eight bytes hardly ever repeat. Where they do, the others decide.
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((ids.view(">u8")[:, 1].astype(np.uint64), first))
+    return order
+
+
 def find(ids: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Find the positions of ids in a larger set of ids.
 

@@ -41,7 +41,8 @@ INDEX = Table(
 
 PAIRS = Table(
     name="pairs",
-    doc="one row per verified pair of duplicates; rules that compare keys only have no rows",
+    doc="one row per verified pair of duplicates, or if a rule finds more than dedup.max_pairs, per pair that links "
+    "two of its clusters; rules that compare keys only have no rows",
     partition_by=("rule",),
     schema=pa.schema(
         [

@@ -38,7 +38,7 @@ from pipeline.builder.ingest import (
     hide_secrets,
     plan_ingest,
 )
-from pipeline.builder.pairs import compare_images
+from pipeline.builder.pairs import compare_images, pair_notes
 from pipeline.builder.predictions import plan_predictions, predict_splits, prediction_units
 from pipeline.builder.publish import ReportResult, try_to_write_report
 from pipeline.builder.splits import make_splits, plan_splits, split_units, splits_with_attributes
@@ -292,7 +292,7 @@ def update_lake(  # noqa: PLR0913 - what a build is made of
 
     images, rejects = published.scan("shards").select(pl.sum("rows"), pl.sum("rejects")).collect().row(0)
     notes = build_notes(published.snapshot, found, counts, recipe.decode, decoded) if done and report else []
-    notes += attribute_notes(published.snapshot) if done and report else []
+    notes += attribute_notes(published.snapshot) + pair_notes(published.snapshot) if done and report else []
     return Built(
         writer.place,
         release,

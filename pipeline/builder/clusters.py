@@ -16,7 +16,7 @@ import schemas
 from pipeline.builder.state import DAMAGED, Todo, find_outdated, input_versions, shards_state, unit_digest
 from pipeline.dedup.clusters import cluster_by_keys, cluster_changes, say_changes
 from pipeline.dedup.rules import keys_version
-from pipeline.dedup.stored_rules import cluster_edges, decide_clusters
+from pipeline.dedup.stored_rules import decide_clusters, link_images
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
 from pipeline.lake.delta_log import Metadata
@@ -164,15 +164,13 @@ def _cluster_by_keys(snapshot: Snapshot, rule: str, engine: Engine) -> pl.DataFr
 def _link_pairs(snapshot: Snapshot, rule: str, spec: Sequence[str], metadata: Metadata) -> pl.DataFrame:
     """Return sorted rows of the clusters table for a rule with pairs."""
     pairs = _pairs_to_link(snapshot, rule, spec, metadata)
-    edges = cluster_edges(rule, lambda table: _scan_rule(snapshot, table, rule), pairs)
-    if edges.is_empty():
-        return pl.Schema(schemas.TABLES["clusters"].schema).to_frame()
-    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where there are pairs
-
     method: Literal["components", "stars"] = "stars" if spec[2] == "stars" else "components"
+    members = link_images(rule, lambda table: _scan_rule(snapshot, table, rule), method, pairs)
+    if members.is_empty():
+        return pl.Schema(schemas.TABLES["clusters"].schema).to_frame()
     images = _scan_rule(snapshot, "index", rule).select("image_id", "label", "dataset", "split", "rule")
     return (
-        images.join(link(edges, method).lazy(), on="image_id")
+        images.join(members.lazy(), on="image_id")
         .collect()
         .sort("cluster_id", "image_id")
         .select(schemas.TABLES["clusters"].schema.names)

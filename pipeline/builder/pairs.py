@@ -7,21 +7,22 @@ by block, in this process or in workers. The pairs do not depend on how images a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 import schemas
-from pipeline.arrow_columns import from_binary, to_binary, to_table
+from pipeline.arrow_columns import from_binary, to_binary, to_numbers, to_table
 from pipeline.builder.state import SHARD_KEY, find_outdated, input_versions, shards_state, unit_digest
+from pipeline.dedup.held_pairs import HeldPairs, NumberedPairs, Numbers, TooManyPairsError
 from pipeline.dedup.joins.streaming import single_thread
-from pipeline.dedup.matching import Block, Ids, ReadPixels, match, order_pairs
+from pipeline.dedup.matching import Block, Ids, ReadPixels, scored_pairs
 from pipeline.dedup.rules import Comparison, Entries, entries_of, keys_version, parse_rule, photo
 from pipeline.engines import Engine
 from pipeline.engines.local import HERE
@@ -31,7 +32,7 @@ from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, all_files
-from pipeline.pixels import gather, locate
+from pipeline.pixels import find, gather, id_matrix, locate, order_of_ids
 from pipeline.progress import SILENT, Progress
 from pipeline.recipe import DedupPart
 
@@ -40,8 +41,8 @@ _BLOCK_IMAGES = 2**18
 _BLOCK_BYTES = 2**26
 # Pairs of blocks for each worker: enough that no worker idles for long, few because each pair reads two blocks.
 _BLOCK_PAIRS_PER_WORKER = 2
-# Pairs in a row group.
-_GROUP_PAIRS = 2**18
+# Pairs in a row group, and stored pairs that are read at a time.
+_GROUP_PAIRS, _READ_PAIRS = 2**18, 2**20
 # A rule with this many files of pairs gets all its pairs written as one file again.
 _MAX_FILES = 64
 # Images that a basis is fitted to, at most.
@@ -75,9 +76,8 @@ class CompareJob(NamedTuple):
         rule: the rule, as written in the recipe.
         comparison: the rule, ready to run.
         images: places of the files of the images table, for the pixels of candidates.
-        max_pairs: pairs that may be found.
-        block_images: images in a block at most.
-        across_splits: compare only images of different splits.
+        max_pairs: pairs up to which all are stored.
+        forest: whether a spanning forest is stored if there are more; otherwise that is an error.
         new: as in `IndexChange`.
     """
 
@@ -86,9 +86,22 @@ class CompareJob(NamedTuple):
     comparison: Comparison
     images: Sequence[str]
     max_pairs: int
-    block_images: int
-    across_splits: bool
+    forest: bool
     new: pl.Series | None = None
+
+
+class NumberedBlock(NamedTuple):
+    """Images to compare with others.
+
+    Attributes:
+        files: files of the index table.
+        new: whether these are the new images of the files, or the others.
+        numbers: (n,) uint32, the numbers of the images in the order in which they are read.
+    """
+
+    files: Files
+    new: bool
+    numbers: Numbers
 
 
 class BlockPair(NamedTuple):
@@ -98,13 +111,39 @@ class BlockPair(NamedTuple):
         left: a block of new images.
         right: another block; None to compare the left one with itself.
         completed: number of images that are compared with all others once this pair is done.
-        right_is_new: whether the right block is of new images too.
     """
 
-    left: Files
-    right: Files | None
+    left: NumberedBlock
+    right: NumberedBlock | None
     completed: int
-    right_is_new: bool = True
+
+
+class FoundPairs(NamedTuple):
+    """The pairs of two blocks: all, or if these are more than `max_pairs`, their spanning forest.
+
+    Attributes:
+        pairs: the pairs.
+        found: number of pairs that were found.
+    """
+
+    pairs: NumberedPairs
+    found: int
+
+
+class _Updated(NamedTuple):
+    """The pairs of a rule, brought up to date.
+
+    Attributes:
+        written: new files of the pairs table.
+        replaces: whether they replace all other files of the rule.
+        found: number of pairs, if only their spanning forest is stored.
+        bases: the commit of a basis that was fitted.
+    """
+
+    written: list[Part]
+    replaces: bool
+    found: int | None
+    bases: list[Commit]
 
 
 def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
@@ -124,7 +163,7 @@ def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
         snapshot: the lake.
         writer: writes the files.
         rules: rules that compare pairs; see `pipeline.builder.index.pairwise_rules`.
-        settings: the recipe's `[dedup]`: which images are compared, and how many pairs a rule may find.
+        settings: the recipe's `[dedup]`: which images are compared, and up to how many pairs all are stored.
         progress: shows the progress.
         engine: where to run.
 
@@ -132,43 +171,44 @@ def compare_images(  # noqa: PLR0913, PLR0917 - arguments of one step
         The commits to make: bases that were fitted, then pairs. Empty if nothing is out of date.
 
     Raises:
-        LakeError: a rule finds more than `max_pairs` pairs; nothing was committed.
+        LakeError: a rule finds more than `max_pairs` pairs, and clusters are stars, which need all of them. Nothing was
+            committed.
     """
     units = pair_units(snapshot, rules, settings.between)
     metadata = snapshot.metadata("pairs")
-    todo = find_outdated("dedup", units, metadata)
+    changed = {
+        rule: "dedup.max_pairs allows all its pairs, or does not"
+        for rule in units.keys() & metadata.units.keys()
+        if _limit_changed(settings, metadata.units[rule], _count_pairs(snapshot, rule, metadata))
+    }
+    todo = find_outdated("dedup", units, metadata, changed=changed)
     if not todo:
         return []
     written: list[Part] = []
     bases: list[Commit] = []
     # Rules whose files are all removed: those that are dropped, and those written as one file.
-    rewritten = {item.unit for item in todo if item.unit not in units}
+    replaced = {item.unit for item in todo if item.unit not in units}
+    found = {rule: unit.get("found") for rule, unit in metadata.units.items()}
     for rule in (item.unit for item in todo if item.unit in units):
-        change = _index_change(snapshot, rule, metadata, settings.between)
-        old = [part for part in snapshot.files("pairs") if part.partition["rule"] == rule]
-        rewrite = change.removed or len(old) >= _MAX_FILES
-        kept = _read_kept_pairs(snapshot, rule, change) if rewrite else iter(())
-        rewritten |= {rule} if rewrite else set()
-        progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
-        max_pairs = settings.max_pairs - (0 if rewrite else sum(part.rows for part in old))
-        found: Iterator[pa.Table] = iter(())
-        if change.added:
-            comparison, fitted = with_basis(snapshot, writer, rule, change.added)
-            bases += fitted
-            job = CompareJob(
-                snapshot,
-                rule,
-                comparison=comparison,
-                images=snapshot.file_places("images"),
-                max_pairs=max_pairs,
-                block_images=_images_per_block(snapshot, change, comparison),
-                across_splits=settings.between == "splits",
-                new=change.new,
-            )
-            found = find_pairs(job, change, engine, progress)
-        written += _write_pairs(writer, rule, chain(kept, found), max_pairs)
-    updated = Metadata("dedup", units, input_versions(snapshot, "index", "images"))
-    return [*bases, Commit("pairs", written, updated, lambda partition: partition["rule"] in rewritten)]
+        updated = _update_rule(snapshot, writer, rule, metadata, settings, progress, engine)
+        written += updated.written
+        bases += updated.bases
+        replaced |= {rule} if updated.replaces else set()
+        found[rule] = updated.found
+    recorded = {rule: unit | ({"found": found[rule]} if found.get(rule) else {}) for rule, unit in units.items()}
+    commit = Metadata("dedup", recorded, input_versions(snapshot, "index", "images"))
+    return [*bases, Commit("pairs", written, commit, lambda partition: partition["rule"] in replaced)]
+
+
+def pair_notes(snapshot: Snapshot) -> list[str]:
+    """List the notes about rules of which only a spanning forest is stored, one line for each."""
+    return [
+        f"{rule}: {unit['found']:,} pairs are more than dedup.max_pairs. Its clusters are complete, at every stricter "
+        f"threshold too, but only the {_stored_rows(snapshot, rule):,} pairs that link them are stored. To store all, "
+        "raise dedup.max_pairs, or use a stricter rule."
+        for rule, unit in sorted(snapshot.metadata("pairs").units.items())
+        if "found" in unit
+    ]
 
 
 def pair_units(snapshot: Snapshot, rules: Mapping[str, str], between: str) -> dict[str, dict[str, Any]]:
@@ -189,46 +229,20 @@ def pair_units(snapshot: Snapshot, rules: Mapping[str, str], between: str) -> di
     }
 
 
-def find_pairs(job: CompareJob, change: IndexChange, engine: Engine, progress: Progress) -> Iterator[pa.Table]:
-    """Compare new images with each other and with the old ones.
-
-    Args:
-        job: the settings of the rule.
-        change: which images are new.
-        engine: where to run.
-        progress: shows the progress.
-
-    Yields:
-        Rows of the pairs table, highest score first across all tables.
-
-    Raises:
-        LakeError: there are more than `max_pairs` pairs.
-    """
-    images = job.block_images
-    if engine.pieces > 1:
-        images = min(images, _images_for_workers(change, engine.pieces * _BLOCK_PAIRS_PER_WORKER))
-    pairs = list(_pair_blocks(change, images, progress, across_splits=job.across_splits))
-    if engine.pieces == 1 or len(pairs) == 1:
-        found = _compare_here(job, pairs, progress)
-    else:
-        found = _compare_in_workers(job, pairs, engine, progress)
-    table = _merge(job, found)
-    yield from (table.slice(start, _GROUP_PAIRS) for start in range(0, len(table), _GROUP_PAIRS))
-
-
-def compare_blocks(job: CompareJob, pair: BlockPair) -> pa.Table:
+def compare_blocks(job: CompareJob, pair: BlockPair) -> FoundPairs:
     """Compare two blocks on one core. Runs in a worker.
 
-    Returns:
-        Rows of the pairs table, highest score first.
-
     Raises:
-        LakeError: there are more than `max_pairs` pairs.
+        LakeError: there are more than `max_pairs` pairs, and all are needed.
     """
     with single_thread():
-        left = _read_block(job, pair.left, new=True)
-        right = None if pair.right is None else _read_block(job, pair.right, new=pair.right_is_new)
-        return _merge(job, _match_blocks(job, left, right, _pixel_reader(job.images)))
+        left = _read_block(job, pair.left)
+        right = None if pair.right is None else _read_block(job, pair.right)
+        held = HeldPairs(job.max_pairs, forest=job.forest)
+        with _errors_of_rule(job.rule):
+            for pairs in _match_blocks(job, pair, left, right, _pixel_reader(job.images)):
+                held.add(pairs)
+        return FoundPairs(_concatenate(held.in_order()), held.count)
 
 
 def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Files) -> tuple[Comparison, list[Commit]]:
@@ -253,6 +267,61 @@ def with_basis(snapshot: Snapshot, writer: Writer, rule: str, added: Files) -> t
         return comparison.using(stored.item()), []
     basis, commit = _fit_basis(snapshot, writer, comparison, added)
     return comparison.using(basis), [commit]
+
+
+def _limit_changed(settings: DedupPart, unit: Mapping[str, Any], count: int) -> bool:
+    """Return whether all pairs of a rule are stored that should be a forest, or the other way round."""
+    forest = settings.clusters == "components" and count > settings.max_pairs
+    return forest != ("found" in unit)
+
+
+def _stored_rows(snapshot: Snapshot, rule: str) -> int:
+    return sum(part.rows for part in snapshot.files("pairs", lambda partition: partition["rule"] == rule))
+
+
+def _count_pairs(snapshot: Snapshot, rule: str, metadata: Metadata) -> int:
+    """Return how many pairs a rule has found, whether or not all are stored."""
+    return metadata.units.get(rule, {}).get("found") or _stored_rows(snapshot, rule)
+
+
+def _update_rule(  # noqa: PLR0913, PLR0917 - arguments of one step
+    snapshot: Snapshot,
+    writer: Writer,
+    rule: str,
+    metadata: Metadata,
+    settings: DedupPart,
+    progress: Progress,
+    engine: Engine,
+) -> _Updated:
+    """Find the pairs of new images, drop those of images that are gone, and write what is to be stored."""
+    unit, count = metadata.units.get(rule, {}), _count_pairs(snapshot, rule, metadata)
+    change = _index_change(snapshot, rule, metadata, settings.between)
+    if "found" in unit and (change.removed or _limit_changed(settings, unit, count)):
+        # Without some of its images, or with more pairs, a forest is another one: all images are compared again.
+        files = {part.path for part in (*change.added, *change.kept)}
+        now = [part for part in snapshot.files("index") if part.path in files]
+        change = IndexChange(now, [], removed=True)
+    old = [part for part in snapshot.files("pairs") if part.partition["rule"] == rule]
+    images = _number_images(snapshot, change)
+    forest = settings.clusters == "components"
+    held = HeldPairs(settings.max_pairs, forest=forest, count=0 if change.removed else count)
+    replaces = change.removed or len(old) >= _MAX_FILES or held.is_forest
+    bases: list[Commit] = []
+    progress.stage(f"compare by {rule}", sum(part.rows for part in change.added))
+    with _errors_of_rule(rule):
+        if replaces and change.kept:
+            _add_stored(held, snapshot, old, images, counted=change.removed)
+        if change.added:
+            comparison, bases = with_basis(snapshot, writer, rule, change.added)
+            places = snapshot.file_places("images")
+            job = CompareJob(snapshot, rule, comparison, places, settings.max_pairs, forest, change.new)
+            _find_pairs(held, job, change, images, engine, progress, across_splits=settings.between == "splits")
+        if held.is_forest and not replaces:
+            replaces = True
+            _add_stored(held, snapshot, old, images, counted=False)
+    return _Updated(
+        _write_pairs(writer, rule, held, images.ids), replaces, held.count if held.is_forest else None, bases
+    )
 
 
 def _index_change(snapshot: Snapshot, rule: str, metadata: Metadata, between: str) -> IndexChange:
@@ -317,41 +386,99 @@ def _new_rows(
         return None
 
 
-def _read_kept_pairs(snapshot: Snapshot, rule: str, change: IndexChange) -> Iterator[pa.Table]:
-    """Read the pairs whose two images have not changed."""
-    paths = [part.path for part in change.kept]
-    if not paths:
-        return
-    ids = snapshot.scan_files("index", paths).select("image_id")
+class _Images(NamedTuple):
+    """The images of the index of a rule, numbered in the order of their ids: 20 bytes each.
+
+    Attributes:
+        ids: (n, 16) uint8, by number.
+        is_new: (n,) bool, by number: whether the image is not compared yet.
+        of_file: by path of a file of the index, the numbers of its images in their order.
+    """
+
+    ids: Ids
+    is_new: NDArray[np.bool_]
+    of_file: Mapping[str, Numbers]
+
+
+def _number_images(snapshot: Snapshot, change: IndexChange) -> _Images:
+    """Number all images of the index of a rule."""
+    paths = sorted({part.path for part in (*change.added, *change.kept)})
+    columns = [snapshot.scan_files("index", [path]).select("image_id").collect() for path in paths]
+    ids = np.concatenate([np.empty((0, 16), np.uint8), *(id_matrix(column["image_id"]) for column in columns)])
+    order = order_of_ids(ids)
+    numbers = np.empty(len(ids), np.uint32)
+    numbers[order] = np.arange(len(ids), dtype=np.uint32)
+    ends = np.cumsum([len(column) for column in columns])
+    of_file = dict(zip(paths, np.split(numbers, ends[:-1]), strict=True)) if paths else {}
+    ids = ids[order]
+    is_new = np.zeros(len(ids), np.bool_)
     if change.new is not None:
-        ids = ids.filter(~pl.col("image_id").is_in(change.new.implode()))
-    pairs = snapshot.scan("pairs", lambda partition: partition["rule"] == rule).drop("rule")
-    both = pairs.join(ids, left_on="left_id", right_on="image_id", how="semi").join(
-        ids, left_on="right_id", right_on="image_id", how="semi"
-    )
-    rows = both.collect().sort("score", "left_id", "right_id", descending=[True, False, False]).to_arrow()
-    yield rows.cast(schemas.TABLES["pairs"].file_schema)
+        is_new[find(ids, id_matrix(change.new))] = True
+    for part in change.added if change.new is None else ():
+        is_new[of_file[part.path]] = True
+    return _Images(ids, is_new, of_file)
 
 
-def _write_pairs(writer: Writer, rule: str, tables: Iterable[pa.Table], max_pairs: int) -> list[Part]:
+def _add_stored(held: HeldPairs, snapshot: Snapshot, files: Files, images: _Images, *, counted: bool) -> None:
+    """Add the stored pairs whose two images have not changed, some at a time."""
+    for part in files:
+        rows = snapshot.scan_files("pairs", [part.path]).select("left_id", "right_id", "score")
+        for start in range(0, part.rows, _READ_PAIRS):
+            pairs = rows.slice(start, _READ_PAIRS).collect()
+            left, right = (find(images.ids, id_matrix(pairs[name])) for name in ("left_id", "right_id"))
+            kept = (left >= 0) & (right >= 0)
+            kept[kept] = ~(images.is_new[left[kept]] | images.is_new[right[kept]])
+            score = pairs["score"].to_numpy()[kept]
+            found = NumberedPairs(left[kept].astype(np.uint32), right[kept].astype(np.uint32), score)
+            held.add(found, None if counted else 0)
+
+
+def _write_pairs(writer: Writer, rule: str, held: HeldPairs, ids: Ids) -> list[Part]:
+    """Write the pairs that are held, with ids in place of numbers, some at a time."""
     with writer.open("pairs", {"rule": rule}) as file:
-        count = 0
-        for table in tables:
-            count += len(table)
-            if count > max_pairs:
-                raise _too_many_pairs(rule)
-            if len(table):
-                file.write(table)
+        for pairs in held.in_order():
+            for start in range(0, len(pairs), _GROUP_PAIRS):
+                left, right, score = (column[start : start + _GROUP_PAIRS] for column in pairs)
+                columns = [to_binary(ids[left]), to_binary(ids[right]), to_numbers(score)]
+                file.write(pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema))
         part = file.close()
     return [] if part is None else [part]
 
 
-def _too_many_pairs(rule: str) -> LakeError:
-    return LakeError(
-        f"rule '{rule}' finds more pairs than dedup.max_pairs allows. It is too loose for these images, or one "
-        "image occurs very often (rule exact finds such images). Use a stricter rule, or raise dedup.max_pairs in the "
-        "recipe."
-    )
+@contextmanager
+def _errors_of_rule(rule: str) -> Iterator[None]:
+    """Name the rule that finds too many pairs."""
+    try:
+        yield
+    except TooManyPairsError:
+        raise LakeError(
+            f"rule '{rule}' finds more pairs than dedup.max_pairs allows. It is too loose for these images, or one "
+            "image occurs very often (rule exact finds such images). Use a stricter rule, raise dedup.max_pairs in the "
+            'recipe, or write clusters = "components", for which not all pairs are needed.'
+        ) from None
+
+
+def _find_pairs(  # noqa: PLR0913, PLR0917 - arguments of one step
+    held: HeldPairs,
+    job: CompareJob,
+    change: IndexChange,
+    images: _Images,
+    engine: Engine,
+    progress: Progress,
+    *,
+    across_splits: bool,
+) -> None:
+    """Compare new images with each other and with the old ones, and add their pairs."""
+    most = _images_per_block(job.snapshot, change, job.comparison)
+    if engine.pieces > 1:
+        most = min(most, _images_for_workers(change, engine.pieces * _BLOCK_PAIRS_PER_WORKER))
+    pairs = list(_pair_blocks(change, images, most, progress, across_splits=across_splits))
+    if engine.pieces == 1 or len(pairs) == 1:
+        found = _compare_here(job, pairs, progress)
+    else:
+        found = _compare_in_workers(job, pairs, engine, progress)
+    for part in found:
+        held.add(part.pairs, part.found)
 
 
 def _images_per_block(snapshot: Snapshot, change: IndexChange, comparison: Comparison) -> int:
@@ -374,26 +501,30 @@ def _images_for_workers(change: IndexChange, pairs: int) -> int:
 
 
 def _pair_blocks(
-    change: IndexChange, block_images: int, progress: Progress, *, across_splits: bool
+    change: IndexChange, images: _Images, block_images: int, progress: Progress, *, across_splits: bool
 ) -> Iterator[BlockPair]:
     """Pair every block of new images with itself, with the new ones after it, and with the old ones.
 
     With `across_splits`, only blocks of different splits are paired. A block without any pair is done at once.
     """
-    new, old = (_cut_blocks(parts, block_images, across_splits=across_splits) for parts in (change.added, change.kept))
-    for number, block in enumerate(new):
-        images = sum(part.rows for part in block)
-        others = [
-            (other, is_new)
-            for blocks, is_new in ((new[number:], True), (old, False))
-            for other in blocks
-            if not across_splits or _split_of(other[0]) != _split_of(block[0])
+    new, old = (
+        [
+            _numbered(images, files, new=is_new)
+            for files in _cut_blocks(parts, block_images, across_splits=across_splits)
         ]
-        for position, (other, is_new) in enumerate(others, start=1):
-            completed = images if position == len(others) else 0
-            yield BlockPair(block, None if other is block else other, completed, is_new)
+        for parts, is_new in ((change.added, True), (change.kept, False))
+    )
+    for number, block in enumerate(new):
+        others = [
+            other
+            for other in (*new[number:], *old)
+            if not across_splits or _split_of(other.files[0]) != _split_of(block.files[0])
+        ]
+        for position, other in enumerate(others, start=1):
+            completed = len(block.numbers) if position == len(others) else 0
+            yield BlockPair(block, None if other is block else other, completed)
         if not others:
-            progress.advance(images)
+            progress.advance(len(block.numbers))
 
 
 def _cut_blocks(parts: Files, block_images: int, *, across_splits: bool) -> list[list[Part]]:
@@ -410,57 +541,65 @@ def _cut_blocks(parts: Files, block_images: int, *, across_splits: bool) -> list
     return blocks
 
 
+def _numbered(images: _Images, files: Files, *, new: bool) -> NumberedBlock:
+    numbers = np.concatenate([images.of_file[path] for path in _paths(files)])
+    return NumberedBlock(files, new, numbers[images.is_new[numbers] == new])
+
+
+def _paths(files: Files) -> list[str]:
+    """Return the order in which the files of a block are read."""
+    return sorted(part.path for part in files)
+
+
 def _split_of(part: Part) -> tuple[str, str]:
     return part.partition["dataset"], part.partition["split"]
 
 
-def _compare_here(job: CompareJob, pairs: Iterable[BlockPair], progress: Progress) -> Iterator[pa.Table]:
+def _compare_here(job: CompareJob, pairs: Iterable[BlockPair], progress: Progress) -> Iterator[FoundPairs]:
     """Compare blocks in this process, which uses every core. A left block is read once for all its pairs."""
-    read_pixels, files, block = _pixel_reader(job.images), None, None
+    read_pixels, left, block = _pixel_reader(job.images), None, None
     for pair in pairs:
-        if files is not pair.left or block is None:
-            files, block = pair.left, _read_block(job, pair.left, new=True)
-        other = None if pair.right is None else _read_block(job, pair.right, new=pair.right_is_new)
-        yield from _match_blocks(job, block, other, read_pixels)
+        if left is not pair.left or block is None:
+            left, block = pair.left, _read_block(job, pair.left)
+        other = None if pair.right is None else _read_block(job, pair.right)
+        for found in _match_blocks(job, pair, block, other, read_pixels):
+            yield FoundPairs(found, len(found))
         progress.advance(pair.completed)
 
 
 def _compare_in_workers(
     job: CompareJob, pairs: Sequence[BlockPair], engine: Engine, progress: Progress
-) -> Iterator[pa.Table]:
+) -> Iterator[FoundPairs]:
     with closing(engine.map(partial(compare_blocks, job), pairs)) as results:
-        for pair, table in zip(pairs, results, strict=True):
-            yield table
+        for pair, found in zip(pairs, results, strict=True):
+            yield found
             progress.advance(pair.completed)
 
 
-def _match_blocks(job: CompareJob, one: Block, other: Block | None, read_pixels: ReadPixels) -> Iterator[pa.Table]:
+def _match_blocks(
+    job: CompareJob, pair: BlockPair, left: Block, right: Block | None, read_pixels: ReadPixels
+) -> Iterator[NumberedPairs]:
     """Match two blocks, the smaller one on the left."""
-    if other is not None and len(other) < len(one):
-        one, other = other, one
-    return match(job.comparison, one, other, read_pixels)
+    numbers = [pair.left.numbers, (pair.right or pair.left).numbers]
+    if right is not None and len(right) < len(left):
+        left, right, numbers = right, left, numbers[::-1]
+    for i, j, scores in scored_pairs(job.comparison, left, right, read_pixels):
+        yield NumberedPairs(numbers[0][i], numbers[1][j], scores)
 
 
-def _merge(job: CompareJob, tables: Iterable[pa.Table]) -> pa.Table:
-    """Merge tables of pairs, each sorted, into one sorted table."""
-    found: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        count += len(table)
-        if count > job.max_pairs:
-            raise _too_many_pairs(job.rule)
-        found += [table] if len(table) else []
-    if len(found) <= 1:
-        return found[0] if found else pa.table({})
-    return order_pairs(pa.concat_tables(found))
+def _concatenate(parts: Iterable[NumberedPairs]) -> NumberedPairs:
+    empty = NumberedPairs(np.empty(0, np.uint32), np.empty(0, np.uint32), np.empty(0, np.float32))
+    return NumberedPairs(*map(np.concatenate, zip(empty, *parts, strict=True)))
 
 
-def _read_block(job: CompareJob, parts: Files, *, new: bool) -> Block:
-    scanned = job.snapshot.scan_files("index", sorted(part.path for part in parts))
+def _read_block(job: CompareJob, block: NumberedBlock) -> Block:
+    scanned = job.snapshot.scan_files("index", _paths(block.files))
     if job.new is not None:
         is_new = pl.col("image_id").is_in(job.new.implode())
-        scanned = scanned.filter(is_new if new else ~is_new)
+        scanned = scanned.filter(is_new if block.new else ~is_new)
     rows = scanned.select("image_id", "key", "signature", "vector").collect().to_arrow()
+    if len(rows) != len(block.numbers):
+        raise AssertionError(f"{len(rows)} images of a block were read, but {len(block.numbers)} are numbered")
     ids = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in rows["image_id"].chunks])
     return Block(from_binary(ids, 16), entries_of(rows))
 

@@ -164,6 +164,8 @@ def _print_clusters(lake: Lake, query: ReviewQuery, html: Path | None, *, json_:
         f"the longest diameter {longest} (pairs from end to end)."
     )
     _print_stored_rule(shapes)
+    if shapes.note:
+        print_line(shapes.note)
     print_line(f"Clusters by images: {_histogram(shapes.sizes)}.")
     if page:
         print_line(page)

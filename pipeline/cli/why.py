@@ -94,7 +94,8 @@ def _clusters(image: Image) -> Iterator[str]:
             yield "    it is the representative of the cluster"
         if cluster["closest"]:
             listed = "; ".join(f"{_score(pair)} {_name(pair['image'])}" for pair in cluster["closest"][:_PRINTED])
-            yield f"    {plural(cluster['pairs'], 'pair')}, the closest: {listed}"
+            least = "" if cluster["all_pairs"] else "at least "
+            yield f"    {least}{plural(cluster['pairs'], 'pair')}, the closest: {listed}"
         else:
             more = "; ..." if cluster["images"] - 1 > _PRINTED else ""
             words = {"equal keys": "equal keys", "verdicts": "equal keys, or the same by a verdict"}

@@ -11,6 +11,8 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 Numbers = NDArray[np.int32]
 Counts = NDArray[np.int64]
 
+# Edges that are linked at a time; more if more images are in clusters.
+_EDGES = 2**20
 # Larger clusters get a lower bound: an exact diameter can take (images x pairs x diameter / 32) steps.
 _MAX_EXACT_IMAGES = 2_000
 # Graph entries searched together: 16 MB of bits, about the size of a processor's cache.
@@ -59,6 +61,29 @@ def link(pairs: pl.DataFrame, method: Literal["components", "stars"]) -> pl.Data
     ids = pl.concat([pairs["left_id"], pairs["right_id"]])
     cluster_ids, image_ids = ids.gather(row_of[representatives[images]]), ids.gather(row_of[images])
     return pl.DataFrame({"cluster_id": cluster_ids, "image_id": image_ids})
+
+
+def link_batches(edges: pl.LazyFrame) -> pl.DataFrame:
+    """Cluster images as connected components of any number of pairs; memory grows with the number of images.
+
+    A component is connected by edges from its first image to each other one as it is by all its pairs. So these edges
+    stand for the pairs of the batches before.
+
+    Args:
+        edges: columns left_id and right_id, as in `link`.
+
+    Returns:
+        As `link`.
+    """
+    count = edges.select(pl.len()).collect().item()
+    clusters, start = link(edges.head(0).collect(), "components"), 0
+    while start < count:
+        size = max(_EDGES, len(clusters))
+        before = clusters.filter(pl.col("cluster_id") != pl.col("image_id"))
+        edges_before = before.select(left_id="cluster_id", right_id="image_id")
+        clusters = link(pl.concat([edges_before, edges.slice(start, size).collect()]), "components")
+        start += size
+    return clusters
 
 
 def cluster_shapes(clusters: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

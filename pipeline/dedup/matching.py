@@ -60,11 +60,27 @@ def match(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadP
         score, highest first, then by ids. Besides the blocks, memory is bounded for any number of pairs.
     """
     other = left if right is None else right
-    for i, j, scores in combine_small(_scored_pairs(rule, left, right, read_pixels), _TABLE_PAIRS):
+    for i, j, scores in scored_pairs(rule, left, right, read_pixels):
         yield _pairs_table(left.image_ids[i], other.image_ids[j], scores)
 
 
-def order_pairs(pairs: pa.Table) -> pa.Table:
+def scored_pairs(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels) -> Iterator[ScoredPairs]:
+    """Find all pairs between two blocks, or inside one, by their positions.
+
+    Args:
+        rule: as in `match`.
+        left: as in `match`.
+        right: as in `match`.
+        read_pixels: as in `match`.
+
+    Yields:
+        Positions in the left and in the right block (int64), and scores (float32): each pair once, in any order, some
+        hundred thousand pairs at a time.
+    """
+    return combine_small(_found_pairs(rule, left, right, read_pixels), _TABLE_PAIRS)
+
+
+def _order_pairs(pairs: pa.Table) -> pa.Table:
     """Order rows of the pairs table by score, highest first, then by ids."""
     # Ids are sorted as numbers, in a quarter of the time that they take as bytes.
     left, right = (from_binary(_one_chunk(pairs[name]), 16).view(">u8").astype(np.uint64) for name in _ID_COLUMNS)
@@ -77,7 +93,7 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _scored_pairs(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels) -> Iterator[ScoredPairs]:
+def _found_pairs(rule: Comparison, left: Block, right: Block | None, read_pixels: ReadPixels) -> Iterator[ScoredPairs]:
     """Score candidates. Those that need pixels are collected until there are enough to read pixels for."""
     other = left if right is None else right
     waiting: list[tuple[Positions, Positions]] = []
@@ -168,4 +184,4 @@ def _pairs_table(left: Ids, right: Ids, scores: NDArray[np.float32]) -> pa.Table
     swapped = (a[:, 0] > b[:, 0]) | ((a[:, 0] == b[:, 0]) & (a[:, 1] > b[:, 1]))
     low, high = np.where(swapped[:, None], right, left), np.where(swapped[:, None], left, right)
     columns = [to_binary(low), to_binary(high), to_numbers(scores)]
-    return order_pairs(pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema))
+    return _order_pairs(pa.Table.from_arrays(columns, schema=schemas.TABLES["pairs"].file_schema))

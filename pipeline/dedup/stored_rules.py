@@ -80,13 +80,12 @@ def read_clusters(
     """
     if stored.method == "keys" or (stored.min_score is None and method in (None, stored.method)):
         return scan("clusters", stored.rule)
-    from pipeline.dedup.components import link  # noqa: PLC0415 - scipy, only where clusters are not stored
 
     def scan_rule(table: str) -> pl.LazyFrame:
         rows = scan(table, stored.rule)
         return filter_pairs(stored.min_score, rows) if table == "pairs" else rows
 
-    clusters = link(cluster_edges(stored.rule, scan_rule), method or stored.method)
+    clusters = link_images(stored.rule, scan_rule, method or stored.method)
     return decide_clusters(stored.rule, clusters, decided, scan_rule)[0].lazy()
 
 
@@ -121,6 +120,26 @@ def _links_among(rule: str, images: pl.DataFrame, scan: ScanRule, *, by_keys: bo
     return pl.concat([pairs, cluster_edges(rule, among, among("pairs").clear())], how="diagonal")
 
 
+def link_images(
+    rule: str, scan: ScanRule, method: Literal["components", "stars"], pairs: pl.LazyFrame | None = None
+) -> pl.DataFrame:
+    """Cluster the images of a rule that compares pairs.
+
+    Args:
+        rule: as in `cluster_edges`.
+        scan: as in `cluster_edges`.
+        method: how to cluster; see `components.link`.
+        pairs: as in `cluster_edges`.
+
+    Returns:
+        As `components.link`.
+    """
+    from pipeline.dedup.components import link, link_batches  # noqa: PLC0415 - scipy, only where clusters are not stored
+
+    edges = _scan_edges(rule, scan, pairs)
+    return link(edges.collect(), method) if method == "stars" else link_batches(edges)
+
+
 def cluster_edges(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None = None) -> pl.DataFrame:
     """List the edges that connect images into clusters: pairs and, if the rule has them, equal signatures.
 
@@ -133,10 +152,14 @@ def cluster_edges(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None = None) 
         Columns left_id and right_id, the smaller id first. Of images with equal signatures, the one with the smallest
         id is connected with each other one.
     """
+    return _scan_edges(rule, scan, pairs).collect()
+
+
+def _scan_edges(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None) -> pl.LazyFrame:
     edges = (scan("pairs") if pairs is None else pairs).select("left_id", "right_id")
     comparison = parse_rule(rule).comparison
     if comparison is None or not comparison.equal_signatures:
-        return edges.collect()
+        return edges
     equal = (
         scan("index")
         .filter(pl.col("signature") != 0)
@@ -144,4 +167,5 @@ def cluster_edges(rule: str, scan: ScanRule, pairs: pl.LazyFrame | None = None) 
         .filter(pl.col("image_id") != pl.col("left_id"))
         .select("left_id", right_id="image_id")
     )
-    return pl.concat([edges, equal]).collect()
+    # Collected here, because edges may be read in several parts.
+    return pl.concat([edges, equal.collect().lazy()])

@@ -341,7 +341,8 @@ class DedupPart(Part):
             only images that are paired with one representative.
         between: which images are compared. "all" compares every image with every other; "splits" compares only images
             of different source splits: faster, and enough to find leaks.
-        max_pairs: most pairs that a rule may find. If it finds more, the build stops with an error.
+        max_pairs: most pairs of a rule that are stored. If it finds more, only those that link its clusters are stored;
+            with `clusters = "stars"`, which needs all pairs, the build stops with an error.
     """
 
     rules: Words = ("exact",)

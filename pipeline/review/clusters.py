@@ -12,6 +12,7 @@ from pipeline.lake.reads import explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, scan_rule, stored_rule
+from pipeline.search.rules import forest_note
 from pipeline.verdicts.standing import resolve
 
 # Paths listed for each cluster.
@@ -35,6 +36,8 @@ class ClusterReview(NamedTuple):
             paths (the first ones by image_id). Most images first, then by cluster_id.
         stored: the rule whose stored pairs were read: the rule itself, or one with a lower threshold.
         least: the lowest score of the pairs that were linked; None if all stored pairs were.
+        note: says that not all pairs of the rule are stored, so that diameters and lowest scores are unknown; empty if
+            all are.
     """
 
     rule: str
@@ -48,6 +51,7 @@ class ClusterReview(NamedTuple):
     shown: pl.DataFrame
     stored: str = ""
     least: float | None = None
+    note: str = ""
 
 
 @explain_failures
@@ -72,8 +76,12 @@ def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
     members = clusters.join(image_facts(lake, query).select("image_id", "path", "label", "role"), on="image_id")
     pairs = filter_pairs(stored.min_score, scan_rule(lake, "pairs", stored.rule))
     shapes = cluster_shapes(clusters.collect(), pairs.collect())
+    note = forest_note(lake, stored)
     if shapes["pairs"].sum() == 0:
         shapes = _key_shapes(shapes)
+    elif note:
+        unknown = pl.lit(None)
+        shapes = shapes.with_columns(diameter=unknown.cast(pl.Int64), exact=False, lowest=unknown.cast(pl.Float32))
     kept = shapes
     for name, wanted in (("role", query.between), ("label", query.conflicts)):
         if wanted:
@@ -92,6 +100,7 @@ def review_clusters(lake: Lake, query: ReviewQuery) -> ClusterReview:
         _describe(kept.head(query.top), members),
         stored.rule,
         stored.min_score,
+        note.strip(),
     )
 
 
@@ -117,7 +126,7 @@ def write_clusters(lake: Lake, query: ReviewQuery, review: ClusterReview, file: 
         "release": review.release,
         "rule": review.rule,
         "split": query.split,
-        "headline": _headline(query, review),
+        "headline": f"{_headline(query, review)} {review.note}".strip(),
         "shown": review.shown.to_dicts(),
     }
     return write_page(render_clusters(summary, members, lake.scan("images"), lake.scan("splits")), file)

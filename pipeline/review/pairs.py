@@ -14,6 +14,7 @@ from pipeline.lake.reads import explain_failures
 from pipeline.lake_handle import Lake
 from pipeline.review.page import write_page
 from pipeline.review.query import ReviewQuery, image_facts, length, scan_rule, stored_rule
+from pipeline.search.rules import forest_note
 
 # Representatives of each role of a cluster have this many labels: two different ones, and a missing one.
 _LABELS = 3
@@ -26,8 +27,8 @@ class PairReview(NamedTuple):
     Attributes:
         rule: the rule.
         release: the release.
-        headline: a sentence that says what is shown, and out of how many.
-        pairs: number of pairs of the rule.
+        headline: says what is shown, and out of how many; and if not all pairs of the rule are stored, that.
+        pairs: number of stored pairs of the rule.
         matching: number of pairs that match the query; with `best`, the number of images of the role with such a pair.
         from_clusters: whether the pairs were made from clusters, all with score 1, because the rule stores no pairs.
         shown: columns score, left_id, right_id, left_path, right_path, left_label, right_label, left_role, right_role
@@ -75,7 +76,7 @@ def review_pairs(lake: Lake, query: ReviewQuery) -> PairReview:
     order = ["score", "left_id", "right_id"]
     shown = closest.sort(order, descending=[True, False, False]).head(query.top).collect(engine="streaming")
     # The number of pairs made from clusters depends on the query, so the headline leaves it out.
-    headline = _headline(query, len(shown), matching, None if from_clusters else count)
+    headline = _headline(query, len(shown), matching, None if from_clusters else count) + forest_note(lake, stored)
     described = _describe(shown, facts, clusters)
     return PairReview(
         query.rule, lake.release, headline, count, matching, from_clusters, described, stored.rule, stored.min_score

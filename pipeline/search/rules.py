@@ -43,6 +43,23 @@ def stored_rule(lake: Tables, rule: str, min_score: float | None = None) -> Stor
     return stored._replace(min_score=min_score)
 
 
+def pairs_found(lake: Tables, stored: StoredRule) -> int | None:
+    """Return how many pairs the stored rule found, if the lake stores only those of a spanning forest; else None."""
+    found: int | None = lake.snapshot.metadata("pairs").units.get(stored.rule, {}).get("found")
+    return found
+
+
+def forest_note(lake: Tables, stored: StoredRule) -> str:
+    """Say that not all pairs of a rule are stored, in a sentence after a space; empty if they are."""
+    found = pairs_found(lake, stored)
+    if found is None:
+        return ""
+    return (
+        f" Of the {found:,} pairs of {stored.rule}, more than dedup.max_pairs, only those that link its clusters are "
+        "stored: the closest pair of every image is among them, others are not."
+    )
+
+
 def stored_units(lake: Tables) -> dict[str, Mapping[str, Any]]:
     """Return, by stored rule, the unit of its clusters; empty where an older imagelake recorded none."""
     units: dict[str, Mapping[str, Any]] = {}

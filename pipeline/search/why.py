@@ -11,7 +11,7 @@ from pipeline.errors import LakeError
 from pipeline.lake.reads import check_tables, check_values, explain_failures
 from pipeline.recipe.rules import rule_meaning
 from pipeline.search.images import locate_images, raise_not_found, stored_name
-from pipeline.search.rules import lake_rules, stored_units
+from pipeline.search.rules import lake_rules, pairs_found, stored_units
 from pipeline.search.tables import Tables
 from pipeline.verdicts.journal import read_verdicts
 from pipeline.verdicts.standing import about, standing
@@ -148,6 +148,7 @@ def _clusters(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]
                     "representative": cluster_id,
                     "chain": _chain(edges, image_id, cluster_id),
                     **_closest(edges, image_id),
+                    "all_pairs": pairs_found(lake, stored) is None,
                     "others": others["image_id"].sort().head(_LISTED).to_list(),
                 }
             )

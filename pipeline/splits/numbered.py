@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.arrow_columns import to_binary
-from pipeline.pixels import find, id_matrix
+from pipeline.pixels import find, id_matrix, order_of_ids
 
 
 class NumberedImages:
@@ -22,12 +22,7 @@ class NumberedImages:
 
     def __init__(self, images: pl.DataFrame) -> None:
         ids = id_matrix(images["image_id"])
-        first, second = (np.ascontiguousarray(half) for half in ids.view(">u8").astype(np.uint64).T)
-        # Ids are random: the first eight bytes hardly ever repeat. Where they do, the others decide.
-        self.order = np.argsort(first)
-        ordered = first[self.order]
-        if (ordered[1:] == ordered[:-1]).any():
-            self.order = np.lexsort((second, first))
+        self.order = order_of_ids(ids)
         self._ids = ids[self.order]
         self.rows = images.select(
             pl.int_range(pl.len(), dtype=pl.UInt32).alias("image_id"),

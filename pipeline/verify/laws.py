@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline.dedup.clusters import cluster_by_keys
-from pipeline.dedup.components import link
-from pipeline.dedup.stored_rules import cluster_edges, decide_clusters, find_stored_rule, read_clusters
+from pipeline.dedup.stored_rules import decide_clusters, find_stored_rule, link_images, read_clusters
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
@@ -73,7 +72,7 @@ def clusters_follow_from_index(lake: Lake) -> LawResult:
         method = unit.get("spec", ["", "", "keys"])[2]
         found = clusters.filter(rule=rule).select("cluster_id", "image_id")
         scan = partial(_scan_rule, lake, rule)
-        made = cluster_by_keys(scan("index")).collect() if method == "keys" else link(cluster_edges(rule, scan), method)
+        made = cluster_by_keys(scan("index")).collect() if method == "keys" else link_images(rule, scan, method)
         same = decide_clusters(rule, made, decided, scan)[0].equals(found)
         text = f"clusters of rule {rule} differ from those of its {_MADE_FROM.get(method, 'pairs')}"
         faults += [] if same else [Fault("law", text, "clusters", "", {"rule": rule})]

@@ -19,7 +19,7 @@ from pipeline.builder import pairs as compare
 from pipeline.builder import pairs as pair
 from pipeline.builder.build import Built, build
 from pipeline.builder.publish import ReportResult
-from pipeline.dedup.matching import Block, match
+from pipeline.dedup.matching import Block, ScoredPairs, scored_pairs
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import RecipeError, SourceError
 from pipeline.lake_handle import Lake
@@ -197,14 +197,14 @@ class Compared:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pairs: set[frozenset[bytes]] = set()
-        monkeypatch.setattr(compare, "match", self.match)
+        monkeypatch.setattr(compare, "scored_pairs", self.match)
 
-    def match(self, rule: Any, left: Block, right: Block | None, read: Any) -> Iterator[pa.Table]:
+    def match(self, rule: Any, left: Block, right: Block | None, read: Any) -> Iterator[ScoredPairs]:
         a, b = ([bytes(one) for one in side.image_ids] for side in (left, right or left))
         pairs = {frozenset((i, j)) for i in a for j in b if i != j}
         assert not pairs & self.pairs, "compared twice"
         self.pairs |= pairs
-        return match(rule, left, right, read)
+        return scored_pairs(rule, left, right, read)
 
 
 def test_a_new_source_is_compared_with_all_and_nothing_else_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,10 @@ from pipeline.builder import pairs as compare
 from pipeline.builder import pairs as pair
 from pipeline.builder.build import Built, build
 from pipeline.builder.publish import ReportResult
+from pipeline.dedup.decided import NOTHING
 from pipeline.dedup.rules import entries_of
 from pipeline.dedup.rules.cosine import Cosine
+from pipeline.dedup.stored_rules import find_stored_rule, read_clusters
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.lake_handle import Lake
@@ -235,8 +237,9 @@ def test_pairs_of_many_builds_are_written_as_one_again(tmp_path: Path) -> None:
     assert all(rows_by_content(root, name).equals(rows_by_content(fresh, name)) for name in COMPARED)
 
 
-def test_a_rule_that_finds_too_many_pairs_stops_the_build_and_changes_nothing(tmp_path: Path) -> None:
+def test_too_many_pairs_for_stars_stop_the_build_and_change_nothing(tmp_path: Path) -> None:
     world = World(tmp_path, np.random.default_rng(4))
+    world.method = "stars"
     root = world.build().root
     held = Lake(root).scan("pairs").collect()
     world.most = len(held)
@@ -248,3 +251,70 @@ def test_a_rule_that_finds_too_many_pairs_stops_the_build_and_changes_nothing(tm
     world.most = 10**6
     world.build()
     world.check()
+
+
+def found(root: str) -> dict[str, int]:
+    units = Lake(root).snapshot.metadata("pairs").units
+    return {rule: unit["found"] for rule, unit in units.items() if "found" in unit}
+
+
+def test_a_rule_with_too_many_pairs_has_a_spanning_forest_however_the_lake_grew(tmp_path: Path) -> None:
+    world = World(tmp_path, np.random.default_rng(4))
+    world.rules = ["hamming:6", "cosine:0.9"]
+    with patch.multiple(pair, **SMALL):
+        root = world.build().root
+        pairs = Lake(root).scan("pairs").collect()
+        whole = {rule: pairs.filter(rule=rule) for rule in world.rules}
+        counts = {rule: len(rows) for rule, rows in whole.items()}
+        # A lower limit: the stored pairs are reduced, and nothing is compared again.
+        world.most = min(counts.values()) - 1
+        with patch.object(compare, "_find_pairs", side_effect=AssertionError):
+            notes = world.build().notes
+        assert found(root) == counts
+        assert (
+            sum(f"{count:,} pairs are more than dedup.max_pairs" in note for count in counts.values() for note in notes)
+            == 2
+        )
+        world.check()
+        stored = Lake(root).scan("pairs").collect()
+        assert stored.join(pairs, on=pairs.columns, how="anti").is_empty()
+        # More images, fewer, changed ones; then a higher limit again.
+        for step in [
+            ("add", "one", 3),
+            ("add", "two", 5),
+            ("source", "two", 0),
+            ("remove", "one", 7),
+            ("change", "three", 3),
+        ]:
+            world.take(step)
+            world.build()
+            world.check()
+        assert set(found(root)) == set(world.rules)
+        assert all(not check.faults for check in verify(root))
+        assert world.build().done == ()
+        world.most = 10**6
+        world.build()
+        assert found(root) == {}
+        world.check()
+
+
+@pytest.mark.parametrize("threshold", ["hamming:2", "cosine:0.97"])
+def test_a_stricter_threshold_of_a_spanning_forest_has_the_clusters_of_all_pairs(
+    tmp_path: Path, threshold: str
+) -> None:
+    world = World(tmp_path, np.random.default_rng(4))
+    world.rules = ["hamming:6", "cosine:0.9"]
+    whole = Lake(world.build("whole").root)
+    world.most = 3
+    forest = Lake(world.build("forest").root)
+    assert set(found(str(forest.root))) == set(world.rules)
+    of_whole, of_forest = (
+        read_clusters(
+            find_stored_rule(threshold, lake.snapshot.metadata("clusters").units),
+            lambda table, rule, lake=lake: lake.scan(table).filter(rule=rule),  # type: ignore[misc] # the lake of this turn
+            NOTHING,
+        ).collect()
+        for lake in (whole, forest)
+    )
+    assert len(of_whole)
+    assert of_whole.equals(of_forest)

@@ -183,10 +183,10 @@ def test_removed_images_take_their_pairs_with_them(tmp_path: Path) -> None:
     whole(root)
 
 
-def test_too_many_pairs_change_nothing_and_the_next_build_finds_them(tmp_path: Path) -> None:
+def test_too_many_pairs_for_stars_change_nothing_and_the_next_build_finds_them(tmp_path: Path) -> None:
     written(tmp_path, "one", "two")
     with pytest.raises(LakeError, match=f"'{RULE}' finds more pairs than dedup.max_pairs allows"):
-        make(tmp_path, "one", "two", max_pairs=1)
+        make(tmp_path, "one", "two", max_pairs=1, clusters="stars")
     root = make(tmp_path, "one", "two").root
     assert pairs_of(root) == matched(root)
 

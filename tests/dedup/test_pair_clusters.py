@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from random import Random
 from typing import Literal
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -10,7 +11,8 @@ from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dedup.components import link, number_ids
+from pipeline.dedup import components
+from pipeline.dedup.components import link, link_batches, number_ids
 
 Pairs = list[tuple[int, int]]
 METHODS: tuple[Literal["components"], Literal["stars"]] = ("components", "stars")
@@ -77,6 +79,13 @@ def one_by_one(pairs: Pairs) -> dict[int, int]:
 @given(PAIRS)
 def test_components_equal_union_find(pairs: Pairs) -> None:
     assert link(frame_of(pairs), "components").rows() == rows_of(union_find(pairs))
+
+
+@few(60)
+@given(PAIRS, st.integers(1, 9))
+def test_components_in_batches_equal_union_find(pairs: Pairs, edges: int) -> None:
+    with patch.object(components, "_EDGES", edges):
+        assert link_batches(frame_of(pairs).lazy()).rows() == rows_of(union_find(pairs))
 
 
 @given(PAIRS)

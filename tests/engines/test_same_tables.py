@@ -14,6 +14,7 @@ from pipeline.builder import clusters as cluster
 from pipeline.builder import pairs as compare
 from pipeline.builder import pairs as pair
 from pipeline.builder.build import build
+from pipeline.dedup import held_pairs
 from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
@@ -74,9 +75,23 @@ def test_how_work_is_cut_shows_in_no_table(tmp_path: Path, ray_here: Engine, bet
 
 
 def test_too_many_pairs_are_too_many_for_workers(tmp_path: Path, ray_here: Engine) -> None:
-    asked = recipe(tmp_path, *alike(tmp_path, sources=4), dedup={"rules": ["hamming:6"], "max_pairs": 500})
+    dedup = {"rules": ["hamming:6"], "max_pairs": 500, "clusters": "stars"}
     with pytest.raises(LakeError, match="more pairs than dedup.max_pairs"):
-        build(asked, engine=ray_here)
+        build(recipe(tmp_path, *alike(tmp_path, sources=4), dedup=dedup), engine=ray_here)
+
+
+def test_workers_find_the_same_spanning_forest(tmp_path: Path, ray_here: Engine) -> None:
+    listed = alike(tmp_path, sources=4)
+    dedup = {"rules": ["hamming:6", "cosine:0.95"], "max_pairs": 50}
+
+    def make(root: str, engine: Engine) -> str:
+        return build(recipe(tmp_path, *listed, lake={"root": root}, dedup=dedup), engine=engine).root
+
+    here = make("here", LocalEngine(1))
+    assert all(unit["found"] > 50 for unit in Lake(here).snapshot.metadata("pairs").units.values())
+    with patch.object(compare, "_BLOCK_IMAGES", 50), patch.multiple(held_pairs, _BATCH_PAIRS=20, _SAMPLED=4):
+        assert_same(here, make("blocks", LocalEngine(1)))
+        assert_same(here, make("workers", ray_here))
 
 
 @pytest.mark.ray
