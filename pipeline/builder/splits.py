@@ -105,7 +105,7 @@ def split_units(snapshot: Snapshot, recipe: Recipe, verdicts: Resolved, *, prune
                     # Nothing for a split without attributes, so that splits of older lakes stay up to date.
                     *(attribute_digests(snapshot, attribute) for attribute in _attributes_of(spec)),
                     # As above, for splits without verdicts.
-                    *([decided] if (decided := verdicts.pictures_digest(_in_pool(spec))) else []),
+                    *([decided] if (decided := verdicts.pictures_digest) else []),
                 ],
             ),
         }
@@ -344,11 +344,7 @@ def _attributes_of(spec: Mapping[str, Any]) -> list[str]:
 
 def _pool_digest(spec: Mapping[str, Any], shards: pl.DataFrame) -> str:
     """Return the digest of the shards that a split may draw from, so that other shards do not change it."""
-    return inputs_digest(shards.filter(_in_pool(spec)))
-
-
-def _in_pool(spec: Mapping[str, Any]) -> pl.Expr:
-    return in_pool(SplitPart.model_validate(spec))
+    return inputs_digest(shards.filter(in_pool(SplitPart.model_validate(spec))))
 
 
 def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: NumberedImages, verdicts: Resolved) -> DrawnSplit:

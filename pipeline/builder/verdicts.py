@@ -10,7 +10,7 @@ from pipeline.lake.delta_log import Metadata
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.progress import plural
-from pipeline.verdicts.journal import SCHEMA, TABLE, committed_verdicts, in_order, read_journal
+from pipeline.verdicts.journal import SCHEMA, TABLE, committed_verdicts, in_order, read_journal, write_copy
 
 
 def plan_verdicts(snapshot: Snapshot) -> list[Todo]:
@@ -23,7 +23,7 @@ def plan_verdicts(snapshot: Snapshot) -> list[Todo]:
 
 
 def commit_verdicts(lake: Transaction) -> list[Todo]:
-    """Commit the entries of the journal, then delete them. The table is written as one file.
+    """Commit the entries of the journal, then delete them. The table is written as one file, with a copy beside it.
 
     Raises:
         DamagedLakeError: an entry of the journal, or the table, cannot be read.
@@ -36,7 +36,9 @@ def commit_verdicts(lake: Transaction) -> list[Todo]:
         written = lake.writer.write(TABLE, rows.to_arrow().cast(schemas.TABLES[TABLE].schema))
         metadata = Metadata(TABLE, {TABLE: {"fingerprint": ids, "rows": len(rows)}})
         lake.commit(Commit(TABLE, written, metadata, all_files))
-    storage.delete(file for file, _ in entries)
+    if entries:
+        write_copy(lake.place, committed_verdicts(lake.snapshot))
+        storage.delete(file for file, _ in entries)
     return _todo(new)
 
 

@@ -1,4 +1,4 @@
-"""Restore the verdicts of people, which nothing else can make again: from every file of the table that can be read.
+"""Restore the verdicts of people, which nothing else can make again: from their copy, and from all files of the table.
 
 The table is written as one file whenever verdicts are added. So the files of older versions hold nearly all of them.
 """
@@ -13,7 +13,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake.transaction import Transaction
 from pipeline.progress import plural
 from pipeline.repair.damage import Damage
-from pipeline.verdicts.journal import SCHEMA, TABLE, in_order
+from pipeline.verdicts.journal import SCHEMA, TABLE, in_order, read_copies
 
 
 def restore_verdicts(lake: Transaction, damage: Damage) -> tuple[list[Todo], list[str]]:
@@ -26,15 +26,15 @@ def restore_verdicts(lake: Transaction, damage: Damage) -> tuple[list[Todo], lis
         return [], []
     recorded = lake.snapshot.metadata(TABLE).units.get(TABLE, {}).get("rows", 0)
     rows = write_readable_verdicts(lake)
-    done = [Todo("repair", TABLE, f"{plural(rows, 'verdict')} restored from the files that can be read")]
+    done = [Todo("repair", TABLE, f"{plural(rows, 'verdict')} restored from their copy and the files that can be read")]
     lost = recorded - rows
     text = f"verdicts: {lost:,} of {recorded:,} are lost. Import them from a copy: imagelake verdicts import"
     return done, [text] if lost > 0 else []
 
 
 def write_readable_verdicts(lake: Transaction) -> int:
-    """Commit all verdicts that any file in the folder of the table has; return how many."""
-    rows = in_order(pl.concat([SCHEMA.to_frame(), *_readable(lake.place)]))
+    """Commit all verdicts that the copy, or any file in the folder of the table, has; return how many."""
+    rows = in_order(pl.concat([SCHEMA.to_frame(), *read_copies(lake.place), *_readable(lake.place)]))
     replace_rows(lake, TABLE, rows, {TABLE: {"fingerprint": "", "rows": len(rows)}})
     return len(rows)
 

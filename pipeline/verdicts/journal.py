@@ -4,6 +4,8 @@ Every call of `record` writes one file of `.verdicts` in the lake, or one object
 verdict. Its name is an id and the digest of its bytes. It is on the disk before the call returns, and it appears whole
 or not at all. No lock is needed, also while a build runs. A build that has committed entries deletes them; one that is
 killed in between leaves them, and as every verdict has an id of its own, the next build commits none of them twice.
+
+Beside the entries is a second copy of the table, `copy-DIGEST.jsonl`: nothing can make verdicts again.
 """
 
 import getpass
@@ -30,6 +32,7 @@ from schemas.verdicts import NOT_SURE, PAIR_VERDICTS, PICTURE_VERDICTS, WITHDRAW
 TABLE = "verdicts"
 FOLDER = ".verdicts"
 _ENTRY = re.compile(r"[0-9a-f]{32}([0-9a-f]{32})\.jsonl")
+_COPY = re.compile(r"copy-[0-9a-f]{32}\.jsonl")
 SCHEMA = pl.Schema(schemas.TABLES[TABLE].schema)
 # Verdicts are read in this order; of several about one picture or pair, the last counts.
 ORDER = ("created_at", "who", "file_digest", "verdict_id")
@@ -145,8 +148,7 @@ def append(place: str, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
     """Write rows of the verdicts table as one entry of the journal; see `record`."""
     if not rows:
         return []
-    lines = [json.dumps({name: _as_text(row.get(name)) for name in SCHEMA}, ensure_ascii=False) for row in rows]
-    content = "".join(f"{line}\n" for line in lines).encode()
+    content = "".join(map(_line, rows)).encode()
     name = f"{uuid.uuid4().hex}{xxhash.xxh3_128_hexdigest(content)}.jsonl"
     write_durably(f"{place}/{FOLDER}/{name}", content, place)
     return [row["verdict_id"] for row in rows]
@@ -210,6 +212,38 @@ def read_journal(place: str) -> list[tuple[str, pl.DataFrame]]:
                 )
             found.append((file, from_text(pl.read_ndjson(content, schema=TEXT))))
     return found
+
+
+def write_copy(place: str, rows: pl.DataFrame) -> None:
+    """Write a second copy of the table, as an entry that only a repair reads, and delete older copies.
+
+    Args:
+        place: the lake's place.
+        rows: all rows of the verdicts table.
+    """
+    content = "".join(map(_line, rows.iter_rows(named=True))).encode()
+    name = f"copy-{xxhash.xxh3_128_hexdigest(content)}.jsonl"
+    if not storage.exists(f"{place}/{FOLDER}/{name}"):
+        write_durably(f"{place}/{FOLDER}/{name}", content, place)
+    storage.delete(f"{place}/{FOLDER}/{older}" for older in _copies(place) if older != name)
+
+
+def read_copies(place: str) -> list[pl.DataFrame]:
+    """Read the second copies of the table that are not damaged; there is more than one only after a kill."""
+    found = []
+    for name in _copies(place):
+        content = storage.read(f"{place}/{FOLDER}/{name}")
+        if xxhash.xxh3_128_hexdigest(content) == name[len("copy-") :].removesuffix(".jsonl"):
+            found.append(from_text(pl.read_ndjson(content, schema=TEXT)))
+    return found
+
+
+def _copies(place: str) -> list[str]:
+    return [name for name in storage.list_files(f"{place}/{FOLDER}", deep=False) if _COPY.fullmatch(name)]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps({name: _as_text(row.get(name)) for name in SCHEMA}, ensure_ascii=False) + "\n"
 
 
 def user_name() -> str:

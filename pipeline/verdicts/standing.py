@@ -1,6 +1,6 @@
 """Find the verdicts that count, the images that they are about, and where people disagree."""
 
-from typing import NamedTuple
+from functools import cached_property
 
 import polars as pl
 
@@ -14,44 +14,79 @@ _SUBJECT = ["file_digest", "content_hash"]
 _OTHER = {"other_file_digest": "file_digest", "other_content_hash": "content_hash"}
 _KEY = pl.coalesce(_SUBJECT)
 _OTHER_KEY = pl.coalesce(*_OTHER)
-_TEXTS = dict.fromkeys(("verdict", "label", "dataset", "split"), pl.String)
-_OF_IMAGES = {"image_id": pl.Binary, "verdict_id": pl.Binary, **_TEXTS}
+_OF_IMAGES = ("image_id", "verdict_id", "verdict", "label")
 
 
-class Resolved(NamedTuple):
-    """The verdicts that count for the images of a lake.
+_NO_PICTURE = pl.DataFrame(
+    schema={name: pl.String if name in ("verdict", "label") else pl.Binary for name in _OF_IMAGES}
+)
 
-    Attributes:
-        pictures: verdicts about pictures, for each of their images: columns image_id, verdict_id, verdict (keep, drop,
-            label or wrong_label), label (the right one), and dataset and split of the image; ordered by image_id. An
-            image has one row at most.
-        decided: verdicts about pairs, that they are the same or different.
-        gone: rows of the verdicts table that count, about pictures of which the lake has no image.
+
+class Resolved:
+    """The verdicts that count, and the images of a lake that they are about. Images are read when they are needed.
+
+    A picture is found by its file digest or, if no image has it, by its pixels.
+
+    Args:
+        snapshot: the lake; None if no verdict counts.
+        counting: made by `standing`.
     """
 
-    pictures: pl.DataFrame
-    decided: Decided
-    gone: pl.DataFrame
+    def __init__(self, snapshot: Snapshot | None, counting: pl.DataFrame) -> None:
+        self._snapshot, self._counting = snapshot, counting
 
     @property
     def links_digest(self) -> str:
-        """Digest of the verdicts about pairs; empty if there are none."""
-        if not (len(self.decided.same) or len(self.decided.different)):
-            return ""
-        images = self.decided.images.with_columns(pl.col("image_id").bin.encode("hex"))
-        return digest_of([images.rows(), self.decided.same.rows(), self.decided.different.rows()])
+        """Digest of the verdicts about pairs; empty if there are none. No image is read."""
+        return _digest(_of_pairs(self._counting))
 
-    def pictures_digest(self, chosen: pl.Expr) -> str:
-        """Digest of the verdicts about pictures; empty if there are none.
+    @property
+    def pictures_digest(self) -> str:
+        """Digest of the verdicts about pictures; empty if there are none. No image is read."""
+        return _digest(_of_pictures(self._counting))
 
-        Args:
-            chosen: selects images by dataset and split.
+    @cached_property
+    def pictures(self) -> pl.DataFrame:
+        """Verdicts about pictures, for each of their images.
+
+        Columns image_id, verdict_id, verdict (keep, drop, label or wrong_label) and label (the right one), ordered by
+        image_id; an image has one row at most.
         """
-        rows = self.pictures.filter(chosen).select(pl.col("image_id").bin.encode("hex"), "verdict", "label").rows()
-        return digest_of(rows) if rows else ""
+        about_one = _of_pictures(self._counting)
+        return _NO_PICTURE if about_one.is_empty() else _pictures(about_one, self._found)
+
+    @cached_property
+    def decided(self) -> Decided:
+        """Verdicts about pairs, that they are the same or different."""
+        pairs = _of_pairs(self._counting)
+        return NOTHING if pairs.is_empty() else _decided(pairs, self._found, self._images)
+
+    @cached_property
+    def gone(self) -> pl.DataFrame:
+        """The verdicts about pictures of which the lake has no image: rows of the verdicts table."""
+        return _gone(self._counting, self._found)
+
+    @cached_property
+    def _subjects(self) -> pl.DataFrame:
+        other = self._counting.select(pl.col(old).alias(new) for old, new in _OTHER.items())
+        return pl.concat([self._counting.select(_SUBJECT), other]).filter(_KEY.is_not_null()).unique()
+
+    @cached_property
+    def _images(self) -> pl.DataFrame:
+        """The images that may be meant: columns image_id, file_digest, content_hash."""
+        if self._snapshot is None or self._subjects.is_empty():
+            return pl.DataFrame(schema=dict.fromkeys(("image_id", *_SUBJECT), pl.Binary))
+        any_of = pl.any_horizontal(
+            pl.col(name).is_in(self._subjects[name].drop_nulls().implode()).fill_null(value=False) for name in _SUBJECT
+        )
+        return self._snapshot.scan("images").select("image_id", *_SUBJECT).filter(any_of).collect()
+
+    @cached_property
+    def _found(self) -> pl.DataFrame:
+        return _images_of(self._subjects, self._images)
 
 
-EMPTY = Resolved(pl.DataFrame(schema=_OF_IMAGES), NOTHING, SCHEMA.to_frame())
+EMPTY = Resolved(None, SCHEMA.to_frame())
 
 
 def standing(rows: pl.DataFrame) -> pl.DataFrame:
@@ -109,26 +144,27 @@ def about(file_digest: bytes | None, content_hash: bytes, side: str = "") -> pl.
 
 
 def resolve(snapshot: Snapshot, rows: pl.DataFrame | None = None) -> Resolved:
-    """Find the images that the verdicts of a lake are about.
-
-    A picture is found by its file digest or, if no image has it, by its pixels.
+    """Find the verdicts of a lake that count.
 
     Args:
         snapshot: the lake.
         rows: rows of the verdicts table; None for those of the snapshot.
     """
-    rows = committed_verdicts(snapshot) if rows is None else rows
-    counting = standing(rows)
-    if counting.is_empty():
-        return EMPTY
-    other = counting.select(pl.col(old).alias(new) for old, new in _OTHER.items())
-    subjects = pl.concat([counting.select(_SUBJECT), other]).filter(_KEY.is_not_null()).unique()
-    any_of = pl.any_horizontal(
-        pl.col(name).is_in(subjects[name].drop_nulls().implode()).fill_null(value=False) for name in _SUBJECT
-    )
-    images = snapshot.scan("images").select("image_id", *_SUBJECT, "dataset", "split").filter(any_of).collect()
-    found = _images_of(subjects, images)
-    return Resolved(_pictures(counting, found, images), _decided(counting, found, images), _gone(counting, found))
+    return Resolved(snapshot, standing(committed_verdicts(snapshot) if rows is None else rows))
+
+
+def _of_pairs(counting: pl.DataFrame) -> pl.DataFrame:
+    return counting.filter(_OTHER_KEY.is_not_null(), pl.col("verdict").is_in(list(PAIR_VERDICTS)))
+
+
+def _of_pictures(counting: pl.DataFrame) -> pl.DataFrame:
+    return counting.filter(_OTHER_KEY.is_null(), pl.col("verdict").is_in(list(PICTURE_VERDICTS)))
+
+
+def _digest(rows: pl.DataFrame) -> str:
+    """Return the digest of what verdicts say, whoever said it and when; empty for none."""
+    said = rows.select(pl.col(*_SUBJECT, *_OTHER).bin.encode("hex"), "verdict", "label")
+    return digest_of(sorted(said.fill_null("").rows())) if len(rows) else ""
 
 
 def _images_of(subjects: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
@@ -145,23 +181,17 @@ def _images_of(subjects: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _pictures(counting: pl.DataFrame, found: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
-    about_one = counting.filter(_OTHER_KEY.is_null(), pl.col("verdict").is_in(list(PICTURE_VERDICTS))).with_row_index(
-        "order"
-    )
+def _pictures(about_one: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return (
-        about_one.join(found, on=_SUBJECT, nulls_equal=True)
+        about_one.with_row_index("order")
+        .join(found, on=_SUBJECT, nulls_equal=True)
         .sort("image_id", "by_digest", "order")
         .unique("image_id", keep="last", maintain_order=True)
-        .join(images.select("image_id", "dataset", "split"), on="image_id", maintain_order="left")
         .select(*_OF_IMAGES)
     )
 
 
-def _decided(counting: pl.DataFrame, found: pl.DataFrame, images: pl.DataFrame) -> Decided:
-    pairs = counting.filter(_OTHER_KEY.is_not_null(), pl.col("verdict").is_in(list(PAIR_VERDICTS)))
-    if pairs.is_empty():
-        return NOTHING
+def _decided(pairs: pl.DataFrame, found: pl.DataFrame, images: pl.DataFrame) -> Decided:
     keys = images.select("image_id", key=_KEY).sort("key")
     numbered = keys.select("image_id", picture=pl.col("key").rank("dense").cast(pl.UInt32))
     of_subject = found.join(numbered, on="image_id").select(*_SUBJECT, "picture").unique()

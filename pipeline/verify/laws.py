@@ -238,7 +238,7 @@ def verdicts_are_honoured(lake: Lake) -> LawResult:
     faults = [_law("rows are no possible verdicts", "verdicts", {}, wrong)] if wrong else []
     pictures = resolve(lake.snapshot).pictures
     if len(pictures):
-        splits = lake.scan("splits").join(pictures.lazy().drop("dataset", "split"), on="image_id")
+        splits = lake.scan("splits").join(pictures.lazy(), on="image_id")
         labelled = pl.col("verdict").is_in(["label", "wrong_label"])
         kept = (pl.col("verdict") == "drop") & pl.col("kept")
         other_label = labelled & (

@@ -29,7 +29,7 @@ def test_a_bucket_keeps_verdicts(tmp_path: Path, lake_bucket: Bucket) -> None:
     assert len(list(storage.list_files(f"{place}/.verdicts"))) == 2
     assert lake.verdicts().waiting == 2
     build(made, engine=LocalEngine(1))
-    assert list(storage.list_files(f"{place}/.verdicts")) == []
+    assert [name[:5] for name in storage.list_files(f"{place}/.verdicts")] == ["copy-"]
     assert Lake(place).scan("clusters").collect().height == 2
     assert Lake(place).scan("splits").collect()["reason"].drop_nulls().to_list() == ["verdict"]
     assert not [str(fault) for check in verify(place) for fault in check.faults]

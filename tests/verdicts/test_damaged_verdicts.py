@@ -1,6 +1,7 @@
 """A damaged or lost table of verdicts is restored from every file that can be read; what is lost is counted."""
 
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -17,10 +18,8 @@ def digests(case: Case) -> list[bytes]:
     return Lake(case.root).scan("verdicts").collect()["verdict_id"].to_list()
 
 
-def test_what_older_files_have_is_restored_and_what_is_lost_is_counted(case: Case) -> None:
+def test_a_damaged_table_is_restored_from_its_copy(case: Case) -> None:
     before = digests(case)
-    record(case.root, [Verdict("drop", PICTURE), Verdict("keep", PICTURE)])
-    case.build()
     flip(case.file("verdicts"), 40)
     assert {fault.table for fault in case.faults()} == {"verdicts"}
     with pytest.raises(DamagedLakeError, match="verdicts"):
@@ -28,12 +27,23 @@ def test_what_older_files_have_is_restored_and_what_is_lost_is_counted(case: Cas
     record(case.root, [Verdict("drop", PICTURE)])
     with pytest.raises(DamagedLakeError, match=r"verdicts.*--repair"):
         case.build()
-    built = case.repair()
-    assert [text for text in built.still_damaged if "2 of 10 are lost" in text]
+    assert case.repair().still_damaged == ()
     assert set(before) < set(digests(case)), "and the verdict of the journal"
     assert len(digests(case)) == len(before) + 1
     assert case.faults() == []
     assert case.build().done == ()
+
+
+def test_without_a_copy_older_files_are_read_and_what_is_lost_is_counted(case: Case) -> None:
+    before = digests(case)
+    record(case.root, [Verdict("drop", PICTURE), Verdict("keep", PICTURE)])
+    case.build()
+    flip(case.file("verdicts"), 40)
+    (copy,) = Path(case.root, ".verdicts").iterdir()
+    flip(copy, 40)
+    assert [text for text in case.repair().still_damaged if "2 of 10 are lost" in text]
+    assert digests(case) == before
+    assert case.faults() == []
 
 
 def test_a_table_without_its_log_is_made_again_from_its_files(case: Case) -> None:
@@ -43,8 +53,16 @@ def test_a_table_without_its_log_is_made_again_from_its_files(case: Case) -> Non
     assert case.faults() == []
 
 
-def test_a_lost_table_is_empty_and_the_build_goes_on(case: Case) -> None:
+def test_a_lost_table_is_made_again_from_its_copy(case: Case) -> None:
     shutil.rmtree(f"{case.root}/verdicts")
+    case.repair()
+    assert case.differing() == []
+    assert case.faults() == []
+
+
+def test_a_table_and_copy_that_are_lost_are_named_and_the_build_goes_on(case: Case) -> None:
+    shutil.rmtree(f"{case.root}/verdicts")
+    shutil.rmtree(f"{case.root}/.verdicts")
     built = case.repair()
     assert "verdicts: the table is lost" in " ".join(built.still_damaged)
     assert digests(case) == []
