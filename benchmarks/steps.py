@@ -56,7 +56,7 @@ def _run(recipe: Recipe, lake: Transaction) -> dict[str, Any]:
         with watch(f"overlap, {rule}"):
             commit(cluster_images(lake.snapshot, writer, recipe.dedup.rules[:position])[1])
     with watch("splits"):
-        splits = split_units(lake.snapshot, recipe, EMPTY, prune=False)
+        splits = split_units(lake.snapshot, recipe, EMPTY, prune=False, issues={})
         commit(make_splits(lake.snapshot, writer, recipe, splits)[1])
     with watch("arrays"):
         for role in ("train", "valid", "test"):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from pipeline.progress import plural
+from pipeline.recipe.issues import KINDS
 
 # How images with equal digests are matched, one to one: first at the same place, then with the same label, then any.
 _MATCHES = (("digest", "image_id"), ("digest", "label"), ("digest",))
@@ -53,6 +54,7 @@ class Diff(NamedTuple):
         matched_by: the digest: file_digest; or content_hash if a release has images without file_digest, as imagelake
             0.5 made them. Then pictures are the same if their stored pixels are.
         totals: numbers before and after of images, rejects, classes and verdicts.
+        issues: by kind of issue, numbers of images before and after; kinds that neither release lists are left out.
         settings: keys of the recipe whose values differ, such as "decode.size", sorted.
         other_pixels: images that have the same file in both releases, but other stored pixels.
         added: columns dataset, split, path, label, image_id: images of which the release before has no picture.
@@ -79,6 +81,7 @@ class Diff(NamedTuple):
     after: int
     matched_by: str
     totals: dict[str, tuple[int, int]]
+    issues: dict[str, tuple[int, int]]
     settings: list[str]
     other_pixels: int
     added: pl.DataFrame
@@ -147,6 +150,7 @@ def compare_releases(before: Side, after: Side) -> Diff:
         after.release,
         digest,
         {name: (totals[0][name], totals[1][name]) for name in totals[0]},
+        _count_issues(before, after),
         changed_keys(before.recipe, after.recipe),
         _count_other_pixels(before, after),
         images.added.select(_FACTS).sort(place),
@@ -198,6 +202,11 @@ def _totals(side: Side) -> dict[str, int]:
     return {"images": count, "rejects": rejected, "classes": classes, "verdicts": verdicts}
 
 
+def _count_issues(before: Side, after: Side) -> dict[str, tuple[int, int]]:
+    was, now = (dict(side.scan("issues").group_by("kind").len().collect().rows()) for side in (before, after))
+    return {kind: (was.get(kind, 0), now.get(kind, 0)) for kind in KINDS if kind in was or kind in now}
+
+
 def _count_other_pixels(before: Side, after: Side) -> int:
     """Count the images that have the same place and file in both releases, but other stored pixels."""
     columns = ["image_id", "file_digest", "content_hash"]
@@ -215,6 +224,9 @@ def describe_release(found: Diff) -> Iterator[str]:
         for name, (before, after) in found.totals.items()
         if name != "verdicts" or before or after
     )
+    changed = [f"{kind} {was:,} -> {now:,}" for kind, (was, now) in found.issues.items() if was != now]
+    if changed:
+        yield f"images with issues: {'; '.join(changed)}"
     if found.settings:
         yield f"changed in the recipe: {', '.join(found.settings)}"
     if found.other_pixels:

@@ -115,7 +115,7 @@ class Lake:
             DamagedLakeError: a file is missing or damaged.
         """
         other = self.at(since)
-        for lake, table in product((self, other), ("rejects", "splits", "clusters", "scores")):
+        for lake, table in product((self, other), ("rejects", "splits", "clusters", "issues", "scores")):
             lake.check(table)
         now, before = self._current_snapshot(), other.snapshot
         there = {part.path for part in now.files("images")}
@@ -142,8 +142,8 @@ class Lake:
         """Scan a table.
 
         Args:
-            table: images, originals, rejects, shards, attributes, index, pairs, bases, clusters, splits, scores,
-                misses, models, predictions, verdicts, releases or exports.
+            table: images, originals, rejects, shards, attributes, index, pairs, bases, clusters, measurements, issues,
+                splits, scores, misses, models, predictions, verdicts, releases or exports.
                 The last two are not part of a release: the scan returns the releases up to this one, and all exports.
 
         Returns:
@@ -587,7 +587,7 @@ class Lake:
             dict for each reject of the path. Ids are hexadecimal digits; other images are dicts of image_id, path,
             label, dataset and split. An image has its columns of the table images; source, the uri it was read from;
             since, the release from which on it is in the lake, and or_earlier, whether older releases were deleted;
-            attributes, original, misses and predictions, the rows of these tables; and
+            attributes, original, issues, misses and predictions, the rows of these tables; and
 
             - verdicts: what people decided about it, also since the release: verdict, label, other_file_digest, who,
               created_at, note, rule, score, and counts (whether it is the newest about its picture or pair);

@@ -7,6 +7,7 @@ from schemas.attributes import ATTRIBUTES
 from schemas.baselines import MISSES, MODELS, PREDICTIONS, SCORES
 from schemas.dedup import BASES, CLUSTERS, INDEX, PAIRS
 from schemas.images import IMAGES, ORIGINALS, REJECTS, SHARDS
+from schemas.issues import ISSUES, MEASUREMENTS
 from schemas.releases import EXPORTS, RELEASES
 from schemas.splits import SPLITS
 from schemas.table import Table, column
@@ -26,6 +27,8 @@ TABLES: dict[str, Table] = {
         BASES,
         PAIRS,
         CLUSTERS,
+        MEASUREMENTS,
+        ISSUES,
         SPLITS,
         SCORES,
         MISSES,

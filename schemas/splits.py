@@ -42,13 +42,16 @@ SPLITS = Table(
             ),
             column("kept", pa.bool_(), "true if the row is in the sanitized split; all rows are in the original split"),
             column(
-                "dropped_by", pa.string(), "rule that caused the row to be dropped, or verdict; null if kept", null=True
+                "dropped_by",
+                pa.string(),
+                "rule or kind of issue that caused the row to be dropped, or verdict; null if kept",
+                null=True,
             ),
             column(
                 "dropped_for",
                 pa.binary(),
                 "image_id of the kept or conflicting image because of which the row was dropped; null if kept, or if "
-                "the reason is verdict",
+                "the reason is verdict or issue",
                 unit="16 bytes",
                 null=True,
             ),
@@ -57,7 +60,7 @@ SPLITS = Table(
                 pa.string(),
                 "why the row was dropped: overlap (another role keeps an image of its cluster), repeat (its role has "
                 "another image of its cluster), conflict (its cluster has several labels), verdict (a person decided "
-                "to drop it); null if kept",
+                "to drop it), issue (it has an issue that the split drops); null if kept",
                 null=True,
             ),
             column("split_name", pa.string(), "name of the split in the recipe"),

@@ -91,6 +91,7 @@ def tables(release: Release) -> dict[str, pl.LazyFrame]:
         ],
         "rejects": [],
         "verdicts": [],
+        "issues": [],
     }
     return {name: pl.LazyFrame(found, schema=pl.Schema(schemas.TABLES[name].schema)) for name, found in rows.items()}
 
@@ -276,7 +277,7 @@ def test_the_command_prints_counts_rows_and_json(changed: Lake, run: Run, tmp_pa
     assert all(path in listed for path in ("B/other.png", "A/moved.png", "A/new.png", "A/00000.png"))
     file = tmp_path / "diff.html"
     data = json.loads(run("diff", changed.root, 1, "--json", "--html", file).stdout)
-    assert list(data)[6:] == [*changed.diff(1).kinds, "page"]
+    assert list(data)[7:] == [*changed.diff(1).kinds, "page"]
     assert {name: data[name]["count"] for name in PLANNED} == PLANNED
     assert all(data[name]["count"] == len(data[name]["rows"]) for name in PLANNED)
     assert data["relabelled"]["rows"][0]["label_before"] == "A"

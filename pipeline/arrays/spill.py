@@ -52,7 +52,7 @@ class SpillFile:
         # Windows has no reads at an offset.
         if self._opened is None and self.most_bytes and hasattr(os, "preadv"):
             try:
-                with tempfile.TemporaryFile(dir=_folder(), prefix="imagelake-spill-") as file:
+                with tempfile.TemporaryFile(dir=disk_folder(), prefix="imagelake-spill-") as file:
                     self.most_bytes = min(self.most_bytes, shutil.disk_usage(file.fileno()).free // 2)
                     self._keep(os.dup(file.fileno()))
             except OSError:
@@ -84,7 +84,7 @@ class SpillFile:
             self._keep(state["shared"].detach())
 
 
-def _folder() -> str:
+def disk_folder() -> str:
     named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     return _ON_DISK if not named and os.access(_ON_DISK, os.W_OK) else tempfile.gettempdir()
 

@@ -1,7 +1,8 @@
 """Build a lake: run every step that is out of date, then publish a release. If nothing is, nothing is committed.
 
-sources -> decode -> [images, rejects] -> [attributes] -> dedup -> [index, pairs, clusters] -> splits -> [splits]
--> arrays -> baselines -> [scores, misses, models] -> [predictions] -> release -> report
+sources -> decode -> [images, rejects] -> [attributes] -> dedup -> [index, pairs, clusters] -> issues
+-> [measurements, issues] -> splits -> [splits] -> arrays -> baselines -> [scores, misses, models] -> [predictions]
+-> release -> report
 
 `build` is the entry point, `update_lake` decodes and commits, and `_run_steps` is the order of the steps. A step is a
 function of a snapshot and a part of the recipe. It returns the commits to make.
@@ -38,6 +39,7 @@ from pipeline.builder.ingest import (
     hide_secrets,
     plan_ingest,
 )
+from pipeline.builder.issues import find_issues, issue_units, measure_pictures, plan_issues
 from pipeline.builder.pairs import compare_images, pair_notes
 from pipeline.builder.predictions import plan_predictions, predict_splits, prediction_units
 from pipeline.builder.publish import ReportResult, try_to_write_report
@@ -194,7 +196,10 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
     settings = cluster_settings(recipe, pairwise_rules(rules, find_embeddings(snapshot, recipe, rules)))
     attributes = plan_attributes(snapshot, attribute_units(snapshot, recipe, prune=prune), images_change=images_change)
     clusters = plan_clusters(snapshot, rules, settings, verdicts, images_change=images_change)
-    splits = plan_splits(snapshot, split_units(snapshot, recipe, verdicts, prune=prune), images_change=images_change)
+    kinds = issue_units(snapshot, recipe, prune=prune)
+    issues = plan_issues(snapshot, kinds, images_change=images_change)
+    units = split_units(snapshot, recipe, verdicts, prune=prune, issues=kinds)
+    splits = plan_splits(snapshot, units, images_change=images_change)
     redrawn = {item.unit for item in splits}
     runs = plan_runs(snapshot, recipe, prune=prune, redrawn=redrawn)
     predictions = plan_predictions(
@@ -204,7 +209,7 @@ def plan(recipe: Recipe, *, prune: bool = False) -> list[Todo]:
         prune=prune,
         changed=redrawn | {item.unit for item in runs},
     )
-    return [*journal, *ingest, *attributes, *clusters, *splits, *runs, *predictions]
+    return [*journal, *ingest, *attributes, *clusters, *issues, *splits, *runs, *predictions]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -363,8 +368,14 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     clustered, commits = cluster_images(lake.snapshot, writer, rules, settings, progress, engine, verdicts)
     _commit(lake, commits)
 
+    # images -> measurements -> issues
+    issues = issue_units(lake.snapshot, recipe, prune=prune)
+    _commit(lake, measure_pictures(lake.snapshot, writer, issues, progress, engine))
+    listed, commits = find_issues(lake.snapshot, writer, issues, progress, engine)
+    _commit(lake, commits)
+
     # images, clusters, attributes -> splits
-    splits = split_units(lake.snapshot, recipe, verdicts, prune=prune)
+    splits = split_units(lake.snapshot, recipe, verdicts, prune=prune, issues=issues)
     if kept_attributes:
         stored = lake.snapshot.metadata("splits")
         splits = keep_stored(splits, stored, splits_with_attributes(stored))
@@ -381,7 +392,7 @@ def _run_steps(  # noqa: PLR0913, PLR0917 - arguments of one step
     predicted, commits = predict_splits(lake.snapshot, writer, wanted, progress)
     _commit(lake, commits)
 
-    done = [*decided, *ingested, *joined, *clustered, *drawn, *scored, *predicted]
+    done = [*decided, *ingested, *joined, *clustered, *listed, *drawn, *scored, *predicted]
     if new_recipe and not done:
         done.append(Todo("release", "recipe", "the recipe changed, but no result depends on the change"))
     return done

@@ -73,7 +73,9 @@ class DrawnSplit(NamedTuple):
     metadata: dict[str, Any]
 
 
-def split_units(snapshot: Snapshot, recipe: Recipe, verdicts: Resolved, *, prune: bool) -> dict[str, dict[str, Any]]:
+def split_units(
+    snapshot: Snapshot, recipe: Recipe, verdicts: Resolved, *, prune: bool, issues: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Return, by split, its settings and its fingerprint.
 
     The previous rows of a split with groups are no part of its fingerprint. If they were, every build would make the
@@ -84,6 +86,7 @@ def split_units(snapshot: Snapshot, recipe: Recipe, verdicts: Resolved, *, prune
         recipe: what to build.
         verdicts: what people decided.
         prune: leave out splits of the lake that are not in the recipe.
+        issues: the issues that the lake will have, by kind; made by `issue_units`.
     """
     stored = {} if prune else {name: unit["spec"] for name, unit in snapshot.metadata("splits").units.items()}
     specs = {**stored, **{part.name: part.model_dump(mode="json", by_alias=True) for part in recipe.split}}
@@ -104,8 +107,9 @@ def split_units(snapshot: Snapshot, recipe: Recipe, verdicts: Resolved, *, prune
                     [clusters.get(rule) for rule in _rules_of(spec, rules)],
                     # Nothing for a split without attributes, so that splits of older lakes stay up to date.
                     *(attribute_digests(snapshot, attribute) for attribute in _attributes_of(spec)),
-                    # As above, for splits without verdicts.
+                    # As above, for splits without verdicts and issues.
                     *([decided] if (decided := verdicts.pictures_digest) else []),
+                    *(issues.get(kind, {}).get("fingerprint") for kind in spec.get("drop_issues", ())),
                 ],
             ),
         }
@@ -367,7 +371,11 @@ def _draw_split(snapshot: Snapshot, spec: Mapping[str, Any], images: NumberedIma
         rule: images.with_numbers(found, ["left_id", "right_id"])
         for rule, found in _read_star_pairs(snapshot, part, stored, verdicts.decided).items()
     }
-    sanitized = sanitize(part, rows, clusters, pairs, images.with_numbers(verdicts.pictures, ["image_id"]))
+    decided, issues = (
+        None if found is None else images.with_numbers(found, ["image_id"])
+        for found in (verdicts.pictures, _read_issues(snapshot, part))
+    )
+    sanitized = sanitize(part, rows, clusters, pairs, decided, issues)
     if part.protected:
         metadata["straddling"] = straddling(part, rows, sanitized, clusters).to_dicts()
     del rows
@@ -399,7 +407,7 @@ def _draw_whole_groups(  # noqa: PLR0913, PLR0917 - what a split is made of
     if part.order and attribute is not None and attribute["value"].dtype == pl.String:
         metadata["text_order"] = part.assigned_by
     pairs = _read_star_pairs(snapshot, part, stored, verdicts.decided)
-    sanitized = sanitize(part, drawn.rows, clusters, pairs, verdicts.pictures)
+    sanitized = sanitize(part, drawn.rows, clusters, pairs, verdicts.pictures, _read_issues(snapshot, part))
     if part.protected:
         metadata["straddling"] = straddling(part, drawn.rows, sanitized, {**clusters, **groups}).to_dicts()
     numbers = numbered.with_numbers(sanitized.select("image_id"), ["image_id"])["image_id"]
@@ -470,6 +478,13 @@ def _read_star_pairs(
     """Read the pairs that may link two clusters: columns left_id and right_id, by rule whose clusters are stars."""
     stars = [rule for rule in spec.dropping_rules if stored[rule].method == "stars"]
     return {rule: without_different(_read_pairs(snapshot, stored[rule]), decided) for rule in stars}
+
+
+def _read_issues(snapshot: Snapshot, spec: SplitPart) -> pl.DataFrame | None:
+    """Read the images that a split drops by issue: columns image_id and kind; None if it drops none."""
+    if not spec.drop_issues:
+        return None
+    return snapshot.scan("issues", lambda part: part["kind"] in spec.drop_issues).select("image_id", "kind").collect()
 
 
 def _read_pairs(snapshot: Snapshot, stored: StoredRule) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from pipeline.lake_handle import Lake
 from pipeline.recipe import CheckPart, Checks, Recipe, parse_recipe
 
 # Tables that checks read, apart from images, whose files are mostly pixels.
-_TABLES = ("splits", "clusters", "pairs", "attributes", "rejects", "scores")
+_TABLES = ("splits", "clusters", "pairs", "attributes", "issues", "rejects", "scores")
 # Kinds whose limit is the least value; that of all others is the largest.
 _AT_LEAST = ("min_per_class", "accuracy")
 # Shares are quotients, so a share that is equal to the limit may differ from it in the last digits.
@@ -30,7 +30,7 @@ class CheckResult(NamedTuple):
     """The result of one `[[check]]`.
 
     Attributes:
-        kind: the key that chooses the check: overlap, conflicts, rejects, min_per_class, drift or accuracy.
+        kind: the key that chooses the check: overlap, conflicts, rejects, min_per_class, drift, accuracy or issues.
         check: what was checked, in words.
         result: passed; failed; skipped, because there is nothing to compare with, such as an earlier release; or error,
             because the check could not run.

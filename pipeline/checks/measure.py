@@ -21,6 +21,7 @@ from pipeline.recipe.checks import (
     ConflictsPart,
     DisagreementsPart,
     DriftPart,
+    IssuesCheckPart,
     OverlapPart,
     RejectsPart,
 )
@@ -148,6 +149,27 @@ def _disagreements(lake: Lake, _: DisagreementsPart) -> Measured:
     return Measured(count, f"{plural(count, 'picture or pair', 'pictures or pairs')}{''.join(first)}")
 
 
+def _issues(lake: Lake, check: IssuesCheckPart) -> Measured:
+    listed = lake.snapshot.metadata("issues").units
+    if check.issue is not None:
+        _require("issue", check.issue, listed, lake.root)
+    elif not listed:
+        raise LakeError(f"{lake.root} lists no issues. Add an [issues] to the recipe, which may be empty, and build.")
+    rows, images = lake.scan("issues"), lake.scan("images").select("image_id")
+    if check.issue is not None:
+        rows = rows.filter(kind=check.issue)
+    if check.split is not None:
+        images = _members(lake, check.split).select("image_id")
+    found = rows.join(images, on="image_id", how="semi").select("image_id", "kind", "score").collect()
+    count, total = found["image_id"].n_unique(), images.select(pl.len()).collect().item()
+    kinds = found.group_by("kind").len().sort("len", "kind", descending=[True, False]).rows()
+    first = found.sort("score", "image_id", descending=[True, False]).head(1).lazy()
+    paths = first.join(lake.scan("images"), on="image_id").select("dataset", "split", "path").collect().rows()
+    such = "".join(f"; such as {dataset}/{split} {path}" for dataset, split, path in paths)
+    detail = f"{', '.join(f'{number:,} {kind}' for kind, number in kinds)}{such}"
+    return Measured(count / max(total, 1) if isinstance(check.issues, float) else count, detail)
+
+
 # By the key that chooses a check, the function that measures it.
 MEASURES: Mapping[str, Callable[[Lake, Any], Measured]] = {
     "overlap": _overlap,
@@ -157,6 +179,7 @@ MEASURES: Mapping[str, Callable[[Lake, Any], Measured]] = {
     "drift": _drift,
     "accuracy": _accuracy,
     "disagreements": _disagreements,
+    "issues": _issues,
 }
 
 

@@ -26,6 +26,7 @@ _COMMANDS = {
     "find": ("find", "Find the duplicates of a picture, by every rule of the lake."),
     "why": ("why", "Explain one image: clusters, pairs, roles, why it was dropped, predictions."),
     "verdicts": ("verdicts", "Decide what is the same, wrong or to be dropped; the next build honours it."),
+    "issues": ("issues", "List images that a person should look at: dark, blurry, mislabelled ones."),
     "show": ("images", "Show single images with their labels, or write them as PNG files."),
     "diff": ("diff", "Count what changed between two releases, or list it."),
     "check": ("check", "Check a release against the [[check]] of its recipe, as a gate for CI."),

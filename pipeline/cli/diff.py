@@ -51,7 +51,7 @@ def diff_command(  # noqa: PLR0913 - one per option
     page = write_diff(opened, found, html) if html else None
     if json_:
         kinds = {name: {"count": len(rows), "rows": rows} for name, rows in found.kinds.items()}
-        names = ("before", "after", "matched_by", "totals", "settings", "other_pixels")
+        names = ("before", "after", "matched_by", "totals", "issues", "settings", "other_pixels")
         facts = {name: getattr(found, name) for name in names}
         show_json({**facts, **kinds, **({"page": page} if page else {})})
         return

@@ -10,6 +10,7 @@ from pipeline.cli.show import show_json
 from pipeline.cli.terminal import print_line
 from pipeline.lake_handle import Lake
 from pipeline.progress import plural
+from pipeline.recipe.issues import KINDS
 
 # Reasons of the table splits, in words.
 _REASONS = {
@@ -17,6 +18,7 @@ _REASONS = {
     "repeat": "its role has a duplicate",
     "conflict": "a duplicate has another label",
     "verdict": "a person decided so",
+    "issue": "the split drops images with this issue",
 }
 # Pairs and other images that are printed; --json gives up to 10.
 _PRINTED = 3
@@ -33,8 +35,8 @@ def why_command(lake: str, item: str, release: int | None, *, json_: bool) -> No
     """Explain one image of LAKE in plain words. Nothing is written.
 
     It prints source, label, digests, clusters by rule with the pairs that chain the image to the representative of the
-    cluster, roles, why and for which image it was dropped, models that misclassify it, and since which release it is in
-    the lake. Of a reject it prints the reason.
+    cluster, issues, roles, why and for which image it was dropped, models that misclassify it, and since which release
+    it is in the lake. Of a reject it prints the reason.
 
     An image is named by its path in the source, its image_id or content_hash of 32 hexadecimal digits, or the SHA-256
     digest of its file. All images that have it are explained.
@@ -78,6 +80,7 @@ def describe(image: Image) -> Iterator[str]:
     for attribute in image["attributes"]:
         yield f"  attribute {attribute['name']}: {attribute['value']}"
     yield from _clusters(image)
+    yield from _issues(image["issues"])
     yield from _roles(image["roles"])
     yield from _models(image)
     yield from _verdicts(image["verdicts"])
@@ -101,6 +104,15 @@ def _clusters(image: Image) -> Iterator[str]:
             words = {"equal keys": "equal keys", "verdicts": "equal keys, or the same by a verdict"}
             equal = words.get(cluster["by"], "equal constant images, or the same by a verdict")
             yield f"    {equal}: {'; '.join(map(_name, cluster['others'][:_PRINTED]))}{more}"
+
+
+def _issues(issues: Sequence[Image]) -> Iterator[str]:
+    for issue in issues:
+        suggested = f"; suggested label {issue['suggested_label']}" if issue["suggested_label"] is not None else ""
+        agreed = f", which {issue['agreement']:.0%} of the nearest have" if issue["agreement"] is not None else ""
+        other = f"; the nearest such image is {_name(issue['other_id'])}" if issue["other_id"] else ""
+        meaning = KINDS[issue["kind"]].meaning if issue["kind"] in KINDS else "a kind of a newer imagelake"
+        yield f"  issue {issue['kind']}: {issue['score']:.3f} ({meaning}){suggested}{agreed}{other}"
 
 
 def _roles(roles: Sequence[Image]) -> Iterator[str]:

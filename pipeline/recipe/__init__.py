@@ -7,7 +7,7 @@ and what to write.
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
@@ -21,6 +21,7 @@ from pipeline.hashing import digest_of
 from pipeline.os_errors import advice_for
 from pipeline.recipe.baselines import Baseline, BaselinePart, EpochsPart, dump_for_digest, parse_baseline
 from pipeline.recipe.checks import Check, CheckPart
+from pipeline.recipe.issues import KINDS, IssuesPart
 from pipeline.recipe.naming import dataset_name
 from pipeline.recipe.parts import (
     ROLES,
@@ -144,6 +145,7 @@ __all__ = [
     "DedupPart",
     "EmbeddingPart",
     "Format",
+    "IssuesPart",
     "LakePart",
     "Recipe",
     "RolePart",
@@ -169,6 +171,7 @@ class Recipe(Part):
         attributes: facts about images.
         embedding: vectors for embedding rules.
         dedup: the rules that find duplicates.
+        issues: what a person should look at, such as dark or blurry images. By default nothing is listed.
         split: the splits to draw.
         baseline: the models to train and score.
         check: what a release must satisfy. A build publishes a release that does not; `imagelake check` fails.
@@ -182,6 +185,7 @@ class Recipe(Part):
     attributes: tuple[AttributesPart, ...] = ()
     embedding: tuple[EmbeddingPart, ...] = ()
     dedup: DedupPart = DedupPart()
+    issues: IssuesPart | None = None
     split: tuple[SplitPart, ...] = ()
     baseline: tuple[Baseline, ...] = ()
     check: tuple[Check, ...] = ()
@@ -198,7 +202,7 @@ class Recipe(Part):
             _without_unset("source", {**part, "uri": identity(part["uri"])}) for part in values["source"]
         ]
         values["decode"] = _without_unset("decode", values["decode"])
-        for part in ("attributes", "check"):
+        for part in ("attributes", "issues", "check"):
             if not values[part]:
                 del values[part]
         return digest_of({**values, "baseline": list(map(dump_for_digest, self.baseline))})
@@ -251,6 +255,13 @@ class Recipe(Part):
             for uses, rules in (("sanitizes by", part.sanitize), ("groups by", part.rule_groups))
             for rule in rules
             if rule_with_pairs_of(rule, self.dedup.rules) is None
+        ]
+        listed = self.issues.thresholds if self.issues is not None else {}
+        faults += [
+            f"split '{part.name}' drops images by issue '{kind}', {_why_not_listed(kind, listed)}"
+            for part in self.split
+            for kind in part.drop_issues
+            if kind not in listed
         ]
         # Not a check of the part: a lake of an earlier version may have such a split, and must still be read.
         faults += [
@@ -422,6 +433,12 @@ def _why_not_stored(rule: str, stored: tuple[str, ...]) -> str:
         f"which is looser than '{stricter}' of dedup.rules: pairs below its threshold are not stored. Use '{stricter}' "
         f"or a stricter threshold there, or put '{rule}' into dedup.rules"
     )
+
+
+def _why_not_listed(kind: str, listed: Collection[str]) -> str:
+    if kind in KINDS:
+        return f"which [issues] does not list: write {kind} = true there" if listed else "but there is no [issues]"
+    return f"which is no kind of issue; {_nearest_or_all(kind, list(KINDS), 'kinds')}"
 
 
 def _repeated(what: str, names: list[str]) -> list[str]:

@@ -7,12 +7,22 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from pipeline.recipe.issues import KINDS
 from pipeline.recipe.parts import Count, Name, Part, RoleName
 
 Limit = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+
+
+def _count_or_share(value: object) -> object:
+    if (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1):
+        return value
+    raise ValueError(f"{value!r} is neither a whole number of 0 or more nor a share from 0.0 to 1.0")
+
+
+CountOrShare = Annotated[int | float, BeforeValidator(_count_or_share)]
 
 
 class CheckPart(Part):
@@ -196,6 +206,35 @@ class DisagreementsPart(CheckPart):
         return "pictures and pairs about which people disagree"
 
 
+class IssuesCheckPart(CheckPart):
+    """Images that `[issues]` lists.
+
+    Attributes:
+        issues: the largest number of images, as a whole number; or their largest share, as a number from 0 to 1 with a
+            point, such as 0.01.
+        issue: only images with this kind of issue, such as "blurry". By default images with any.
+        split: only images that this split keeps. By default all images.
+    """
+
+    kind = "issues"
+    issues: CountOrShare
+    issue: str | None = None
+    split: Name | None = None
+
+    @property
+    def title(self) -> str:
+        share = "share of " if isinstance(self.issues, float) else ""
+        return f"{share}images with {f'issue {self.issue}' if self.issue else 'issues'}{_of(self.split)}"
+
+    @model_validator(mode="after")
+    def _check_issue(self) -> Self:
+        if self.issue is not None and self.issue not in KINDS:
+            near = difflib.get_close_matches(self.issue, KINDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"kinds: {', '.join(KINDS)}"
+            raise ValueError(f'issue = "{self.issue}" is no kind of issue; {hint}')
+        return self
+
+
 def _of(split: str | None) -> str:
     return f" in {split}" if split else ""
 
@@ -220,12 +259,13 @@ Check = Annotated[
     | Annotated[ClassesPart, Tag("min_per_class")]
     | Annotated[DriftPart, Tag("drift")]
     | Annotated[AccuracyPart, Tag("accuracy")]
-    | Annotated[DisagreementsPart, Tag("disagreements")],
+    | Annotated[DisagreementsPart, Tag("disagreements")]
+    | Annotated[IssuesCheckPart, Tag("issues")],
     Discriminator(
         _chosen,
         custom_error_type="nothing_to_check",
-        custom_error_message="nothing to check: give overlap, conflicts, rejects, min_per_class, drift, accuracy or "
-        "disagreements",
+        custom_error_message="nothing to check: give overlap, conflicts, rejects, min_per_class, drift, accuracy, "
+        "disagreements or issues",
     ),
 ]
 

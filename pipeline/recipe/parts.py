@@ -389,6 +389,8 @@ class SplitPart(Part):
             stay whole: a group is as late as its latest image. Images without a value are in the first role.
         stratify: an attribute with several values per image, such as "attr:labels": every role gets its part of every
             value, as closely as whole groups allow, instead of its part of every class.
+        drop_issues: kinds of [issues] that remove rows, such as ["blank", "blurry"]: images with such an issue are
+            dropped, before the rules of `sanitize`. Images of `protected` datasets stay.
         train: the train role.
         valid: the validation role.
         test: the test role.
@@ -405,6 +407,7 @@ class SplitPart(Part):
     trusted: Words = ()
     order: str | None = None
     stratify: str | None = None
+    drop_issues: Words = ()
     train: RolePart | None = None
     valid: RolePart | None = None
     test: RolePart | None = None
@@ -462,7 +465,8 @@ class SplitPart(Part):
     def _leave_out_new_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out keys that came after version 0.5 and are not set, so that older lakes need no new draw."""
         values: dict[str, Any] = dump(self)
-        return {key: value for key, value in values.items() if value is not None or key not in ("order", "stratify")}
+        new = ("order", "stratify", "drop_issues")
+        return {key: value for key, value in values.items() if key not in new or value not in (None, (), [])}
 
     @model_validator(mode="after")
     def _check_attributes(self) -> Self:

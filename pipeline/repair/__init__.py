@@ -5,7 +5,7 @@ originals                likewise; where the source is gone, they stay damaged a
 shards, releases         restored from older versions, sources and the metadata of commits
 attributes               removed, so that the following build joins them again; if one of their files is gone, they stay
                          damaged
-pairs, clusters, splits  removed, so that the following build makes them again
+pairs, clusters, splits  removed, so that the following build makes them again; so are measurements and issues
 scores, misses, models   restored from older versions of their tables, else trained again
 predictions              removed, so that the following build makes them again with the models
 exports                  cannot be restored: lost rows are listed

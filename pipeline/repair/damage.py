@@ -17,7 +17,7 @@ from pipeline.verify.tables import check_tables, list_tables
 
 ShardKey = tuple[str, ...]
 # Tables that are partitioned by unit, and the column that names the unit.
-_UNITS = {"attributes": "dataset", "pairs": "rule", "clusters": "rule", "splits": "split_name"}
+_UNITS = {"attributes": "dataset", "pairs": "rule", "clusters": "rule", "issues": "kind", "splits": "split_name"}
 
 
 @dataclass(frozen=True)

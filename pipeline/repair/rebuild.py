@@ -20,10 +20,11 @@ from pipeline.builder.state import DAMAGED, SHARD_KEY, Todo, shards_digest
 from pipeline.decode import decoder_name
 from pipeline.dedup.rules import parse_rule
 from pipeline.errors import RecipeError, SourceError
+from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part
 from pipeline.lake.rewrite import drop_files, recorded_recipes, replace_rows, restore_releases, whole_rows
 from pipeline.lake.snapshot import Snapshot
-from pipeline.lake.transaction import Transaction
+from pipeline.lake.transaction import Commit, Transaction, all_files
 from pipeline.recipe import Recipe, parse_recipe
 from pipeline.repair.damage import Damage, ShardKey
 from pipeline.shard import Survey, fingerprint_of_files
@@ -32,7 +33,7 @@ from pipeline.sources.source import shard_key
 from pipeline.verify.faults import DamagedError, Fault, damage_errors
 from pipeline.verify.parquet_file import TableFile, read_row_groups
 
-_DERIVED = ("attributes", "pairs", "clusters", "splits")
+_DERIVED = ("attributes", "pairs", "clusters", "issues", "splits")
 
 # By shard: uri, fingerprint and decoder, as the shards table has them.
 ShardOrigins = Mapping[ShardKey, tuple[str, str, str]]
@@ -99,6 +100,8 @@ def drop_derived(
             _mark_damaged(lake, damage, table, units, again)
         if table == "pairs":
             done += [Todo("repair", f"pairs of {rule}", "found again") for rule in sorted(again)]
+    if every or "measurements" in damage.units:
+        still_damaged += _drop_measurements(lake, images_stay=images_stay)
     if damage.remaining(lake.snapshot, "bases") and not images_stay:
         replace_rows(lake, "bases", whole_rows(lake.snapshot, "bases", damage.of("bases")), {})
         done.append(Todo("repair", "bases", "fitted again to the present images"))
@@ -108,6 +111,16 @@ def drop_derived(
         paths = sorted(damage.remaining(lake.snapshot, "predictions"))
         drop_files(lake, "predictions", paths, {name: {**unit, DAMAGED: paths} for name, unit in units.items()})
     return done, still_damaged
+
+
+def _drop_measurements(lake: Transaction, *, images_stay: bool) -> list[str]:
+    """Remove all measurements, so that the build makes them again; return why they stay damaged, if they do."""
+    if not lake.snapshot.metadata("measurements").units:
+        return []
+    if images_stay:
+        return ["measurements: cannot be made again before the images are repaired"]
+    lake.commit(Commit("measurements", (), Metadata("repair"), all_files))
+    return []
 
 
 def restore_scores(lake: Transaction, damage: Damage, recipe_runs: set[str]) -> tuple[list[Todo], list[str]]:
@@ -242,7 +255,7 @@ def _mark_damaged(lake: Transaction, damage: Damage, table: str, units: Mapping[
 
 def _marked(table: str, unit: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """Mark a unit as damaged, without the settings of pairs and clusters, so that all of it is made again."""
-    kept = {key: value for key, value in unit.items() if key != "spec" or table in ("attributes", "splits")}
+    kept = {key: value for key, value in unit.items() if key != "spec" or table in ("attributes", "issues", "splits")}
     return {**kept, DAMAGED: paths}
 
 

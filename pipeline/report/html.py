@@ -35,6 +35,7 @@ _REASONS = {
     "overlap": "overlap: another role keeps a duplicate",
     "repeat": "repeat: its own role has a duplicate",
     "conflict": "conflict: a duplicate has another label",
+    "issue": "issue: listed in the table issues",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.report.accuracy import accuracy_curves, compare_models
+from pipeline.report.issues import choose_issues, draw_issues
 from pipeline.report.misses import choose_misses, draw_misses, image_ids_of
 from pipeline.report.overlap import (
     ClusterChoice,
@@ -54,8 +55,8 @@ def summarize(  # noqa: PLR0913 - what a report is made of
 
     Returns:
         A dict of JSON values; pictures are PNG data URIs. Keys: lake, release, created_at, headline, sources, classes,
-        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, models, accuracy, runs, misses,
-        attributes.
+        rejects, clusters, splits, roles, overlap, crossing, repeats, conflicts, issues, models, accuracy, runs,
+        misses, attributes.
         README.md describes them.
     """
     images, clusters, splits = scan("images"), scan("clusters"), scan("splits")
@@ -74,7 +75,10 @@ def summarize(  # noqa: PLR0913 - what a report is made of
     shown_split = scored["split_name"] if scored and scored["split_name"] in names else next(iter(names), None)
     conflicts = choose_label_conflicts(clusters, images, splits, shown_split)
 
-    sampled = pl.concat([samples["image_id"], role_samples["image_id"].explode().cast(pl.Binary)])
+    issues = choose_issues(scan("issues"))
+    sampled = pl.concat(
+        [samples["image_id"], *(rows["image_id"].explode().cast(pl.Binary) for rows in (role_samples, issues))]
+    )
     pictures = Pictures.collect(splits, sampled, [*crossing, *repeats, conflicts], image_ids_of(misses))
     sums = sum_classes(images)
     pictures.fill(images)
@@ -96,6 +100,7 @@ def summarize(  # noqa: PLR0913 - what a report is made of
         "crossing": _draw_clusters(crossing, pictures, rules),
         "repeats": _draw_clusters(repeats, pictures, rules),
         "conflicts": _draw_clusters([conflicts], pictures, rules),
+        "issues": draw_issues(issues, pictures),
         "models": compare_models(accuracy),
         "accuracy": accuracy,
         "runs": runs,

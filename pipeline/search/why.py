@@ -25,7 +25,7 @@ _DIGITS = (32, 64)
 _FACTS = (*_SHARD, "path", "label", "height", "width", "channels", "file_size", *_DIGESTS)
 _ORIGINAL = ("format", "height", "width", "taken_at", "camera", "location")
 # Tables that are read, apart from images, originals, and the index and pairs of some rules.
-_TABLES = ("rejects", "shards", "attributes", "clusters", "splits", "misses", "predictions")
+_TABLES = ("rejects", "shards", "attributes", "clusters", "issues", "splits", "misses", "predictions")
 _EDGES = pl.Schema({"left_id": pl.Binary, "right_id": pl.Binary, "score": pl.Float32})
 
 
@@ -72,6 +72,7 @@ def explain(lake: Tables, item: str) -> Why:
     parts = {
         "attributes": _by_image(lake, "attributes", ids, ("name", "value"), ("name", "value")),
         "original": _by_image(lake, "originals", ids, (), _ORIGINAL),
+        "issues": _by_image(lake, "issues", ids, ("kind",)),
         "misses": _by_image(lake, "misses", ids, ("model", "split_name")),
         "predictions": _by_image(lake, "predictions", ids, ("model", "split_name", "role")),
         "clusters": _clusters(lake, ids),
@@ -257,8 +258,9 @@ def _role(lake: Tables, image_id: bytes, row: Mapping[str, Any]) -> dict[str, An
     """Describe the role of an image in a split; if it was dropped, with the chain to the image it was dropped for."""
     chain: list[dict[str, Any]] = []
     rule, keeper = row["dropped_by"], row["dropped_for"]
-    stored = find_stored_rule(rule, stored_units(lake)) if rule is not None else None
-    if stored is not None and keeper is not None and stored.method != "keys":
+    # Without another image, it was dropped by a verdict or an issue.
+    stored = find_stored_rule(rule, stored_units(lake)) if keeper is not None and rule is not None else None
+    if stored is not None and stored.method != "keys":
         rows = lake.scan("clusters").filter(pl.col("rule") == stored.rule)
         own = rows.filter(pl.col("image_id") == image_id).select("cluster_id")
         members = rows.join(own, on="cluster_id", how="semi").select("image_id").collect().to_series()

@@ -22,12 +22,13 @@ _OUTCOME = ("kept", "dropped_by", "dropped_for", "reason")
 _STAYS = pl.col("protected") | pl.col("chosen")
 
 
-def sanitize(
+def sanitize(  # noqa: PLR0913, PLR0917 - what is dropped, and by what
     spec: SplitPart,
     rows: pl.DataFrame,
     clusters: Mapping[str, pl.DataFrame],
     pairs: Mapping[str, pl.DataFrame] = MappingProxyType({}),
     verdicts: pl.DataFrame | None = None,
+    issues: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Mark which rows of a split are kept.
 
@@ -45,11 +46,12 @@ def sanitize(
             After such a rule, no pair links kept rows of two roles either, except protected ones.
         verdicts: columns image_id and verdict (keep or drop) of images that people decided to keep or to drop; None for
             none. Kept ones are dropped for an overlap only, and are the first of their role in a cluster.
+        issues: columns image_id and kind of the images to drop by `spec.drop_issues`; None for none.
 
     Returns:
         Rows of the splits table without its partition column, in the order of `rows`. If the recipe names no rule, all
-        rows are kept that no person dropped. The reason is overlap, repeat or conflict, and `dropped_for` another image
-        of the same cluster; or the reason is verdict, and `dropped_for` null.
+        rows are kept that no person and no issue dropped. The reason is overlap, repeat or conflict, and `dropped_for`
+        another image of the same cluster; or the reason is verdict or issue, and `dropped_for` null.
     """
     priority = pl.DataFrame({"role": list(spec.keep), "priority": range(len(spec.keep))})
     nothing_dropped = {
@@ -63,6 +65,8 @@ def sanitize(
         protected=is_protected(spec), trust=_trust(spec), **unset
     )
     state = _apply_verdicts(state, verdicts)
+    if issues is not None:
+        state = issue_drops(spec, state, issues)
     for rule in spec.dropping_rules:
         if spec.conflicts != "keep":
             state = _mark_dropped(state, rule, conflict_drops(spec, _kept_members(state, clusters[rule])))
@@ -91,6 +95,28 @@ def straddling(
     found = [_straddling_by(rule, clusters[rule], state) for rule in sorted({*spec.groups, *spec.sanitize})]
     empty = {"rule": pl.String, "datasets": pl.List(pl.String), "clusters": pl.Int64, "rows": pl.Int64}
     return pl.concat([pl.DataFrame(schema=empty), *(row.cast(empty) for row in found)])  # type: ignore[arg-type] # a dict of types is a schema to cast to
+
+
+def issue_drops(spec: SplitPart, state: pl.DataFrame, issues: pl.DataFrame) -> pl.DataFrame:
+    """Mark kept rows with an issue as dropped, by the first kind of `spec.drop_issues` that they have.
+
+    Args:
+        spec: the recipe's `[[split]]`.
+        state: rows of the split: image_id, protected, chosen (to be kept) and the outcome so far.
+        issues: columns image_id and kind.
+    """
+    order = pl.col("kind").replace_strict(spec.drop_issues, range(len(spec.drop_issues)), default=None)
+    first = issues.with_columns(order=order).drop_nulls("order").sort("order").unique("image_id", keep="first")
+    is_dropped = pl.col("kept") & ~pl.col("protected") & ~pl.col("chosen") & pl.col("issue").is_not_null()
+    return (
+        state.join(first.select("image_id", issue="kind"), on="image_id", how="left", maintain_order="left")
+        .with_columns(
+            kept=pl.col("kept") & ~is_dropped,
+            dropped_by=pl.when(is_dropped).then("issue").otherwise("dropped_by"),
+            reason=pl.when(is_dropped).then(pl.lit("issue")).otherwise("reason"),
+        )
+        .drop("issue")
+    )
 
 
 def is_protected(spec: SplitPart) -> pl.Expr:

@@ -18,6 +18,8 @@ from pipeline.verify.laws import (
     drops_have_reasons,
     every_file_is_counted,
     ids_are_unique,
+    issues_follow_from_measurements,
+    measurements_are_of_pictures,
     no_cluster_straddles,
     pairs_are_of_images,
     predictions_follow_splits,
@@ -51,6 +53,12 @@ _LAWS = (
         "clusters follow from index and pairs", clusters_follow_from_index, ("clusters", "index", "pairs", "verdicts")
     ),
     _Law("pairs are of two images of the lake, each once", pairs_are_of_images, ("pairs", "images")),
+    _Law("measurements are of all pictures of the lake", measurements_are_of_pictures, ("measurements", "images")),
+    _Law(
+        "issues follow from measurements, and are of images of the lake",
+        issues_follow_from_measurements,
+        ("issues", "measurements", "images", "originals"),
+    ),
     _Law("splits name images of the lake", splits_name_images, ("splits", "images")),
     _Law(
         "no cluster of sanitize, and no cluster or value of groups, is in two roles",

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from pipeline.builder.issues import quality_rows
 from pipeline.dedup.clusters import cluster_by_keys
 from pipeline.dedup.stored_rules import decide_clusters, find_stored_rule, link_images, read_clusters
 from pipeline.lake.rewrite import recorded_versions
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.recipe import ROLES
+from pipeline.recipe.issues import QUALITY
 from pipeline.recipe.rules import attribute_of
 from pipeline.sources.attribute_types import EXIF, TYPES, common_type, from_text
 from pipeline.verdicts.journal import committed_verdicts, fault_of
@@ -120,6 +122,43 @@ def attributes_are_of_images(lake: Lake) -> LawResult:
         for name, count in found.group_by("dataset").len().sort("dataset").rows()
     ]
     return LawResult(len(rows), faults)
+
+
+def measurements_are_of_pictures(lake: Lake) -> LawResult:
+    """Check that a lake with measurements has those of every picture once, and no others."""
+    if not lake.snapshot.metadata("measurements").units:
+        return LawResult(0, [])
+    measured = lake.scan("measurements").select("content_hash").collect()
+    pictures = lake.scan("images").select("content_hash").unique().collect()
+    wrong = {
+        "measurements are of pictures that are not in the lake": measured.join(pictures, on="content_hash", how="anti"),
+        "pictures are not measured": pictures.join(measured, on="content_hash", how="anti"),
+        "pictures are measured more than once": measured.filter(measured.is_duplicated()),
+    }
+    faults = [_law(text, "measurements", {}, len(rows)) for text, rows in wrong.items() if len(rows)]
+    return LawResult(len(measured), faults)
+
+
+def issues_follow_from_measurements(lake: Lake) -> LawResult:
+    """Score all images again by their measurements, and compare; other issues are of images, each once."""
+    issues = lake.scan("issues").collect()
+    units = lake.snapshot.metadata("issues").units
+    thresholds = {kind: unit["spec"]["threshold"] for kind, unit in units.items() if kind in QUALITY}
+    again = quality_rows(lake.snapshot, thresholds) if thresholds else issues.clear()
+    ids = lake.scan("images").select("image_id").collect()
+    lost = issues.join(ids, on="image_id", how="anti")
+    wrong = {
+        "issues are of images that are not in the lake": set(lost["kind"]),
+        "issues occur more than once": set(issues.filter(issues.select("kind", "image_id").is_duplicated())["kind"]),
+        "issues differ from the scores of their measurements": {
+            kind for kind in thresholds if not again.filter(kind=kind).equals(issues.filter(kind=kind))
+        },
+        "issues are of a kind that the lake does not list": set(issues["kind"]) - set(units),
+    }
+    faults = [
+        Fault("law", text, "issues", "", {"kind": kind}) for text, kinds in wrong.items() for kind in sorted(kinds)
+    ]
+    return LawResult(len(issues), faults)
 
 
 def splits_name_images(lake: Lake) -> LawResult:
@@ -269,9 +308,10 @@ def predictions_follow_splits(lake: Lake) -> LawResult:
 
 
 def drops_have_reasons(lake: Lake) -> LawResult:
-    """Law 8: every dropped row names the rule, the image it was dropped for, and why."""
+    """Law 8: every dropped row names the rule or issue, why, and the image it was dropped for, if there is one."""
     dropped = lake.scan("splits").filter(~pl.col("kept"))
-    no_image = pl.col("dropped_for").is_null() & (pl.col("reason") != VERDICT)
+    # A verdict or an issue is of the image alone.
+    no_image = pl.col("dropped_for").is_null() & ~pl.col("reason").is_in([VERDICT, "issue"])
     incomplete = dropped.filter(pl.any_horizontal(pl.col("dropped_by", "reason").is_null(), no_image))
     faults = [
         _law("dropped rows do not name their rule, their image or their reason", "splits", {"split_name": name}, count)

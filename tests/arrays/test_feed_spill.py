@@ -31,7 +31,7 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     folder = tmp_path / "spill"
     folder.mkdir()
-    monkeypatch.setattr(spill, "_folder", lambda: str(folder))
+    monkeypatch.setattr(spill, "disk_folder", lambda: str(folder))
     return folder
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_changes_nothing(pictures: Pictures, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_cannot_be_written_changes_nothing(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spill, "_folder", lambda: "/proc/no-such-folder")
+    monkeypatch.setattr(spill, "disk_folder", lambda: "/proc/no-such-folder")
     feed = spilling(pictures)
     assert sorted(shown(feed.epoch(0), pictures)) == list(range(COUNT))
     assert feed.spill is not None

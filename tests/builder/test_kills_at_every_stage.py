@@ -35,6 +35,8 @@ uri = "facts.csv"
 split = "train"
 [dedup]
 rules = [{rules}]
+[issues]
+outlier = 0.01
 [[split]]
 name = "main"
 sanitize = "exact"

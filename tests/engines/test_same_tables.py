@@ -104,6 +104,7 @@ def test_attributes_and_originals_are_the_same_on_ray(tmp_path: Path, ray_here: 
     parts: dict[str, Any] = {
         "decode": {"originals": "keep"},
         "dedup": {"rules": RULES},
+        "issues": {"blurry": 0.01, "label": 0.01, "outlier": 0.01},
         "attributes": [
             {"uri": "facts.csv", "split": "train", "columns": ["patient"], "labels": ["cat", "dog"]},
             {"patterns": {"number": r"-(\d+)"}},
@@ -121,7 +122,7 @@ def test_attributes_and_originals_are_the_same_on_ray(tmp_path: Path, ray_here: 
     one, other = ([note for note in each.notes if note.startswith("attribute")] for each in built)
     assert one == other != []
     assert_same(built[0].root, built[1].root)
-    for name in ("originals", "attributes"):
+    for name in ("originals", "attributes", "measurements", "issues"):
         here, there = (Lake(each.root).scan(name).collect() for each in built)
         assert here.equals(there)
         assert len(here)

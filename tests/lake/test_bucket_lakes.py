@@ -46,6 +46,7 @@ def asked(base: Path, root: str) -> Recipe:
         lake={"root": root},
         attributes=[{"patterns": {"number": r"(\d+)"}}],
         dedup={"rules": ["exact", "maxpool:4", "cosine:0.9"]},
+        issues={"blurry": 0.01, "label": 0.01},
         split=[SPLIT],
         baseline=[MODEL],
     )

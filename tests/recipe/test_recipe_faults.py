@@ -78,7 +78,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         "split": [{"name": "main", "keep": ["train"], "test": {"from": "train"}}]
     },
     "decode.size": {"decode": {"size": [28]}},
-    "check[0]: nothing to check: give overlap, conflicts, rejects, min_per_class, drift, accuracy or disagreements": {
+    "check[0]: nothing to check: give overlap, conflicts, rejects, min_per_class, drift, accuracy, disagreements": {
         "check": [{"split": "main"}]
     },
     "check[0]: overlap and conflicts are two checks: write a [[check]] for each": {

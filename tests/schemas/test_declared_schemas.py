@@ -25,7 +25,7 @@ def test_partition_columns_are_plain_text_at_the_end(table: schemas.Table) -> No
 
 def test_all_tables_are_registered() -> None:
     names = (
-        "images originals rejects shards attributes index bases pairs clusters splits scores misses models predictions "
-        "verdicts releases exports"
+        "images originals rejects shards attributes index bases pairs clusters measurements issues splits scores "
+        "misses models predictions verdicts releases exports"
     )
     assert list(schemas.TABLES) == names.split()

@@ -133,8 +133,9 @@ def test_a_changed_setting_takes_effect(keys: dict[str, Any], change: dict[str, 
 
 def test_every_field_is_tried() -> None:
     changed = {key for _, change in CHANGES.values() for key in change}
-    # Settings by attributes are tried in tests/builder/test_attribute_splits.py.
-    assert changed == set(SplitPart.model_fields) - {"name", "order", "stratify"}
+    # Settings by attributes are tried in tests/builder/test_attribute_splits.py, those by issues in
+    # test_issue_tables.py.
+    assert changed == set(SplitPart.model_fields) - {"name", "order", "stratify", "drop_issues"}
     of_roles = {key for _, change in CHANGES.values() for role in ROLES for key in change.get(role) or ()}
     assert of_roles == {field.alias or key for key, field in RolePart.model_fields.items()}
 

@@ -46,6 +46,7 @@ PARTS: dict[str, Any] = {
     "decode": {"size": [28, 28], "originals": "keep"},
     "attributes": [{"patterns": {"number": "(\\d+)"}}, {"uri": "facts.csv", "split": "train"}],
     "dedup": {"rules": ["exact", "sign", "cosine:0.95", "photo:0.9"]},
+    "issues": {"blurry": 0.01, "odd_size": False, "label": 0.3, "outlier": 0.001},
     "split": [
         {"name": "main", "seed": 3, "sanitize": "exact", "train": {"from": "train"}, "test": {"from": "test"}},
         {

@@ -27,6 +27,8 @@ STAGES = {
     "index": ("pipeline.builder.build", "index_images"),
     "pairs": ("pipeline.builder.build", "compare_images"),
     "clusters": ("pipeline.builder.build", "cluster_images"),
+    "measure": ("pipeline.builder.build", "measure_pictures"),
+    "issues": ("pipeline.builder.build", "find_issues"),
     "splits": ("pipeline.builder.build", "make_splits"),
     "baselines": ("pipeline.builder.build", "score_baselines"),
     "release": ("pipeline.builder.build", "publish"),
@@ -36,8 +38,8 @@ STAGES = {
     "pin": ("pipeline.export", "_pin_release"),
 }
 COMMITS = (
-    *("images", "originals", "index", "rejects", "shards", "attributes", "pairs", "clusters", "splits", "misses"),
-    *("scores", "releases"),
+    *("images", "originals", "index", "rejects", "shards", "attributes", "pairs", "clusters", "measurements"),
+    *("issues", "splits", "misses", "scores", "releases"),
 )
 # Taking the lock or waiting for it; committing decoded images; the same if sources are dropped.
 OTHERS = ("lock", "ingest", "prune")

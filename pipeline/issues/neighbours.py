@@ -1,0 +1,111 @@
+"""Find the nearest pictures by their features: a second voice on suspect labels, and the distances of outliers.
+
+Squared distances are whole numbers, so that results depend neither on the order of the pictures nor on the number of
+threads. Of equally near pictures, those with the smaller row number come first.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Nearest pictures that vote on a label.
+VOTES = 10
+# An outlier is judged by the distance of this many nearest pictures of its class, to the last of them.
+NEAREST = 5
+# A class is compared with at most this many of its pictures: those with the smallest content hashes.
+_MOST_OF_CLASS = 5_000
+# Pictures that are compared at a time: at most 32 MB of distances.
+_QUERIES, _OTHERS = 512, 8_192
+
+
+def nearest(
+    pictures: NDArray[np.uint8],
+    queries: NDArray[np.int64],
+    others: NDArray[np.int64],
+    count: int,
+    on_block: Callable[[int], None] = lambda _: None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the nearest of some pictures.
+
+    Args:
+        pictures: (n, m) uint8, 0 to 127, made by `features`; may be a memory map.
+        queries: (q,) rows.
+        others: (k,) rows to search, ascending. A query is not compared with itself.
+        count: number of nearest rows to find.
+        on_block: called with the number of queries that are done.
+
+    Returns:
+        Rows and squared distances, (q, count) int64, the nearest first; -1 where there are too few.
+    """
+    rows, distances = (np.full((len(queries), count), -1, np.int64) for _ in range(2))
+    for start in range(0, len(queries), _QUERIES):
+        part = queries[start : start + _QUERIES]
+        block = pictures[part].astype(np.float32)
+        lengths = np.square(block).sum(axis=1).astype(np.int64)
+        best = np.full((len(part), count), np.iinfo(np.int64).max)
+        for at in range(0, len(others), _OTHERS):
+            searched = others[at : at + _OTHERS]
+            values = pictures[searched].astype(np.float32)
+            products = (block @ values.T).astype(np.int64)
+            squared = lengths[:, None] + np.square(values).sum(axis=1).astype(np.int64) - 2 * products
+            keys = squared << 32 | searched
+            keys[searched == part[:, None]] = np.iinfo(np.int64).max
+            both = np.hstack([best, keys])
+            best = np.partition(both, count - 1, axis=1)[:, :count]
+        best.sort(axis=1)
+        known = best < np.iinfo(np.int64).max
+        rows[start : start + _QUERIES] = np.where(known, best & (2**32 - 1), -1)
+        distances[start : start + _QUERIES] = np.where(known, best >> 32, -1)
+        on_block(len(part))
+    return rows, distances
+
+
+def agreement(
+    rows: NDArray[np.int64], labels: NDArray[np.int64], suggested: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Ask the nearest pictures whether they have the suggested labels.
+
+    Args:
+        rows: (q, k) nearest rows, made by `nearest`.
+        labels: (n,) class number of every row.
+        suggested: (q,) class numbers.
+
+    Returns:
+        The share of the nearest that have the suggested label, (q,) float32; and the nearest row that has it, (q,)
+        int64, -1 if none has.
+    """
+    agree = (labels[rows] == suggested[:, None]) & (rows >= 0)
+    count = np.maximum((rows >= 0).sum(axis=1), 1)
+    first = rows[np.arange(len(rows)), agree.argmax(axis=1)]
+    return (agree.sum(axis=1) / count).astype(np.float32), np.where(agree.any(axis=1), first, -1)
+
+
+def find_outliers(
+    pictures: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    on_block: Callable[[int], None] = lambda _: None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Score how far each picture is from the nearest of its class, compared with what is usual in the class.
+
+    Args:
+        pictures: (n, m) uint8, made by `features`, each once in a class, in the order of their content hashes.
+        labels: (n,) class numbers.
+        on_block: called with the number of pictures that are done.
+
+    Returns:
+        1 - 1 / r, (n,) float64, where the distance is r times the median of the class, 0 if r is 1 or less, or if the
+        class has `NEAREST` pictures or fewer; and the nearest row of the class, (n,) int64, -1 if there is none.
+    """
+    score, first = np.zeros(len(labels)), np.full(len(labels), -1, np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) <= NEAREST:
+            continue
+        rows, squared = nearest(pictures, members, members[:_MOST_OF_CLASS], NEAREST, on_block)
+        distance = np.sqrt(squared[:, -1])
+        # A class of nearly equal pictures: a difference of one level in one feature is nothing.
+        usual = max(float(np.median(distance)), 1.0)
+        score[members] = np.maximum(0, 1 - usual / np.maximum(distance, usual))
+        first[members] = rows[:, 0]
+    return score, first
