@@ -97,6 +97,7 @@ def others(pixels: Pixels, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     model = LogisticRegression(max_iter=50, C=0.01)
     inputs = pixels.reshape(len(pixels), -1).astype(np.float64) / 255
     with warnings.catch_warnings():
+        # Its messages name every iteration; more of them take minutes a fold.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = cross_val_predict(model, inputs, labels, cv=5, method="predict_proba")
     if find_spec("cleanlab"):
