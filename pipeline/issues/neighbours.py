@@ -17,6 +17,8 @@ NEAREST = 5
 _MOST_OF_CLASS = 5_000
 # Pictures that are compared at a time: at most 32 MB of distances.
 _QUERIES, _OTHERS = 512, 8_192
+# A squared distance is below 2**25. Times this, plus the row number, it is a whole number that float64 holds exactly.
+_KEY = 2**28
 
 
 def nearest(
@@ -42,21 +44,24 @@ def nearest(
     for start in range(0, len(queries), _QUERIES):
         part = queries[start : start + _QUERIES]
         block = pictures[part].astype(np.float32)
-        lengths = np.square(block).sum(axis=1).astype(np.int64)
-        best = np.full((len(part), count), np.iinfo(np.int64).max)
+        lengths = np.square(block).sum(axis=1).astype(np.float64) * _KEY
+        best = np.full((len(part), count), np.inf)
         for at in range(0, len(others), _OTHERS):
             searched = others[at : at + _OTHERS]
             values = pictures[searched].astype(np.float32)
-            products = (block @ values.T).astype(np.int64)
-            squared = lengths[:, None] + np.square(values).sum(axis=1).astype(np.int64) - 2 * products
-            keys = squared << 32 | searched
-            keys[searched == part[:, None]] = np.iinfo(np.int64).max
-            both = np.hstack([best, keys])
-            best = np.partition(both, count - 1, axis=1)[:, :count]
-        best.sort(axis=1)
-        known = best < np.iinfo(np.int64).max
-        rows[start : start + _QUERIES] = np.where(known, best & (2**32 - 1), -1)
-        distances[start : start + _QUERIES] = np.where(known, best >> 32, -1)
+            # In place: of all steps but the product, most of the time is memory traffic.
+            keys = (block @ values.T).astype(np.float64)
+            keys *= -2 * _KEY
+            keys += np.square(values).sum(axis=1).astype(np.float64) * _KEY + searched
+            keys += lengths[:, None]
+            keys[searched == part[:, None]] = np.inf
+            if len(searched) > count:
+                keys = np.partition(keys, count - 1, axis=1)[:, :count]
+            best = np.sort(np.hstack([best, keys]), axis=1)[:, :count]
+        known = np.isfinite(best)
+        whole = np.where(known, best, 0).astype(np.int64)
+        rows[start : start + _QUERIES] = np.where(known, whole % _KEY, -1)
+        distances[start : start + _QUERIES] = np.where(known, whole // _KEY, -1)
         on_block(len(part))
     return rows, distances
 
