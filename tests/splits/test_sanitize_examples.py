@@ -71,3 +71,34 @@ def test_a_setting_without_effect_is_an_error(keys: dict[str, Any], said: str) -
     images = pl.DataFrame({"image_id": [name(1)], "label": "A", "dataset": "a", "split": "t"})
     with pytest.raises(SplitError, match=said):
         draw_roles(spec_of(**keys), images)
+
+
+def test_issues_drop_by_the_first_kind_of_the_split_except_what_a_person_keeps() -> None:
+    rows = pl.DataFrame(
+        {
+            "image_id": [b"a", b"b", b"c", b"d"],
+            "role": ["train", "train", "test", "test"],
+            "rank": [0, 1, 0, 1],
+            "label": ["x"] * 4,
+            "label_index": [0] * 4,
+            "dataset": ["d", "d", "d", "safe"],
+            "split": ["s"] * 4,
+        }
+    )
+    issues = pl.DataFrame(
+        {
+            "image_id": [b"a", b"a", b"b", b"c", b"d"],
+            "kind": ["dark", "blank", "dark", "blurry", "blank"],
+        }
+    )
+    verdicts = pl.DataFrame({"image_id": [b"b"], "verdict": ["keep"]})
+    part = {"name": "main", "drop_issues": ["blank", "dark"], "protected": ["safe"], "train": {"from": "s"}}
+    spec = SplitPart.model_validate({**part, "test": {"from": "s"}})
+    kept = sanitize(spec, rows, {}, {}, verdicts, issues)
+    outcome = kept.select("image_id", "kept", "dropped_by", "dropped_for", "reason").rows()
+    assert outcome == [
+        (b"a", False, "blank", None, "issue"),
+        (b"b", True, None, None, None),
+        (b"c", True, None, None, None),
+        (b"d", True, None, None, None),
+    ]
