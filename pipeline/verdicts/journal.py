@@ -102,7 +102,7 @@ def record(place: str, verdicts: Sequence[Verdict], who: str | None = None) -> l
         DiskFullError: no space is left; none is recorded.
         StorageError: the bucket does not answer.
     """
-    return append(place, [_row(verdict, who or user_name()) for verdict in verdicts])
+    return append(place, verdict_rows(verdicts, who))
 
 
 def withdraw(place: str, verdict_ids: Iterable[bytes], who: str | None = None) -> list[bytes]:
@@ -129,19 +129,32 @@ def withdraw(place: str, verdict_ids: Iterable[bytes], who: str | None = None) -
                 f"list {place}"
             )
     about = {row["verdict_id"]: row for row in known.filter(pl.col("verdict_id").is_in(wanted)).iter_rows(named=True)}
+    return append(place, withdrawals([about[verdict_id] for verdict_id in wanted], who))
+
+
+def verdict_rows(verdicts: Sequence[Verdict], who: str | None = None) -> list[dict[str, Any]]:
+    """Make the rows of verdicts for `append`, in the order in which they were made.
+
+    Raises:
+        LakeError: a verdict is not possible. The message says which and why.
+    """
     name = who or user_name()
-    subjects = ("file_digest", "content_hash", "other_file_digest", "other_content_hash")
-    return append(
-        place,
-        [
-            {
-                **_new_row(name, WITHDRAWN),
-                **{column: about[verdict_id][column] for column in subjects},
-                "withdraws": verdict_id,
-            }
-            for verdict_id in wanted
-        ],
-    )
+    return [_row(verdict, name) for verdict in verdicts]
+
+
+def withdrawals(rows: Iterable[Mapping[str, Any]], who: str | None = None) -> list[dict[str, Any]]:
+    """Make the rows for `append` that take verdicts back, given the rows of these."""
+    name = who or user_name()
+    subject = ("file_digest", "content_hash", "other_file_digest", "other_content_hash")
+    return [
+        {
+            **dict.fromkeys(SCHEMA),
+            **_new_row(name, WITHDRAWN),
+            **{column: row[column] for column in subject},
+            "withdraws": row["verdict_id"],
+        }
+        for row in rows
+    ]
 
 
 def append(place: str, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
@@ -266,6 +279,7 @@ def _row(verdict: Verdict, who: str) -> dict[str, Any]:
         "rule": verdict.rule,
         "score": verdict.score,
         "note": verdict.note,
+        "withdraws": None,
     }
     if fault := fault_of(row):
         raise LakeError(f"a verdict cannot be recorded: {fault}")
