@@ -1,8 +1,9 @@
 """What tests share: the engines, and two small lakes that are built once."""
 
 import hashlib
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from lake_bucket import MISSING, bucket_variables, conditional_server, make_bucket
 from making import DATA, as_folder, encoded, files_of, recipe
 from pyarrow.fs import S3FileSystem
+from reviewing import App, build_review_lake, open_app
 from s3 import KEY, SECRET, Bucket, serving
 
 from pipeline.builder.build import build
@@ -255,3 +257,37 @@ def lake_bucket(
     for name, value in bucket_variables(lake_endpoint).items():
         monkeypatch.setenv(name, value)
     return make_bucket(lake_endpoint, f"l{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")
+
+
+@pytest.fixture(scope="session")
+def review_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the lake of `build_review_lake`. Read only."""
+    base = tmp_path_factory.mktemp("review")
+    build_review_lake(base)
+    return base
+
+
+@pytest.fixture
+def review_lake(review_base: Path, tmp_path: Path) -> Lake:
+    """A copy of that lake, for a test to write verdicts to."""
+    return Lake(shutil.copytree(review_base / "lake", tmp_path / "lake"))
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., App]]:
+    """Start the review app on a lake, for a person; it is stopped in the end."""
+    started: list[App] = []
+
+    def begin(lake: Lake, who: str = "anna") -> App:
+        started.append(open_app(lake, who))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.client.close()
+
+
+@pytest.fixture
+def app(review_lake: Lake, start: Callable[..., App]) -> App:
+    """The review app on a copy of the lake."""
+    return start(review_lake)

@@ -27,6 +27,7 @@ _COMMANDS = {
     "why": ("why", "Explain one image: clusters, pairs, roles, why it was dropped, predictions."),
     "verdicts": ("verdicts", "Decide what is the same, wrong or to be dropped; the next build honours it."),
     "issues": ("issues", "List images that a person should look at: dark, blurry, mislabelled ones."),
+    "review": ("review", "Decide about pairs, clusters and images in a local web app."),
     "show": ("images", "Show single images with their labels, or write them as PNG files."),
     "diff": ("diff", "Count what changed between two releases, or list it."),
     "check": ("check", "Check a release against the [[check]] of its recipe, as a gate for CI."),

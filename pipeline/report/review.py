@@ -97,7 +97,9 @@ def describe_pairs(
     return pairs
 
 
-def draw_difference(left: dict[str, Any], right: dict[str, Any], changes: int = 1) -> dict[str, Any] | None:
+def draw_difference(
+    left: dict[str, Any], right: dict[str, Any], changes: int = 1, side: int = _SIDE
+) -> dict[str, Any] | None:
     """Draw where two images of one shape differ: a larger difference gets a denser tint.
 
     Args:
@@ -105,6 +107,7 @@ def draw_difference(left: dict[str, Any], right: dict[str, Any], changes: int = 
         right: the same of the other.
         changes: how many ways of mirroring and turning the other are tried: 1 for none, 2 for mirroring, 5 for turns
             too. The way that correlates best is taken.
+        side: the longest side of the drawing, in pixels.
 
     Returns:
         pixels (number of pixels that differ), of (number of all pixels), most (largest difference, 0 to 255), changed
@@ -128,7 +131,7 @@ def draw_difference(left: dict[str, Any], right: dict[str, Any], changes: int = 
         "of": difference.size,
         "most": int(difference.max(initial=0)),
         "changed": changed,
-        **_draw(Image.fromarray(tinted), left),
+        **_draw(Image.fromarray(tinted), left, side),
     }
 
 
@@ -146,6 +149,6 @@ def _pixels(row: dict[str, Any]) -> NDArray[np.uint8]:
     return np.frombuffer(row["pixels"], dtype=np.uint8).reshape(shape)
 
 
-def _draw(image: "Image", row: dict[str, Any]) -> dict[str, Any]:
-    small = scale_down(image, _SIDE)
-    return {**encode(small, _SIDE // max(small.size)), "size": f"{row['height']} x {row['width']}"}
+def _draw(image: "Image", row: dict[str, Any], side: int = _SIDE) -> dict[str, Any]:
+    small = scale_down(image, side)
+    return {**encode(small, side // max(small.size)), "size": f"{row['height']} x {row['width']}"}
