@@ -8,8 +8,8 @@ as a browser does:
 
 - start: from the start of the command until it prints the address, with imports;
 - first page: the overview, and the first page of each queue, which makes the queue;
-- next decision: from a key to the next pair, whose page and both pictures have arrived. The verdict is on the disk then.
-  A browser has loaded these pictures before; here they are loaded after the page.
+- next decision: from a key to the next pair, whose page and both pictures have arrived. The verdict is on the disk
+  then. A browser has loaded these pictures before; here they are loaded after the page.
 
 The exit code is 1 if a target is missed or a verdict is lost. Verdicts of earlier runs are deleted.
 """

@@ -1,5 +1,6 @@
 """What a person is asked: pairs, clusters or images of a release that match filters, as arrays of numbers."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ from schemas.verdicts import PICTURE_VERDICTS
 
 # The table of issues: what is measured of images. Lakes of older versions do not have it.
 ISSUES = "issues"
-SUSPECT = "label_suspect"
+# The kind of issue that is about the label, not about pixels.
+SUSPECT = "label"
 PAIRS, CONFLICTS, CLUSTERS, NOT_SURE = "pairs", "conflicts", "clusters", "not-sure"
 SUSPECTS, QUALITY, MISSES, NEWEST = "suspects", "quality", "misses", "newest"
 PAIR_QUEUES = (PAIRS, CONFLICTS, NOT_SURE)
@@ -283,8 +285,10 @@ class Queues:
         """Count the issues of the lake by kind; empty where it has no such table."""
         if ISSUES not in schemas.TABLES or self.lake.snapshot.version(ISSUES) == MISSING:
             return {}
-        counts = self.lake.scan(ISSUES).group_by("kind").agg(count=pl.len()).sort("kind").collect()
-        return dict(counts.rows())
+        counts: Counter[str] = Counter()
+        for part in self.lake.snapshot.files(ISSUES):
+            counts[part.partition["kind"]] += part.rows
+        return dict(sorted(counts.items()))
 
     def make(self, name: str, filters: Filters) -> Queue:
         """Make a queue; see `queue`."""
@@ -411,11 +415,12 @@ class Queues:
             raise LakeError(f"{self.lake.root} has no issues: add [issues] to the recipe, and build.")
         if filters.kind is not None and filters.kind not in kinds:
             raise_unknown(self.lake, "kind", filters.kind, list(kinds))
+        check_tables(self.lake.snapshot, ISSUES)
         is_suspect = pl.col("kind") == SUSPECT
         rows = self.lake.scan(ISSUES).filter(is_suspect if name == SUSPECTS else ~is_suspect)
         if filters.kind is not None:
             rows = rows.filter(kind=filters.kind)
-        return rows.select("image_id", "score", "kind", suggested="suggested_label").collect()
+        return rows.select("image_id", "score", "kind", "agreement", suggested="suggested_label").collect()
 
 
 @explain_failures

@@ -266,8 +266,11 @@ class Review:
             said = extra["predicted"] if chance is None else f"{extra['predicted']} ({certainty(chance)})"
             return [("predicted", said), ("model", extra["model"])]
         if "kind" in extra:
-            found = [("issue", extra["kind"])]
-            return found + ([("suggested label", extra["suggested"])] if extra["suggested"] is not None else [])
+            if extra["suggested"] is None:
+                return [("issue", extra["kind"])]
+            agreed = extra["agreement"]
+            voices = [] if agreed is None else [("of the nearest pictures have it", certainty(agreed))]
+            return [("suggested label", extra["suggested"]), *voices]
         return []
 
     def _cluster(self, filters: Filters, cluster: int) -> dict[str, Any]:
