@@ -185,6 +185,7 @@ def measure(lake: Path, decisions: int) -> tuple[list[Figure], int]:
             seconds("next decision", "95th percentile", [float(np.percentile(made, 95))], 0.2),
             seconds("next decision", "longest", [max(made)]),
         ]
+        decided = peak_mebibytes(process)
         image = _PICTURE.findall(page)[0].partition("/picture/")[2].partition(".")[0]
         for name, path in {
             "label conflicts": f"/queue/conflicts?{QUERY}",
@@ -196,7 +197,8 @@ def measure(lake: Path, decisions: int) -> tuple[list[Figure], int]:
         }.items():
             timed(name, path)
         memory = peak_mebibytes(process)
-    figures.append(Figure("memory", "peak of the process", (memory,), "MiB", most=500.0))
+    figures.append(Figure("memory", "peak after the decisions", (decided,), "MiB", most=500.0))
+    figures.append(Figure("memory", "peak after all pages", (memory,), "MiB", most=500.0))
     return figures, decisions - len(journal.read_verdicts(str(lake)))
 
 

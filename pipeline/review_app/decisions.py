@@ -1,7 +1,8 @@
 """What is decided: the verdicts of a lake by picture and pair, and the way to record one or to take the last back."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.lake_handle import Lake
-from pipeline.review_app.images import Images, keys_of
+from pipeline.review_app.images import Images, is_one_of, keys_of
 from pipeline.verdicts.journal import (
     ORDER,
     SCHEMA,
@@ -21,11 +22,16 @@ from pipeline.verdicts.journal import (
     verdict_rows,
     withdrawals,
 )
-from schemas.verdicts import WITHDRAWN
+from schemas.verdicts import NOT_SURE, PAIR_VERDICTS, PICTURE_VERDICTS, WITHDRAWN
 
 # A note that begins so is on all verdicts of a decision about a whole cluster, which are taken back together.
 WHOLE_CLUSTER = "whole cluster"
 _TABLE = pl.Schema([*SCHEMA.items(), ("subject", pl.UInt64)])
+# Verdicts as numbers; 0 is none.
+CODES = {name: code for code, name in enumerate((*PICTURE_VERDICTS, *PAIR_VERDICTS, NOT_SURE), start=1)}
+# Up to so many subjects are looked up one by one.
+_FEW = 1000
+Row = dict[str, Any]
 # Odd constants: multiplying by one is reversible, so that subjects of different pairs hardly ever are equal.
 _LOW, _HIGH = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
@@ -49,69 +55,73 @@ class Decisions:
     def __init__(self, lake: Lake, images: Images, who: str | None = None) -> None:
         self.place, self.who = lake.root, who or user_name()
         self._lock = threading.Lock()
-        self._rows = _with_subjects(lake, images, read_verdicts(lake.root))
-        self._count()
+        # All rows in their order, and by subject and of this person those that were not taken back.
+        self._rows: list[Row] = []
+        self._of_subject: dict[int, list[Row]] = {}
+        self._own: list[Row] = []
+        # The subjects of a verdict: several where images with the same pixels have different files.
+        self._subjects: dict[bytes, list[int]] = {}
+        rows = _with_subjects(lake, images, read_verdicts(lake.root))
+        taken_back = set(rows["withdraws"].drop_nulls())
+        for row in rows.iter_rows(named=True):
+            self._add(row, row.pop("subject"), taken_back)
 
-    def _count(self) -> None:
-        taken_back = self._rows["withdraws"].drop_nulls().unique().implode()
-        self._standing = self._rows.filter(
-            pl.col("verdict") != WITHDRAWN, ~pl.col("verdict_id").is_in(taken_back)
-        ).unique("subject", keep="last", maintain_order=True)
-        self.by_subject = self._standing.sort("subject")
-        self.subjects = self.by_subject["subject"].to_numpy()
+    def _add(self, row: Row, subject: int, taken_back: Container[bytes] = ()) -> None:
+        known = self._subjects.setdefault(row["verdict_id"], [])
+        known.append(subject)
+        if len(known) == 1:
+            self._rows.append(row)
+        if row["verdict"] != WITHDRAWN and row["verdict_id"] not in taken_back:
+            self._of_subject.setdefault(subject, []).append(row)
+            if len(known) == 1 and row["who"] == self.who:
+                self._own.append(row)
+        self._sorted: tuple[NDArray[np.uint64], NDArray[np.uint8]] | None = None
 
     @property
     def mine(self) -> int:
         """The number of verdicts of this person that were not taken back."""
-        return self._standing.filter(who=self.who).select(pl.col("verdict_id").n_unique()).item()  # type: ignore[no-any-return]
+        return len(self._own)
 
-    def verdict(self, subject: int) -> dict[str, Any] | None:
+    def verdict(self, subject: int) -> Row | None:
         """Return the row of the verdict that counts for a subject; None if it is not decided."""
-        at = int(np.searchsorted(self.subjects, np.uint64(subject)))
-        if at == len(self.subjects) or int(self.subjects[at]) != subject:
-            return None
-        return self.by_subject.row(at, named=True)
+        rows = self._of_subject.get(subject)
+        return rows[-1] if rows else None
 
-    def decided(self, subjects: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return for every subject whether it is decided: (n,)."""
-        return self.positions(subjects) >= 0
+    def codes(self, subjects: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """Return for every subject its verdict as a code, see `CODES`; 0 if it is not decided: (n,)."""
+        if len(subjects) <= _FEW:
+            found = map(self.verdict, subjects.tolist())
+            return np.array([0 if row is None else CODES[row["verdict"]] for row in found], np.uint8)
+        if self._sorted is None:
+            count = len(self._of_subject)
+            known = np.fromiter(self._of_subject, np.uint64, count)
+            codes = np.fromiter((CODES[rows[-1]["verdict"]] for rows in self._of_subject.values()), np.uint8, count)
+            order = np.argsort(known)
+            self._sorted = known[order], codes[order]
+        known, codes = self._sorted
+        if not len(known):
+            return np.zeros(len(subjects), np.uint8)
+        at = np.minimum(np.searchsorted(known, subjects), len(known) - 1)
+        return np.where(known[at] == subjects, codes[at], np.uint8(0))
 
-    def positions(self, subjects: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return for every subject the row of its verdict in `by_subject`, -1 if it is not decided: (n,)."""
-        if not len(self.subjects):
-            return np.full(len(subjects), -1)
-        at = np.minimum(np.searchsorted(self.subjects, subjects), len(self.subjects) - 1)
-        return np.where(self.subjects[at] == subjects, at, -1)
-
-    def are(self, rows: NDArray[np.int64], verdict: str) -> NDArray[np.bool_]:
-        """Return for every row of `by_subject`, as `positions` gives it, whether it is this verdict: (n,)."""
-        wanted = (self.by_subject["verdict"] == verdict).to_numpy()
-        # One more for rows of -1.
-        return np.append(wanted, np.False_)[rows]
-
-    def history(self, subjects: NDArray[np.uint64]) -> list[dict[str, Any]]:
-        """List all verdicts about some subjects in the order in which they were made, also those that were taken back.
+    def about_picture(self, picture: Picture) -> list[Row]:
+        """List all verdicts about a picture and about its pairs, in the order in which they were made.
 
         Returns:
             Rows of the verdicts table with `counts`: whether the verdict counts.
         """
-        counting = self._standing["verdict_id"].implode()
-        return (
-            self._rows.filter(pl.col("subject").is_in(pl.Series(subjects, dtype=pl.UInt64).implode()))
-            .unique("verdict_id", maintain_order=True)
-            .with_columns(counts=pl.col("verdict_id").is_in(counting))
-            .to_dicts()
-        )
+        key = _key(picture.key)
+        found = [
+            row
+            for row in self._rows
+            if key in self._subjects[row["verdict_id"]]
+            or picture.key
+            in {row["file_digest"] or row["content_hash"], row["other_file_digest"] or row["other_content_hash"]}
+        ]
+        return [{**row, "counts": self._counts(row)} for row in found]
 
-    def about_picture(self, picture: Picture) -> list[dict[str, Any]]:
-        """List all verdicts about a picture and about its pairs; see `history`."""
-        key = keys_of(pl.Series([picture.key], dtype=pl.Binary))
-        mine = pl.any_horizontal(
-            pl.coalesce("file_digest", "content_hash") == pl.lit(picture.key),
-            pl.coalesce("other_file_digest", "other_content_hash") == pl.lit(picture.key),
-        ).fill_null(value=False)
-        subjects = self._rows.filter(mine)["subject"].unique()
-        return self.history(np.concatenate([subjects.to_numpy(), key]))
+    def _counts(self, row: Row) -> bool:
+        return any(self.verdict(subject) is row for subject in self._subjects[row["verdict_id"]])
 
     def record(self, verdicts: Sequence[Verdict]) -> Recorded:
         """Record verdicts together. Those that this person has given just so are not recorded again.
@@ -123,35 +133,40 @@ class Decisions:
         """
         with self._lock:
             rows = verdict_rows(verdicts, self.who)
-            frame = _subjects_of_rows(pl.DataFrame(rows, schema=SCHEMA))
-            same = ("subject", "who", "verdict", "label")
-            new = frame.join(self._standing.select(same), on=same, how="anti", nulls_equal=True)
-            ids = set(new["verdict_id"])
-            append(self.place, [row for row in rows if row["verdict_id"] in ids])
-            return self._add(new)
+            subjects = _subjects_of_rows(rows)
+            new = [(row, at) for row, at in zip(rows, subjects.tolist(), strict=True) if not self._is_known(row, at)]
+            append(self.place, [row for row, _ in new])
+            for row, subject in new:
+                self._add(row, subject)
+            return Recorded(len(new), subjects)
+
+    def _is_known(self, row: Row, subject: int) -> bool:
+        before = self.verdict(subject)
+        return before is not None and all(before[name] == row[name] for name in ("who", "verdict", "label"))
 
     def undo(self) -> Recorded:
         """Take back the last decision of this person that counts: a verdict, or all verdicts about a whole cluster."""
         with self._lock:
-            taken_back = self._rows["withdraws"].drop_nulls().unique().implode()
-            rest = self._rows.filter(
-                pl.col("verdict") != WITHDRAWN, pl.col("who") == self.who, ~pl.col("verdict_id").is_in(taken_back)
-            ).unique("verdict_id", keep="first", maintain_order=True)
-            if rest.is_empty():
+            if not self._own:
                 return Recorded(0, np.empty(0, np.uint64))
-            last, note = rest.tail(1), rest["note"][-1]
+            note = self._own[-1]["note"]
+            last = self._own[-1:]
             if note is not None and note.startswith(WHOLE_CLUSTER):
-                last = rest.filter(pl.col("note").ne_missing(note).reverse().cum_sum().reverse() == 0)
-            rows = withdrawals(last.rows(named=True), self.who)
+                last = list(takewhile(lambda row: row["note"] == note, reversed(self._own)))
+            rows = withdrawals(last, self.who)
             append(self.place, rows)
-            subjects = self._rows.filter(pl.col("verdict_id").is_in(last["verdict_id"].implode()))["subject"]
-            added = pl.DataFrame(rows, schema=SCHEMA)
-            return self._add(_subjects_of_rows(added))._replace(subjects=subjects.to_numpy())
-
-    def _add(self, rows: pl.DataFrame) -> Recorded:
-        self._rows = pl.concat([self._rows, rows.select(_TABLE.names())])
-        self._count()
-        return Recorded(len(rows), rows["subject"].to_numpy())
+            del self._own[-len(last) :]
+            taken_back = [subject for row in last for subject in self._subjects[row["verdict_id"]]]
+            for row in last:
+                for subject in self._subjects[row["verdict_id"]]:
+                    rest = [one for one in self._of_subject[subject] if one is not row]
+                    if rest:
+                        self._of_subject[subject] = rest
+                    else:
+                        del self._of_subject[subject]
+            for row, before in zip(rows, last, strict=True):
+                self._add(row, self._subjects[before["verdict_id"]][0])
+            return Recorded(len(rows), np.array(taken_back, np.uint64))
 
 
 def pair_subjects(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -161,12 +176,18 @@ def pair_subjects(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArra
     return np.where(left == right, left, mixed)
 
 
-def _subjects_of_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add the subjects of verdicts about pictures of the lake."""
-    keys = keys_of(rows.select(pl.coalesce("file_digest", "content_hash")).to_series())
-    other = rows.select(pl.coalesce("other_file_digest", "other_content_hash")).to_series()
-    subjects = np.where(other.is_null().to_numpy(), keys, pair_subjects(keys, keys_of(other)))
-    return rows.with_columns(subject=pl.Series(subjects, dtype=pl.UInt64))
+def _subjects_of_rows(rows: Sequence[Row]) -> NDArray[np.uint64]:
+    """Return the subjects of verdicts about pictures of the lake."""
+    keys = np.array([_key(row["file_digest"] or row["content_hash"]) for row in rows], np.uint64)
+    others = [row["other_file_digest"] or row["other_content_hash"] for row in rows]
+    is_pair = np.array([other is not None for other in others], np.bool_)
+    other_keys = np.array([0 if other is None else _key(other) for other in others], np.uint64)
+    return np.where(is_pair, pair_subjects(keys, other_keys), keys)
+
+
+def _key(digest: bytes) -> int:
+    """Return the key of a picture, as in `Images.keys`."""
+    return int.from_bytes(digest[:8], "little")
 
 
 def _with_subjects(lake: Lake, images: Images, rows: pl.DataFrame) -> pl.DataFrame:
@@ -180,7 +201,7 @@ def _with_subjects(lake: Lake, images: Images, rows: pl.DataFrame) -> pl.DataFra
     ).unique()
     keys = keys_of(pictures.select(pl.coalesce(columns)).to_series())
     known = pictures.with_columns(key=pl.Series(keys, dtype=pl.UInt64))
-    gone = ~np.isin(keys, images.keys)
+    gone = ~is_one_of(keys, images.keys[is_one_of(images.keys, keys)])
     if gone.any():
         known = pl.concat([known.filter(~gone), _found_by_pixels(lake, known.filter(gone))])
     found = rows.join(known, on=columns, how="left", nulls_equal=True).join(

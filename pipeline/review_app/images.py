@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.arrow_columns import from_binary
+from pipeline.arrow_columns import from_binary, to_numbers
 from pipeline.lake.reads import explain_failures
 from pipeline.lake_handle import Lake
-from pipeline.pixels import RowGroup, find, id_matrix, row_groups
+from pipeline.pixels import RowGroup, id_matrix, row_groups
 
 # Bytes of pixels of images that were shown, which are kept to be shown again.
 _KEPT_BYTES = 2**26
@@ -59,7 +59,7 @@ class Codes(NamedTuple):
 
 
 class Images:
-    """The images of a release, numbered in the order of the table; 40 bytes of memory each.
+    """The images of a release, numbered in the order of the table; 42 bytes of memory each.
 
     Attributes:
         ids: (n, 16) uint8: image_id of every image.
@@ -79,12 +79,25 @@ class Images:
         count = int(rows.sum())
         self.ids = np.empty((count, 16), np.uint8)
         self.keys = np.empty(count, np.uint64)
-        labels = []
-        for group, stop, size in zip(self._groups, self._ends.tolist(), rows.tolist(), strict=True):
-            table = _read(group, ["image_id", "label", "content_hash", "file_digest"])
-            self.ids[stop - size : stop] = from_binary(table["image_id"].combine_chunks(), 16)
-            self.keys[stop - size : stop] = _keys(pl.DataFrame(table)).to_numpy()
-            labels.append(codes_of(table["label"]))
+        labels, waiting, done = [], [], 0
+        for group, stop in zip(self._groups, self._ends.tolist(), strict=True):
+            waiting.append(_read(group, ["image_id", "label", "content_hash", "file_digest"]))
+            if stop - done >= _BATCH_ROWS or stop == count:
+                table = pa.concat_tables(waiting, promote_options="default").combine_chunks()
+                self.ids[done:stop] = _matrix(table["image_id"], 16)
+                self.keys[done:stop] = _keys(table)
+                labels.append(codes_of(table["label"]))
+                waiting, done = [], stop
+        # Ids are random: the first eight bytes hardly ever repeat.
+        first = self.ids.view(">u8")[:, 0].astype(np.uint64)
+        order = np.argsort(first)
+        # One more, which is equal to or above all ids.
+        self._order = np.append(order, 0).astype(np.int32)
+        self._first = np.append(first[order], np.iinfo(np.uint64).max)
+        # They are spread evenly, so their first bits tell where an id is, give or take a few.
+        self._shift = np.uint64(64 - max(1, count.bit_length()))
+        counts = np.bincount((first >> self._shift).astype(np.int64), minlength=1 << max(1, count.bit_length()))
+        self._starts = np.append(0, np.cumsum(counts)).astype(np.int32)
         self.labels = joined(labels)
         of_group = np.repeat(np.arange(len(parts)), [part.rows for part in parts])
         self.sources = _of_parts([f"{of.partition['dataset']}/{of.partition['split']}" for of in parts], of_group)
@@ -98,12 +111,24 @@ class Images:
 
     def find(self, ids: pl.Series) -> Numbers:
         """Find images by id: their numbers, -1 for an id of no image."""
-        return find(self.ids, id_matrix(ids)).astype(np.int32)
+        return self._find(id_matrix(ids))
+
+    def _find(self, wanted: NDArray[np.uint8]) -> Numbers:
+        first, second = np.ascontiguousarray(wanted).view(">u8").astype(np.uint64).T
+        seconds = self.ids.view(">u8")[:, 1]
+        at = self._starts[(first >> self._shift).astype(np.int64)]
+        below = np.arange(len(at))
+        while len(below):
+            here = at[below]
+            equal = (self._first[here] == first[below]) & (here < len(self))
+            equal[equal] = seconds[self._order[here[equal]]] != second[below[equal]]
+            below = below[(self._first[here] < first[below]) | equal]
+            at[below] += 1
+        return np.where((self._first[at] == first) & (at < len(self)), self._order[at], np.int32(-1))
 
     def find_columns(self, rows: pa.RecordBatch, *names: str) -> Numbers:
         """Find the images of several columns of ids together: (columns, n) numbers."""
-        ids = pl.concat([pl.Series("image_id", rows[name]) for name in names])
-        return self.find(ids).reshape(len(names), len(rows))
+        return np.stack([self._find(_matrix(rows[name], 16)) for name in names])
 
     def number(self, image_id: str) -> int:
         """Find an image by its id as hexadecimal digits; -1 if there is none."""
@@ -111,7 +136,9 @@ class Images:
             wanted = bytes.fromhex(image_id)
         except ValueError:
             return -1
-        return int(self.find(pl.Series([wanted], dtype=pl.Binary))[0]) if len(wanted) == self.ids.shape[1] else -1
+        if len(wanted) != self.ids.shape[1]:
+            return -1
+        return int(self._find(np.frombuffer(wanted, np.uint8).reshape(1, -1))[0])
 
     def id_of(self, number: int) -> str:
         """Return the id of an image as hexadecimal digits."""
@@ -143,7 +170,7 @@ class Images:
 
     def _read_rows(self, group: int, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
         start = int(self._ends[group - 1]) if group else 0
-        table = _read(self._groups[group], _COLUMNS).take(pa.array([number - start for number in numbers]))
+        table = _read(self._groups[group], _COLUMNS).take(to_numbers(np.array(numbers) - start))
         return {
             number: {"file_digest": None, **row, "source": self.sources.name(number), "number": number}
             for number, row in zip(numbers, table.to_pylist(), strict=True)
@@ -174,10 +201,26 @@ def keys_of(digests: pl.Series) -> NDArray[np.uint64]:
     return digests.bin.slice(0, _KEY_BYTES).bin.reinterpret(dtype=pl.UInt64).fill_null(0).to_numpy()
 
 
-def _keys(rows: pl.DataFrame) -> pl.Series:
-    names = [name for name in ("file_digest", "content_hash") if name in rows.columns]
-    digest = pl.coalesce(names)
-    return rows.select(digest.bin.slice(0, _KEY_BYTES).bin.reinterpret(dtype=pl.UInt64)).to_series()
+def is_one_of(values: NDArray[np.uint64], few: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return for every value whether it is one of a few; `np.isin` sorts the values, which are many: (n,)."""
+    known = np.unique(few)
+    if len(known) <= 1:
+        return values == known[0] if len(known) else np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.asarray(known[at] == values)
+
+
+def _keys(table: pa.Table) -> NDArray[np.uint64]:
+    digests = table["file_digest"] if "file_digest" in table.column_names else None
+    if digests is not None and not digests.null_count:
+        return np.ascontiguousarray(_matrix(digests, 32)[:, :_KEY_BYTES]).view(np.uint64)[:, 0]
+    names = [name for name in ("file_digest", "content_hash") if name in table.column_names]
+    return keys_of(pl.DataFrame(table.select(names)).select(pl.coalesce(names)).to_series())
+
+
+def _matrix(column: pa.Array | pa.ChunkedArray, width: int) -> NDArray[np.uint8]:
+    chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return from_binary(chunk, width)
 
 
 def _read(group: RowGroup, columns: Sequence[str]) -> pa.Table:

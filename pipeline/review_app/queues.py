@@ -16,11 +16,9 @@ from pipeline.errors import LakeError
 from pipeline.lake.reads import check_tables, explain_failures
 from pipeline.lake.snapshot import MISSING
 from pipeline.lake_handle import Lake
-from pipeline.review_app.decisions import Decisions, pair_subjects
-from pipeline.review_app.images import Codes, Images, Numbers, codes_of, joined, read_batches
+from pipeline.review_app.decisions import CODES, Decisions, pair_subjects
+from pipeline.review_app.images import Codes, Images, Numbers, codes_of, is_one_of, joined, read_batches
 from pipeline.search.rules import raise_unknown, stored_units
-from schemas.verdicts import NOT_SURE as VERDICT_NOT_SURE
-from schemas.verdicts import PICTURE_VERDICTS
 
 # The table of issues: what is measured of images. Lakes of older versions do not have it.
 ISSUES = "issues"
@@ -33,7 +31,6 @@ IMAGE_QUEUES = (SUSPECTS, QUALITY, MISSES, NEWEST)
 ORDERS = ("highest", "lowest", "mixed")
 # Verdicts about a picture that settle a conflict of its label; with one of them, its pairs need no decision.
 _SETTLES = ("drop", "label", "wrong_label")
-_OF_PICTURES = (*PICTURE_VERDICTS, VERDICT_NOT_SURE)
 
 
 class Filters(NamedTuple):
@@ -179,7 +176,7 @@ class Queues:
         self.lake, self.images, self.decisions = lake, images, decisions
         self._parts: dict[tuple[str, ...], Any] = {}
         self._queues: dict[tuple[str, Filters], Queue] = {}
-        # By image, the verdict about its picture: 0 for none, else one more than its position in `_OF_PICTURES`.
+        # By image, the code of the verdict about its picture.
         self._of_image = np.zeros(len(images), np.uint8)
         self._mark_images()
 
@@ -201,42 +198,40 @@ class Queues:
         """Take note of verdicts about some subjects."""
         few = np.unique(subjects)
         changed = self._mark_images(few)
+        some_changed = changed.any()
         for (name, filters), queue in self._queues.items():
-            if name == CLUSTERS:
+            if queue.subject is None:
                 queue.decided[:] = self._clusters_decided(filters)[queue.left]
-            elif queue.subject is not None:
-                at = np.isin(queue.subject, few) | changed[queue.left]
-                if queue.right is not None:
-                    at |= changed[queue.right]
-                queue.decided[at] = self._decided(
-                    name, queue.subject[at], queue.left[at], None if queue.right is None else queue.right[at]
-                )
+                continue
+            mask = is_one_of(queue.subject, few)
+            if some_changed:
+                mask |= changed[queue.left]
+                mask |= False if queue.right is None else changed[queue.right]
+            at = np.flatnonzero(mask)
+            right = None if queue.right is None else queue.right[at]
+            queue.decided[at] = self._decided(name, queue.subject[at], queue.left[at], right)
 
     def _mark_images(self, subjects: NDArray[np.uint64] | None = None) -> NDArray[np.bool_]:
         """Note the verdicts about pictures, all or some, by image; return for every image whether it is one of them."""
-        changed = np.ones(len(self.images), np.bool_) if subjects is None else np.isin(self.images.keys, subjects)
-        rows = self.decisions.positions(self.images.keys[changed])
-        codes = np.zeros(len(rows), np.uint8)
-        for code, name in enumerate(_OF_PICTURES, start=1):
-            codes[self.decisions.are(rows, name)] = code
-        self._of_image[changed] = codes
+        changed = np.ones(len(self.images), np.bool_) if subjects is None else is_one_of(self.images.keys, subjects)
+        self._of_image[changed] = self.decisions.codes(self.images.keys[changed])
         return changed
 
     def _decided(
         self, name: str, subject: NDArray[np.uint64], left: Numbers, right: Numbers | None
     ) -> NDArray[np.bool_]:
         """Return for every item whether it needs no decision any more."""
-        rows = self.decisions.positions(subject)
-        decided = rows >= 0
+        codes = self.decisions.codes(subject)
+        decided = codes > 0
         if name == NOT_SURE:
-            decided &= ~self.decisions.are(rows, "not_sure")
+            decided &= codes != CODES["not_sure"]
         if right is not None:
             settled = _SETTLES if name == CONFLICTS else ("drop",)
             decided |= self._has_verdict(left, *settled) | self._has_verdict(right, *settled)
         return decided
 
     def _has_verdict(self, numbers: Numbers, *names: str) -> NDArray[np.bool_]:
-        return np.isin(self._of_image[numbers], [_OF_PICTURES.index(name) + 1 for name in names])
+        return np.isin(self._of_image[numbers], [CODES[name] for name in names])
 
     def _part(self, key: tuple[str, ...], make: Any) -> Any:  # noqa: ANN401 - parts of several kinds
         if key not in self._parts:
@@ -337,7 +332,7 @@ class Queues:
         else:
             keep &= ~pairs.same_file
         if name == NOT_SURE:
-            keep &= self.decisions.are(self.decisions.positions(pairs.subject), VERDICT_NOT_SURE)
+            keep &= self.decisions.codes(pairs.subject) == CODES["not_sure"]
         at = np.flatnonzero(keep)
         # Of pairs of the same two pictures, the first is enough.
         _, first = np.unique(pairs.subject[at], return_index=True)
@@ -368,7 +363,7 @@ class Queues:
     def _clusters_decided(self, filters: Filters) -> NDArray[np.bool_]:
         """Return for every cluster whether all its pairs are decided."""
         pairs, clusters = self.pairs(self._rule(filters)), self.clusters(self._rule(filters))
-        open_pairs = ~self.decisions.decided(pairs.subject) & ~pairs.same_file
+        open_pairs = (self.decisions.codes(pairs.subject) == 0) & ~pairs.same_file
         open_pairs &= ~(self._has_verdict(pairs.left, "drop") | self._has_verdict(pairs.right, "drop"))
         of_pairs = clusters.of_image[pairs.left[open_pairs]]
         decided = np.ones(len(clusters.representative), np.bool_)
@@ -436,7 +431,7 @@ def _read_roles(lake: Lake, images: Images, split: str, known: Sequence[str]) ->
     dropped_for = np.full(len(images), -1, np.int32)
     numbers, parts = [], []
     for rows in read_batches(files, ["image_id", "dropped_for", *columns]):
-        found = images.find(pl.Series(rows["image_id"]))
+        (found,) = images.find_columns(rows, "image_id")
         keepers = rows["dropped_for"]
         dropped_for[found[pl.Series(keepers).is_not_null().to_numpy()]] = images.find(pl.Series(keepers.drop_null()))
         numbers.append(found)

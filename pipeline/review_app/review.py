@@ -16,7 +16,7 @@ from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.report.formatting import certainty
 from pipeline.review_app import precision, queues
-from pipeline.review_app.decisions import WHOLE_CLUSTER, Decisions, Recorded
+from pipeline.review_app.decisions import CODES, WHOLE_CLUSTER, Decisions, Recorded
 from pipeline.review_app.images import Images, Numbers, load_images
 from pipeline.review_app.pictures import difference
 from pipeline.review_app.plot import draw_precision
@@ -535,8 +535,8 @@ class Review:
         if rule is None:
             return page
         pairs = self.queues.pairs(rule)
-        rows = self.decisions.positions(pairs.subject)
-        same, different = (self.decisions.are(rows, name) for name in ("same", "different"))
+        codes = self.decisions.codes(pairs.subject)
+        same, different = (codes == CODES[name] for name in ("same", "different"))
         at = np.flatnonzero((same | different) & ~pairs.same_file)
         _, first = np.unique(pairs.subject[at], return_index=True)
         at = at[first]
