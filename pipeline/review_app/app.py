@@ -52,6 +52,7 @@ def make_app(lake: Lake, *, token: str, cookie: str, who: str | None = None) -> 
         DamagedLakeError: a file of the lake is missing or damaged.
     """
     review = Review(lake, who)
+    threading.Thread(target=review.read_ahead, daemon=True).start()
     # Pages are made one after the other: there is one person. Pictures are not.
     lock = threading.Lock()
 

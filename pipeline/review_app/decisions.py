@@ -61,6 +61,8 @@ class Decisions:
         self._own: list[Row] = []
         # The subjects of a verdict: several where images with the same pixels have different files.
         self._subjects: dict[bytes, list[int]] = {}
+        # All subjects that are decided, sorted, and the codes of their verdicts; None until many are looked up.
+        self._sorted: tuple[NDArray[np.uint64], NDArray[np.uint8]] | None = None
         rows = _with_subjects(lake, images, read_verdicts(lake.root))
         taken_back = set(rows["withdraws"].drop_nulls())
         for row in rows.iter_rows(named=True):
@@ -75,7 +77,7 @@ class Decisions:
             self._of_subject.setdefault(subject, []).append(row)
             if len(known) == 1 and row["who"] == self.who:
                 self._own.append(row)
-        self._sorted: tuple[NDArray[np.uint64], NDArray[np.uint8]] | None = None
+        self._sorted = None
 
     @property
     def mine(self) -> int:

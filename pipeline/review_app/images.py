@@ -32,7 +32,7 @@ _COLUMNS = [
     "pixels",
 ]
 _KEY_BYTES = 8
-_BATCH_ROWS = 2**18
+_BATCH_ROWS = 2**16
 Numbers = NDArray[np.int32]
 
 
@@ -84,7 +84,7 @@ class Images:
             waiting.append(_read(group, ["image_id", "label", "content_hash", "file_digest"]))
             if stop - done >= _BATCH_ROWS or stop == count:
                 table = pa.concat_tables(waiting, promote_options="default").combine_chunks()
-                self.ids[done:stop] = _matrix(table["image_id"], 16)
+                self.ids[done:stop] = matrix_of(table["image_id"], 16)
                 self.keys[done:stop] = _keys(table)
                 labels.append(codes_of(table["label"]))
                 waiting, done = [], stop
@@ -111,9 +111,10 @@ class Images:
 
     def find(self, ids: pl.Series) -> Numbers:
         """Find images by id: their numbers, -1 for an id of no image."""
-        return self._find(id_matrix(ids))
+        return self.find_rows(id_matrix(ids))
 
-    def _find(self, wanted: NDArray[np.uint8]) -> Numbers:
+    def find_rows(self, wanted: NDArray[np.uint8]) -> Numbers:
+        """Find images by their ids, (n, 16) uint8: their numbers, -1 for an id of no image."""
         first, second = np.ascontiguousarray(wanted).view(">u8").astype(np.uint64).T
         seconds = self.ids.view(">u8")[:, 1]
         at = self._starts[(first >> self._shift).astype(np.int64)]
@@ -128,7 +129,7 @@ class Images:
 
     def find_columns(self, rows: pa.RecordBatch, *names: str) -> Numbers:
         """Find the images of several columns of ids together: (columns, n) numbers."""
-        return np.stack([self._find(_matrix(rows[name], 16)) for name in names])
+        return np.stack([self.find_rows(matrix_of(rows[name], 16)) for name in names])
 
     def number(self, image_id: str) -> int:
         """Find an image by its id as hexadecimal digits; -1 if there is none."""
@@ -138,7 +139,7 @@ class Images:
             return -1
         if len(wanted) != self.ids.shape[1]:
             return -1
-        return int(self._find(np.frombuffer(wanted, np.uint8).reshape(1, -1))[0])
+        return int(self.find_rows(np.frombuffer(wanted, np.uint8).reshape(1, -1))[0])
 
     def id_of(self, number: int) -> str:
         """Return the id of an image as hexadecimal digits."""
@@ -213,12 +214,13 @@ def is_one_of(values: NDArray[np.uint64], few: NDArray[np.uint64]) -> NDArray[np
 def _keys(table: pa.Table) -> NDArray[np.uint64]:
     digests = table["file_digest"] if "file_digest" in table.column_names else None
     if digests is not None and not digests.null_count:
-        return np.ascontiguousarray(_matrix(digests, 32)[:, :_KEY_BYTES]).view(np.uint64)[:, 0]
+        return np.ascontiguousarray(matrix_of(digests, 32)[:, :_KEY_BYTES]).view(np.uint64)[:, 0]
     names = [name for name in ("file_digest", "content_hash") if name in table.column_names]
     return keys_of(pl.DataFrame(table.select(names)).select(pl.coalesce(names)).to_series())
 
 
-def _matrix(column: pa.Array | pa.ChunkedArray, width: int) -> NDArray[np.uint8]:
+def matrix_of(column: pa.Array | pa.ChunkedArray, width: int) -> NDArray[np.uint8]:
+    """View a column of ids or digests as the rows of a matrix: (n, width) uint8, read-only."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return from_binary(chunk, width)
 

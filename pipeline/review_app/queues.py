@@ -1,5 +1,6 @@
 """What a person is asked: pairs, clusters or images of a release that match filters, as arrays of numbers."""
 
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ class Queues:
     def __init__(self, lake: Lake, images: Images, decisions: Decisions) -> None:
         self.lake, self.images, self.decisions = lake, images, decisions
         self._parts: dict[tuple[str, ...], Any] = {}
+        self._lock = threading.RLock()
         self._queues: dict[tuple[str, Filters], Queue] = {}
         # By image, the code of the verdict about its picture.
         self._of_image = np.zeros(len(images), np.uint8)
@@ -234,9 +236,10 @@ class Queues:
         return np.isin(self._of_image[numbers], [CODES[name] for name in names])
 
     def _part(self, key: tuple[str, ...], make: Any) -> Any:  # noqa: ANN401 - parts of several kinds
-        if key not in self._parts:
-            self._parts[key] = make()
-        return self._parts[key]
+        with self._lock:
+            if key not in self._parts:
+                self._parts[key] = make()
+            return self._parts[key]
 
     def splits(self) -> list[str]:
         """List the named splits."""

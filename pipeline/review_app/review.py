@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -9,15 +10,17 @@ import numpy as np
 import polars as pl
 
 from pipeline import storage
-from pipeline.errors import LakeError, QueryError
+from pipeline.errors import ImagelakeError, LakeError, QueryError
 from pipeline.lake.reads import check_tables, explain_failures
 from pipeline.lake.releases import release_versions, releases_stamp
 from pipeline.lake.snapshot import Snapshot
 from pipeline.lake_handle import Lake
 from pipeline.report.formatting import certainty
+from pipeline.report.formatting import score as format_score
 from pipeline.review_app import precision, queues
 from pipeline.review_app.decisions import CODES, WHOLE_CLUSTER, Decisions, Recorded
 from pipeline.review_app.images import Images, Numbers, load_images
+from pipeline.review_app.links import links_of
 from pipeline.review_app.pictures import difference
 from pipeline.review_app.plot import draw_precision
 from pipeline.review_app.queues import Filters, Queue, Queues, parse_filters, query_of
@@ -110,6 +113,14 @@ class Review:
     def reload(self) -> None:
         """Open the newest release."""
         self._open(Lake(self.lake.root), self.decisions.who)
+
+    def read_ahead(self) -> None:
+        """Read what the first queue needs, while a person reads the first page. Errors are left to the queue."""
+        with suppress(ImagelakeError):
+            if (split := next(iter(self.queues.splits()), None)) is not None:
+                self.queues.roles(split)
+            if (rule := self._default_rule()) is not None:
+                self.queues.pairs(rule)
 
     def frame(self) -> dict[str, Any]:
         """Return what every page shows."""
@@ -269,7 +280,7 @@ class Review:
             if extra["suggested"] is None:
                 return [("issue", extra["kind"])]
             agreed = extra["agreement"]
-            voices = [] if agreed is None else [("of the nearest pictures have it", certainty(agreed))]
+            voices = [] if agreed is None else [("nearest pictures with this label", certainty(agreed))]
             return [("suggested label", extra["suggested"]), *voices]
         return []
 
@@ -442,12 +453,22 @@ class Review:
         (row,) = self.images.rows([number])
         split = next(iter(self.queues.splits()), None)
         image_id = row["image_id"].hex()
-        found = explain(self.lake, image_id)
+        found = explain(self.lake, image_id, brief=True)
         why = next(one for one in found.images if one["image_id"] == image_id)
         history = self.decisions.about_picture(_picture(row))
         return {
             "side": self._side(row, split),
             "why": why,
+            "links": [
+                {
+                    **link._asdict(),
+                    "tiles": [
+                        self._tile(at, None if score is None else f"score {format_score(score)}")
+                        for at, score in link.listed
+                    ],
+                }
+                for link in links_of(self.lake, self.images, number, self.rules)
+            ],
             "history": [self._past(row["file_digest"] or row["content_hash"], past) for past in history],
             "labels": self.images.labels.names[:_LABELS],
             "title": row["path"],

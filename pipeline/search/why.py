@@ -46,7 +46,7 @@ class Why(NamedTuple):
 
 
 @explain_failures
-def explain(lake: Tables, item: str) -> Why:
+def explain(lake: Tables, item: str, *, brief: bool = False) -> Why:
     """Explain the images that have a path, an id or a digest, and the rejects of the path.
 
     Reads no pixels. The first 100 images are explained.
@@ -54,6 +54,7 @@ def explain(lake: Tables, item: str) -> Why:
     Args:
         lake: the lake.
         item: a path, such as "A/1.png"; an id or content hash of 32 hexadecimal digits; the SHA-256 of a file, of 64.
+        brief: leave clusters, verdicts and chains of pairs empty: they need all pairs of a rule in memory.
 
     Raises:
         LakeError: no image and no reject has it. The message gives the nearest paths.
@@ -75,8 +76,8 @@ def explain(lake: Tables, item: str) -> Why:
         "issues": _by_image(lake, "issues", ids, ("kind",)),
         "misses": _by_image(lake, "misses", ids, ("model", "split_name")),
         "predictions": _by_image(lake, "predictions", ids, ("model", "split_name", "role")),
-        "clusters": _clusters(lake, ids),
-        "verdicts": _verdicts(lake, shown),
+        "clusters": {} if brief else _clusters(lake, ids),
+        "verdicts": {} if brief else _verdicts(lake, shown),
     }
     shown = shown.join(lake.scan("shards").select(*_SHARD, source="uri").collect(), on=_SHARD, how="left")
     since = _since(lake, shown)
@@ -85,7 +86,7 @@ def explain(lake: Tables, item: str) -> Why:
             **row,
             **since[row["image_id"]],
             **{name: of.get(row["image_id"], []) for name, of in parts.items()},
-            "roles": [_role(lake, row["image_id"], role) for role in roles.get(row["image_id"], [])],
+            "roles": [_role(lake, row["image_id"], role, brief=brief) for role in roles.get(row["image_id"], [])],
         }
         for row in shown.drop("item").iter_rows(named=True)
     ]
@@ -254,13 +255,13 @@ def _closest(edges: pl.DataFrame, image_id: bytes) -> dict[str, Any]:
     return {"pairs": len(own), "closest": closest.select("image", "score").to_dicts()}
 
 
-def _role(lake: Tables, image_id: bytes, row: Mapping[str, Any]) -> dict[str, Any]:
+def _role(lake: Tables, image_id: bytes, row: Mapping[str, Any], *, brief: bool) -> dict[str, Any]:
     """Describe the role of an image in a split; if it was dropped, with the chain to the image it was dropped for."""
     chain: list[dict[str, Any]] = []
     rule, keeper = row["dropped_by"], row["dropped_for"]
     # Without another image, it was dropped by a verdict or an issue.
     stored = find_stored_rule(rule, stored_units(lake)) if keeper is not None and rule is not None else None
-    if stored is not None and stored.method != "keys":
+    if stored is not None and stored.method != "keys" and not brief:
         rows = lake.scan("clusters").filter(pl.col("rule") == stored.rule)
         own = rows.filter(pl.col("image_id") == image_id).select("cluster_id")
         members = rows.join(own, on="cluster_id", how="semi").select("image_id").collect().to_series()

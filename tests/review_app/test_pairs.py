@@ -67,6 +67,22 @@ def test_what_is_decided_is_not_asked_again_after_a_restart(app: App, start: Cal
     assert shown(start(app.lake).get(QUEUE.replace("pairs?", "not-sure?"))) == first
 
 
+def test_many_subjects_are_looked_up_like_few(
+    review_lake: Lake, start: Callable[..., App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.review_app.decisions._FEW", -1)
+    app = start(review_lake)
+    page = app.get(QUEUE)
+    first = shown(page)
+    page = app.press(app.press(page, "same"), "drop", about="left")
+    assert progress(page) == (2, PAIRS)
+    again = start(review_lake)
+    assert progress(again.get(QUEUE)) == (2, PAIRS)
+    page = again.press(again.press(again.get(QUEUE), "undo"), "undo")
+    assert progress(page) == (0, PAIRS)
+    assert shown(page) == first
+
+
 def test_undo_shows_the_pair_again(app: App) -> None:
     page = app.get(QUEUE)
     first = shown(page)
