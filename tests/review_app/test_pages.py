@@ -201,9 +201,10 @@ def test_a_read_only_folder_disables_the_buttons(app: App, monkeypatch: pytest.M
     assert page.count("disabled") >= 4
 
 
-def test_a_damaged_file_is_named(app: App) -> None:
-    file = next(iter(app.lake.snapshot.file_places("splits")))
+def test_a_damaged_file_is_named(review_lake: Lake, start: Callable[[Lake], App]) -> None:
+    file = next(iter(review_lake.snapshot.file_places("splits")))
     Path(file).write_bytes(Path(file).read_bytes()[:-20])
+    app = start(review_lake)
     answer = app.client.get("/queue/pairs?split=main")
     assert answer.status_code == 409
     assert "imagelake verify" in answer.text
