@@ -9,7 +9,7 @@ as a browser does:
 - start: from the start of the command until it prints the address, with imports;
 - first page: the overview, and the first page of each queue, which makes the queue;
 - next decision: from a key to the next pair, whose page and both pictures have arrived. The verdict is on the disk
-  then. A browser has loaded these pictures before; here they are loaded after the page.
+  then. As in a browser, the pictures of the next pair are loaded while a person looks at this one.
 
 The exit code is 1 if a target is missed or a verdict is lost. Verdicts of earlier runs are deleted.
 """
@@ -63,6 +63,7 @@ test = { from = "test" }
 """
 _FORM = re.compile(r'<form method="post" action="/decide" class="decide">(.*?)</form>', re.DOTALL)
 _INPUT = re.compile(r'<input type="hidden" name="([^"]*)" value="([^"]*)">')
+_AHEAD = re.compile(r'data-prefetch="([^"]*)"')
 _PICTURE = re.compile(r'<div class="frame"><img src="(/picture/[^"]*)"')
 
 
@@ -175,10 +176,13 @@ def measure(lake: Path, decisions: int) -> tuple[list[Figure], int]:
         timed("overview", "/", 1.0)
         page = timed("pairs across roles", f"/queue/pairs?{QUERY}&between=1", 1.0)
         page = timed("all pairs", f"/queue/pairs?{QUERY}")
-        made = []
+        made: list[float] = []
+        loaded: set[str] = set()
         for number in range(decisions):
+            load(client, _AHEAD.findall(page), loaded)
             begin = time.perf_counter()
             page = decide(client, page, "different" if number % 3 else "same")
+            load(client, _PICTURE.findall(page), loaded)
             made.append(time.perf_counter() - begin)
         figures += [
             seconds("next decision", "median", [float(np.median(made))]),
@@ -203,14 +207,19 @@ def measure(lake: Path, decisions: int) -> tuple[list[Figure], int]:
 
 
 def decide(client: Client, page: str, verdict: str) -> str:
-    """Decide about the pair of a page; the next page, whose pictures have arrived too."""
+    """Decide about the pair of a page; the next page."""
     form = _FORM.search(page)
     assert form is not None
     fields = {unescape(name): unescape(value) for name, value in _INPUT.findall(form[1])}
-    following = client.post("/decide", {**fields, "verdict": verdict})
-    for address in _PICTURE.findall(following):
-        client.get(unescape(address))
-    return following
+    return client.post("/decide", {**fields, "verdict": verdict})
+
+
+def load(client: Client, addresses: list[str], loaded: set[str]) -> None:
+    """Load pictures that were not loaded before."""
+    for address in addresses:
+        if address not in loaded:
+            client.get(unescape(address))
+            loaded.add(address)
 
 
 def peak_mebibytes(process: int) -> float:
