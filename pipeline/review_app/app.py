@@ -52,7 +52,8 @@ def make_app(lake: Lake, *, token: str, cookie: str, who: str | None = None) -> 
         DamagedLakeError: a file of the lake is missing or damaged.
     """
     review = Review(lake, who)
-    threading.Thread(target=review.read_ahead, daemon=True).start()
+    # Not a daemon: a process that ends while a thread is inside of Arrow may crash.
+    threading.Thread(target=review.read_ahead).start()
     # Pages are made one after the other: there is one person. Pictures are not.
     lock = threading.Lock()
 

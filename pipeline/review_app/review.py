@@ -24,7 +24,7 @@ from pipeline.review_app.links import links_of
 from pipeline.review_app.pictures import difference
 from pipeline.review_app.plot import draw_precision
 from pipeline.review_app.queues import Filters, Queue, Queues, parse_filters, query_of
-from pipeline.search.rules import lake_rules
+from pipeline.search.rules import forest_note, lake_rules, stored_rule
 from pipeline.search.why import explain
 from pipeline.sql import first_rows
 from pipeline.verdicts.journal import Picture, Verdict
@@ -552,10 +552,12 @@ class Review:
             "plot": None,
             "query": query_of(Filters(rule=rule, order="mixed")),
             "stored": 0,
+            "note": "",
         }
         if rule is None:
             return page
         pairs = self.queues.pairs(rule)
+        page["note"] = forest_note(self.lake, stored_rule(self.lake, rule)).strip()
         codes = self.decisions.codes(pairs.subject)
         same, different = (codes == CODES[name] for name in ("same", "different"))
         at = np.flatnonzero((same | different) & ~pairs.same_file)
