@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from reviewing import EVIL, PAIRS
+from reviewing import EVIL, PAIRS, build_again, build_review_lake
 
+from pipeline.checks import run_checks
 from pipeline.lake_handle import Lake
+from pipeline.recipe import read_checks
 from pipeline.verdicts import journal
-from pipeline.verdicts.standing import standing
+from pipeline.verdicts.standing import resolve, standing
+from pipeline.verify import verify
 
 pytest.importorskip("starlette", reason="starlette (extra `review`) is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -118,6 +121,36 @@ def test_fifty_pairs_by_keyboard_survive_a_kill(review_lake: Lake, page: "Page",
     counts = dict(standing(rows)["verdict"].value_counts().rows())
     assert counts == {"same": keys.count("s"), "different": keys.count("d") + 1, "not_sure": keys.count("n")}
     assert rows.filter(verdict="same")["score"].null_count() == 0
+
+
+def test_a_walk_from_a_build_to_a_check(tmp_path: Path, page: "Page", serve: Start) -> None:
+    """Build, review 50 pairs, build again: the release follows the verdicts, diff says so, and its check passes."""
+    lake = build_review_lake(tmp_path)
+    _, address = serve(lake)
+    page.goto(enter(page, address) + QUEUE)
+    keys = "sdsss" * 10
+    for number, key in enumerate(keys, start=1):
+        press(page, key, number)
+    now = build_again(tmp_path)
+    verdicts = now.verdicts()
+    assert (len(verdicts.standing), verdicts.waiting, verdicts.gone) == (50, 0, 0)
+    decided = resolve(now.snapshot).decided
+    members = decided.images.join(
+        now.scan("clusters").filter(rule="cosine:0.95").select("image_id", "cluster_id").collect(), on="image_id"
+    )
+    found = members.group_by("picture").agg("cluster_id")
+    of = {picture: set(clusters) for picture, clusters in found.rows()}
+    assert len(decided.different) == 10
+    assert not [pair for pair in decided.different.rows() if of.get(pair[0], set()) & of.get(pair[1], set())]
+    assert all(of[one] & of[other] for one, other in decided.same.rows())
+    changes = now.diff(lake.release)
+    assert changes.totals["verdicts"] == (0, 50)
+    # What is different no longer leaks, so it is no longer dropped.
+    assert len(changes.newly_kept) == 10
+    checks = tmp_path / "checks.toml"
+    checks.write_text('[[check]]\nsplit = "main"\nrule = "cosine:0.95"\noverlap = 0\n[[check]]\ndisagreements = 0\n')
+    assert run_checks(now, read_checks(checks)).passed
+    assert not [str(fault) for check in verify(now.root) for fault in check.faults]
 
 
 def test_a_decision_without_a_server_says_so(review_lake: Lake, page: "Page", serve: Start) -> None:
