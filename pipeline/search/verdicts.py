@@ -9,7 +9,7 @@ from pipeline.lake.reads import explain_failures
 from pipeline.search.images import locate_images, raise_not_found
 from pipeline.search.tables import Tables
 from pipeline.verdicts.journal import Picture, Verdict, read_journal, read_verdicts, record
-from pipeline.verdicts.standing import conflicts, resolve, standing
+from pipeline.verdicts.standing import Resolved, conflicts, resolve, standing
 
 _FACTS = ("image_id", "path", "dataset", "split", "file_digest", "content_hash")
 _SUBJECT = ["file_digest", "content_hash"]
@@ -65,6 +65,8 @@ def decide(  # noqa: PLR0913, PLR0917 - a verdict
     who: str | None = None,
 ) -> bytes:
     """Record a verdict about an image or a pair; see `Lake.decide`."""
+    # So that it is later than all that were made before, on any machine.
+    read_verdicts(lake.root)
     pictures = [_picture(lake, name) for name in (item, other) if name is not None]
     made = Verdict(verdict, pictures[0], pictures[1] if other is not None else None, label, note=note)
     return record(lake.root, [made], who)[0]
@@ -84,23 +86,18 @@ def _picture(lake: Tables, item: str) -> Picture:
 
 
 def _with_paths(lake: Tables, rows: pl.DataFrame) -> pl.DataFrame:
-    """Add path and other_path: DATASET/SPLIT/PATH of the first image of each picture."""
+    """Add path and other_path: PATH of DATASET/SPLIT, of the first image of each picture."""
+    images = Resolved(lake.snapshot, rows).images
+    place = pl.format("{} of {}/{}", "path", "dataset", "split")
+    named = (
+        lake.scan("images")
+        .select("image_id", place=place)
+        .join(images.lazy(), on="image_id")
+        .group_by(_SUBJECT)
+        .agg(pl.min("place"))
+        .collect()
+    )
     for columns, name in ((_SUBJECT, "path"), (_OTHER, "other_path")):
-        place = pl.format("{} of {}/{}", "path", "dataset", "split")
-        keys = rows.select(pl.coalesce(columns).alias("key")).unique().lazy()
-        images = lake.scan("images").select(place.alias(name), *_SUBJECT)
-        by_key = [
-            images.select(name, key=digest)
-            .drop_nulls("key")
-            .join(keys, on="key", how="semi")
-            .group_by("key")
-            .agg(pl.min(name))
-            for digest in _SUBJECT
-        ]
-        found = pl.concat(by_key).unique("key", keep="first", maintain_order=True).collect()
-        rows = (
-            rows.with_columns(key=pl.coalesce(columns))
-            .join(found, on="key", how="left", maintain_order="left")
-            .drop("key")
-        )
+        found = named.rename({**dict(zip(_SUBJECT, columns, strict=True)), "place": name})
+        rows = rows.join(found, on=columns, how="left", nulls_equal=True, maintain_order="left")
     return rows

@@ -14,7 +14,7 @@ from pipeline.search.images import locate_images, raise_not_found, stored_name
 from pipeline.search.rules import lake_rules, pairs_found, stored_units
 from pipeline.search.tables import Tables
 from pipeline.verdicts.journal import read_verdicts
-from pipeline.verdicts.standing import about, standing
+from pipeline.verdicts.standing import Resolved, standing
 
 # At most this many images of an item are explained; of each image, this many pairs and images of a cluster are listed.
 _EXPLAINED, _LISTED = 100, 10
@@ -77,7 +77,7 @@ def explain(lake: Tables, item: str, *, brief: bool = False) -> Why:
         "misses": _by_image(lake, "misses", ids, ("model", "split_name")),
         "predictions": _by_image(lake, "predictions", ids, ("model", "split_name", "role")),
         "clusters": {} if brief else _clusters(lake, ids),
-        "verdicts": {} if brief else _verdicts(lake, shown),
+        "verdicts": {} if brief else _verdicts(lake, ids),
     }
     shown = shown.join(lake.scan("shards").select(*_SHARD, source="uri").collect(), on=_SHARD, how="left")
     since = _since(lake, shown)
@@ -191,28 +191,28 @@ def _edges(lake: Tables, stored: StoredRule, members: pl.Series | None) -> pl.Da
     return pl.concat([pairs, equal], how="diagonal").select(_EDGES.names())
 
 
-def _verdicts(lake: Tables, rows: pl.DataFrame) -> dict[bytes, list[dict[str, Any]]]:
+def _verdicts(lake: Tables, ids: list[bytes]) -> dict[bytes, list[dict[str, Any]]]:
     """List every verdict about images, also since the release, in order: by id, dicts."""
     made = read_verdicts(lake.root)
     counts = set(standing(made)["verdict_id"])
+    pictures = Resolved(lake.snapshot, made).images.filter(pl.col("image_id").is_in(ids))
+    subject, other = ["file_digest", "content_hash"], ["other_file_digest", "other_content_hash"]
+    both = [
+        made.join(pictures, left_on=side, right_on=subject, nulls_equal=True).with_columns(shown=pl.col(shown))
+        for side, shown in ((subject, "other_file_digest"), (other, "file_digest"))
+    ]
+    columns = ["image_id", *made.columns, "shown"]
+    rows = pl.concat([part.select(columns) for part in both])
     found: dict[bytes, list[dict[str, Any]]] = {}
-    for image in rows.select("image_id", "file_digest", "content_hash").iter_rows(named=True):
-        for side, other in (("", "other_"), ("other_", "")):
-            verdicts = made.filter(about(image["file_digest"], image["content_hash"], side))
-            found.setdefault(image["image_id"], []).extend(
-                {
-                    "verdict": row["verdict"],
-                    "label": row["label"],
-                    "other_file_digest": row[f"{other}file_digest"] and row[f"{other}file_digest"].hex(),
-                    "who": row["who"],
-                    "created_at": row["created_at"].isoformat(),
-                    "note": row["note"],
-                    "rule": row["rule"],
-                    "score": row["score"],
-                    "counts": row["verdict_id"] in counts,
-                }
-                for row in verdicts.iter_rows(named=True)
-            )
+    for row in rows.unique(["image_id", "verdict_id"]).sort("created_at", "verdict_id").iter_rows(named=True):
+        found.setdefault(row["image_id"], []).append(
+            {
+                **{name: row[name] for name in ("verdict", "label", "who", "note", "rule", "score")},
+                "other_file_digest": row["shown"] and row["shown"].hex(),
+                "created_at": row["created_at"].isoformat(),
+                "counts": row["verdict_id"] in counts,
+            }
+        )
     return found
 
 

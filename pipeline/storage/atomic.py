@@ -154,7 +154,9 @@ def write_durably(name: str, content: bytes, place: str) -> None:
     draft = path.with_name(f".{path.name}.draft")
     try:
         with disk_full_errors(place):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _sync_folder(path.parent.parent)
             try:
                 with draft.open("xb") as stream:
                     stream.write(content)

@@ -79,7 +79,7 @@ def import_verdicts(place: str, file: str | Path, who: str | None = None) -> Imp
         pl.col("who").fill_null(who or user_name()), pl.col("created_at").fill_null(datetime.now(UTC).isoformat())
     )
     try:
-        verdicts = from_text(rows)
+        verdicts = from_text(rows.cast({"score": TEXT["score"]}))
     except (ValueError, pl.exceptions.PolarsError) as error:
         raise LakeError(
             f"{file}: a value cannot be read ({one_line(error, 200)}). Digests are hexadecimal digits, times ISO 8601, "
@@ -117,8 +117,7 @@ def _read(file: str | Path) -> pl.DataFrame:
     if "verdict" not in found.columns:
         raise LakeError(f"{file}: the column verdict is missing. Columns: {', '.join(SCHEMA)}.")
     empty = [pl.lit(None, pl.String).alias(name) for name in SCHEMA if name not in found.columns]
-    text = found.with_columns(*empty).select(pl.col(list(SCHEMA)).cast(pl.String).replace("", None))
-    return text.cast({"score": TEXT["score"]}, strict=False)
+    return found.with_columns(*empty).select(pl.col(list(SCHEMA)).cast(pl.String).replace("", None))
 
 
 def _with_ids(rows: pl.DataFrame) -> pl.DataFrame:

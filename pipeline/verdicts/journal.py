@@ -10,6 +10,7 @@ Beside the entries is a second copy of the table, `copy-DIGEST.jsonl`: nothing c
 
 import getpass
 import json
+import math
 import re
 import threading
 import time
@@ -23,7 +24,7 @@ import xxhash
 
 import schemas
 from pipeline import storage
-from pipeline.errors import DamagedLakeError, LakeError
+from pipeline.errors import DamagedLakeError, LakeError, one_line
 from pipeline.lake.snapshot import Snapshot
 from pipeline.sources.labels import normal_label
 from pipeline.storage.atomic import write_durably
@@ -182,7 +183,11 @@ def read_verdicts(place: str, snapshot: Snapshot | None = None) -> pl.DataFrame:
     """
     # First the journal: what a build moves meanwhile is found in the table.
     waiting = [rows for _, rows in read_journal(place)]
-    return in_order(pl.concat([committed_verdicts(snapshot or Snapshot(place)), *waiting]))
+    rows = in_order(pl.concat([committed_verdicts(snapshot or Snapshot(place)), *waiting]))
+    if len(rows):
+        # The clocks of people differ. A decision is later than those that its maker could see.
+        _now(after=int(rows["created_at"].dt.epoch("us").max()))  # type: ignore[arg-type] # a whole number
+    return rows
 
 
 def committed_verdicts(snapshot: Snapshot) -> pl.DataFrame:
@@ -223,7 +228,13 @@ def read_journal(place: str) -> list[tuple[str, pl.DataFrame]]:
                     f"{file}: this entry of the journal of verdicts is damaged. Put the file back from a copy, or move "
                     "it away: its verdicts are then lost."
                 )
-            found.append((file, from_text(pl.read_ndjson(content, schema=TEXT))))
+            try:
+                found.append((file, from_text(pl.read_ndjson(content, schema=TEXT))))
+            except (ValueError, pl.exceptions.PolarsError) as error:
+                raise DamagedLakeError(
+                    f"{file}: a line of this entry of the journal of verdicts cannot be read ({one_line(error, 200)}). "
+                    "Move the file away: its verdicts are then lost."
+                ) from error
     return found
 
 
@@ -314,6 +325,11 @@ def fault_of(row: Mapping[str, Any]) -> str:  # noqa: PLR0911 - a sentence for e
         return "the verdict label needs the right label, and no other verdict has one."
     if verdict == "label" and not row["label"].strip():
         return "the right label is empty."
+    if row["score"] is not None and not math.isfinite(row["score"]):
+        return "the score is not a finite number."
+    text = "".join(row.get(name) or "" for name in ("who", "label", "rule", "note"))
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        return "a text has half of a surrogate pair, which is no character."
     if _key(row) is None:
         return "it names no picture: file_digest and content_hash are missing."
     if is_pair and _key(row) == _key(row, "other_"):
@@ -331,11 +347,15 @@ def _new_row(who: str, verdict: str) -> dict[str, Any]:
     return {"verdict_id": uuid.uuid4().bytes, "created_at": _now(), "who": who, "verdict": verdict}
 
 
-def _now() -> datetime:
-    """Return the time; later than at the call before, so that verdicts stay in the order in which they were made."""
+def _now(after: int = 0) -> datetime:
+    """Return the time, later than at the call before, so that verdicts stay in the order in which they were made.
+
+    Args:
+        after: microseconds since 1970, after which it must be.
+    """
     global _last_time  # noqa: PLW0603 - one clock for the process
     with _clock_lock:
-        _last_time = max(time.time_ns() // 1000, _last_time + 1)
+        _last_time = max(time.time_ns() // 1000, _last_time + 1, after + 1)
         return datetime.fromtimestamp(_last_time // 1_000_000, UTC).replace(microsecond=_last_time % 1_000_000)
 
 

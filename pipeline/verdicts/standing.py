@@ -53,18 +53,18 @@ class Resolved:
         image_id; an image has one row at most.
         """
         about_one = _of_pictures(self._counting)
-        return _NO_PICTURE if about_one.is_empty() else _pictures(about_one, self._found)
+        return _NO_PICTURE if about_one.is_empty() else _pictures(about_one, self.images)
 
     @cached_property
     def decided(self) -> Decided:
         """Verdicts about pairs, that they are the same or different."""
         pairs = _of_pairs(self._counting)
-        return NOTHING if pairs.is_empty() else _decided(pairs, self._found, self._images)
+        return NOTHING if pairs.is_empty() else _decided(pairs, self.images, self._images)
 
     @cached_property
     def gone(self) -> pl.DataFrame:
         """The verdicts about pictures of which the lake has no image: rows of the verdicts table."""
-        return _gone(self._counting, self._found)
+        return _gone(self._counting, self.images)
 
     @cached_property
     def _subjects(self) -> pl.DataFrame:
@@ -82,7 +82,8 @@ class Resolved:
         return self._snapshot.scan("images").select("image_id", *_SUBJECT).filter(any_of).collect()
 
     @cached_property
-    def _found(self) -> pl.DataFrame:
+    def images(self) -> pl.DataFrame:
+        """The images of every picture: columns file_digest, content_hash (those of the verdict) and image_id."""
         return _images_of(self._subjects, self._images)
 
 
@@ -130,19 +131,6 @@ def conflicts(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def about(file_digest: bytes | None, content_hash: bytes, side: str = "") -> pl.Expr:
-    """Select the rows about a picture: by its file digest, or those without one by its pixels.
-
-    Args:
-        file_digest: of the picture; None if it is unknown.
-        content_hash: of the picture.
-        side: "other_" for the second picture of pairs.
-    """
-    digest, pixels = pl.col(f"{side}file_digest"), pl.col(f"{side}content_hash")
-    by_pixels = digest.is_null() & (pixels == pl.lit(content_hash))
-    return by_pixels if file_digest is None else by_pixels | (digest == pl.lit(file_digest))
-
-
 def resolve(snapshot: Snapshot, rows: pl.DataFrame | None = None) -> Resolved:
     """Find the verdicts of a lake that count.
 
@@ -168,24 +156,18 @@ def _digest(rows: pl.DataFrame) -> str:
 
 
 def _images_of(subjects: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
-    """Find the images of pictures: columns file_digest, content_hash (of the verdict), image_id and by_digest."""
+    """Find the images of pictures: columns file_digest, content_hash (of the verdict) and image_id."""
     by_digest = subjects.join(images.select("image_id", "file_digest"), on="file_digest")
     others = subjects.join(by_digest, on=_SUBJECT, how="anti", nulls_equal=True)
     by_pixels = others.join(images.select("image_id", "content_hash"), on="content_hash")
-    columns = [*_SUBJECT, "image_id"]
-    return pl.concat(
-        [
-            by_digest.select(*columns, by_digest=pl.lit(value=True)),
-            by_pixels.select(*columns, by_digest=pl.lit(value=False)),
-        ]
-    )
+    return pl.concat([found.select(*_SUBJECT, "image_id") for found in (by_digest, by_pixels)])
 
 
 def _pictures(about_one: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return (
         about_one.with_row_index("order")
         .join(found, on=_SUBJECT, nulls_equal=True)
-        .sort("image_id", "by_digest", "order")
+        .sort("image_id", "order")
         .unique("image_id", keep="last", maintain_order=True)
         .select(*_OF_IMAGES)
     )

@@ -121,14 +121,14 @@ def test_a_bucket_that_stays_away_is_an_error_in_the_end(
 
 
 def test_nothing_lists_the_bucket(base: Path, lake_bucket: Bucket, proxy: Proxy) -> None:
-    """A build lists logs and the marks of writers; only who looks for leftovers lists more."""
+    """A build lists logs, the marks of writers and the journal of verdicts; only who looks for leftovers lists more."""
     place = f"s3://{lake_bucket.name}/deep/lake"
     for number in range(3):
         made(base, place)
         as_folder(base / "in", {f"A/new{number}.png": files_of(1, seed=9 + number)["A/00000.png"]})
     Lake(place).scan("images").collect()
     listed = {request.query for request in proxy.requests if "list-type" in request.query}
-    allowed = ("_delta_log%2F", ".writers%2F")
+    allowed = ("_delta_log%2F", ".writers%2F", ".verdicts%2F")
     assert listed
     assert [query for query in listed if not any(f"{word}&" in f"{query}&" for word in allowed)] == []
     assert not [request for request in proxy.requests if request.method == "COPY"]

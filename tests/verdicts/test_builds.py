@@ -176,6 +176,21 @@ def test_verdicts_hold_for_copies_and_moved_files_until_they_are_taken_back(made
     assert made.is_whole()
 
 
+def test_a_file_that_was_encoded_anew_has_its_verdict(made: Made) -> None:
+    ids = dict(made.lake.scan("images").select(pl.format("{}/{}", "split", "path"), "image_id").collect().rows())
+    made.lake.decide("drop", ids["train/A/00004.png"])
+    made.lake.decide("different", ids["train/A/00004.png"], ids["train/B/00005.png"])
+    file = made.base / "train/A/00004.png"
+    file.write_bytes(encoded(pictures(10)[4], compress_level=0))
+    made.build()
+    assert made.split()["train/A/00004.png"][:2] == (False, "verdict")
+    shown = made.lake.verdicts()
+    assert shown.gone == 0
+    assert shown.standing["path"].to_list() == ["A/00004.png of d/train"] * 2
+    (image,) = made.lake.why(ids["train/A/00004.png"]).images
+    assert [(one["verdict"], one["counts"]) for one in image["verdicts"]] == [("drop", True), ("different", True)]
+
+
 def test_a_grown_lake_is_one_from_nothing_with_the_same_verdicts(
     made: Made, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -43,6 +43,8 @@ def test_a_file_written_by_hand_needs_a_verdict_and_a_digest(tmp_path: Path) -> 
         (f"{HEADER}drop,xyz,\n", "a value cannot be read"),
         (f"{HEADER},{'ab' * 32},\n", "a value cannot be read"),
         (f"{HEADER}drop,abcd,\n", "row 1 is no verdict: file_digest has 2 bytes; it must have 32"),
+        (f"verdict,file_digest,score\ndrop,{'ab' * 32},high\n", "a value cannot be read"),
+        (f"verdict,file_digest,score\ndrop,{'ab' * 32},nan\n", "row 1 is no verdict: the score is not a finite number"),
         ("verdict,digest\ndrop,ab\n", "unknown column 'digest'. Columns: verdict_id"),
         ("file_digest\nab\n", "the column verdict is missing"),
         ("", "cannot be read as csv"),

@@ -1,12 +1,22 @@
 """Verdicts are on the disk when they are recorded, in the order in which they were made, and whole."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from pipeline.errors import DamagedLakeError, LakeError
-from pipeline.verdicts.journal import Picture, Verdict, read_journal, read_verdicts, record, withdraw
+from pipeline.verdicts.journal import (
+    Picture,
+    Verdict,
+    append,
+    read_journal,
+    read_verdicts,
+    record,
+    verdict_rows,
+    withdraw,
+)
 from pipeline.verdicts.standing import conflicts, standing
 
 A, B, C = (Picture(bytes([number]) * 16, bytes([number]) * 32) for number in (1, 2, 3))
@@ -59,6 +69,8 @@ def test_people_disagree_if_what_they_said_last_differs(tmp_path: Path) -> None:
         (Verdict("label", A), "needs the right label"),
         (Verdict("keep", A, label="x"), "no other verdict has one"),
         (Verdict("label", A, label=" "), "the right label is empty"),
+        (Verdict("drop", A, note="\udcff"), "half of a surrogate pair"),
+        (Verdict("same", A, B, score=float("inf")), "not a finite number"),
         (Verdict("same", A, A._replace(content_hash=b"x" * 16)), "they are the same picture"),
     ],
 )
@@ -66,6 +78,16 @@ def test_impossible_verdicts_are_refused_together(tmp_path: Path, verdict: Verdi
     with pytest.raises(LakeError, match=message):
         record(str(tmp_path), [Verdict("keep", B), verdict])
     assert read_verdicts(str(tmp_path)).is_empty()
+
+
+def test_a_verdict_is_later_than_all_that_were_read(tmp_path: Path) -> None:
+    """The clock of another machine may be ahead."""
+    (row,) = verdict_rows([Verdict("same", A, B)], "ann")
+    (early,) = append(str(tmp_path), [{**row, "created_at": datetime.now(UTC) + timedelta(hours=2)}])
+    read_verdicts(str(tmp_path))
+    (late,) = record(str(tmp_path), [Verdict("different", A, B)])
+    assert read_verdicts(str(tmp_path))["verdict_id"].to_list() == [early, late]
+    assert kept(tmp_path) == [("different", None)]
 
 
 def test_a_damaged_entry_is_named_and_drafts_are_ignored(tmp_path: Path) -> None:
