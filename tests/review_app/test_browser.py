@@ -123,6 +123,7 @@ def test_fifty_pairs_by_keyboard_survive_a_kill(review_lake: Lake, page: "Page",
     assert rows.filter(verdict="same")["score"].null_count() == 0
 
 
+@pytest.mark.slow
 def test_a_walk_from_a_build_to_a_check(tmp_path: Path, page: "Page", serve: Start) -> None:
     """Build, review 50 pairs, build again: the release follows the verdicts, diff says so, and its check passes."""
     lake = build_review_lake(tmp_path)
@@ -171,6 +172,7 @@ def test_a_decision_without_a_server_says_so(review_lake: Lake, page: "Page", se
     assert journal.read_verdicts(review_lake.root).is_empty()
 
 
+@pytest.mark.slow
 def test_keys_choose_label_and_move(review_lake: Lake, page: "Page", serve: Start) -> None:
     _, address = serve(review_lake)
     home = enter(page, address)

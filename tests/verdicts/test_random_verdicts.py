@@ -68,7 +68,7 @@ def faults_of(lake: Lake) -> list[str]:
     return [str(fault) for check in verify(lake.root) for fault in check.faults]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("seed", range(12))
 def test_a_grown_lake_is_a_fresh_one_and_undo_restores_it(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
