@@ -25,7 +25,7 @@ from pipeline.issues.features import features
 from pipeline.issues.labels import PASSES, find_suspects, folds_of
 from pipeline.issues.measure import Measurements, measure
 from pipeline.issues.neighbours import VOTES, agreement, find_outliers, nearest
-from pipeline.issues.quality import FACTS, find_quality_issues
+from pipeline.issues.quality import FACTS, NOT_OF_BLANK, find_quality_issues
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
 from pipeline.lake.snapshot import Snapshot
@@ -49,7 +49,7 @@ Matrix = NDArray[Any]
 
 
 def issue_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str, dict[str, Any]]:
-    """Return, by kind of issue, its threshold and its fingerprint.
+    """Return, by kind of issue, its threshold, that of blank if it decides on the kind, and its fingerprint.
 
     The `[issues]` of the recipe replaces that of the lake. If the recipe has none, the lake keeps its own, unless
     pruned.
@@ -66,11 +66,13 @@ def issue_units(snapshot: Snapshot, recipe: Recipe, *, prune: bool) -> dict[str,
     if not thresholds:
         return {}
     images = shards_state(snapshot)
-    return {
-        kind: {"spec": {"threshold": thresholds[kind]}, "fingerprint": unit_digest("issues", thresholds[kind], images)}
-        for kind in KINDS
-        if kind in thresholds
-    }
+    units = {}
+    for kind in (kind for kind in KINDS if kind in thresholds):
+        spec: dict[str, float | None] = {"threshold": thresholds[kind]}
+        if kind in NOT_OF_BLANK:
+            spec["blank"] = thresholds.get("blank")
+        units[kind] = {"spec": spec, "fingerprint": unit_digest("issues", spec, images)}
+    return units
 
 
 def plan_issues(snapshot: Snapshot, units: Mapping[str, Mapping[str, Any]], *, images_change: bool) -> list[Todo]:
@@ -159,7 +161,12 @@ def find_issues(
     again = {item.unit for item in todo}
     thresholds = {kind: unit["spec"]["threshold"] for kind, unit in units.items() if kind in again}
     compared = {kind: value for kind, value in thresholds.items() if kind not in QUALITY}
-    quality = {kind: value for kind, value in thresholds.items() if kind in QUALITY}
+    # The threshold of blank decides on other kinds, also when blank itself is up to date.
+    quality = {
+        kind: unit["spec"]["threshold"]
+        for kind, unit in units.items()
+        if kind in QUALITY and (kind in again or kind == "blank")
+    }
     rows = pl.concat([quality_rows(snapshot, quality), _compared_rows(snapshot, compared, engine, progress)])
     counts = dict(rows.group_by("kind").len().rows())
     written: list[Part] = []

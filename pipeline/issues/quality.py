@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from pipeline.recipe.issues import KINDS, QUALITY
+from pipeline.recipe.issues import QUALITY
 
-# From this share of uniform pixels on, a picture has no contrast and no edges to speak of.
-_BLANK = KINDS["blank"].threshold
+# Kinds that a blank picture does not have: it has no contrast and no edges to speak of.
+NOT_OF_BLANK = tuple(kind for kind in QUALITY if kind not in {"blank", "odd_size", "odd_aspect"})
 # Share of edges from which on a picture has full information.
 _ENOUGH_EDGES = 0.02
 # Gray levels that the steepest places must rise over four pixels, for their sharpness to be measured.
@@ -24,12 +24,14 @@ def find_quality_issues(images: pl.LazyFrame, thresholds: Mapping[str, float]) -
     Args:
         images: every image of the lake: the columns of `FACTS`, area (of its original file, in pixels), and the columns
             of the table measurements.
-        thresholds: by kind of `QUALITY`, the score from which on an image is listed.
+        thresholds: by kind of `QUALITY`, the score from which on an image is listed. That of blank decides which images
+            have no kind of `NOT_OF_BLANK`; without it, none is blank.
 
     Returns:
         Columns image_id, score (Float32) and kind, ordered by kind, falling score and id.
     """
-    scored = images.select("image_id", *(score_of(kind).alias(kind) for kind in thresholds)).collect()
+    blank = thresholds.get("blank")
+    scored = images.select("image_id", *(score_of(kind, blank).alias(kind) for kind in thresholds)).collect()
     listed = [
         scored.filter(pl.col(kind) >= threshold)
         .select("image_id", score=pl.col(kind).cast(pl.Float32), kind=pl.lit(kind))
@@ -40,14 +42,22 @@ def find_quality_issues(images: pl.LazyFrame, thresholds: Mapping[str, float]) -
     return pl.concat([empty, *listed])
 
 
-def score_of(kind: str) -> pl.Expr:
-    """Return the score of a kind of `QUALITY`, 0 to 1, Float64."""
+def score_of(kind: str, blank: float | None) -> pl.Expr:
+    """Return the score of a kind of `QUALITY`, 0 to 1, Float64.
+
+    Args:
+        kind: the kind.
+        blank: share of uniform pixels from which on a picture is blank, and 0 for `NOT_OF_BLANK`; None if none is.
+
+    Raises:
+        ValueError: the kind is not one of `QUALITY`.
+    """
     if kind not in QUALITY:
         raise ValueError(f"{kind!r} is not one of {', '.join(QUALITY)}")
     score = _SCORES[kind].clip(0, 1)
-    if kind in _OF_BLANK:
+    if blank is None or kind not in NOT_OF_BLANK:
         return score
-    return pl.when(_number("uniform") >= _BLANK).then(0.0).otherwise(score)
+    return pl.when(_number("uniform") >= blank).then(0.0).otherwise(score)
 
 
 def _number(name: str) -> pl.Expr:
@@ -77,5 +87,3 @@ _SCORES = {
     "odd_size": _off(_number("area")),
     "odd_aspect": _off(_number("width") / _number("height")),
 }
-# Kinds that a blank picture may have as well.
-_OF_BLANK = ("blank", "odd_size", "odd_aspect")

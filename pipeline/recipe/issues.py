@@ -65,7 +65,7 @@ class IssuesPart(Part):
 
     Attributes:
         blank: share of pixels within 3 gray levels of the median. Default 0.995. A blank image has no other issue of
-            its pixels.
+            its pixels; with `false`, no image is blank.
         low_information: 1 if no place is an edge, 0 if 2 % of the places are: a change over four pixels by 1/8 of the
             contrast, and by 8 gray levels. Default 0.9.
         dark: 1 - p / 255, where 1 % of the pixels are brighter than gray level p. Default 0.75.

@@ -108,12 +108,28 @@ def test_a_threshold_reads_no_pixels(base: Path, monkeypatch: pytest.MonkeyPatch
     make(base, {"label": True})
     monkeypatch.setattr(step, "read_file", None)
     built = make(base, {"dark": 0.01, "blank": False})
+    of_pixels = ["low_information", "dark", "bright", "low_contrast", "blurry", "border"]
     assert [(item.stage, item.unit, item.reason.partition(";")[0]) for item in built.done] == [
-        ("issues", "dark", "its settings changed"),
+        *(("issues", kind, "its settings changed") for kind in of_pixels),
         ("issues", "blank", "no longer in the recipe"),
         ("issues", "label", "no longer in the recipe"),
     ]
     assert len(found(built.root)["dark"]) > 10
+    assert sound(built.root)
+
+
+def test_a_blank_picture_has_other_issues_if_blank_is_false(base: Path) -> None:
+    as_folder(base / "a", {"C/white.png": encoded(np.full((28, 28), 255, np.uint8))})
+    lists = found(make(base, {}).root)
+    assert lists["blank"] == {"A/blank.png", "C/white.png"}
+    built = make(base, {"blank": False})
+    assert "blank" not in found(built.root)
+    assert found(built.root)["bright"] == {"C/white.png"}
+    assert found(built.root)["low_information"] >= lists["blank"]
+    assert sound(built.root)
+    # Other kinds follow a change of blank. A change of bright alone leaves blank images out as well.
+    assert found(make(base, {"blank": 0.9}).root) == lists
+    assert found(make(base, {"blank": 0.9, "bright": 0.5}).root) == lists
     assert sound(built.root)
 
 

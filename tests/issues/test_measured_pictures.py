@@ -40,7 +40,7 @@ def scores(pixels: Pixels) -> pl.DataFrame:
     frame = pl.DataFrame(measure(pixels), schema=list(Measurements._fields), orient="row").with_columns(
         dataset=pl.lit("d"), label=pl.lit("a"), height=pixels.shape[1], width=pixels.shape[2], area=1
     )
-    return frame.select(score_of(kind).alias(kind) for kind in OF_PIXELS)
+    return frame.select(score_of(kind, KINDS["blank"].threshold).alias(kind) for kind in OF_PIXELS)
 
 
 def listed(pixels: Pixels) -> dict[str, int]:
@@ -87,6 +87,17 @@ def test_a_planted_fault_is_found_and_no_other(kind: str, make: Callable[[], Pix
 def test_a_blank_picture_with_noise_is_blank() -> None:
     noise = np.random.default_rng(0).normal(200, 0.8, (5, 64, 64, 1)).round().astype(np.uint8)
     assert listed(noise) == {"blank": 5}
+
+
+@pytest.mark.parametrize(
+    ("blank", "kinds"),
+    [(0.9, {"blank"}), (0.995, {"bright", "low_contrast"}), (None, {"bright", "low_contrast"})],
+)
+def test_the_threshold_of_blank_decides_on_other_issues(blank: float | None, kinds: set[str]) -> None:
+    measured = dict.fromkeys(Measurements._fields, 0.0) | {"low": 200.0, "high": 200.0, "uniform": 0.95}
+    frame = pl.LazyFrame({"image_id": [b"a"], **measured})
+    thresholds = {"bright": 0.75, "low_contrast": 0.8} | ({} if blank is None else {"blank": blank})
+    assert set(find_quality_issues(frame, thresholds)["kind"]) == kinds
 
 
 def test_a_smooth_picture_has_little_information_and_is_not_blurry() -> None:
@@ -175,4 +186,4 @@ def test_every_kind_has_a_key_and_a_meaning() -> None:
     assert list(IssuesPart.model_fields) == list(KINDS)
     assert all(of.meaning and 0 < of.threshold < 1 for of in KINDS.values())
     with pytest.raises(ValueError, match="'label' is not one of blank"):
-        score_of("label")
+        score_of("label", None)
