@@ -368,8 +368,11 @@ def _label_rows(pictures: _Pictures, threshold: float, progress: Progress) -> pl
     score = found.score.astype(np.float32)
     listed = np.flatnonzero(score >= np.float32(threshold))
     voted = listed[np.argsort(-score[listed], kind="stable")][:_MOST_VOTES]
-    near, _ = nearest(found_features, voted, np.arange(count), VOTES)
-    share, first = agreement(near, labels, found.suggested[voted])
+    # A picture is neither its own neighbour nor twice one of another, however many labels it has.
+    numbers = pictures.rows["content_hash"][:count].rle_id().to_numpy().astype(np.int64)
+    firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    near, _ = nearest(found_features, firsts[numbers[voted]], firsts, VOTES)
+    share, first = agreement(near, numbers, labels, found.suggested[voted])
     votes = pl.DataFrame({"row": voted, "agreement": share, "first": pl.Series(first).replace(-1, None)})
     others = pictures.rows.select(other_id="image_id").with_row_index("first").cast({"first": pl.Int64})
     names = pl.Series("suggested_label", pictures.classes, dtype=pl.String)

@@ -67,22 +67,27 @@ def nearest(
 
 
 def agreement(
-    rows: NDArray[np.int64], labels: NDArray[np.int64], suggested: NDArray[np.int64]
+    rows: NDArray[np.int64], numbers: NDArray[np.int64], labels: NDArray[np.int64], suggested: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Ask the nearest pictures whether they have the suggested labels.
+    """Count how many of the nearest pictures have the suggested label. A picture with two labels has both.
 
     Args:
-        rows: (q, k) nearest rows, made by `nearest`.
-        labels: (n,) class number of every row.
+        rows: (q, k) nearest rows, made by `nearest`: one row of each picture.
+        numbers: (n,) the picture of every row, ascending from 0.
+        labels: (n,) class number of every row, ascending in rows of one picture.
         suggested: (q,) class numbers.
 
     Returns:
-        The share of the nearest that have the suggested label, (q,) float32; and the nearest row that has it, (q,)
-        int64, -1 if none has.
+        The share of the nearest that have the suggested label, (q,) float32; and the row of the nearest that has it, in
+        which it has this label, (q,) int64, -1 if none has.
     """
-    agree = (labels[rows] == suggested[:, None]) & (rows >= 0)
+    classes = max(labels.max(initial=0), suggested.max(initial=0)) + 1
+    keys = numbers * classes + labels
+    wanted = numbers[rows] * classes + suggested[:, None]
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    agree = (keys[at] == wanted) & (rows >= 0)
     count = np.maximum((rows >= 0).sum(axis=1), 1)
-    first = rows[np.arange(len(rows)), agree.argmax(axis=1)]
+    first = at[np.arange(len(rows)), agree.argmax(axis=1)]
     return (agree.sum(axis=1) / count).astype(np.float32), np.where(agree.any(axis=1), first, -1)
 
 

@@ -98,6 +98,19 @@ def test_planted_issues_are_listed_and_a_second_build_does_nothing(base: Path) -
     assert versions(built.root) == before
 
 
+def test_a_picture_with_two_labels_is_not_its_own_neighbour(base: Path) -> None:
+    bars = np.tile(np.arange(28) % 2 * 200, (28, 1)).astype(np.uint8)
+    as_folder(base / "a", {"A/wrong.png": encoded(bars), "B/wrong.png": encoded(bars)})
+    built = make(base, {"label": 0.01})
+    rows = Lake(built.root).scan("issues").filter(kind="label").collect()
+    pictures = Lake(built.root).scan("images").select("image_id", "content_hash").collect()
+    both = rows.join(pictures, on="image_id").join(
+        pictures.rename({"image_id": "other_id", "content_hash": "other"}), on="other_id"
+    )
+    assert len(both)
+    assert (both["content_hash"] != both["other"]).all()
+
+
 def test_a_lake_without_issues_has_empty_tables(base: Path) -> None:
     built = make(base)
     assert all(Lake(built.root).scan(table).collect().is_empty() for table in TABLES)

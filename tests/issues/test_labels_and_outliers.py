@@ -99,9 +99,17 @@ def test_nearest_equals_brute_force() -> None:
 
 def test_the_nearest_vote() -> None:
     rows = np.array([[4, 2, -1], [0, 1, 2]])
-    share, first = agreement(rows, np.array([0, 0, 1, 1, 1]), np.array([0, 0]))
+    share, first = agreement(rows, np.arange(5), np.array([0, 0, 1, 1, 1]), np.array([0, 0]))
     assert share.tolist() == pytest.approx([0, 2 / 3])
     assert first.tolist() == [-1, 0]
+
+
+def test_a_picture_with_two_labels_has_both() -> None:
+    numbers, labels = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 2, 1])
+    rows = np.array([[2, 4], [0, 4], [0, 2]])
+    share, first = agreement(rows, numbers, labels, np.array([2, 1, 2]))
+    assert share.tolist() == [0.5, 1, 0.5]
+    assert first.tolist() == [3, 1, 3]
 
 
 def test_outliers_are_far_from_their_class() -> None:
