@@ -24,7 +24,7 @@ from pipeline.engines.local import HERE
 from pipeline.issues.features import features
 from pipeline.issues.labels import PASSES, find_suspects, folds_of
 from pipeline.issues.measure import Measurements, measure
-from pipeline.issues.neighbours import VOTES, agreement, find_outliers, nearest
+from pipeline.issues.neighbours import NEIGHBOURS, agreement, find_outliers, nearest
 from pipeline.issues.quality import FACTS, NOT_OF_BLANK, find_quality_issues
 from pipeline.lake.delta_log import Metadata
 from pipeline.lake.parquet_writer import Part, Writer
@@ -41,8 +41,8 @@ _PICTURES = "pictures"
 _FEW = 2_000
 # Bytes of features above which they are in a temporary file.
 _IN_MEMORY = 2**28
-# Label suspects that the nearest pictures vote on: those with the highest scores.
-_MOST_VOTES = 10_000
+# Label suspects that are compared with their nearest pictures: those with the highest scores.
+_MOST_AGREEMENTS = 10_000
 
 Hashes = NDArray[np.uint8]
 Matrix = NDArray[Any]
@@ -367,20 +367,20 @@ def _label_rows(pictures: _Pictures, threshold: float, progress: Progress) -> pl
     found = find_suspects(found_features, labels, folds, len(pictures.classes), progress.advance)
     score = found.score.astype(np.float32)
     listed = np.flatnonzero(score >= np.float32(threshold))
-    voted = listed[np.argsort(-score[listed], kind="stable")][:_MOST_VOTES]
+    chosen = listed[np.argsort(-score[listed], kind="stable")][:_MOST_AGREEMENTS]
     # A picture is neither its own neighbour nor twice one of another, however many labels it has.
     numbers = pictures.rows["content_hash"][:count].rle_id().to_numpy().astype(np.int64)
     firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    near, _ = nearest(found_features, firsts[numbers[voted]], firsts, VOTES)
-    share, first = agreement(near, numbers, labels, found.suggested[voted])
-    votes = pl.DataFrame({"row": voted, "agreement": share, "first": pl.Series(first).replace(-1, None)})
+    near, _ = nearest(found_features, firsts[numbers[chosen]], firsts, NEIGHBOURS)
+    share, first = agreement(near, numbers, labels, found.suggested[chosen])
+    agreements = pl.DataFrame({"row": chosen, "agreement": share, "first": pl.Series(first).replace(-1, None)})
     others = pictures.rows.select(other_id="image_id").with_row_index("first").cast({"first": pl.Int64})
     names = pl.Series("suggested_label", pictures.classes, dtype=pl.String)
     return (
         pictures.rows[listed]
         .select("content_hash", "label", suggested_label=names[found.suggested[listed]])
         .with_columns(pl.Series("score", score[listed]), row=pl.Series(listed))
-        .join(votes, on="row", how="left")
+        .join(agreements, on="row", how="left")
         .join(others, on="first", how="left")
     )
 

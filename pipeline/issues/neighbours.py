@@ -1,4 +1,4 @@
-"""Find the nearest pictures by their features: a second voice on suspect labels, and the distances of outliers.
+"""Find the nearest pictures by their features, for the agreement of suspect labels and the distances of outliers.
 
 Squared distances are whole numbers, so that results depend neither on the order of the pictures nor on the number of
 threads. Of equally near pictures, those with the smaller row number come first.
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-# Nearest pictures that vote on a label.
-VOTES = 10
+# Nearest pictures whose labels are compared with a suggested label.
+NEIGHBOURS = 10
 # An outlier is judged by the distance of this many nearest pictures of its class, to the last of them.
 NEAREST = 5
 # A class is compared with at most this many of its pictures: those with the smallest content hashes.

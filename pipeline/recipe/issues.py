@@ -35,7 +35,7 @@ KINDS = {
     "border": Kind(0.15, "a border of one colour, wider than in other images of the dataset"),
     "odd_size": Kind(0.9, "many times larger or smaller than other images of its class"),
     "odd_aspect": Kind(0.6, "many times wider or taller than other images of its class"),
-    "label": Kind(0.6, "a model and the nearest images contradict the label", is_default=False),
+    "label": Kind(0.6, "a model that has not seen the image prefers another label", is_default=False),
     "outlier": Kind(0.45, "far from all other images of its class", is_default=False),
 }
 # Kinds that are found from measurements and sizes.

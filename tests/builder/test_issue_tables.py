@@ -108,6 +108,7 @@ def test_a_picture_with_two_labels_is_not_its_own_neighbour(base: Path) -> None:
         pictures.rename({"image_id": "other_id", "content_hash": "other"}), on="other_id"
     )
     assert len(both)
+    assert (rows["agreement"] == 0).any()  # listed by the model alone
     assert (both["content_hash"] != both["other"]).all()
 
 

@@ -97,7 +97,7 @@ def test_nearest_equals_brute_force() -> None:
     assert (rows.tolist(), squared[0, 1]) == ([[8, -1]], -1)
 
 
-def test_the_nearest_vote() -> None:
+def test_agreement_is_the_share_of_the_nearest_with_the_label() -> None:
     rows = np.array([[4, 2, -1], [0, 1, 2]])
     share, first = agreement(rows, np.arange(5), np.array([0, 0, 1, 1, 1]), np.array([0, 0]))
     assert share.tolist() == pytest.approx([0, 2 / 3])
