@@ -387,7 +387,7 @@ def _new_rows(
 
 
 class _Images(NamedTuple):
-    """The images of the index of a rule, numbered in the order of their ids: 20 bytes each.
+    """The images of the index of a rule, numbered in the order of their ids: 21 bytes each.
 
     Attributes:
         ids: (n, 16) uint8, by number.
