@@ -94,6 +94,7 @@ def find_suspects(
     for _ in range(2):
         models = _train(pictures, labels, folds, classes, trained, project, on_block)
         found = _judge(pictures, labels, folds, models, project, on_block)
+        del models  # before those of the second round are made
         trained = found.score <= 0.5  # noqa: PLR2004 - the model agrees
     others = np.zeros((FOLDS, classes), np.int64)
     np.add.at(others, (folds, labels), 1)
@@ -165,7 +166,11 @@ def _train(  # noqa: PLR0913, PLR0917 - what models are made of
     with threadpool_limits(1, "blas"):
         for fold in range(FOLDS):
             models[fold] = np.linalg.solve(all_products - products[fold] + ridge, all_targets - targets[fold])
-    return np.round(models / _UNIT) * _UNIT
+    # In place: there are 8 bytes for each fold, feature and class.
+    models /= _UNIT
+    np.round(models, out=models)
+    models *= _UNIT
+    return models
 
 
 def _judge(  # noqa: PLR0913, PLR0917 - what is judged

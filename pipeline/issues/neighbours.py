@@ -108,8 +108,8 @@ def find_outliers(
         class has `NEAREST` pictures or fewer; and the nearest row of the class, (n,) int64, -1 if there is none.
     """
     score, first = np.zeros(len(labels)), np.full(len(labels), -1, np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    order = np.argsort(labels, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         if len(members) <= NEAREST:
             continue
         rows, squared = nearest(pictures, members, members[:_MOST_OF_CLASS], NEAREST, on_block)

@@ -124,6 +124,18 @@ def test_outliers_are_far_from_their_class() -> None:
     assert set(few[1].tolist()) == {-1}
 
 
+def test_outliers_of_many_classes_are_those_of_each_class() -> None:
+    drawn, _ = pictures()
+    labels = np.random.default_rng(1).integers(0, 40, COUNT) * 3
+    score, first = find_outliers(drawn, labels)
+    members = np.flatnonzero(labels == 21)
+    alone, first_alone = find_outliers(drawn[members], labels[members])
+    assert len(members) > NEAREST
+    assert np.array_equal(score[members], alone)
+    assert np.array_equal(first[members], members[first_alone])
+    assert len(find_outliers(drawn[:0], labels[:0])[0]) == 0
+
+
 @pytest.mark.parametrize(("shape", "length"), [((28, 28, 1), 784), ((5, 100, 1), 784), ((90, 7, 3), 768)])
 def test_features_are_means_of_areas(shape: tuple[int, int, int], length: int) -> None:
     drawn = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
