@@ -198,9 +198,9 @@ def _with_subjects(lake: Lake, images: Images, rows: pl.DataFrame) -> pl.DataFra
         return pl.DataFrame(schema=_TABLE)
     columns = ["file_digest", "content_hash"]
     others = [f"other_{name}" for name in columns]
-    pictures = pl.concat(
-        [rows.select(columns), rows.select(pl.col(others).name.replace("^other_", "")).drop_nulls("content_hash")]
-    ).unique()
+    both = pl.concat([rows.select(columns), rows.select(pl.col(others).name.replace("^other_", ""))])
+    # Either digest may be missing. Rows without both are no picture: of a verdict about one picture, the other.
+    pictures = both.filter(pl.coalesce(columns).is_not_null()).unique()
     keys = keys_of(pictures.select(pl.coalesce(columns)).to_series())
     known = pictures.with_columns(key=pl.Series(keys, dtype=pl.UInt64))
     gone = ~is_one_of(keys, images.keys[is_one_of(images.keys, keys)])

@@ -484,7 +484,7 @@ class Review:
             **{name: row[name] for name in ("verdict", "who", "label", "rule", "score", "note", "counts")},
             "created_at": f"{row['created_at']:%Y-%m-%d %H:%M}",
             "other": self.images.id_of(number) if number >= 0 else None,
-            "is_pair": row["other_content_hash"] is not None,
+            "is_pair": (row["other_file_digest"] or row["other_content_hash"]) is not None,
         }
 
     def grid(self, text: str, page: int) -> dict[str, Any]:

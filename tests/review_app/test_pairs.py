@@ -197,3 +197,25 @@ def test_decisions_survive_new_data_and_moved_files(tmp_path: Path, start: Calla
     assert "Release 2:" in app.post("/reload", {})
     assert progress(app.get(QUEUE)) == (2, PAIRS)
     assert shown(app.get(QUEUE)) != shown(page)
+
+
+def test_a_pair_is_found_by_its_file_digests_alone(app: App, start: Callable[[Lake], App]) -> None:
+    page = app.get(QUEUE)
+    left, right = shown(page)
+    found = app.lake.scan("images").select("image_id", "content_hash", "file_digest").collect()
+    images = {image_id.hex(): journal.Picture(*digests) for image_id, *digests in found.iter_rows()}
+    rows = journal.verdict_rows([journal.Verdict("same", images[left], images[right])], "anna")
+    journal.append(app.lake.root, [{**row, "content_hash": None, "other_content_hash": None} for row in rows])
+    again = start(app.lake)
+    assert progress(again.get(QUEUE)) == (1, PAIRS)
+    assert progress(again.get("/queue/newest"))[0] == 0
+    history = again.get(f"/image/{left}")
+    assert f"/image/{right}" in history[history.index("same") :]
+
+
+def test_a_withdrawal_that_names_no_picture_changes_no_other_verdict(app: App, start: Callable[[Lake], App]) -> None:
+    app.press(app.press(app.get("/queue/newest"), "drop"), "keep")
+    last = verdicts(app.lake).row(-1, named=True)
+    nothing = dict.fromkeys(("file_digest", "content_hash"))
+    journal.append(app.lake.root, [{**row, **nothing} for row in journal.withdrawals([last], "anna")])
+    assert progress(start(app.lake).get("/queue/newest"))[0] == 1
