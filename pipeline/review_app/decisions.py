@@ -24,7 +24,8 @@ from pipeline.verdicts.journal import (
 )
 from schemas.verdicts import NOT_SURE, PAIR_VERDICTS, PICTURE_VERDICTS, WITHDRAWN
 
-# A note that begins so is on all verdicts of a decision about a whole cluster, which are taken back together.
+# The note of all verdicts of one decision about a whole cluster begins so and ends with an id of the decision: they are
+# taken back together.
 WHOLE_CLUSTER = "whole cluster"
 _TABLE = pl.Schema([*SCHEMA.items(), ("subject", pl.UInt64)])
 # Verdicts as numbers; 0 is none.

@@ -1,6 +1,7 @@
 """A review: a lake of one release, what is decided in it, and what its pages show."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
@@ -414,7 +415,8 @@ class Review:
                 numbers, found["content_hash"], found["file_digest"], strict=True
             )
         }
-        note = f"{WHOLE_CLUSTER} {decision.left} of {filters.rule}"
+        # Two decisions about one cluster are taken back one after the other.
+        note = f"{WHOLE_CLUSTER} {decision.left} of {filters.rule}, decision {uuid.uuid4().hex}"
         return [
             Verdict(decision.verdict, pictures[one], pictures[other], rule=filters.rule, note=note)
             for one, other in zip(left.tolist(), right.tolist(), strict=True)

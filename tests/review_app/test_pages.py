@@ -82,6 +82,11 @@ def test_a_cluster_of_keys_is_taken_apart_pair_by_pair(tmp_path: Path, start: Ca
     app.press(app.get("/queue/clusters?rule=sign&at=0"), "same")
     # The representative with each other image.
     assert of_standing(app.lake)["verdict"].value_counts().sort("verdict").rows() == [("different", 3), ("same", 3)]
+    # Each decision is taken back by itself.
+    app.press(app.get("/queue/clusters?rule=sign&at=0"), "undo")
+    assert of_standing(app.lake)["verdict"].to_list() == ["different"] * 6
+    app.press(app.get("/queue/clusters?rule=sign&at=0"), "undo")
+    assert of_standing(app.lake).is_empty()
 
 
 def test_a_cluster_with_too_many_pairs_is_refused(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
