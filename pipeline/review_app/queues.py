@@ -389,11 +389,10 @@ class Queues:
         keep = np.ones(len(numbers), np.bool_) if score is None else _in_range(score, filters)
         if (mask := self._matches(filters)) is not None:
             keep &= mask[numbers]
-        # Of images with the same file, the first is enough.
-        _, first = np.unique(self.images.keys[numbers], return_index=True)
-        once = np.zeros(len(numbers), np.bool_)
-        once[first] = True
-        at = np.flatnonzero(keep & once)
+        at = np.flatnonzero(keep)
+        # Of images with the same file that match the filters, the first is enough.
+        _, first = np.unique(self.images.keys[numbers[at]], return_index=True)
+        at = at[np.sort(first)]
         numbers = numbers[at]
         subject = self.images.keys[numbers]
         return Queue(

@@ -122,6 +122,14 @@ def test_newest_images_are_those_that_the_release_before_had_not(tmp_path: Path,
     assert of_standing(app.lake)["verdict"].to_list() == ["drop"]
 
 
+def test_one_of_several_images_with_the_same_file_is_found_by_its_own_label(app: App) -> None:
+    # A picture of train, labelled A, is labelled B in test.
+    images = app.lake.scan("images").collect()
+    for label in ("A", "B"):
+        files = images.filter(label=label)["file_digest"].n_unique()
+        assert progress(app.get(f"/queue/newest?label={label}")) == (0, files)
+
+
 def test_the_page_of_an_image_has_pairs_roles_and_history(app: App) -> None:
     page = app.get("/queue/pairs?rule=cosine:0.95&split=main")
     left, right = shown(page)
