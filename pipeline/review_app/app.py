@@ -79,11 +79,13 @@ def make_app(lake: Lake, *, token: str, cookie: str, who: str | None = None) -> 
 
     def picture(request: Request) -> Response:
         """Send an image as PNG."""
-        number = review.images.number(request.path_params["image_id"])
+        # A reload meanwhile replaces the images of the review.
+        images = review.images
+        number = images.number(request.path_params["image_id"])
         if number < 0:
             raise HTTPException(404)
         side = SMALL if request.query_params.get("side") == "small" else LARGE
-        (row,) = review.images.rows([number])
+        (row,) = images.rows([number])
         # The address has the release, and an image of a release never changes.
         return Response(
             encode_png(row, side),

@@ -20,7 +20,7 @@ from pipeline.report.formatting import certainty
 from pipeline.report.formatting import score as format_score
 from pipeline.review_app import precision, queues
 from pipeline.review_app.decisions import CODES, WHOLE_CLUSTER, Decisions, Recorded
-from pipeline.review_app.images import Images, Numbers, load_images
+from pipeline.review_app.images import Numbers, load_images
 from pipeline.review_app.links import links_of
 from pipeline.review_app.pictures import difference
 from pipeline.review_app.plot import draw_precision
@@ -99,17 +99,18 @@ class Review:
         self._open(lake, who)
 
     def _open(self, lake: Lake, who: str | None) -> None:
-        self.lake = lake
-        self.images: Images = load_images(lake)
-        self.decisions = Decisions(lake, self.images, who)
-        self.queues = Queues(lake, self.images, self.decisions)
-        self.rules = lake_rules(lake)
-        self._counts = {
+        # All is made before anything is assigned: after a failure, the release that was open stays open as a whole.
+        images = load_images(lake)
+        decisions = Decisions(lake, images, who)
+        made = Queues(lake, images, decisions)
+        rules = lake_rules(lake)
+        counts = {
             table: {part.partition["rule"]: part.rows for part in lake.snapshot.files(table)}
             for table in ("pairs", "clusters")
         }
-        self._stamp = releases_stamp(lake.snapshot)
-        self._newest = lake.release
+        stamp = releases_stamp(lake.snapshot)
+        self.lake, self.images, self.decisions, self.queues = lake, images, decisions, made
+        self.rules, self._counts, self._stamp, self._newest = rules, counts, stamp, lake.release
 
     def reload(self) -> None:
         """Open the newest release."""

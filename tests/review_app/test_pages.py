@@ -13,7 +13,7 @@ from reviewing import PAIRS, App, build_review_lake, progress, shown
 
 from pipeline.builder.build import build
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import LakeError
+from pipeline.errors import DamagedLakeError, LakeError
 from pipeline.lake_handle import Lake
 from pipeline.review_app import review as review_module
 from pipeline.verdicts import journal
@@ -221,6 +221,19 @@ def test_a_damaged_file_is_named(review_lake: Lake, start: Callable[[Lake], App]
     answer = app.client.get("/queue/pairs?split=main")
     assert answer.status_code == 409
     assert "imagelake verify" in answer.text
+
+
+def test_a_reload_that_fails_leaves_the_release_open(review_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    review = review_module.Review(review_lake)
+    before = dict(vars(review))
+
+    def fail(*_: object) -> None:
+        raise DamagedLakeError("a file is damaged")
+
+    monkeypatch.setattr(review_module, "lake_rules", fail)
+    with pytest.raises(DamagedLakeError):
+        review.reload()
+    assert vars(review) == before
 
 
 def test_a_lake_without_rules_splits_or_labels(tmp_path: Path, start: Callable[[Lake], App]) -> None:
