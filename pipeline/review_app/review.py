@@ -194,8 +194,11 @@ class Review:
 
         Args:
             name: name of the queue.
-            values: the filters, and `at`: position of the item; or `of`: id of an image of the cluster. Without both,
-                the first item that is not decided is described.
+            values: the filters, and `at`: position of the item; or `of` and `and`: ids of images of the cluster.
+                Without them, the first item that is not decided is described.
+
+        Raises:
+            LakeError: a filter is not possible, or the images of `of` and `and` are in no cluster together.
         """
         if name not in TITLES:
             return None
@@ -203,9 +206,8 @@ class Review:
         queue = self.queues.queue(name, filters)
         text = values.get("at", "")
         at = min(int(text), len(queue) - 1) if text.isdecimal() and len(queue) else queue.next_open(0)
-        if name == queues.CLUSTERS and (number := self.images.number(values.get("of", ""))) >= 0:
-            cluster = self.queues.clusters(filters.rule or "").of_image[number]
-            at = next(iter(np.flatnonzero(queue.left == cluster).tolist()), at)
+        if name == queues.CLUSTERS and values.get("of"):
+            at = self._cluster_of(queue, [self._number(values[end]) for end in ("of", "and") if values.get(end)])
         page: dict[str, Any] = {
             "name": name,
             "title": TITLES[name][0],
@@ -240,9 +242,26 @@ class Review:
                 "verdict": None if same_file else self.decisions.verdict(subject),
                 "difference": difference(rows[0], rows[1], filters.rule),
                 "has_scores": self.queues.pairs(filters.rule or "").has_scores,
-                "cluster": query_of(Filters(filters.rule, filters.split)) | {"of": page["sides"][0]["image_id"]},
+                "cluster": query_of(Filters(filters.rule, filters.split))
+                | dict(zip(("of", "and"), (side["image_id"] for side in page["sides"]), strict=True)),
             }
         return {**page, "kind": "image", "about": self._about(extra), "suggested": _suggested(extra)}
+
+    def _cluster_of(self, queue: Queue, numbers: list[int]) -> int:
+        """Find the cluster of a pair in a queue of clusters: its position."""
+        first, *others = self.queues.clusters(queue.filters.rule or "").of_image[numbers].tolist()
+        if first < 0 or any(other != first for other in others):
+            raise LakeError(
+                f"this pair is in no cluster of {queue.filters.rule}, such as after the verdict that its pictures are "
+                "different. Decide about it in the queue of pairs."
+            )
+        found = np.flatnonzero(queue.left == first)
+        if not len(found):
+            raise LakeError(
+                "the cluster of this pair is not in the queue: all its images have the same file, or the filters leave "
+                "it out."
+            )
+        return int(found[0])
 
     def _prefetch(self, queue: Queue, at: int) -> list[str]:
         """List the pictures of the item that comes next if this one is decided."""
@@ -399,8 +418,10 @@ class Review:
         return [Verdict(decision.verdict, _picture(row), label=label, note=decision.note)]
 
     def _cluster_verdicts(self, filters: Filters, cluster: int, decision: Decision) -> list[Verdict]:
+        if cluster < 0:
+            raise LakeError(f"image {decision.left} is in no cluster of {filters.rule}.")
         left, right = self._cluster_pairs(filters, cluster, decision.verdict)
-        if len(left) > _MOST_PAIRS or cluster < 0:
+        if len(left) > _MOST_PAIRS:
             raise LakeError(
                 f"this cluster has too many pairs to decide at once: {_MOST_PAIRS:,} at most. Decide about its pairs "
                 "in the queue of pairs, or use a stricter rule."

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from making import as_folder, encoded, pictures
-from reviewing import PAIRS, App, build_again, build_review_lake, progress, shown
+from reviewing import ORIGIN, PAIRS, App, build_again, build_review_lake, progress, shown
 
 from pipeline.lake_handle import Lake
 from pipeline.verdicts import journal
@@ -219,3 +219,22 @@ def test_a_withdrawal_that_names_no_picture_changes_no_other_verdict(app: App, s
     nothing = dict.fromkeys(("file_digest", "content_hash"))
     journal.append(app.lake.root, [{**row, **nothing} for row in journal.withdrawals([last], "anna")])
     assert progress(start(app.lake).get("/queue/newest"))[0] == 1
+
+
+def test_a_pair_in_no_cluster_opens_no_other_one(tmp_path: Path, start: Callable[[Lake], App]) -> None:
+    app = start(build_review_lake(tmp_path))
+    page = app.get(QUEUE)
+    first = shown(page)
+    app.press(page, "different")
+    app = start(build_again(tmp_path))
+    page = app.get(f"{QUEUE}&at=0")
+    assert shown(page) == first
+    address = re.search(r'data-key="c" href="([^"]*)"', page)
+    assert address is not None
+    answer = app.client.get(address[1].replace("&amp;", "&"))
+    assert answer.status_code == 409
+    assert "this pair is in no cluster of cosine:0.95" in answer.text
+    form = {"queue": "clusters", "rule": "cosine:0.95", "about": "cluster", "left": first[0], "verdict": "same"}
+    refused = app.client.post("/decide", data=form, headers={"Origin": ORIGIN})
+    assert refused.status_code == 409
+    assert "is in no cluster of cosine:0.95" in refused.text
