@@ -224,7 +224,8 @@ class Queues:
     ) -> NDArray[np.bool_]:
         """Return for every item whether it needs no decision any more."""
         codes = self.decisions.codes(subject)
-        decided = codes > 0
+        # That pictures are the same leaves open which of their labels is right.
+        decided = codes == CODES["different"] if name == CONFLICTS else codes > 0
         if name == NOT_SURE:
             decided &= codes != CODES["not_sure"]
         if right is not None:

@@ -29,6 +29,7 @@ from pipeline.search.rules import forest_note, lake_rules, stored_rule
 from pipeline.search.why import explain
 from pipeline.sql import first_rows
 from pipeline.verdicts.journal import Picture, Verdict
+from schemas.verdicts import NOT_SURE
 
 # Images of a cluster that are shown, pictures and rejects on a page, labels that a form suggests.
 _SHOWN, _GRID, _REJECTS, _LABELS = 60, 60, 100, 500
@@ -394,7 +395,7 @@ class Review:
         if name not in TITLES:
             return None
         queue = self.queues.queue(name, filters)
-        if at < len(queue) and not queue.decided[at]:
+        if at < len(queue) and not queue.decided[at] and decision.verdict != NOT_SURE:
             return at
         return queue.next_open(min(at + 1, len(queue)))
 

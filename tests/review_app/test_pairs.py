@@ -177,6 +177,18 @@ def test_a_conflict_is_settled_by_a_label(app: App) -> None:
     assert progress(following) == (1, 2)
 
 
+def test_a_conflict_of_the_same_picture_stays_open_until_a_label_is_right(app: App) -> None:
+    # The first is a conflict of equal files.
+    page = app.get("/queue/conflicts?rule=cosine:0.95&split=main&at=1")
+    following = app.press(page, "same")
+    assert progress(following) == (0, 2)
+    assert shown(following) == shown(page)
+    following = app.press(following, "not_sure")
+    assert progress(following) == (0, 2)
+    assert shown(following) != shown(page)
+    assert progress(app.press(page, "different")) == (1, 2)
+
+
 def test_conflicts_of_equal_files_are_asked_under_a_rule_that_compares_keys(app: App) -> None:
     page = app.get("/queue/conflicts?rule=exact&split=main")
     assert progress(page) == (0, 1)
