@@ -11,7 +11,6 @@
 
 import re
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -84,16 +83,14 @@ class Guard:
             answer = HTMLResponse(_ENTER)
             answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
             return answer
-        if not self._is_token(self._cookie_of(headers)):
+        if not self._has_cookie(headers):
             return _refuse("Open the address with the token that imagelake printed.", 403)
         return None
 
-    def _cookie_of(self, headers: Headers) -> str:
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return found.value if found else ""
+    def _has_cookie(self, headers: Headers) -> bool:
+        # Not `SimpleCookie`, which stops at the first cookie of another app of this machine that it cannot read.
+        pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+        return any(name == self._cookie and self._is_token(value) for name, _, value in pairs)
 
     def _is_token(self, given: str) -> bool:
         return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())

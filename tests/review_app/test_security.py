@@ -54,6 +54,13 @@ def test_a_tunnel_may_use_another_port(app: App, host: str) -> None:
     assert app.client.get("/", headers=cookie).status_code == 200
 
 
+@pytest.mark.parametrize("other", ['a={"b": 1, "c": "é"}', "=", "a b=1", "[x]=1", f"{COOKIE}=wrong"])
+def test_cookies_of_other_apps_of_this_machine_do_no_harm(stranger: TestClient, other: str) -> None:
+    for cookies in (f"{other}; {COOKIE}={TOKEN}", f"{COOKIE}={TOKEN}; {other}"):
+        assert stranger.get("/", headers={"Cookie": cookies.encode()}).status_code == 200
+    assert stranger.get("/", headers={"Cookie": other.encode()}).status_code == 403
+
+
 @pytest.mark.parametrize(
     "headers",
     [
