@@ -197,10 +197,12 @@ class Queues:
         return queue
 
     def update(self, subjects: NDArray[np.uint64]) -> None:
-        """Take note of verdicts about some subjects."""
+        """Take note of verdicts about some subjects. Queues of pairs that are not sure are made again when needed."""
         few = np.unique(subjects)
         changed = self._mark_images(few)
         some_changed = changed.any()
+        # Which pairs those are changes with every verdict.
+        self._queues = {key: queue for key, queue in self._queues.items() if queue.name != NOT_SURE}
         for (name, filters), queue in self._queues.items():
             if queue.subject is None:
                 queue.decided[:] = self._clusters_decided(filters)[queue.left]

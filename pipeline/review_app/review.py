@@ -20,7 +20,7 @@ from pipeline.report.formatting import certainty
 from pipeline.report.formatting import score as format_score
 from pipeline.review_app import precision, queues
 from pipeline.review_app.decisions import CODES, WHOLE_CLUSTER, Decisions, Recorded
-from pipeline.review_app.images import Numbers, load_images
+from pipeline.review_app.images import Numbers, is_one_of, load_images
 from pipeline.review_app.links import links_of
 from pipeline.review_app.pictures import difference
 from pipeline.review_app.plot import draw_precision
@@ -462,13 +462,20 @@ class Review:
             The number of verdicts that were taken back, and the position in the queue that is open again; None if it is
             in none.
         """
-        queue = self.queues.queue(name, self._filters(name, values)) if name in TITLES else None
+        filters = self._filters(name, values) if name in TITLES else Filters()
+        queue = self.queues.queue(name, filters) if name in TITLES else None
         before = None if queue is None else queue.decided.copy()
         recorded: Recorded = self.decisions.undo()
         self.queues.update(recorded.subjects)
         if queue is None or before is None:
             return recorded.verdicts, None
-        opened = np.flatnonzero(before & ~queue.decided)
+        after = self.queues.queue(name, filters)
+        if after is queue:
+            opened = np.flatnonzero(before & ~queue.decided)
+        elif queue.subject is not None and after.subject is not None:
+            opened = np.flatnonzero(~after.decided & ~is_one_of(after.subject, queue.subject[~before]))
+        else:
+            opened = np.empty(0, np.int64)
         text = values.get("at", "")
         stay = int(text) if text.isdecimal() else None
         return recorded.verdicts, int(opened[0]) if len(opened) else stay

@@ -250,3 +250,19 @@ def test_a_pair_in_no_cluster_opens_no_other_one(tmp_path: Path, start: Callable
     refused = app.client.post("/decide", data=form, headers={"Origin": ORIGIN})
     assert refused.status_code == 409
     assert "is in no cluster of cosine:0.95" in refused.text
+
+
+def test_the_queue_of_those_not_sure_changes_while_it_is_open(app: App) -> None:
+    unsure = QUEUE.replace("pairs?", "not-sure?")
+    assert "Nothing matches." in app.get(unsure)
+    page = app.get(QUEUE)
+    first = shown(page)
+    app.press(app.press(page, "not_sure"), "not_sure")
+    page = app.get(unsure)
+    assert progress(page) == (0, 2)
+    following = app.press(page, "same")
+    assert progress(following) == (0, 1)
+    assert shown(following) != first
+    back = app.press(following, "undo")
+    assert progress(back) == (0, 2)
+    assert shown(back) == first
