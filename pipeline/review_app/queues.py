@@ -582,5 +582,11 @@ def parse_filters(query: Mapping[str, str]) -> Filters:
 
 def query_of(filters: Filters) -> dict[str, str]:
     """Write filters as the query of an address."""
-    found = {name: value for name, value in filters._asdict().items() if value not in {None, False, "highest"}}
+    defaults = Filters._field_defaults
+    # 0.0 equals False, and a label may be named like an order: each is compared with the default of its own field.
+    found = {
+        name: value
+        for name, value in filters._asdict().items()
+        if (type(value), value) != (type(defaults[name]), defaults[name])
+    }
     return {name: "1" if value is True else str(value) for name, value in found.items()}

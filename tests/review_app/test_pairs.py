@@ -10,6 +10,7 @@ from making import as_folder, encoded, pictures
 from reviewing import ORIGIN, PAIRS, App, build_again, build_review_lake, progress, shown
 
 from pipeline.lake_handle import Lake
+from pipeline.review_app.queues import Filters, parse_filters, query_of
 from pipeline.verdicts import journal
 from pipeline.verdicts.standing import standing
 
@@ -266,3 +267,16 @@ def test_the_queue_of_those_not_sure_changes_while_it_is_open(app: App) -> None:
     back = app.press(following, "undo")
     assert progress(back) == (0, 2)
     assert shown(back) == first
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(),
+        Filters(rule="exact", split="main", between=True, order="lowest"),
+        Filters(least=0.0, most=1.0),
+        Filters(label="highest", role="False", dataset="None"),
+    ],
+)
+def test_an_address_has_every_filter(filters: Filters) -> None:
+    assert parse_filters(query_of(filters)) == filters
