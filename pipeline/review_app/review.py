@@ -33,6 +33,8 @@ from schemas.verdicts import NOT_SURE
 
 # Images of a cluster that are shown, pictures and rejects on a page, labels that a form suggests.
 _SHOWN, _GRID, _REJECTS, _LABELS = 60, 60, 100, 500
+# Pages of a query that can be shown: the rows of all pages before are read too.
+_MOST_PAGES = 1000
 # A decision about a whole cluster is about this many pairs at most.
 _MOST_PAIRS = 5000
 _TARGET = 0.95
@@ -520,7 +522,8 @@ class Review:
         }
 
     def grid(self, text: str, page: int) -> dict[str, Any]:
-        """Run a query with a column image_id, and describe a page of its images."""
+        """Run a query with a column image_id, and describe a page of its images, of the first 1,000 at most."""
+        page = min(page, _MOST_PAGES - 1)
         empty: dict[str, Any] = {
             "sql": text,
             "examples": EXAMPLES,
@@ -553,7 +556,7 @@ class Review:
                     if column not in {name, "label"} and value is not None
                 ]
                 tiles.append({**self._tile(number, None), "caption": others})
-        return {**empty, "tiles": tiles, "total": found.total, "pages": -(-found.total // _GRID)}
+        return {**empty, "tiles": tiles, "total": found.total, "pages": min(-(-found.total // _GRID), _MOST_PAGES)}
 
     def rejects(self, reason: str | None, dataset: str | None, page: int) -> dict[str, Any]:
         """Describe a page of the files that did not become images."""

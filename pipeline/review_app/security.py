@@ -5,6 +5,8 @@
 - `Host` must name this machine, so that a name that an attacker points at 127.0.0.1 (DNS rebinding) is refused.
 - A request that changes something must come from a page of this very origin, by its header `Origin`: cookies do not
   distinguish the ports of a machine.
+- A request that a browser says comes from a page of another origin (`Sec-Fetch-Site`) is refused, also if it changes
+  nothing: it would make the app work. Only the address with the token may be opened from elsewhere, such as a mail.
 - The content security policy allows files of this origin only, and no script or style inside a page: text that a page
   shows cannot run, even if it were not escaped.
 """
@@ -83,7 +85,8 @@ class Guard:
             answer = HTMLResponse(_ENTER)
             answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
             return answer
-        if not self._has_cookie(headers):
+        from_here = headers.get("sec-fetch-site", "none") in {"same-origin", "none"}
+        if not from_here or not self._has_cookie(headers):
             return _refuse("Open the address with the token that imagelake printed.", 403)
         return None
 

@@ -163,6 +163,14 @@ def test_the_grid_shows_the_images_of_a_query(app: App) -> None:
     assert re.findall(r'href="/image/([0-9a-f]{32})"', second) == [one.hex() for one in ids[60:120]]
 
 
+def test_the_grid_has_a_last_page(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review_module, "_MOST_PAGES", 2)
+    query = "sql=SELECT image_id FROM images ORDER BY image_id"
+    last = app.get(f"/grid?page=1&{query}")
+    assert "page 2 of 2" in last
+    assert app.get(f"/grid?page=999999&{query}") == last
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [

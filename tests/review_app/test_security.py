@@ -57,8 +57,8 @@ def test_a_tunnel_may_use_another_port(app: App, host: str) -> None:
 @pytest.mark.parametrize("other", ['a={"b": 1, "c": "é"}', "=", "a b=1", "[x]=1", f"{COOKIE}=wrong"])
 def test_cookies_of_other_apps_of_this_machine_do_no_harm(stranger: TestClient, other: str) -> None:
     for cookies in (f"{other}; {COOKIE}={TOKEN}", f"{COOKIE}={TOKEN}; {other}"):
-        assert stranger.get("/", headers={"Cookie": cookies.encode()}).status_code == 200
-    assert stranger.get("/", headers={"Cookie": other.encode()}).status_code == 403
+        assert stranger.get("/", headers={b"Cookie": cookies.encode()}).status_code == 200
+    assert stranger.get("/", headers={b"Cookie": other.encode()}).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,18 @@ def test_another_origin_cannot_post(app: App, address: str, headers: Mapping[str
     form = {"queue": "pairs", "about": "pair", "left": left, "right": right, "verdict": "same"}
     assert app.client.post(address, data=form, headers=dict(headers)).status_code == 403
     assert journal.read_verdicts(app.lake.root).is_empty()
+
+
+@pytest.mark.parametrize("site", ["same-site", "cross-site"])
+def test_another_origin_cannot_even_get(app: App, stranger: TestClient, site: str) -> None:
+    headers = {"Sec-Fetch-Site": site}
+    for address in ADDRESSES:
+        assert app.client.get(address, headers=headers).status_code == 403
+        assert app.client.get(address, headers={"Sec-Fetch-Site": "same-origin"}).status_code in {200, 404}
+    assert app.client.get("/", headers={"Sec-Fetch-Site": "none"}).status_code == 200
+    # A click on the printed address in a mail or a terminal of another page.
+    assert stranger.get(f"/?token={TOKEN}", headers=headers).status_code == 200
+    assert stranger.get("/?token=wrong", headers=headers).status_code == 403
 
 
 def test_a_decision_is_no_link(app: App) -> None:
