@@ -115,6 +115,15 @@ def test_the_same_decision_twice_is_recorded_once(app: App) -> None:
     assert standing(verdicts(app.lake))["verdict"].to_list() == ["different"]
 
 
+def test_a_reload_shows_what_others_decided(app: App, start: Callable[..., App]) -> None:
+    other = start(app.lake, "bert")
+    other.press(other.get(QUEUE), "same")
+    assert progress(app.get(QUEUE)) == (0, PAIRS)
+    assert 'action="/reload"' in app.get("/")
+    app.post("/reload", {})
+    assert progress(app.get(QUEUE)) == (1, PAIRS)
+
+
 def test_arrows_move_without_a_decision(app: App) -> None:
     page = app.get(f"{QUEUE}&at=7")
     assert {"at=8", "at=6"} <= set(re.findall(r"at=[0-9]+", page))
