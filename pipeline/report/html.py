@@ -60,25 +60,35 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(values)
 
 
-@cache
-def _environment() -> "jinja2.Environment":
-    """Make the environment of all templates: strict, escaping, with filters that format numbers and names.
+def make_environment(templates: Path, cache: "jinja2.BytecodeCache | None" = None) -> "jinja2.Environment":
+    """Make an environment of templates that is strict and escapes everything.
 
-    It is made once per process, because loading the templates takes longer than rendering a small report.
+    Args:
+        templates: the folder of the templates.
+        cache: keeps compiled templates; None for none.
     """
     import jinja2  # noqa: PLC0415 - importing the package must not load jinja2
 
-    from pipeline.report.compiled_templates import CompiledTemplates  # noqa: PLC0415 - as above
-
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         finalize=formatting.escape_unprintable,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        bytecode_cache=CompiledTemplates([Path(__file__), Path(formatting.__file__)]),
+        bytecode_cache=cache,
     )
+
+
+@cache
+def _environment() -> "jinja2.Environment":
+    """Make the environment of the report, with filters that format numbers and names.
+
+    It is made once per process, because loading the templates takes longer than rendering a small report.
+    """
+    from pipeline.report.compiled_templates import CompiledTemplates  # noqa: PLC0415 - imports jinja2
+
+    env = make_environment(_TEMPLATES, CompiledTemplates([Path(__file__), Path(formatting.__file__)]))
     env.filters |= {**_FILTERS, "meaning": rule_meaning}
     env.globals |= {"ends": formatting.ends, "twin": TWIN, "reasons": _REASONS}
     return env

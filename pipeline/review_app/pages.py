@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from pipeline.progress import plural
 from pipeline.recipe.rules import rule_meaning
 from pipeline.report import formatting
+from pipeline.report.html import make_environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -28,16 +29,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> "jinja2.Environment":
-    import jinja2  # noqa: PLC0415 - slow to import
-
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        finalize=formatting.escape_unprintable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    env = make_environment(TEMPLATES)
     env.filters |= {
         "number": formatting.number,
         "percent": formatting.percent,

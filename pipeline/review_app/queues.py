@@ -1,4 +1,4 @@
-"""What a person is asked: pairs, clusters or images of a release that match filters, as arrays of numbers."""
+"""The items of a queue: pairs, clusters or images of a release that match filters, as arrays of numbers."""
 
 import threading
 from collections import Counter
@@ -83,7 +83,7 @@ class Roles(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """The pairs of a rule, highest score first; 22 bytes each.
+    """The pairs of a rule, highest score first; 21 bytes each.
 
     Attributes:
         left: number of one image of every pair.

@@ -30,7 +30,7 @@ def need_extra() -> None:
 def serve(
     lake: Lake, *, who: str | None = None, port: int = 0, token: str | None = None, ready: Callable[[str], None]
 ) -> None:
-    """Serve the app until the process is told to stop.
+    """Serve the app until a signal stops the process.
 
     Args:
         lake: the lake of a release.

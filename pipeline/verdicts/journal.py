@@ -322,7 +322,11 @@ def fault_of(row: Mapping[str, Any]) -> str:  # noqa: PLR0911 - a sentence for e
         what = "a pair" if is_pair else "one picture"
         return f"{verdict!r} is no verdict about {what}; those are {', '.join(allowed)}."
     if (verdict == "label") != (row["label"] is not None):
-        return "the verdict label needs the right label, and no other verdict has one."
+        return (
+            "the verdict label needs the right label: --label NAME, or label= in Python."
+            if row["label"] is None
+            else f"{verdict!r} has no label; the verdict label does."
+        )
     if verdict == "label" and not row["label"].strip():
         return "the right label is empty."
     if row["score"] is not None and not math.isfinite(row["score"]):

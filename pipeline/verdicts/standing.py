@@ -150,7 +150,7 @@ def _of_pictures(counting: pl.DataFrame) -> pl.DataFrame:
 
 
 def _digest(rows: pl.DataFrame) -> str:
-    """Return the digest of what verdicts say, whoever said it and when; empty for none."""
+    """Return the digest of verdicts and labels by picture, without who and when; empty for none."""
     said = rows.select(pl.col(*_SUBJECT, *_OTHER).bin.encode("hex"), "verdict", "label")
     return digest_of(sorted(said.fill_null("").rows())) if len(rows) else ""
 

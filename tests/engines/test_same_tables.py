@@ -1,5 +1,6 @@
 """Law 2 across engines: tables are equal row for row, however the work was cut."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from pipeline.engines import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import LakeError
 from pipeline.lake_handle import Lake
+from pipeline.verdicts.files import import_verdicts
 
 TABLES = ("images", "rejects", "shards", "index", "pairs", "clusters", "splits")
 RULES = ["exact", "sign", "maxpool:4", "cosine:0.95", "hamming:6"]
@@ -52,16 +54,34 @@ def alike(base: Path, sources: int) -> list[dict[str, Any]]:
     return listed
 
 
+def decisions(base: Path) -> Path:
+    """Write verdicts about some of these pictures, as a person does by hand."""
+    digests = [sha256(file.read_bytes()).hexdigest() for file in sorted((base / "in0").glob("?/0-*.png"))]
+    pairs = [("same", digests[0], digests[1]), *(("different", digests[2], other) for other in digests[3:12])]
+    rows = [",".join((*pair, "")) for pair in pairs if pair[1] != pair[2]]
+    rows += [f"drop,{digests[20]},,", f"label,{digests[21]},,B", f"keep,{digests[22]},,"]
+    file = base / "verdicts.csv"
+    file.write_text("\n".join(["verdict,file_digest,other_file_digest,label", *rows]) + "\n")
+    return file
+
+
 @pytest.mark.parametrize("between", slow_but(["all"], ["all", "splits"]))
 def test_how_work_is_cut_shows_in_no_table(tmp_path: Path, ray_here: Engine, between: str) -> None:
     listed = alike(tmp_path, sources=6)
     parts: dict[str, Any] = {"dedup": {"rules": RULES, "between": between}, "split": [SPLIT]}
 
+    verdicts = decisions(tmp_path)
+
     def make(root: str, engine: Engine, count: int = 6) -> str:
+        import_verdicts(str(tmp_path / root), verdicts)
         wanted = [*listed[: count - 1], listed[-1]]
         return build(recipe(tmp_path, *wanted, lake={"root": root}, **parts), engine=engine).root
 
     whole = make("whole", LocalEngine(1))
+    assert Lake(whole).scan("splits").filter(pl.col("reason") == "verdict").collect().height
+    assert any(
+        unit.get("verdicts", {}).get("apart") for unit in Lake(whole).snapshot.metadata("clusters").units.values()
+    )
     with patch.object(pair, "_BLOCK_IMAGES", 50), patch.object(compare, "_GROUP_PAIRS", 100):
         assert_same(whole, make("blocks", LocalEngine(1)))
         with patch.object(cluster, "_ROWS_PER_TASK", 40):

@@ -1,4 +1,4 @@
-"""What reads pairs says so where only a spanning forest of them is stored."""
+"""`overlap` and `why` say it if only a spanning forest of the pairs is stored."""
 
 from pathlib import Path
 

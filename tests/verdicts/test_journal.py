@@ -67,7 +67,7 @@ def test_people_disagree_if_what_they_said_last_differs(tmp_path: Path) -> None:
         (Verdict("drop", A, B), "'drop' is no verdict about a pair; those are same, different, not_sure"),
         (Verdict("withdrawn", A), "withdrawn needs the verdict_id that it takes back"),
         (Verdict("label", A), "needs the right label"),
-        (Verdict("keep", A, label="x"), "no other verdict has one"),
+        (Verdict("keep", A, label="x"), "'keep' has no label"),
         (Verdict("label", A, label=" "), "the right label is empty"),
         (Verdict("drop", A, note="\udcff"), "half of a surrogate pair"),
         (Verdict("same", A, B, score=float("inf")), "not a finite number"),

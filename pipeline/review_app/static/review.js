@@ -1,6 +1,6 @@
 "use strict";
 // Keys press the buttons and links that have them as data-key. Forms are sent in the background, and the answer of the
-// server replaces the content of the page. Without this file, all buttons and links work.
+// server replaces the content of the page. Without this file, all but Blink and Keys work.
 
 const main = () => document.getElementById("main");
 let sending = false;
